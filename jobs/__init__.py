@@ -1,0 +1,1 @@
+"""The Ray jobs and the `pneumonia` command."""

@@ -1,0 +1,132 @@
+"""The classes, and what the names of labelled images say about class, patient and split."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pneumonia_core.errors import InvalidInput
+
+CLASSES: Final = ("normal", "bacterial", "viral")
+NORMAL, BACTERIAL, VIRAL = range(3)
+SPLITS: Final = ("train", "val", "test")
+VALIDATION_FRACTION: Final = 0.1
+IMAGE_SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".dcm"})
+
+_PNEUMONIA = re.compile(r"^(person\d+_(bacteria|virus))_\d+$")
+_NORMAL = re.compile(r"^((?:NORMAL2-)?IM-\d+)(?:-\d+)+$")
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image with its truth: `path` to read, `label` an index into CLASSES."""
+
+    path: str
+    label: int
+    patient_id: str
+    split: str
+
+
+def parse_kermany_name(stem: str) -> tuple[int, str] | None:
+    """Class index and patient of a Kermany file name without suffix, or None if it is no such name.
+
+    Numbering restarts between `person1_bacteria` and `person1_virus`: they are different children,
+    so the patient key keeps the kind.
+    """
+    if found := _PNEUMONIA.match(stem):
+        return (BACTERIAL if found[2] == "bacteria" else VIRAL), found[1]
+    if found := _NORMAL.match(stem):
+        return NORMAL, found[1]
+    return None
+
+
+def read_labelled(data: str) -> list[LabelledImage]:
+    """The labelled images of a Kermany folder or of a labels table, sorted by path.
+
+    A folder holds `train|val|test / NORMAL|PNEUMONIA / file`; a table (Parquet or CSV) has the columns
+    `uri`, `label` (a class name), `patient_id` and `split`. Raises InvalidInput saying what is missing.
+    """
+    path = Path(data)
+    if path.is_dir():
+        return _read_kermany_folder(path)
+    if path.is_file() and path.suffix in (".parquet", ".csv"):
+        return _read_labels_table(path)
+    raise InvalidInput(
+        f"{data}: no such data set. Give a folder with train/NORMAL and train/PNEUMONIA in it, "
+        "or a .parquet or .csv table with the columns uri, label, patient_id, split."
+    )
+
+
+def _read_kermany_folder(folder: Path) -> list[LabelledImage]:
+    images = []
+    for split in SPLITS:
+        for kind in ("NORMAL", "PNEUMONIA"):
+            for file in sorted((folder / split / kind).glob("*")):
+                if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
+                    continue
+                parsed = parse_kermany_name(file.stem)
+                if parsed is None or (parsed[0] == NORMAL) != (kind == "NORMAL"):
+                    raise InvalidInput(
+                        f"{str(file)!r}: the name does not say class and patient as Kermany names do "
+                        "(IM-0115-0001.jpeg, person1_bacteria_1.jpeg). "
+                        "Give a labels table with the columns uri, label, patient_id, split instead."
+                    )
+                images.append(LabelledImage(str(file), parsed[0], parsed[1], split))
+    if not images:
+        raise InvalidInput(
+            f"{folder}: no labelled images in it. Expected train/NORMAL, train/PNEUMONIA and so on, "
+            "or give a labels table (.parquet or .csv)."
+        )
+    return images
+
+
+def _read_labels_table(path: Path) -> list[LabelledImage]:
+    table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+    missing = {"uri", "label", "patient_id", "split"} - set(table.column_names)
+    if missing:
+        raise InvalidInput(f"{path}: the column {', '.join(sorted(missing))} is missing from the labels table.")
+    images = []
+    for row in table.select(["uri", "label", "patient_id", "split"]).to_pylist():
+        if row["label"] not in CLASSES or row["split"] not in SPLITS:
+            raise InvalidInput(
+                f"{path}: label {row['label']!r} with split {row['split']!r}: labels are "
+                f"{', '.join(CLASSES)}, splits are {', '.join(SPLITS)}."
+            )
+        uri = str(row["uri"]).removeprefix("file://")
+        file = uri if Path(uri).is_absolute() else str(path.parent / uri)
+        images.append(LabelledImage(file, CLASSES.index(row["label"]), str(row["patient_id"]), row["split"]))
+    if not images:
+        raise InvalidInput(f"{path}: the labels table has no rows.")
+    return sorted(images, key=lambda image: image.path)
+
+
+def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Training and validation images, cut from the train and val splits by patient.
+
+    Within each class the tenth of the patients whose keys hash lowest is validation: the same patients
+    on every machine, and every class is present. (The official val split has 16 images, none viral.)
+    """
+    usable = [image for image in images if image.split in ("train", "val")]
+    validation_patients: set[str] = set()
+    for label in range(len(CLASSES)):
+        patients = sorted({image.patient_id for image in usable if image.label == label}, key=_patient_hash)
+        count = max(1, round(len(patients) * VALIDATION_FRACTION)) if len(patients) > 1 else 0
+        validation_patients.update(patients[:count])
+    training = [image for image in usable if image.patient_id not in validation_patients]
+    validation = [image for image in usable if image.patient_id in validation_patients]
+    for name, part in (("training", training), ("validation", validation)):
+        absent = [CLASSES[label] for label in range(len(CLASSES)) if all(i.label != label for i in part)]
+        if absent:
+            raise InvalidInput(
+                f"the {name} part has no {', '.join(absent)} image: each class needs images of two or more patients."
+            )
+    return training, validation
+
+
+def _patient_hash(patient_id: str) -> bytes:
+    return hashlib.sha256(patient_id.encode()).digest()
