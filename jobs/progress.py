@@ -1,0 +1,68 @@
+"""What a person sees while a job runs: lines and one progress bar, on stderr."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+PLAIN_INTERVAL_S = 10.0
+
+
+def say(text: str) -> None:
+    """Write one line for a person to stderr, control characters escaped."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that a file name cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+class Progress:
+    """A bar on a terminal, one plain line every ten seconds elsewhere.
+
+    `total` may be raised while the work is still being listed.
+    """
+
+    def __init__(self, total: int | None, unit: str, label: str) -> None:
+        self.done = 0
+        self.total = total
+        self._unit = unit
+        self._label = label
+        self._facts: dict[str, object] = {}
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=f" {unit}", desc=label, dynamic_ncols=True, file=sys.stderr)
+
+    def advance(self, count: int, **facts: object) -> None:
+        """Count `count` more units as done; `facts` are shown behind the bar."""
+        self.done += count
+        self._facts.update(facts)
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.set_postfix(self._facts, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
+            self._last_line = time.monotonic()
+            say(self._plain_line())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None and self.done:
+            say(self._plain_line())
+
+    def _plain_line(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        of_total = f" of {self.total:,}" if self.total else ""
+        facts = "".join(f", {name} {value}" for name, value in self._facts.items())
+        return f"{self._label}: {self.done:,}{of_total} {self._unit}, {self.done / seconds:.1f}/s{facts}"

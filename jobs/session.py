@@ -1,0 +1,73 @@
+"""Ray up and down for one job, and quiet."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pneumonia_core.errors import InvalidInput
+
+
+@contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Connect to the cluster at `address` or RAY_ADDRESS, or start Ray on this machine for the block.
+
+    A process that is connected already keeps its connection, and keeps it afterwards. Raises
+    InvalidInput when no cluster answers at the address.
+    """
+    _quiet_environment()
+    import ray
+
+    if ray.is_initialized():
+        _quiet_ray_data()
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        _connect(address)
+    else:
+        # A bare ray.init() would join whatever else runs on this machine.
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    _quiet_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidInput(
+            f"no Ray cluster answers at {address}: {reason}. Check --address (or RAY_ADDRESS) and, for a "
+            "cluster with token authentication, that RAY_AUTH_MODE=token and its token are set."
+        ) from error
+
+
+def _quiet_environment() -> None:
+    for name, value in {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "GLOG_minloglevel": "2",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _quiet_ray_data() -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
