@@ -1,6 +1,9 @@
 """The errors a user can meet: each names the thing, the reason and the remedy."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pneumonia_core.images import Source
 
 
 class PneumoniaError(Exception):
@@ -63,4 +66,5 @@ class RejectedImage(Exception):
         self.stage = REJECT_STAGE[reason]
         self.reason = reason
         self.detail = detail
+        self.source: Source | None = None
         super().__init__(reason, detail)

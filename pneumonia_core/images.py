@@ -1,0 +1,154 @@
+"""The image contract: bytes of any supported format to a grey uint8 square, or the reason why not."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from pneumonia_core.errors import RejectedImage
+
+GEOMETRY: Final = "stretch"
+FILTER: Final = "triangle"
+MAX_SOURCE_BYTES: Final = 512 * 2**20
+MAX_PIXELS: Final = 100_000_000
+MIN_SIDE: Final = 32
+# A picture whose darkest and brightest pixel are closer than this shows nothing: JPEG adds ±2 to a flat one.
+MIN_CONTRAST: Final = 6
+# Every scan of a progressive JPEG costs a pass over all its coefficients; real encoders write about ten.
+MAX_SCAN_PIXELS: Final = 3_000_000_000
+
+_MAGIC: Final = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"BM", "bmp"),
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+)
+
+# The size is checked below against our own limit, before any pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the file itself is: its format and its stored width and height in pixels, None where unknown."""
+
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+def decode(data: bytes, size: int) -> np.ndarray:
+    """The image as grey uint8 [size, size], whatever came in. Raises RejectedImage.
+
+    JPEG, PNG (8 and 16 bit, palette, alpha), BMP or TIFF, known by content. EXIF orientation is applied,
+    the picture is stretched to the square with an antialiasing triangle filter.
+    """
+    return read_image(data, size)[0]
+
+
+def read_image(data: bytes, size: int) -> tuple[np.ndarray, Source]:
+    """`decode`, and what the source was. A RejectedImage carries what was learnt as its `source`."""
+    source = Source()
+    try:
+        source = Source(format=sniff_format(data))
+        image = _open(data)
+        source = Source(source.format, *image.size)
+        _check_header(image, data)
+        grey = _to_grey(image, size)
+        return _to_square(grey, size), source
+    except RejectedImage as rejected:
+        rejected.source = source
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything on hostile bytes; each becomes a row
+        rejected = _rejection_of(error)
+        rejected.source = source
+        raise rejected from None
+
+
+def sniff_format(data: bytes) -> str:
+    """The format that the content has. Raises RejectedImage where it is none of ours."""
+    if not data:
+        raise RejectedImage("empty", "the file has 0 bytes")
+    if len(data) > MAX_SOURCE_BYTES:
+        raise RejectedImage("too_large", f"{len(data)} bytes, the limit is {MAX_SOURCE_BYTES}")
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    raise RejectedImage("not_an_image", "the content is no JPEG, PNG, BMP or TIFF")
+
+
+def _open(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP", "TIFF"))
+
+
+def _check_header(image: Image.Image, data: bytes) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise RejectedImage("too_many_pixels", f"{width} x {height} pixels, the limit is {MAX_PIXELS}")
+    if min(width, height) < MIN_SIDE:
+        raise RejectedImage("too_small", f"{width} x {height} pixels, each side needs {MIN_SIDE} or more")
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise RejectedImage("multi_frame", f"{frames} frames, one radiograph has one")
+    scans = data.count(b"\xff\xda") if image.format == "JPEG" else 1
+    if scans * width * height > MAX_SCAN_PIXELS:
+        raise RejectedImage("too_slow", f"{scans} scans of {width} x {height} pixels")
+
+
+def _to_grey(image: Image.Image, size: int) -> Image.Image:
+    if image.format == "JPEG":
+        # The decoder scales by powers of two and skips the colour planes: 3.5 ms instead of 8.4.
+        image.draft("L", (2 * size, 2 * size))
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image.load()
+    if orientation != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return _scale_16_bit(image)
+    if image.mode == "F":
+        raise RejectedImage("unsupported", "floating-point pixels have no known black and white")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    return image.convert("L")
+
+
+def _scale_16_bit(image: Image.Image) -> Image.Image:
+    """8-bit grey of a 16-bit picture: white is the largest value of the smallest usual depth that holds it.
+
+    Detectors store 10, 12 or 14 bits in 16-bit files; dividing by 256 would leave those nearly black.
+    """
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise RejectedImage("unsupported", "32-bit pixels have no known black and white")
+    peak = int(values.max(initial=0))
+    white = next((1 << bits) - 1 for bits in (8, 10, 12, 14, 16) if peak < 1 << bits)
+    return Image.fromarray((values.astype(np.float32) * (255 / white) + 0.5).astype(np.uint8))
+
+
+def _to_square(grey: Image.Image, size: int) -> np.ndarray:
+    square = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+    contrast = int(square.max()) - int(square.min())
+    if contrast < MIN_CONTRAST:
+        raise RejectedImage("blank", f"all pixels within {contrast} grey levels of 255")
+    return square
+
+
+def _rejection_of(error: Exception) -> RejectedImage:
+    # Pillow tells a short file from a broken one only by its message.
+    text = str(error).lower()
+    if "truncated" in text or "unexpected end" in text or isinstance(error, EOFError):
+        return RejectedImage("truncated", "the file ends before the picture does")
+    if isinstance(error, NotImplementedError) or "unsupported" in text or "unknown" in text:
+        return RejectedImage("unsupported", "a variant of the format that no decoder here reads")
+    return RejectedImage("corrupt", "the picture's data contradict its format")
