@@ -89,7 +89,9 @@ def _read_labels_table(path: Path) -> list[LabelledImage]:
     table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
     missing = {"uri", "label", "patient_id", "split"} - set(table.column_names)
     if missing:
-        raise InvalidInput(f"{path}: the column {', '.join(sorted(missing))} is missing from the labels table.")
+        raise InvalidInput(
+            f"{path}: the column {', '.join(sorted(missing))} is missing from the labels table."
+        )
     images = []
     for row in table.select(["uri", "label", "patient_id", "split"]).to_pylist():
         if row["label"] not in CLASSES or row["split"] not in SPLITS:

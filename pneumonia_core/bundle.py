@@ -1,0 +1,330 @@
+"""A bundle: one folder with all that scoring needs, written once, verified whenever it is opened."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.metrics import roc_auc_score
+
+from pneumonia_core.engines import BATCH_SIZE, ENGINES, open_exported
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.findings import Thresholds, findings
+from pneumonia_core.images import FILTER, GEOMETRY
+from pneumonia_core.labels import CLASSES, NORMAL
+from pneumonia_core.processors import cpu_has_bfloat16
+
+FORMAT_VERSION: Final = 1
+MAX_AUROC_DIFFERENCE: Final = 0.002
+MIN_FINDINGS_AGREEMENT: Final = 0.995
+_VERSIONS_OF: Final = ("pneumonia-scoring", "keras", "tensorflow", "openvino", "pillow", "ray")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a trained network is, besides its weights. `training` is free JSON for the reader."""
+
+    network: str
+    image_size: int
+    thresholds: Thresholds
+    temperature: float
+    data_fingerprint: str
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """An exported engine, and how it compared with the float32 Keras model on held-back images."""
+
+    precision: str
+    images_per_s: float
+    auroc_difference: float
+    findings_agreement: float
+    largest_difference: float
+
+    @property
+    def parity_passed(self) -> bool:
+        return (
+            self.auroc_difference <= MAX_AUROC_DIFFERENCE
+            and self.findings_agreement >= MIN_FINDINGS_AGREEMENT
+        )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle, its hashes checked."""
+
+    path: Path
+    model_id: str
+    facts: ModelFacts
+    engines: dict[str, EngineFacts]
+    document: dict[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        return self.facts.image_size
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return self.facts.thresholds
+
+
+def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
+    """The bundle in a folder, after checking the hash of every file (or of those named in `only`).
+
+    `PATH@sha256:HEX` also pins the hash of bundle.json itself. Raises InvalidInput when it is no bundle,
+    is incomplete or was changed.
+    """
+    folder, pin = _split_pin(str(path))
+    text = _read_manifest(folder)
+    actual = hashlib.sha256(text).hexdigest()
+    if pin is not None and pin != actual:
+        raise InvalidInput(
+            f"{folder}: bundle.json has sha256 {actual}, not the pinned {pin}. "
+            "It is another bundle than the one you named, or it was changed."
+        )
+    document = _parse_manifest(folder, text)
+    for name, expected in document["files"].items():
+        if only is None or name in only:
+            _check_file(folder, name, expected)
+    return Bundle(
+        path=folder,
+        model_id=document["model_id"],
+        facts=ModelFacts(
+            network=document["network"],
+            image_size=document["image"]["size"],
+            thresholds=Thresholds(**document["thresholds"]),
+            temperature=document["temperature"],
+            data_fingerprint=document["data_fingerprint"],
+            training=document["training"],
+        ),
+        engines={
+            name: EngineFacts(**{k: v for k, v in entry.items() if k != "parity_passed"})
+            for name, entry in document["engines"].items()
+        },
+        document=document,
+    )
+
+
+def engine_files(bundle: Bundle, engine: str) -> frozenset[str]:
+    """The files of the bundle that this engine needs, as paths relative to it."""
+    folder = "saved_model/" if engine == "tensorflow" else "openvino/"
+    return frozenset(name for name in bundle.document["files"] if name.startswith(folder))
+
+
+def write_bundle(
+    models_dir: Path,
+    model: Any,
+    facts: ModelFacts,
+    parity_images: np.ndarray,
+    parity_labels: np.ndarray,
+    baseline: np.ndarray,
+    documents: dict[str, str],
+) -> Bundle:
+    """Write a new bundle under `models_dir` and open it.
+
+    `model` is the float32 Keras scoring model, uint8 [B, H, W] to {"probabilities": [B, 3]} and perhaps
+    {"domain": [B]}. Parity of each engine is measured on the held-back `parity_images` uint8 [N, H, W]
+    with their `parity_labels` int [N]. `baseline` float32 [N, 3] are the probabilities on validation.
+    `documents` are further text files by name.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True)
+    folder = models_dir / f".writing-{uuid.uuid4().hex}"
+    folder.mkdir()
+    try:
+        model.save(folder / "model.keras")
+        model.export(str(folder / "saved_model"), format="tf_saved_model", verbose=False)
+        (folder / "openvino").mkdir()
+        model.export(str(folder / "openvino" / "model.xml"), format="openvino", verbose=False)
+        _write_baseline(folder / "baseline.parquet", baseline)
+        for name, text in documents.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        reference = _predict(model, parity_images)
+        engines = {
+            name: _measure_engine(folder, name, facts, parity_images, parity_labels, reference)
+            for name in ENGINES
+        }
+        model_id = compute_model_id(model, facts)
+        _write_manifest(folder, model_id, facts, engines)
+        final = _free_name(models_dir, f"{facts.network}-{model_id}")
+        folder.rename(final)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return open_bundle(final)
+
+
+def compute_model_id(model: Any, facts: ModelFacts) -> str:
+    """The first 16 hex digits of a SHA-256 over the weights and all else that changes a score or finding."""
+    digest = hashlib.sha256()
+    settings = {
+        "format": FORMAT_VERSION,
+        "classes": CLASSES,
+        "network": facts.network,
+        "image": [facts.image_size, GEOMETRY, FILTER],
+        "thresholds": asdict(facts.thresholds),
+        "temperature": facts.temperature,
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for weight in model.weights:
+        values = np.ascontiguousarray(weight.numpy())
+        digest.update(f"{values.dtype}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _split_pin(path: str) -> tuple[Path, str | None]:
+    folder, found, pin = path.partition("@sha256:")
+    return Path(folder), pin.lower() if found else None
+
+
+def _read_manifest(folder: Path) -> bytes:
+    try:
+        return (folder / "bundle.json").read_bytes()
+    except OSError as error:
+        what = "no such folder" if not folder.exists() else "it is no bundle: it has no readable bundle.json"
+        raise InvalidInput(
+            f"{folder}: {what}. Give a folder that `pneumonia train` wrote (it prints its name)."
+        ) from error
+
+
+def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+        version = document["format_version"]
+        document["files"], document["model_id"], document["engines"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{folder}/bundle.json is not what `pneumonia train` writes. Restore it."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise InvalidInput(
+            f"{folder}: bundle format {version}, this version reads {FORMAT_VERSION}. "
+            "Use the version of pneumonia-scoring that wrote it, or train again."
+        )
+    return dict(document)
+
+
+def _check_file(folder: Path, name: str, expected: str) -> None:
+    try:
+        with (folder / name).open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidInput(
+            f"{folder}: the bundle's file {name} is missing. Restore the whole folder."
+        ) from error
+    if actual != expected:
+        raise InvalidInput(
+            f"{folder}: the file {name} is not the one the bundle was written with (its sha256 differs). "
+            "It is damaged or was changed: restore the folder, or train again."
+        )
+
+
+def _write_baseline(path: Path, baseline: np.ndarray) -> None:
+    """Histograms of the scores on validation, 50 equal bins from 0 to 1, to see drift against."""
+    edges = np.linspace(0.0, 1.0, 51)
+    columns = dict(zip([f"p_{name}" for name in CLASSES], baseline.T, strict=True))
+    columns["p_pneumonia"] = 1.0 - columns["p_normal"]
+    tables = [
+        pa.table(
+            {
+                "score": [name] * 50,
+                "bin_left": edges[:-1],
+                "bin_right": edges[1:],
+                "images": np.histogram(np.clip(values, 0, 1), edges)[0],
+            }
+        )
+        for name, values in columns.items()
+    ]
+    pq.write_table(pa.concat_tables(tables), path)
+
+
+def _predict(model: Any, images: np.ndarray) -> np.ndarray:
+    batches = [
+        np.asarray(model.predict_on_batch(images[i : i + BATCH_SIZE])["probabilities"])
+        for i in range(0, len(images), BATCH_SIZE)
+    ]
+    return np.concatenate(batches)
+
+
+def _measure_engine(
+    folder: Path, name: str, facts: ModelFacts, images: np.ndarray, labels: np.ndarray, reference: np.ndarray
+) -> EngineFacts:
+    """Parity and speed at bfloat16 where the CPU has it; at float32 where that fails parity."""
+    precisions = ["bfloat16", "float32"] if cpu_has_bfloat16() else ["float32"]
+    for precision in precisions:
+        engine = open_exported(folder, name, precision, facts.image_size, threads=_cpus())
+        engine(images[:BATCH_SIZE])
+        started = time.perf_counter()
+        probabilities = engine(images).probabilities
+        images_per_s = len(images) / (time.perf_counter() - started)
+        measured = EngineFacts(
+            precision=precision,
+            images_per_s=round(images_per_s, 1),
+            auroc_difference=_auroc_difference(labels, probabilities, reference),
+            findings_agreement=float(
+                np.mean(findings(probabilities, facts.thresholds) == findings(reference, facts.thresholds))
+            ),
+            largest_difference=float(np.abs(probabilities - reference).max()),
+        )
+        if measured.parity_passed:
+            break
+    return measured
+
+
+def _auroc_difference(labels: np.ndarray, probabilities: np.ndarray, reference: np.ndarray) -> float:
+    diseased = labels != NORMAL
+    if diseased.all() or not diseased.any():
+        raise ValueError("parity needs held-back images with and without pneumonia")
+    ours = roc_auc_score(diseased, 1 - probabilities[:, NORMAL])
+    return float(abs(ours - roc_auc_score(diseased, 1 - reference[:, NORMAL])))
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write_manifest(folder: Path, model_id: str, facts: ModelFacts, engines: dict[str, EngineFacts]) -> None:
+    files = {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    document = {
+        "format_version": FORMAT_VERSION,
+        "model_id": model_id,
+        "classes": list(CLASSES),
+        "network": facts.network,
+        "image": {"size": facts.image_size, "geometry": GEOMETRY, "filter": FILTER},
+        "thresholds": asdict(facts.thresholds),
+        "temperature": facts.temperature,
+        "engines": {
+            name: {**asdict(entry), "parity_passed": entry.parity_passed} for name, entry in engines.items()
+        },
+        "data_fingerprint": facts.data_fingerprint,
+        "training": facts.training,
+        "versions": {name: importlib.metadata.version(name) for name in _installed(_VERSIONS_OF)},
+        "files": files,
+    }
+    (folder / "bundle.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
+    distributions = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
+    return [name for name in names if name in distributions]
+
+
+def _free_name(models_dir: Path, name: str) -> Path:
+    """A folder name not yet taken: the same training twice gives the same model_id."""
+    path, number = models_dir / name, 2
+    while path.exists():
+        path, number = models_dir / f"{name}-{number}", number + 1
+    return path

@@ -1,0 +1,46 @@
+"""What many tests share: a small bundle, written once a session."""
+
+import os
+from pathlib import Path
+
+# Every Ray process would compile Ray, pandas and TensorFlow anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real X-rays (../shared/data) are not on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    """A bundle of a small convolutional network with fixed random weights, 64 px."""
+    import keras
+    from keras import ops
+
+    from pneumonia_core.bundle import ModelFacts, write_bundle
+    from pneumonia_core.findings import Thresholds
+
+    keras.utils.set_random_seed(5)
+    image = keras.Input((64, 64), dtype="uint8", name="image")
+    x = ops.expand_dims(ops.cast(image, "float32") / 127.5 - 1.0, -1)
+    for filters in (8, 16):
+        x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(stddev=20.0, seed=1))(x)
+    model = keras.Model(image, {"probabilities": keras.layers.Softmax(name="probabilities")(x)})
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 255, (64, 64, 64)).astype(np.uint8)
+    labels = np.arange(64) % 3
+    facts = ModelFacts("tiny", 64, Thresholds(0.5, 0.5), 1.0, "none", {"note": "fixed random weights"})
+    baseline = np.full((10, 3), 1 / 3, np.float32)
+    folder = tmp_path_factory.mktemp("models")
+    return write_bundle(folder, model, facts, images, labels, baseline, {"MODEL_CARD.md": "# Tiny\n"})

@@ -1,0 +1,77 @@
+"""A bundle holds what scoring needs, and notices any change."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+
+from pneumonia_core.bundle import open_bundle
+from pneumonia_core.engines import choose_engine, load_engine
+from pneumonia_core.errors import InvalidInput
+
+
+@pytest.fixture()
+def copied(tiny_bundle, tmp_path):
+    return shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+
+
+def test_opened_bundle_tells_what_it_was_written_with(tiny_bundle):
+    opened = open_bundle(tiny_bundle.path)
+    assert opened == tiny_bundle
+    assert len(opened.model_id) == 16
+    assert set(opened.engines) == {"openvino", "tensorflow"}
+
+
+def test_one_changed_byte_is_noticed(copied):
+    file = copied / "openvino" / "model.bin"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InvalidInput, match=r"openvino/model\.bin"):
+        open_bundle(copied)
+
+
+def test_missing_file_is_noticed(copied):
+    (copied / "model.keras").unlink()
+    with pytest.raises(InvalidInput, match="model.keras is missing"):
+        open_bundle(copied)
+
+
+def test_folder_that_is_no_bundle_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(InvalidInput, match="no bundle"):
+        open_bundle(tmp_path)
+    with pytest.raises(InvalidInput, match="no such folder"):
+        open_bundle(tmp_path / "absent")
+
+
+def test_pinned_hash_refuses_another_manifest(copied):
+    pin = hashlib.sha256((copied / "bundle.json").read_bytes()).hexdigest()
+    assert open_bundle(f"{copied}@sha256:{pin}").path == copied
+    with pytest.raises(InvalidInput, match="pinned"):
+        open_bundle(f"{copied}@sha256:{'0' * 64}")
+
+
+def test_engines_agree_at_float32(tiny_bundle):
+    images = np.random.default_rng(1).integers(0, 255, (40, 64, 64)).astype(np.uint8)
+    scores = [load_engine(tiny_bundle, name, "float32")(images) for name in ("openvino", "tensorflow")]
+    np.testing.assert_allclose(scores[0].probabilities, scores[1].probabilities, atol=1e-4)
+    np.testing.assert_allclose(scores[0].probabilities.sum(axis=1), 1, atol=1e-5)
+    assert scores[0].domain is None
+
+
+def test_score_does_not_depend_on_the_other_images_of_a_batch(tiny_bundle):
+    images = np.random.default_rng(2).integers(0, 255, (37, 64, 64)).astype(np.uint8)
+    engine = load_engine(tiny_bundle, "openvino")
+    together = engine(images).probabilities
+    alone = np.concatenate([engine(image[None]).probabilities for image in images])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_no_images_give_no_scores(tiny_bundle):
+    assert load_engine(tiny_bundle, "openvino")(np.zeros((0, 64, 64), np.uint8)).probabilities.shape == (0, 3)
+
+
+def test_unknown_engine_names_those_that_the_bundle_has(tiny_bundle):
+    with pytest.raises(InvalidInput, match="openvino, tensorflow"):
+        choose_engine(tiny_bundle, "onnx")
