@@ -41,7 +41,7 @@ def _consolidations(rng: np.random.Generator, at: Place, air: Array) -> Array:
         cx, cy = cx + rng.normal(0, 0.04), cy + rng.normal(0, 0.04)
         reach = ((side * at.x - cx) / (rx * scale)) ** 2 + ((at.y - cy) / (ry * scale)) ** 2
         edge = step((1 - np.sqrt(reach) + 0.22 * wobble) / rng.uniform(0.14, 0.30))
-        filled = np.maximum(filled, rng.uniform(0.50, 0.90) * edge)
+        filled = np.maximum(filled, rng.uniform(0.60, 0.95) * edge)
     bronchogram = branches(seed + 2, at, 0.42)
     return air * filled * np.clip(0.80 + 0.10 * mottle - 0.45 * bronchogram, 0.1, 1.1)
 
@@ -55,4 +55,4 @@ def _interstitial(rng: np.random.Generator, at: Place, air: Array) -> Array:
     patchy = np.clip(0.8 + 0.35 * texture(seed + 2, at.y * 0.5, at.x * 0.5, 9.0), 0.2, 1.5)
     central = 0.45 + 0.75 * bump((np.abs(at.x) - 0.2) / 0.28) * bump((at.y - 0.02) / 0.42)
     cuffs = branches(seed + 3, at, 0.5)
-    return air * patchy * central * rng.uniform(0.75, 1.25) * (0.26 * net + 0.26 * cuffs + 0.03)
+    return air * patchy * central * rng.uniform(0.85, 1.35) * (0.26 * net + 0.26 * cuffs + 0.03)
