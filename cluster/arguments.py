@@ -1,0 +1,107 @@
+"""A job's command line as the cluster must see it: checked here, settings merged, locations made absolute."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from jobs.cli import main
+from pneumonia_core.errors import InvalidInput
+
+# What a job reads or writes. On the cluster a job starts in a folder of its own that is removed with it:
+# a relative location would mean another place there, and results written to it would be lost.
+LOCATIONS = frozenset(
+    {"archive", "archives", "bundle", "data", "model", "models", "output", "results", "storage", "weights"}
+    | {"workdir", "name_map", "labels"}
+)
+WORDS = frozenset({"none", "imagenet"})  # of --weights: names, not files
+NOT_FOR_THE_JOB = frozenset({"config", "print_config", "address"})
+NOT_JOBS = frozenset({"submit", "jobs"})
+
+
+def read_command(words: Sequence[str]) -> click.Context:
+    """The job's command with its options read, from the command line and from its --config file.
+
+    Wrong usage ends here, before the cluster is troubled: raises InvalidInput for what is no job, and
+    click's UsageError, exactly as the command itself would.
+    """
+    group = click.Context(main, info_name="pneumonia")
+    name = words[0] if words else ""
+    command = None if name in NOT_JOBS else main.get_command(group, name)
+    if command is None:
+        jobs = ", ".join(j for j in main.list_commands(group) if j not in NOT_JOBS)
+        raise InvalidInput(f"{name!r} is no job. After `--` comes one of {jobs}, with its arguments.")
+    context = command.make_context(name, list(words[1:]), parent=group)
+    if context.get_parameter_source("address") in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
+        raise InvalidInput(
+            f"a submitted job runs on the cluster it is submitted to: drop --address from {name}, and give "
+            "it before the `--`."
+        )
+    return context
+
+
+def job_arguments(context: click.Context, here: bool) -> list[str]:
+    """The words of the job's command for the cluster, `--config` merged in.
+
+    `here` says that the cluster's head is this machine: then relative locations become absolute. Elsewhere
+    they raise InvalidInput, because the cluster does not see this machine's files.
+    """
+    arguments: list[str] = []
+    options: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        value = context.params.get(name)
+        if value is None or name in NOT_FOR_THE_JOB:
+            continue
+        absolute = _located(parameter, value, here)
+        if absolute == value and context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            continue
+        if isinstance(parameter, click.Option):
+            options += _option_words(parameter, absolute)
+        else:
+            arguments += _texts(absolute)
+    dashed = ["--"] if any(word.startswith("-") for word in arguments) else []
+    return [str(context.info_name), *options, *dashed, *arguments]
+
+
+def _located(parameter: click.Parameter, value: Any, here: bool) -> Any:
+    if parameter.name not in LOCATIONS and not isinstance(parameter.type, click.Path):
+        return value
+    if isinstance(value, tuple):
+        return tuple(_located(parameter, item, here) for item in value)
+    text = str(value)
+    if text in WORDS or "://" in text or Path(text).is_absolute():
+        return value
+    if not here:
+        raise InvalidInput(
+            f"{parameter.human_readable_name.lower()} {text} is a path on this machine, which the cluster does "
+            "not see. Give a URI (s3://…, gs://…, abfs://…), or an absolute path of a file system that "
+            "every node mounts."
+        )
+    return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 (resolve() would follow links)
+
+
+def _option_words(option: click.Option, value: Any) -> Iterator[str]:
+    name = max(option.opts, key=len)
+    if option.count:
+        yield from [name] * value
+    elif option.is_flag:
+        if value:
+            yield name
+        elif option.secondary_opts:
+            yield max(option.secondary_opts, key=len)
+    elif option.multiple:
+        for item in value:
+            yield f"{name}={item}"
+    elif isinstance(value, tuple):
+        yield name
+        yield from _texts(value)
+    else:
+        yield f"{name}={value}"
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, tuple) else [str(value)]

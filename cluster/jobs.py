@@ -1,0 +1,73 @@
+"""The jobs of a cluster: which there are, and stopping one."""
+
+import datetime
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from cluster.client import connect
+from cluster.submit import STOP_WAIT_S
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+
+if TYPE_CHECKING:
+    from ray.dashboard.modules.job.pydantic_models import JobDetails
+    from ray.job_submission import JobSubmissionClient
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submitted job. `started` is UTC in ISO format, None before the start; `exit_code` None before the end."""
+
+    id: str
+    state: str
+    exit_code: int | None
+    started: str | None
+    seconds: float | None
+    entrypoint: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def list_jobs(address: str | None) -> list[Job]:
+    """The jobs submitted to the cluster, the newest first."""
+    found = [details for details in connect(address).list_jobs() if details.submission_id]
+    return [_job(details) for details in sorted(found, key=lambda d: d.start_time or 0, reverse=True)]
+
+
+def stop_job(address: str | None, job_id: str) -> Job:
+    """Ask a job to stop and wait until it has; how it ended. One that had ended before is left as it is.
+
+    Raises InvalidInput for an id that the cluster does not know, PneumoniaError when it does not end.
+    """
+    client = connect(address)
+    if job_id not in {details.submission_id for details in client.list_jobs()}:
+        raise InvalidInput(
+            f"{client.get_address()} has no job {job_id}. `pneumonia jobs list` shows those it has."
+        )
+    client.stop_job(job_id)
+    return _job(_ended(client, job_id))
+
+
+def _ended(client: "JobSubmissionClient", job_id: str) -> "JobDetails":
+    deadline = time.monotonic() + STOP_WAIT_S + 30
+    while not (details := client.get_job_info(job_id)).status.is_terminal():
+        if time.monotonic() > deadline:
+            raise PneumoniaError(f"{job_id} was asked to stop and is still {str(details.status).lower()}.")
+        time.sleep(0.5)
+    return details
+
+
+def _job(details: "JobDetails") -> Job:
+    started = end = None
+    if details.start_time:
+        started = datetime.datetime.fromtimestamp(details.start_time / 1000, datetime.UTC)
+        end = details.end_time / 1000 if details.end_time else time.time()
+    return Job(
+        id=details.submission_id or "",
+        state=str(details.status).lower(),
+        exit_code=details.driver_exit_code,
+        started=started.isoformat(timespec="seconds") if started else None,
+        seconds=round(end - started.timestamp(), 1) if started and end else None,
+        entrypoint=details.entrypoint,
+    )

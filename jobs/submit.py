@@ -1,0 +1,44 @@
+"""`pneumonia submit -- JOB ARGS…`: any other command as a job on a Ray cluster."""
+
+from typing import Any
+
+import click
+
+from jobs.config import job_command, run_command
+from jobs.progress import say
+
+INTERRUPTED = 130  # what a shell shows for a command ended by Ctrl-C
+
+
+@job_command("submit", context_settings={"allow_interspersed_args": False})
+@click.argument("job", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- JOB [ARGS]...")
+@click.option(
+    "--address",
+    metavar="URL",
+    help="The dashboard of the cluster. [default: RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265]",
+)
+@click.option("--no-wait", is_flag=True, help="Submit, print the job's id and leave.")
+def command(job: tuple[str, ...], address: str | None, no_wait: bool) -> dict[str, Any]:
+    """Run a job on a Ray cluster: pneumonia submit -- score s3://bucket/xrays --model … --results …
+
+    Sends this installation's code along, follows the log, and ends with the job's result and exit code.
+    The token of the cluster is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+    """
+    from cluster.submit import follow, submit
+
+    client, job_id = submit(job, address)
+    say(f"submitted {job_id} to {client.get_address()}")
+    if no_wait:
+        return {"state": "submitted", "job": job_id}
+    try:
+        result = follow(client, job_id)
+    except KeyboardInterrupt:
+        say(f"\n{job_id} goes on without you. To stop it: pneumonia jobs stop {job_id}")
+        return {"state": "running", "job": job_id, "exit_code": INTERRUPTED}
+    if "error" in result:
+        say(f"{job_id} {result.get('state', 'failed')}: {result['error']}")
+    return result
+
+
+if __name__ == "__main__":
+    run_command(command)
