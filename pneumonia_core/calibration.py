@@ -1,0 +1,175 @@
+"""Temperature and thresholds, fitted on validation; and how well probabilities agree with what was seen.
+
+Measures take weights float64 [R, N], one row for each bootstrap resample (the times it drew an image),
+and give float64 [R, ...].
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax, logit
+
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.findings import bacterial_share, p_pneumonia
+from pneumonia_core.labels import BACTERIAL, NORMAL, VIRAL
+
+Floats = npt.NDArray[np.float64]
+
+RELIABILITY_BINS: Final = 10
+TEMPERATURE_RANGE: Final = (0.1, 10.0)
+PROBABILITY_FLOOR: Final = 1e-6  # keeps the logit of a float32 probability of 0 or 1 finite
+
+
+def fit_temperature(logits_or_log_probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """The temperature T that makes softmax(logits / T) likeliest for the labels (Guo et al., ICML 2017).
+
+    `logits_or_log_probs` is [N, 3]: log-probabilities are logits up to a constant per image. `labels` is
+    int [N]. T stays within 0.1 to 10, so that a handful of images told apart without error does not give
+    certainties. Raises InvalidInput without images.
+    """
+    logits = np.asarray(logits_or_log_probs, dtype=np.float64)
+    truth = np.asarray(labels, dtype=np.int64)
+    if len(truth) == 0:
+        raise InvalidInput("the temperature needs validation images, and there are none.")
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        scaled = log_softmax(logits * np.exp(-log_temperature), axis=1)
+        return float(-scaled[np.arange(len(truth)), truth].mean())
+
+    bounds = tuple(np.log(TEMPERATURE_RANGE))
+    found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, float]:
+    """The thresholds (t1, t2) of the finding, chosen on validation: see findings.Thresholds.
+
+    Each maximises Youden's J = sensitivity + specificity - 1 (Youden 1950), which does not depend on how
+    many images are ill. Accuracy would: 74 % of the training images are ill and 62.5 % of the test images,
+    so a threshold of best training accuracy calls too many healthy children ill.
+
+    J jumps from image to image, and the best of many jumps is partly luck. So the threshold is the centre
+    of the plateau, the range where J is within one standard error of its best (the one-standard-error rule
+    of Breiman et al. 1984, applied to a threshold). In simulations with 60 to 500 images the J lost on new
+    data was half of what the bare maximum lost. Raises InvalidInput where a class is missing.
+    """
+    truth = np.asarray(labels, dtype=np.int64)
+    missing = [name for label, name in ((NORMAL, "normal"), (BACTERIAL, "bacterial"), (VIRAL, "viral"))
+               if not (truth == label).any()]  # fmt: skip
+    if missing:
+        raise InvalidInput(
+            f"thresholds need validation images of every class; {', '.join(missing)} is missing."
+        )
+    ill = truth != NORMAL
+    t1 = _youden_plateau(p_pneumonia(probabilities), ill)
+    t2 = _youden_plateau(bacterial_share(probabilities)[ill], truth[ill] == BACTERIAL)
+    return t1, t2
+
+
+def _youden_plateau(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> float:
+    distinct = np.unique(scores)
+    # A threshold in (edges[k], edges[k + 1]] calls the same images positive wherever it lies there.
+    edges = np.concatenate([[0.0], distinct, [1.0]])
+    ill, well = np.sort(scores[positive]), np.sort(scores[~positive])
+    missed = np.searchsorted(ill, np.append(distinct, np.inf), side="left")
+    cleared = np.searchsorted(well, np.append(distinct, np.inf), side="left")
+    youden = 1 - missed / len(ill) + cleared / len(well) - 1
+    best = int(youden.argmax())
+    variance = _binomial_variance(missed[best], len(ill)) + _binomial_variance(cleared[best], len(well))
+    plateau = np.flatnonzero(youden >= youden[best] - np.sqrt(variance) - 1e-12)
+    return float(np.float32((edges[plateau[0]] + edges[plateau[-1] + 1]) / 2))
+
+
+def _binomial_variance(count: int, total: int) -> float:
+    share = count / total
+    return share * (1 - share) / total
+
+
+def prior_corrected(probability: npt.ArrayLike, assumed: float, prevalence: float) -> Floats:
+    """The probabilities of the positive class where its prevalence is `prevalence` instead of `assumed`.
+
+    The odds are multiplied by the ratio of the prior odds, which is Bayes' rule with the same images seen
+    in each class (Saerens, Latinne and Decaestecker, Neural Computation 14, 2002, eq. 2.4).
+    """
+    for name, value in (("assumed", assumed), ("wanted", prevalence)):
+        if not 0 < value < 1:
+            raise InvalidInput(
+                f"the {name} prevalence is {value:g}; it must lie between 0 and 1, both excluded."
+            )
+    p = np.asarray(probability, dtype=np.float64)
+    ill = p * prevalence / assumed
+    well = (1 - p) * (1 - prevalence) / (1 - assumed)
+    return ill / (ill + well)
+
+
+def brier(probability: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+    """The mean squared difference between probability and outcome (Brier 1950), [R]."""
+    return weights @ np.square(probability - positive) / weights.sum(axis=1)
+
+
+def reliability(probability: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Floats]:
+    """The reliability curve in ten bins of equal width: `count`, `predicted` and `observed`, each [R, 10].
+
+    `predicted` is the mean probability, `observed` the share of positives; NaN where a bin is empty.
+    """
+    bins = np.minimum((probability * RELIABILITY_BINS).astype(np.int64), RELIABILITY_BINS - 1)
+    member = (bins[:, None] == np.arange(RELIABILITY_BINS)).astype(np.float64)
+    count = weights @ member
+    with np.errstate(invalid="ignore"):
+        predicted = weights @ (member * probability[:, None]) / count
+        observed = weights @ (member * positive[:, None]) / count
+    return {"count": count, "predicted": predicted, "observed": observed}
+
+
+def expected_calibration_error(curve: dict[str, Floats]) -> Floats:
+    """The mean of |observed - predicted| over the bins of `reliability`, weighted by count, [R].
+
+    (Naeini, Cooper and Hauskrecht, AAAI 2015; for the positive class, not the most likely one.)
+    """
+    gap = np.nan_to_num(np.abs(curve["observed"] - curve["predicted"]))
+    return (gap * curve["count"]).sum(axis=1) / curve["count"].sum(axis=1)
+
+
+def calibration_line(
+    probability: Floats, positive: npt.NDArray[np.bool_], weights: Floats
+) -> tuple[Floats, Floats]:
+    """Slope and intercept, each [R], of a logistic regression of the outcome on the probability's logit.
+
+    A calibrated model has slope 1 and intercept 0; a slope below 1 means probabilities too far from one half
+    (Cox 1958; Van Calster et al., BMC Medicine 2019). NaN where the outcomes can be told apart without error:
+    no finite slope is likeliest then. Newton's method on all resamples at once.
+    """
+    raw = logit(np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
+    centre, spread = raw.mean(), raw.std() or 1.0
+    x = (raw - centre) / spread
+    design = np.stack([np.ones_like(x), x])
+    products = np.stack([design[0], x, x * x]).T
+    beta = np.zeros((len(weights), 2))
+    settled = np.zeros(len(weights), dtype=bool)
+    for _ in range(60):
+        moving = np.flatnonzero(~settled)
+        if len(moving) == 0:
+            break
+        some = weights[moving]
+        fitted = expit(beta[moving] @ design)
+        gradient = (some * (positive - fitted)) @ design.T
+        step = _solve_2x2((some * (fitted * (1 - fitted))) @ products, gradient)
+        beta[moving] += np.clip(step, -2, 2)  # a full step from far away overshoots
+        settled[moving] = np.abs(step).max(axis=1) < 1e-9
+    slope = beta[:, 1] / spread
+    intercept = beta[:, 0] - slope * centre
+    slope[~settled], intercept[~settled] = np.nan, np.nan
+    return slope, intercept
+
+
+def _solve_2x2(matrix: Floats, vector: Floats) -> Floats:
+    """The solutions [R, 2] of symmetric systems given as (a, b, c) for [[a, b], [b, c]]; 2 where singular."""
+    a, b, c = matrix.T
+    determinant = a * c - b * b
+    with np.errstate(invalid="ignore", divide="ignore"):
+        solved = np.stack(
+            [c * vector[:, 0] - b * vector[:, 1], a * vector[:, 1] - b * vector[:, 0]], axis=1
+        ) / determinant[:, None]  # fmt: skip
+    return np.nan_to_num(solved, nan=2.0, posinf=2.0, neginf=-2.0)
