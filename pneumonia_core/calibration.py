@@ -51,9 +51,10 @@ def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tu
     so a threshold of best training accuracy calls too many healthy children ill.
 
     J jumps from image to image, and the best of many jumps is partly luck. So the threshold is the centre
-    of the plateau, the range where J is within one standard error of its best (the one-standard-error rule
-    of Breiman et al. 1984, applied to a threshold). In simulations with 60 to 500 images the J lost on new
-    data was half of what the bare maximum lost. Raises InvalidInput where a class is missing.
+    of the plateau, from the lowest to the highest threshold with J within one standard error of its best (the
+    one-standard-error rule of Breiman et al. 1984, applied to a threshold). In simulations with 60 to 500
+    images the J lost on new data was half or less of what the bare maximum lost. Raises InvalidInput where a
+    class is missing.
     """
     truth = np.asarray(labels, dtype=np.int64)
     missing = [name for label, name in ((NORMAL, "normal"), (BACTERIAL, "bacterial"), (VIRAL, "viral"))

@@ -251,9 +251,9 @@ def _ranking_measures(
     for percent in (90, 95):
         allowed = fall_out <= 1 - percent / 100 + 1e-9
         best = np.where(allowed, sensitivity, 0).max(axis=1, initial=0)
-        measures[f"sensitivity_at_specificity_{percent}"] = np.where(
-            np.isnan(measures["auroc"]), np.nan, best
-        )
+        measures[f"sensitivity_at_specificity_{percent}"] = best
+    if positive.all() or not positive.any():
+        return {name: np.full(len(weights), np.nan) for name in measures}
     return measures
 
 

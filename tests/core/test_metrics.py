@@ -311,11 +311,9 @@ def test_thresholds_do_not_follow_the_class_prior() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10_000), images=st.integers(30, 200))
-def test_threshold_is_within_a_standard_error_of_the_best(seed: int, images: int) -> None:
-    labels, probabilities, _ = scored(images, seed, skill=0.9)
-    if len(set(labels.tolist())) < 3:
-        return
+@given(seed=st.integers(0, 10_000), images=st.integers(200, 400))
+def test_threshold_is_nearly_the_best_on_its_own_images(seed: int, images: int) -> None:
+    labels, probabilities, _ = scored(images, seed, skill=1.5)
     t1, _ = choose_thresholds(labels, probabilities)
     ill, score = labels != NORMAL, p_pneumonia(probabilities)
 
@@ -324,7 +322,8 @@ def test_threshold_is_within_a_standard_error_of_the_best(seed: int, images: int
 
     best = max(youden(threshold) for threshold in np.append(score, 2.0))
     assert 0 <= t1 <= 1
-    assert youden(np.float32(t1)) > best - 0.25  # one standard error is 0.15 at most, and J may dip inside
+    # One standard error is about 0.04, and J may dip inside the plateau.
+    assert youden(np.float32(t1)) > best - 0.12
 
 
 def test_thresholds_need_every_class() -> None:
