@@ -4,6 +4,8 @@ import importlib
 
 import click
 
+from pneumonia_core import __version__
+
 COMMANDS = {
     "demo": "The whole loop on synthetic X-rays: train, evaluate, score.",
     "train": "Fine-tune a ResNet on labelled X-rays and write a bundle.",
@@ -34,7 +36,7 @@ class LazyGroup(click.Group):
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="pneumonia-scoring", prog_name="pneumonia")
+@click.version_option(__version__, prog_name="pneumonia")
 def main() -> None:
     """Score chest X-rays for normal / bacterial / viral pneumonia, in batches, on Ray.
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from jobs.progress import say
+from jobs.progress import native_stderr_aside, say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 Result = dict[str, Any]
@@ -31,7 +31,9 @@ def job_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]],
                 _print_config(context)
                 return
             options.pop("config")
-            finish(_run_job(job, options))
+            with native_stderr_aside():
+                result = _run_job(job, options)
+            finish(result)
 
         run.__doc__ = job.__doc__
         run.__click_params__ = [  # type: ignore[attr-defined]

@@ -1,7 +1,12 @@
 """What a person sees while a job runs: lines and one progress bar, on stderr."""
 
+import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +21,37 @@ def say(text: str) -> None:
 def printable(text: str) -> str:
     """The text with control characters escaped, so that a file name cannot drive the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def native_stderr_aside() -> Iterator[None]:
+    """What C++ libraries print goes to a file: a person's terminal shows our lines alone.
+
+    The file is named, and kept, where the block ends with an unexpected error.
+    """
+    if sys.stderr is not sys.__stderr__:
+        yield
+        return
+    descriptor, name = tempfile.mkstemp(prefix="pneumonia-native-", suffix=".log")
+    original = os.dup(2)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    sys.stderr.flush()
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stderr = terminal
+    try:
+        yield
+    except Exception:
+        print(f"what the libraries printed is in {name}", file=terminal)
+        raise
+    else:
+        Path(name).unlink(missing_ok=True)
+    finally:
+        terminal.flush()
+        sys.stderr = sys.__stderr__
+        os.dup2(original, 2)
+        os.close(original)
+        terminal.close()
 
 
 class Progress:

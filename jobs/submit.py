@@ -31,13 +31,10 @@ def command(job: tuple[str, ...], address: str | None, no_wait: bool) -> dict[st
     if no_wait:
         return {"state": "submitted", "job": job_id}
     try:
-        result = follow(client, job_id)
+        return follow(client, job_id)
     except KeyboardInterrupt:
         say(f"\n{job_id} goes on without you. To stop it: pneumonia jobs stop {job_id}")
         return {"state": "running", "job": job_id, "exit_code": INTERRUPTED}
-    if "error" in result:
-        say(f"{job_id} {result.get('state', 'failed')}: {result['error']}")
-    return result
 
 
 if __name__ == "__main__":

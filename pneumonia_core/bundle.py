@@ -1,7 +1,6 @@
 """A bundle: one folder with all that scoring needs, written once, verified whenever it is opened."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -22,11 +21,11 @@ from pneumonia_core.findings import Thresholds, findings
 from pneumonia_core.images import FILTER, GEOMETRY
 from pneumonia_core.labels import CLASSES, NORMAL
 from pneumonia_core.processors import cpu_has_bfloat16
+from pneumonia_core.versions import installed_versions
 
 FORMAT_VERSION: Final = 1
 MAX_AUROC_DIFFERENCE: Final = 0.002
 MIN_FINDINGS_AGREEMENT: Final = 0.995
-_VERSIONS_OF: Final = ("pneumonia-scoring", "keras", "tensorflow", "openvino", "pillow", "ray")
 
 
 @dataclass(frozen=True)
@@ -311,15 +310,10 @@ def _write_manifest(folder: Path, model_id: str, facts: ModelFacts, engines: dic
         },
         "data_fingerprint": facts.data_fingerprint,
         "training": facts.training,
-        "versions": {name: importlib.metadata.version(name) for name in _installed(_VERSIONS_OF)},
+        "versions": installed_versions(),
         "files": files,
     }
     (folder / "bundle.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def _installed(names: tuple[str, ...]) -> list[str]:
-    distributions = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
-    return [name for name in names if name in distributions]
 
 
 def _free_name(models_dir: Path, name: str) -> Path:

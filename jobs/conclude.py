@@ -1,0 +1,165 @@
+"""The end of a run: every image accounted for, the parts merged, one commit, the last record."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from jobs.config import Result
+from jobs.progress import say
+from jobs.run import Run
+from jobs.waves import live_chunks
+from jobs.work import Work, ray_errors_explained
+from pneumonia_core.places import Place, exists, read_bytes, write_bytes
+
+ROWS_PER_FILE: Final = 262_144
+MERGE_HERE_ROWS: Final = 20_000
+
+
+def commit_run(work: Work, run: Run, superseded: frozenset[int]) -> Result:
+    """Check that every listed image is accounted for, merge the parts, and commit them once."""
+    from pneumonia_core.parts import ConservationError, done_chunks
+    from pneumonia_core.results import commit
+
+    done = done_chunks(run.folder)
+    live = live_chunks(run, superseded)
+    left = [ref for ref in live if ref.chunk not in done]
+    if left and not work.past_deadline:
+        raise ConservationError(
+            f"{len(left)} chunks have no part, the first is chunk {left[0].chunk}. Nothing was committed; "
+            "run the same command again."
+        )
+    merged = _merge(run, [ref for ref in live if ref.chunk in done], superseded)
+    counts = _count(run, merged, sum(ref.rows for ref in left), len(superseded))
+    files = [part.file for part in merged if part.file.rows]
+    run.save(state="staged", counts=counts, files=[file.path for file in files])
+    version = None
+    if files:
+        version = commit(
+            work.results, run.record["planned_version"], run.run_id, run.record["run_date"], files
+        )
+    return _finish(work, run, version)
+
+
+def _merge(run: Run, refs: Sequence[Any], superseded: frozenset[int]) -> list[Any]:
+    """The parts as a few large files under scores/; in Ray tasks where they are many."""
+    from pneumonia_core.parts import merge_parts
+
+    results = Place(run.folder.uri.rsplit("/", 2)[0], run.folder.fs, run.folder.path.rsplit("/", 2)[0])
+    scores = results.child("scores")
+    per_file = max(1, ROWS_PER_FILE // run.record["configuration"]["chunk_size"])
+    groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]
+    names = [
+        f"run_date={run.record['run_date']}/{run.run_id}-{number:05d}.parquet"
+        for number in range(len(groups))
+    ]
+    jobs = [(run.folder, scores, name, group, superseded) for name, group in zip(names, groups, strict=True)]
+    if sum(ref.rows for ref in refs) <= MERGE_HERE_ROWS:
+        return [merge_parts(*job) for job in jobs]
+    import ray
+
+    remote: Any = ray.remote(num_cpus=1)(merge_parts)
+    with ray_errors_explained():
+        return list(ray.get([remote.remote(*job) for job in jobs]))
+
+
+def _count(run: Run, merged: Sequence[Any], left_rows: int, superseded: int) -> dict[str, Any]:
+    """The counts of the run. Raises ConservationError where the law does not hold."""
+    from pneumonia_core.parts import ConservationError
+
+    statuses: Counter[str] = sum((part.statuses for part in merged), Counter())
+    reasons: Counter[str] = sum((part.reasons for part in merged), Counter())
+    findings: Counter[str] = sum((part.findings for part in merged), Counter())
+    counts = {
+        "listed": sum(batch.listed for batch in run.batches),
+        "scored": statuses["scored"],
+        "rejected": statuses["rejected"],
+        "unchanged": sum(batch.unchanged for batch in run.batches) + superseded,
+        "deferred": sum(batch.deferred for batch in run.batches) + left_rows,
+    }
+    if counts["listed"] != sum(counts[name] for name in ("scored", "rejected", "unchanged", "deferred")):
+        raise ConservationError(
+            f"the images do not add up: {counts}. Nothing was committed; run the same command again, or with "
+            "--fresh to start the run over."
+        )
+    return {
+        **counts,
+        "reject_reasons": dict(sorted(reasons.items())),
+        "findings": dict(sorted(findings.items())),
+        "bytes_read": sum(part.bytes_read for part in merged),
+    }
+
+
+def _finish(work: Work, run: Run, version: int | None) -> Result:
+    """Write the run's last record, and its page; what it returns is what the command prints."""
+    counts = run.record["counts"]
+    attempted = counts["scored"] + counts["rejected"]
+    rate = counts["rejected"] / attempted if attempted else 0.0
+    exit_code = 3 if rate > work.settings.max_reject_rate else 0
+    seconds = time.monotonic() - work.started
+    result = {
+        "state": "committed",
+        "run_id": run.run_id,
+        "run_date": run.record["run_date"],
+        "results": work.results.uri,
+        "table": work.results.child("scores").uri,
+        "version": version,
+        "model_id": work.order.model_id,
+        "engine": run.record.get("engine"),
+        **{name: counts[name] for name in ("listed", "scored", "rejected", "unchanged", "deferred")},
+        "gone": run.record.get("gone"),
+        "reject_reasons": counts["reject_reasons"],
+        "findings": counts["findings"],
+        "seconds": round(seconds, 1),
+        "images_per_s": round(attempted / seconds, 1),
+        "exit_code": exit_code,
+    }
+    run.finish("committed", exit_code=exit_code, version=version, result=result)
+    _remember_rescore(work, run)
+    _tell(result, rate, work.settings.max_reject_rate)
+    return result
+
+
+def finish_committed(work: Work, run: Run) -> Result | None:
+    """A run that was killed between its commit and its last record only gets that record."""
+    from pneumonia_core.results import committed_version
+
+    if run.record["state"] != "staged":
+        return None
+    version = committed_version(work.results, run.run_id, run.record["planned_version"])
+    return None if version is None else _finish(work, run, version)
+
+
+def _tell(result: Result, rate: float, max_rate: float) -> None:
+    parts = [
+        f"{result[name]:,} {name}" for name in ("scored", "rejected", "unchanged", "deferred") if result[name]
+    ]
+    say(
+        f"committed {result['table']} version {result['version']}: {', '.join(parts)} of {result['listed']:,} listed"
+    )
+    if result["reject_reasons"]:
+        say(
+            "rejected: "
+            + ", ".join(f"{count:,} {reason}" for reason, count in result["reject_reasons"].items())
+        )
+    if result["findings"]:
+        say("findings: " + ", ".join(f"{count:,} {name}" for name, count in result["findings"].items()))
+    if rate > max_rate:
+        say(
+            f"warning: {rate:.1%} of the images were rejected, more than --max-reject-rate {max_rate:.1%} allows"
+        )
+
+
+def _remember_rescore(work: Work, run: Run) -> None:
+    """--rescore is asked for once per model: later nights go by the same answer."""
+
+    if work.order.rescore:
+        known = {**remembered_rescore(work.results), work.order.model_id: work.order.rescore}
+        write_bytes(work.results.child("runs").child(".rescore.json"), json.dumps(known).encode())
+
+
+def remembered_rescore(results: Place) -> dict[str, str]:
+
+    place = results.child("runs").child(".rescore.json")
+    return dict(json.loads(read_bytes(place))) if exists(place) else {}

@@ -1,0 +1,310 @@
+"""The two shapes of the scoring pipeline, as Ray Data graphs over the same read, decode and score functions."""
+
+import os
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from pneumonia_core.bundle import Bundle, engine_files, open_bundle
+from pneumonia_core.engines import BATCH_SIZE, Engine, load_engine
+from pneumonia_core.images import Source
+from pneumonia_core.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
+from pneumonia_core.parts import write_part
+from pneumonia_core.places import Place, delete_file, exists, write_bytes
+from pneumonia_core.scoring import Decoded, ScoringFacts, decode_ahead, score_rows
+
+SHAPES: Final = ("auto", "cpu", "gpu")
+# Larger groups of cores in one process gain nothing: the interpreter between the images becomes the limit.
+MAX_ACTOR_CPUS: Final = 8
+# While one chunk's part is written, the other's images keep the cores busy.
+CHUNKS_PER_ACTOR: Final = 2
+NO_PROGRESS_S: Final = 600
+_STOP: Final = "stop"
+_RECEIPT_SCHEMA: Final = pa.schema([("chunk", pa.int64()), ("scored", pa.int64()), ("rejected", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the pipeline lies on the cluster: in shape `cpu` one actor does all, in shape `gpu` decoding is
+    done by tasks of `decode_cpus` and the engine runs in actors."""
+
+    kind: str
+    min_actors: int
+    max_actors: int
+    actor_cpus: float
+    actor_gpus: float
+    decode_cpus: float
+
+    @property
+    def actor_threads(self) -> int:
+        return max(1, round(self.actor_cpus))
+
+    @property
+    def decode_threads(self) -> int:
+        return max(1, round(self.decode_cpus))
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """What an actor or task needs to turn chunks into parts. `bundle_files` are shipped through Ray's
+    object store, so that a worker needs no path to the bundle."""
+
+    run_folder: Place
+    facts: ScoringFacts
+    precision: str
+    gpu: bool
+    bundle_files: Any
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What is left of a chunk once its part is written."""
+
+    chunk: int
+    scored: int
+    rejected: int
+
+
+def choose_shape(kind: str, actors: tuple[int, int] | None = None, decode_cpus: float | None = None) -> Shape:
+    """The shape for the connected cluster: `gpu` where it has GPUs, unless `kind` says otherwise.
+
+    Whatever the cluster, all actors' CPUs and the largest task's together stay within its CPUs: otherwise
+    Ray Data would wait for ever.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [resources.get("CPU", 0.0) for resources in nodes if resources.get("CPU", 0.0) > 0]
+    gpus = sum(resources.get("GPU", 0.0) for resources in nodes)
+    if kind == "auto":
+        kind = "gpu" if gpus else "cpu"
+    if kind == "cpu":
+        actor_cpus = min(MAX_ACTOR_CPUS, min(cpus))
+        fitting = sum(int(count // actor_cpus) for count in cpus)
+        least, most = actors or (1, fitting)
+        return Shape("cpu", min(least, fitting), min(most, fitting), actor_cpus, 0, 0)
+    return _gpu_shape(sum(cpus), gpus, actors, decode_cpus)
+
+
+def _gpu_shape(cpus: float, gpus: float, actors: tuple[int, int] | None, decode_cpus: float | None) -> Shape:
+    least, most = actors or (1, max(1, int(gpus)))
+    decode = min(decode_cpus or 1.0, cpus / 2)
+    # With GPUs the actor only feeds its GPU; without, it computes on a CPU of its own where there is one.
+    actor_cpus = min(1.0, (cpus - decode) / most)
+    if actor_cpus < 0.1:
+        most = max(1, int((cpus - decode) / 0.1))
+        actor_cpus = min(1.0, (cpus - decode) / most)
+    return Shape("gpu", min(least, most), most, actor_cpus, 1.0 if gpus >= most else 0.0, decode)
+
+
+def ship_bundle(bundle: Bundle, engine: str) -> Any:
+    """The files of a bundle that the engine needs, in Ray's object store."""
+    import ray
+
+    names = ["bundle.json", *sorted(engine_files(bundle, engine))]
+    return ray.put({name: (bundle.path / name).read_bytes() for name in names})
+
+
+def score_chunks(refs: Sequence[ChunkRef], job: ChunkJob, shape: Shape) -> Iterator[Receipt]:
+    """Score chunks on the cluster; a receipt for each, as its part is written."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    # A chunk stays one block all the way, however large its images are.
+    context.target_max_block_size = 2**31
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    pool = ActorPoolStrategy(
+        min_size=shape.min_actors,
+        max_size=shape.max_actors,
+        max_tasks_in_flight_per_actor=CHUNKS_PER_ACTOR + 1,
+        max_concurrent_calls_per_actor=CHUNKS_PER_ACTOR,
+        enable_true_multi_threading=True,
+    )
+    whole_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+    data: Any = ray.data.from_arrow([_ref_table(ref) for ref in refs])
+    if shape.kind == "gpu":
+        data = data.map_batches(
+            decode_chunk,
+            fn_args=(job, shape.decode_threads),
+            num_cpus=shape.decode_cpus,
+            # Also keeps Ray Data from fusing the tasks into actors that ask for the same CPUs.
+            memory=max(ref.rows for ref in refs) * job.facts.image_size**2,
+            **whole_block,
+        )
+    scorer: Any = ScoreDecoded if shape.kind == "gpu" else ScoreChunk
+    data = data.map_batches(
+        scorer,
+        # Not to the constructor: an actor whose constructor holds an object cannot be restarted when that is lost.
+        fn_args=(job,),
+        fn_constructor_args=(shape.actor_threads,),
+        compute=pool,
+        num_cpus=shape.actor_cpus,
+        num_gpus=shape.actor_gpus or None,
+        **whole_block,
+    )
+    for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4):
+        yield from (Receipt(**row) for row in table.to_pylist())
+
+
+def request_stop(run_folder: Place) -> None:
+    """Ask actors and tasks to finish the chunks at hand and to begin no other."""
+    write_bytes(run_folder.child(_STOP), b"")
+
+
+def clear_stop(run_folder: Place) -> None:
+    """Take back a stop that an earlier command asked for."""
+    delete_file(run_folder.child(_STOP))
+
+
+def _stop_requested(job: ChunkJob) -> bool:
+    return exists(job.run_folder.child(_STOP))
+
+
+class ScoreChunk:
+    """Shape `cpu`: reads, decodes and scores whole chunks in one process; no pixel leaves it."""
+
+    def __init__(self, threads: int) -> None:
+        self._engine = EngineOnce(threads)
+        self._ahead = max(2 * BATCH_SIZE, 4 * threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def __call__(self, refs: pa.Table, job: ChunkJob) -> pa.Table:
+        if _stop_requested(job):
+            return _receipts([])
+        return _receipts([self._score(ref, job) for ref in _refs_of(refs)])
+
+    def _score(self, ref: ChunkRef, job: ChunkJob) -> Receipt:
+        rows = read_chunk(job.run_folder, ref)
+        uris = rows["image_uri"].to_pylist()
+        images = decode_ahead(uris, job.facts.image_size, self._pool, self._ahead)
+        part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock)
+        return _finish_chunk(job, ref.chunk, part)
+
+
+def decode_chunk(refs: pa.Table, job: ChunkJob, threads: int) -> pa.Table:
+    """Shape `gpu`, first step: the chunk's rows with their pixels, a task on any node."""
+    (ref,) = _refs_of(refs)
+    rows = read_chunk(job.run_folder, ref)
+    if _stop_requested(job):
+        rows = rows.slice(0, 0)
+    size = job.facts.image_size
+    with ThreadPoolExecutor(threads) as pool:
+        images = list(decode_ahead(rows["image_uri"].to_pylist(), size, pool, 4 * threads))
+    return _decoded_table(ref.chunk, rows, images, size)
+
+
+class ScoreDecoded:
+    """Shape `gpu`, second step: the engine over decoded chunks."""
+
+    def __init__(self, threads: int) -> None:
+        self._engine = EngineOnce(threads)
+
+    def __call__(self, decoded: pa.Table, job: ChunkJob) -> pa.Table:
+        if not decoded.num_rows or _stop_requested(job):
+            return _receipts([])
+        chunk = decoded["chunk"][0].as_py()
+        images = _images_of(decoded, job.facts.image_size)
+        rows = decoded.select(CHUNK_SCHEMA.names)
+        part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock)
+        return _receipts([_finish_chunk(job, chunk, part)])
+
+
+class EngineOnce:
+    """An actor's engine, opened with the first chunk; `lock` lets one batch at a time into it."""
+
+    def __init__(self, threads: int) -> None:
+        self.lock = threading.Lock()
+        self._threads = threads
+        self._engine: Engine | None = None
+
+    def open(self, job: ChunkJob) -> Engine:
+        with self.lock:
+            if self._engine is None:
+                self._engine = _open_engine(job, self._threads)
+            return self._engine
+
+
+def _open_engine(job: ChunkJob, threads: int) -> Engine:
+    """The engine of the shipped bundle, its hashes checked on the bytes that came."""
+    import ray
+
+    files: dict[str, bytes] = ray.get(job.bundle_files)
+    with tempfile.TemporaryDirectory(prefix="pneumonia-bundle-") as folder:
+        for name, data in files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        bundle = open_bundle(folder, only=frozenset(files))
+        return load_engine(bundle, job.facts.engine, job.precision, threads, gpu=job.gpu)
+
+
+def _finish_chunk(job: ChunkJob, chunk: int, part: pa.Table) -> Receipt:
+    write_part(job.run_folder, chunk, part)
+    statuses = Counter(part["status"].to_pylist())
+    return Receipt(chunk, statuses["scored"], statuses["rejected"])
+
+
+def _ref_table(ref: ChunkRef) -> pa.Table:
+    return pa.table({name: [value] for name, value in vars(ref).items()})
+
+
+def _refs_of(table: pa.Table) -> list[ChunkRef]:
+    return [ChunkRef(**row) for row in table.to_pylist()]
+
+
+def _receipts(receipts: Sequence[Receipt]) -> pa.Table:
+    return pa.Table.from_pylist([vars(receipt) for receipt in receipts], schema=_RECEIPT_SCHEMA)
+
+
+def _decoded_table(chunk: int, rows: pa.Table, images: list[Decoded], size: int) -> pa.Table:
+    """Rows of a chunk with pixels as fixed-size binary [size * size], null where rejected."""
+    count = len(images)
+    pixels = np.zeros((count, size * size), np.uint8)
+    for number, image in enumerate(images):
+        if image.pixels is not None:
+            pixels[number] = image.pixels.ravel()
+    present = pa.array([image.pixels is not None for image in images])
+    column = pa.Array.from_buffers(
+        pa.binary(size * size), count, [present.buffers()[1], pa.py_buffer(pixels)]
+    )
+    facts = {
+        "sha256": pa.array([image.sha256 for image in images], pa.string()),
+        "read_bytes": pa.array([image.size_bytes for image in images], pa.int64()),
+        "format": pa.array([image.source.format for image in images], pa.string()),
+        "width": pa.array([image.source.width for image in images], pa.int32()),
+        "height": pa.array([image.source.height for image in images], pa.int32()),
+        "stage": pa.array([image.stage for image in images], pa.string()),
+        "reason": pa.array([image.reason for image in images], pa.string()),
+        "detail": pa.array([image.detail for image in images], pa.string()),
+    }
+    names = {name: rows[name] for name in CHUNK_SCHEMA.names}
+    return pa.table({**names, "chunk": pa.repeat(chunk, count), **facts, "pixels": column})
+
+
+def _images_of(decoded: pa.Table, size: int) -> Iterator[Decoded]:
+    pixels = decoded["pixels"]
+    facts = decoded.drop_columns(["pixels", *CHUNK_SCHEMA.names]).to_pylist()
+    for number, fact in enumerate(facts):
+        picture = None
+        if fact["reason"] is None:
+            picture = np.frombuffer(pixels[number].as_buffer(), np.uint8).reshape(size, size)
+        source = Source(fact["format"], fact["width"], fact["height"])
+        yield Decoded(
+            fact["sha256"], fact["read_bytes"], source, picture, fact["stage"], fact["reason"], fact["detail"]
+        )
+
+
+def cluster_cpus() -> int:
+    """CPUs of the connected cluster, at least 1."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))

@@ -1,0 +1,228 @@
+"""A run's life in its folder RESULTS/runs/<run_id>: begun, resumed, finished."""
+
+import datetime
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.inventory import Batch, batch_from_json
+from pneumonia_core.places import (
+    Place,
+    delete_file,
+    delete_folder,
+    error_text,
+    exists,
+    list_names,
+    make_folder,
+    read_bytes,
+    write_bytes,
+)
+from pneumonia_core.versions import installed_versions
+
+UNFINISHED: Final = ".unfinished"
+ENDED: Final = ("committed", "abandoned")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a scoring run is asked to do. A resumed run must be asked the same."""
+
+    archives: tuple[str, ...]
+    model: str
+    model_id: str
+    engine: str
+    precision: str
+    rescore: str | None
+    retry_rejected: bool
+    limit: int | None
+    chunk_size: int
+    run_date: str
+    date_is_given: bool
+
+    def configuration(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed. The date is the run's own, so that a night that
+        died is finished under its date."""
+        return {
+            "archives": list(self.archives),
+            "model_id": self.model_id,
+            "engine": self.engine,
+            "precision": self.precision,
+            "rescore": self.rescore,
+            "retry_rejected": self.retry_rejected,
+            "limit": self.limit,
+            "chunk_size": self.chunk_size,
+        }
+
+
+@dataclass
+class Run:
+    """An open run: its folder, its record (what run.json holds) and the lock that says it is alive."""
+
+    folder: Place
+    record: dict[str, Any]
+    batches: list[Batch] = field(default_factory=list)
+    resumed: bool = False
+    _lock: int | None = None
+
+    @property
+    def run_id(self) -> str:
+        return str(self.record["run_id"])
+
+    def save(self, **changes: Any) -> None:
+        """Write run.json, whole, with these fields changed."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.record.update(changes, updated_at=now, batches=[batch.as_json() for batch in self.batches])
+        text = json.dumps(self.record, indent=2, default=str) + "\n"
+        write_bytes(self.folder.child("run.json"), text.encode())
+
+    def finish(self, state: str, **changes: Any) -> None:
+        """The run has ended: record it, and let no later command resume it."""
+        self.save(state=state, **changes)
+        _delete_marker(self.folder, self.run_id)
+        for name in ("parts", "chunks"):
+            delete_folder(self.folder.child(name))
+
+    def discard(self) -> None:
+        """Remove a run that found nothing to do."""
+        _delete_marker(self.folder, self.run_id)
+        self.unlock()
+        delete_folder(self.folder)
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            delete_file(self.folder.child("lock"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unlock()
+
+
+def open_run(results: Place, order: Order, fresh: bool) -> Run:
+    """The unfinished run of this order, to be resumed, or a new one.
+
+    A run that another process is working on is left alone. Raises InvalidInput when an unfinished run
+    was asked something else, unless `fresh` abandons it.
+    """
+    for run in _unfinished_runs(results):
+        difference = _difference(run.record["configuration"], order.configuration())
+        if fresh:
+            run.finish("abandoned", exit_code=1)
+        elif difference:
+            run.unlock()
+            raise InvalidInput(
+                f"the unfinished run {run.run_id} was asked something else:\n{difference}\n"
+                "Run its own command to finish it, or add --fresh to abandon it."
+            )
+        else:
+            run.resumed = True
+            return run
+        run.unlock()
+    return _new_run(results, order)
+
+
+def read_runs(results: Place) -> list[dict[str, Any]]:
+    """The records of all runs, oldest first."""
+    records = []
+    for run_id in list_names(results.child("runs")):
+        place = results.child("runs").child(run_id).child("run.json")
+        if exists(place):
+            records.append(json.loads(read_bytes(place)))
+    return sorted(records, key=lambda record: str(record["created_at"]))
+
+
+def last_committed(results: Place, configuration: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the newest committed run over the same archives with the same model, or None."""
+    for run_id in reversed(list_names(results.child("runs"))):
+        place = results.child("runs").child(run_id).child("run.json")
+        if not exists(place):
+            continue
+        record = json.loads(read_bytes(place))
+        same = all(record["configuration"][key] == configuration[key] for key in ("archives", "model_id"))
+        if same and record["state"] == "committed":
+            return dict(record)
+    return None
+
+
+def _new_run(results: Place, order: Order) -> Run:
+    now = datetime.datetime.now(datetime.UTC)
+    # Sorts by time; the random end keeps two runs of one second apart.
+    run_id = f"{now:%Y%m%dT%H%M%S}-{now.microsecond:06d}-{secrets.token_hex(3)}"
+    folder = results.child("runs").child(run_id)
+    for name in ("inventory", "chunks", "parts"):
+        make_folder(folder.child(name))
+    record = {
+        "format_version": 1,
+        "run_id": run_id,
+        "state": "listing",
+        "run_date": order.run_date,
+        "created_at": now.isoformat(timespec="microseconds"),
+        "configuration": order.configuration(),
+        "model": order.model,
+        "versions": installed_versions(),
+        "listing_complete": False,
+        "counts": {},
+        "exit_code": None,
+    }
+    run = Run(folder, record)
+    run._lock = _take_lock(folder)
+    try:
+        run.save()
+        write_bytes(results.child("runs").child(UNFINISHED).child(run_id), b"")
+    except OSError as error:
+        raise InvalidInput(f"{folder.uri}: cannot write there ({error_text(error)}).") from error
+    return run
+
+
+def _unfinished_runs(results: Place) -> list[Run]:
+    """The unfinished runs that no living process holds, locked."""
+    runs = []
+    for run_id in list_names(results.child("runs").child(UNFINISHED)):
+        folder = results.child("runs").child(run_id)
+        place = folder.child("run.json")
+        lock = _take_lock(folder) if exists(place) else None
+        if lock is None:
+            continue
+        record = json.loads(read_bytes(place))
+        if record["state"] in ENDED:
+            _delete_marker(folder, run_id)
+            os.close(lock)
+            continue
+        run = Run(folder, record, [batch_from_json(values) for values in record["batches"]])
+        run._lock = lock
+        runs.append(run)
+    return runs
+
+
+def _take_lock(folder: Place) -> int | None:
+    """A lock that dies with this process, or None where another process has it."""
+    descriptor = os.open(folder.child("lock").path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _delete_marker(folder: Place, run_id: str) -> None:
+    runs = Place(folder.uri.rpartition("/")[0], folder.fs, folder.path.rpartition("/")[0])
+    delete_file(runs.child(UNFINISHED).child(run_id))
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    return "\n".join(
+        f"  {key}: {json.dumps(old.get(key))} then, {json.dumps(new.get(key))} now"
+        for key in new
+        if old.get(key) != new.get(key)
+    )

@@ -1,0 +1,64 @@
+"""`pneumonia runs RESULTS`: the scoring runs of a results folder."""
+
+import json
+from typing import Any, Final
+
+import click
+
+from jobs.config import Result, job_command, run_command
+from jobs.progress import printable
+from jobs.run import read_runs
+from pneumonia_core.errors import InvalidInput
+
+_COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred")
+
+
+@job_command("runs")
+@click.argument("results")
+@click.option("--json", "as_json", is_flag=True, help="Every run's whole record, as JSON.")
+def command(results: str, as_json: bool) -> Result:
+    """Show the runs of RESULTS: when, what came of them, and how long they took."""
+    from pneumonia_core.places import exists, open_place
+
+    place = open_place(results)
+    if not exists(place.child("runs")):
+        raise InvalidInput(f"{results!r} has no runs: give the --results of `pneumonia score`.")
+    records = read_runs(place)
+    if as_json:
+        return {"runs": records}
+    print(_table(records))
+    return {"runs": len(records)}
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    header = ["run", "date", "state", *_COUNTS, "seconds", "exit", "archives"]
+    rows = [header, *(_row(record) for record in records)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    numeric = range(3, 3 + len(_COUNTS) + 2)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in numeric else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _row(record: dict[str, Any]) -> list[str]:
+    counts = record["counts"] if record["state"] in ("committed", "staged") else {}
+    seconds = record.get("result", {}).get("seconds", "")
+    exit_code = "" if record["exit_code"] is None else str(record["exit_code"])
+    archives = printable(json.dumps(record["configuration"]["archives"])[1:-1])
+    return [
+        record["run_id"],
+        record["run_date"],
+        record["state"],
+        *(f"{counts[name]:,}" if name in counts else "" for name in _COUNTS),
+        str(seconds),
+        exit_code,
+        archives,
+    ]
+
+
+if __name__ == "__main__":
+    run_command(command)

@@ -1,0 +1,250 @@
+"""Score archives of chest X-rays into the results table: list, plan, score, check, commit."""
+
+import contextlib
+import datetime
+from typing import Any, Final
+
+import click
+
+from jobs.conclude import commit_run, finish_committed, remembered_rescore
+from jobs.config import Result, job_command, parse_duration_s, run_command
+from jobs.progress import printable, say
+from jobs.run import Order, Run, last_committed, open_run
+from jobs.waves import score_listing
+from jobs.work import Settings, Work, stopping_on_sigterm
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.places import Place, error_text
+
+CHUNK_SIZE: Final = 256
+
+
+def score_archives(results: Place, order: Order, settings: Settings) -> Result:
+    """Carry out an order: finish its unfinished run if there is one, then do tonight's.
+
+    Returns the result of the last run as the JSON object that the command prints.
+    """
+    from pneumonia_core.bundle import open_bundle
+
+    with contextlib.ExitStack() as session:
+        work = Work(results, order, settings, open_bundle(order.model), session)
+        with stopping_on_sigterm(work):
+            while True:
+                result, resumed = _score_once(work)
+                if not resumed or result["run_date"] == order.run_date:
+                    return result
+                say(f"finished the night of {result['run_date']}; now that of {order.run_date}")
+
+
+def _score_once(work: Work) -> tuple[Result, bool]:
+    """One run from listing to commit. Returns its result, and whether it had been begun before."""
+    from pneumonia_core.inventory import Planner
+    from pneumonia_core.results import open_table
+
+    table = open_table(work.results)
+    with open_run(work.results, work.order, work.settings.fresh) as run:
+        say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record['run_date']}")
+        if run.resumed and (result := finish_committed(work, run)):
+            return result, True
+        with Planner(run.folder, table, _rules(work, run, table)) as planner:
+            superseded = _align_with_table(run, table, planner)
+            score_listing(work, run, planner, superseded)
+            if (result := _nothing_new(work, run, planner)) is not None:
+                return result, run.resumed
+            planner.check_inventory(run.batches)
+        return commit_run(work, run, superseded), run.resumed
+
+
+def _rules(work: Work, run: Run, table: Any) -> Any:
+    """Which images are to be scored; asks for --rescore where a new model meets a table with rows."""
+    from pneumonia_core.inventory import Planner, PlanningRules
+
+    order = work.order
+    rules = PlanningRules(order.model_id, False, order.retry_rejected, order.limit)
+    if "any_model" not in run.record:
+        remembered = remembered_rescore(work.results)
+        with Planner(run.folder, table, rules) as planner:
+            new_model = not planner.table_is_empty and not planner.knows_model()
+        choice = order.rescore or remembered.get(order.model_id)
+        if new_model and choice is None:
+            run.discard()
+            raise InvalidInput(
+                f"the model {order.model_id} is new to {work.results.uri}, which has rows of another model. "
+                "Add --rescore all to score every image with it, or --rescore none to score only new and "
+                "changed images."
+            )
+        run.save(any_model=choice == "none", planned_version=table.version())
+    return PlanningRules(order.model_id, run.record["any_model"], order.retry_rejected, order.limit)
+
+
+def _align_with_table(run: Run, table: Any, planner: Any) -> frozenset[int]:
+    """The rows of a resumed run that another run has committed meanwhile; the run is planned anew from
+    the table's present version."""
+    if run.record["planned_version"] == table.version() and not run.record.get("superseded"):
+        return frozenset()
+    superseded: frozenset[int] = planner.superseded(run.batches) if run.batches else frozenset()
+    if superseded:
+        say(f"{len(superseded):,} images were scored by another run meanwhile: unchanged")
+    run.save(planned_version=table.version(), superseded=len(superseded))
+    return superseded
+
+
+def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
+    """The result where there is no row to write and nothing went: the last committed run stands."""
+    gone = planner.write_gone(work.order.archives, run.batches) if run.record["listing_complete"] else None
+    run.record["gone"] = gone
+    if any(batch.to_score or batch.deferred for batch in run.batches):
+        return None
+    last = last_committed(work.results, run.record["configuration"])
+    if last is None or last.get("gone") != gone:
+        return None
+    listed = sum(batch.listed for batch in run.batches)
+    run.discard()
+    say(f"nothing to score: all {listed:,} images are unchanged since run {last['run_id']}")
+    result = dict(last["result"])
+    if not (work.order.date_is_given and last["run_date"] == work.order.run_date):
+        result.update(
+            scored=0, rejected=0, deferred=0, listed=listed, unchanged=listed, reject_reasons={}, findings={}
+        )
+    return {**result, "nothing_new": True}
+
+
+def _make_order(
+    archive: tuple[str, ...],
+    model: str,
+    engine: str,
+    precision: str,
+    date: str | None,
+    retry_rejected: bool,
+    rescore: str | None,
+    limit: int | None,
+    chunk_size: int,
+) -> Order:
+    from pneumonia_core.archives import check_disjoint, open_archive
+    from pneumonia_core.bundle import open_bundle
+    from pneumonia_core.engines import choose_engine
+
+    archives = [open_archive(text) for text in archive]
+    check_disjoint(archives)
+    bundle = open_bundle(model)
+    choose_engine(bundle, engine)
+    return Order(
+        archives=tuple(archives),
+        model=model,
+        model_id=bundle.model_id,
+        engine=engine,
+        precision=precision,
+        rescore=rescore,
+        retry_rejected=retry_rejected,
+        limit=limit,
+        chunk_size=chunk_size,
+        run_date=_parse_date(date),
+        date_is_given=date is not None,
+    )
+
+
+def _parse_date(text: str | None) -> str:
+    if text is None:
+        return datetime.datetime.now(datetime.UTC).date().isoformat()
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise InvalidInput(f"--date {text!r} is no date. Write it as 2026-01-31.") from None
+
+
+def _parse_actors(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        least, _, most = text.partition(",")
+        pair = int(least), int(most or least)
+    except ValueError:
+        pair = 0, 0
+    if not 1 <= pair[0] <= pair[1]:
+        raise InvalidInput(f"--actors {text!r}: write one number, or the least and the most: 2,8.")
+    return pair
+
+
+@job_command("score")
+@click.argument("archive", nargs=-1, required=True)
+@click.option("--model", required=True, help="Bundle to score with; PATH@sha256:HEX pins it.")
+@click.option("--results", required=True, help="Folder of the results: the table is in its scores/.")
+@click.option("--engine", default="auto", show_default=True, help="openvino, tensorflow or auto.")
+@click.option("--precision", type=click.Choice(["auto", "float32"]), default="auto", show_default=True)
+@click.option("--date", help="Logical date of the run, 2026-01-31. Default: today, UTC.")
+@click.option("--retry-rejected", is_flag=True, help="Try every rejected image again.")
+@click.option(
+    "--rescore", type=click.Choice(["all", "none"]), help="What a new model does with images that have rows."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Score at most so many images, defer the rest.")
+@click.option("--deadline", help="Commit what is done after so long (90s, 30m, 6h), defer the rest.")
+@click.option("--fresh", is_flag=True, help="Abandon an unfinished run and start over.")
+@click.option(
+    "--max-reject-rate",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="More rejects: exit 3.",
+)
+@click.option(
+    "--chunk-size",
+    type=click.IntRange(1, 4096),
+    default=CHUNK_SIZE,
+    show_default=True,
+    help="Images per chunk.",
+)
+@click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option("--actors", help="Number of scoring actors, or least,most.")
+@click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
+@click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
+@click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs of the Ray started on this machine.")
+def command(
+    archive: tuple[str, ...],
+    model: str,
+    results: str,
+    engine: str,
+    precision: str,
+    date: str | None,
+    retry_rejected: bool,
+    rescore: str | None,
+    limit: int | None,
+    deadline: str | None,
+    fresh: bool,
+    max_reject_rate: float,
+    chunk_size: int,
+    shape: str,
+    actors: str | None,
+    decode_cpus: float | None,
+    address: str | None,
+    num_cpus: int | None,
+) -> Result:
+    """Score every chest X-ray of ARCHIVE... (folders or files) that the results do not have yet.
+
+    One row for each image: the probabilities of normal, bacterial and viral pneumonia, or why there are
+    none. The same command resumes a run that died, and scores only what is new or changed.
+    """
+    from pneumonia_core.places import make_folder, open_place
+
+    order = _make_order(archive, model, engine, precision, date, retry_rejected, rescore, limit, chunk_size)
+    settings = Settings(
+        address=address,
+        num_cpus=num_cpus,
+        shape=shape,
+        actors=_parse_actors(actors),
+        decode_cpus=decode_cpus,
+        deadline_s=None if deadline is None else parse_duration_s(deadline),
+        max_reject_rate=max_reject_rate,
+        fresh=fresh,
+    )
+    place = open_place(results)
+    make_folder(place)
+    try:
+        return score_archives(place, order, settings)
+    except OSError as error:
+        raise PneumoniaError(
+            f"{error_text(error)} while working on {printable(place.uri)}. Nothing was committed; mend it and "
+            "run the same command again."
+        ) from error
+
+
+if __name__ == "__main__":
+    run_command(command)

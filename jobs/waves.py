@@ -1,0 +1,128 @@
+"""Listing and scoring at once: what is listed so far is planned and scored in waves."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from jobs.progress import Progress, printable, say
+from jobs.run import Run
+from jobs.work import Work, check_stop, ray_errors_explained, start_ray
+from pneumonia_core.errors import InvalidInput
+
+FIRST_LISTING_WAIT_S: Final = 10.0
+
+
+def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]) -> None:
+    """Score what is listed while the listing goes on, in waves that grow with it."""
+    from jobs.pipeline import clear_stop
+    from pneumonia_core.inventory import Lister
+    from pneumonia_core.parts import done_chunks
+
+    clear_stop(run.folder)
+    work.run_folder = run.folder
+    done = done_chunks(run.folder)
+    todo = [ref for ref in live_chunks(run, superseded) if ref.chunk not in done]
+    if run.resumed and done:
+        say(f"{len(done):,} chunks are done already, {len(todo):,} of those listed are left")
+    with Progress(sum(ref.rows for ref in todo), "images", "scoring") as progress:
+        if planner.table_is_empty or todo:
+            start_ray(work)
+        if run.record["listing_complete"]:
+            _score_wave(work, run, todo, progress)
+            return
+        with Lister(run.record["configuration"]["archives"]) as lister:
+            wait_s = FIRST_LISTING_WAIT_S
+            while True:
+                _score_wave(work, run, todo, progress)
+                check_stop(work)
+                if work.past_deadline:
+                    say("the deadline has come: what is done is committed, the rest is left for the next run")
+                    return
+                if lister.wait(wait_s):
+                    wait_s = 0.0
+                wait_s *= 2
+                complete = lister.done
+                todo = _plan_wave(run, planner, lister)
+                progress.total = (progress.total or 0) + sum(ref.rows for ref in todo)
+                if complete:
+                    break
+            run.save(listing_complete=True, state="scoring", skipped=dict(lister.skipped))
+            _check_found_something(work, run, planner, lister)
+            _score_wave(work, run, todo, progress)
+
+
+def _plan_wave(run: Run, planner: Any, lister: Any) -> list[Any]:
+    segments = lister.take()
+    if not segments:
+        return []
+    batch = planner.plan(
+        segments, run.batches, run.record["configuration"]["chunk_size"], relisted=run.resumed
+    )
+    run.batches.append(batch)
+    run.save()
+    return list(batch.chunk_refs())
+
+
+def _check_found_something(work: Work, run: Run, planner: Any, lister: Any) -> None:
+    if run.batches and any(batch.listed for batch in run.batches):
+        return
+    if planner.knows_archives(work.order.archives):
+        return
+    run.discard()
+    skipped = ", ".join(f"{count} {kind}" for kind, count in sorted(lister.skipped.items()))
+    raise InvalidInput(
+        f"no images found in {', '.join(printable(archive) for archive in work.order.archives)}"
+        f"{f' (skipped: {skipped})' if skipped else ''}. Check the archive's path."
+    )
+
+
+def _score_wave(work: Work, run: Run, refs: Sequence[Any], progress: Progress) -> None:
+    """Score these chunks on the cluster. Raises Stopped where the run was asked to stop."""
+    if not refs or work.past_deadline:
+        return
+    from jobs.pipeline import request_stop, score_chunks
+
+    job, shape = _chunk_job(work, run)
+    asked = False
+    with ray_errors_explained():
+        for receipt in score_chunks(refs, job, shape):
+            progress.advance(
+                receipt.scored + receipt.rejected, rejected=_add(run, "rejected", receipt.rejected)
+            )
+            if work.past_deadline and not asked:
+                request_stop(run.folder)
+                asked = True
+    check_stop(work)
+
+
+def _add(run: Run, name: str, count: int) -> int:
+    run.record["counts"][name] = run.record["counts"].get(name, 0) + count
+    return int(run.record["counts"][name])
+
+
+def _chunk_job(work: Work, run: Run) -> tuple[Any, Any]:
+    """What the actors need, and the shape for this cluster; the engine is chosen once for the run."""
+    from jobs.pipeline import ChunkJob, choose_shape, ship_bundle
+    from pneumonia_core.engines import choose_engine
+    from pneumonia_core.scoring import ScoringFacts
+
+    start_ray(work)
+    shape = choose_shape(work.settings.shape, work.settings.actors, work.settings.decode_cpus)
+    gpu = shape.actor_gpus > 0
+    engine = run.record.get("engine") or choose_engine(work.bundle, work.order.engine, gpu)
+    if run.record.get("engine") is None:
+        run.save(engine=engine, state="scoring")
+    bundle = work.bundle
+    facts = ScoringFacts(run.run_id, bundle.model_id, engine, bundle.thresholds, bundle.image_size)
+    return ChunkJob(run.folder, facts, work.order.precision, gpu, ship_bundle(bundle, engine)), shape
+
+
+def live_chunks(run: Run, superseded: frozenset[int]) -> list[Any]:
+    """The chunks of the run, but for those whose rows another run has all committed."""
+    from pneumonia_core.inventory import read_chunk
+
+    refs = [ref for batch in run.batches for ref in batch.chunk_refs()]
+    if not superseded:
+        return refs
+    return [
+        ref for ref in refs if not superseded.issuperset(read_chunk(run.folder, ref)["row_id"].to_pylist())
+    ]

@@ -1,0 +1,124 @@
+"""One scoring command at work: what it was asked, when it must stop, and how its errors read."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final
+
+from jobs.progress import say
+from jobs.run import Order
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.places import Place
+
+STOP_WITHIN_S: Final = 20
+_STOPPED: Final = "stopped as asked; what is finished is kept. Run the same command again to go on."
+
+
+class Stopped(PneumoniaError):
+    """The run was asked to stop: what is finished is kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is carried out: nothing here changes a row."""
+
+    address: str | None = None
+    num_cpus: int | None = None
+    shape: str = "auto"
+    actors: tuple[int, int] | None = None
+    decode_cpus: float | None = None
+    deadline_s: float | None = None
+    max_reject_rate: float = 1.0
+    fresh: bool = False
+
+
+@dataclass
+class Work:
+    """One command at work: the run, what it goes by, and when it must stop."""
+
+    results: Place
+    order: Order
+    settings: Settings
+    bundle: Any
+    session: contextlib.ExitStack
+    started: float = field(default_factory=time.monotonic)
+    run_folder: Place | None = None
+    stop_requested: bool = False
+
+    @property
+    def past_deadline(self) -> bool:
+        deadline = self.settings.deadline_s
+        return deadline is not None and time.monotonic() - self.started > deadline
+
+
+def check_stop(work: Work) -> None:
+    if work.stop_requested:
+        raise Stopped(_STOPPED)
+
+
+def start_ray(work: Work) -> None:
+    import ray
+
+    from jobs.session import ray_session
+
+    if not ray.is_initialized():
+        work.session.enter_context(ray_session(work.settings.address, work.settings.num_cpus))
+
+
+@contextlib.contextmanager
+def stopping_on_sigterm(work: Work) -> Iterator[None]:
+    """SIGTERM lets the chunks at hand finish, for twenty seconds at most."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise Stopped(_STOPPED)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if work.stop_requested:
+            return
+        say("stopping: the chunks at hand are finished first")
+        work.stop_requested = True
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(STOP_WITHIN_S)
+        if work.run_folder is not None:
+            request_stop(work.run_folder)
+
+    from jobs.pipeline import request_stop
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def ray_errors_explained() -> Iterator[None]:
+    """What goes wrong on the cluster, as one line instead of Ray's tracebacks."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except PneumoniaError:
+        raise
+    except RayError as error:
+        cause = _our_error(error)
+        if cause is not None:
+            raise PneumoniaError(str(cause)) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise PneumoniaError(
+            f"the cluster could not go on: {type(error).__name__}: {reason[:300]} "
+            "What is finished is kept; run the same command again to go on."
+        ) from error
+
+
+def _our_error(error: BaseException | None) -> PneumoniaError | None:
+    while error is not None:
+        if isinstance(error, PneumoniaError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

@@ -1,0 +1,416 @@
+"""The inventory of a run: every listed image, what becomes of it, and the chunks of those to score."""
+
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from pneumonia_core.archives import list_archive
+from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
+from pneumonia_core.places import Place, list_names, write_stream
+
+MAX_ATTEMPTS: Final = 5
+# Rejections that another night may not repeat.
+RETRYABLE_REASONS: Final = (*REJECT_REASONS["read"], "crashed_decoder", "too_slow")
+SEGMENT_ROWS: Final = 65_536
+
+_LISTED_SCHEMA: Final = pa.schema(
+    [
+        pa.field("position", pa.int64()),
+        pa.field("image_uri", pa.string()),
+        pa.field("image_version", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("archive", pa.string()),
+    ]
+)
+CHUNK_SCHEMA: Final = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("image_version", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("archive", pa.string(), nullable=False),
+        pa.field("attempt", pa.int16(), nullable=False),
+    ]
+)
+INVENTORY_SCHEMA: Final = CHUNK_SCHEMA.append(pa.field("disposition", pa.string(), nullable=False))
+
+
+@dataclass(frozen=True)
+class ChunkRef:
+    """Where the rows of a chunk stand: a row group of one of the run's chunk files."""
+
+    chunk: int
+    file: str
+    row_group: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One planned stretch of the listing. Listed = to_score + unchanged + deferred."""
+
+    index: int
+    listed: int
+    to_score: int
+    unchanged: int
+    deferred: int
+    first_chunk: int
+    chunk_size: int
+
+    @property
+    def file(self) -> str:
+        return f"{self.index:05d}.parquet"
+
+    def chunk_refs(self) -> list[ChunkRef]:
+        starts = range(0, self.to_score, self.chunk_size)
+        return [
+            ChunkRef(self.first_chunk + n, self.file, n, min(self.chunk_size, self.to_score - start))
+            for n, start in enumerate(starts)
+        ]
+
+    def as_json(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PlanningRules:
+    """Which listed images are to be scored.
+
+    `any_model`: a row under whatever model counts as done. `retry_rejected`: every rejection is tried
+    again. `limit`: at most so many images in the run, None for all.
+    """
+
+    model_id: str
+    any_model: bool = False
+    retry_rejected: bool = False
+    limit: int | None = None
+
+
+def read_chunk(run_folder: Place, ref: ChunkRef) -> pa.Table:
+    """The inventory rows of a chunk, in CHUNK_SCHEMA."""
+    place = run_folder.child("chunks").child(ref.file)
+    with place.fs.open_input_file(place.path) as file:
+        return pq.ParquetFile(file).read_row_group(ref.row_group)
+
+
+class Lister:
+    """Lists archives in a thread, into Parquet segments on this machine's disk: memory stays flat.
+
+    `take` gives the segments finished since the last call; `done` says that no more will come.
+    """
+
+    def __init__(self, archives: Sequence[str]) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.listed = 0
+        self._archives = archives
+        self._segments: list[Path] = []
+        self._taken = 0
+        self._error: BaseException | None = None
+        self._stopping = threading.Event()
+        self._finished = threading.Event()
+        self._folder = tempfile.TemporaryDirectory(prefix="pneumonia-listing-")
+        self._thread = threading.Thread(target=self._run, name="lister", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._folder.cleanup()
+
+    @property
+    def done(self) -> bool:
+        return self._finished.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the listing is done, at most so long; whether it is."""
+        return self._finished.wait(timeout_s)
+
+    def take(self) -> list[Path]:
+        """The segments finished since the last call. Raises what the listing raised."""
+        finished = self.done
+        if self._error is not None:
+            raise self._error
+        until = len(self._segments) if finished else max(len(self._segments) - 1, self._taken)
+        taken = self._segments[self._taken : until]
+        self._taken = until
+        return taken
+
+    def _run(self) -> None:
+        try:
+            self._list()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the segments
+            self._error = error
+        finally:
+            self._finished.set()
+
+    def _list(self) -> None:
+        rows: list[tuple[str, str, int, str]] = []
+        for archive in self._archives:
+            for image in list_archive(archive, self.skipped):
+                rows.append((image.uri, image.version, image.size_bytes, archive))
+                if len(rows) == SEGMENT_ROWS:
+                    self._write(rows)
+                    rows = []
+                if self._stopping.is_set():
+                    return
+        if rows:
+            self._write(rows)
+
+    def _write(self, rows: list[tuple[str, str, int, str]]) -> None:
+        path = Path(self._folder.name) / f"{len(self._segments):06d}.parquet"
+        uris, versions, sizes, archives = zip(*rows, strict=True)
+        positions = pa.array(range(self.listed, self.listed + len(rows)), pa.int64())
+        columns = [
+            positions,
+            pa.array(uris),
+            pa.array(versions),
+            pa.array(sizes, pa.int64()),
+            pa.array(archives),
+        ]
+        pq.write_table(pa.table(columns, schema=_LISTED_SCHEMA), path, compression="zstd")
+        self.listed += len(rows)
+        self._segments.append(path)
+
+
+class Planner:
+    """Joins what was listed with what the table holds, in DuckDB, which spills to disk."""
+
+    def __init__(
+        self, run_folder: Place, table: DeltaTable, rules: PlanningRules, memory_mb: int = 400
+    ) -> None:
+        self._run_folder = run_folder
+        self._rules = rules
+        self._spill = tempfile.TemporaryDirectory(prefix="pneumonia-plan-")
+        self._database = duckdb.connect()
+        self._database.execute(f"SET memory_limit='{memory_mb}MB'")
+        self._database.execute(f"SET temp_directory='{self._spill.name}'")
+        self._database.execute("SET threads=2")
+        self.table_is_empty = not table.file_uris()
+        self._database.register("known", table.to_pyarrow_dataset())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+        self._spill.cleanup()
+
+    def knows_model(self) -> bool:
+        """Whether the table has a row under the model."""
+        query = "SELECT 1 FROM known WHERE model_id = ? LIMIT 1"
+        return self._database.execute(query, [self._rules.model_id]).fetchone() is not None
+
+    def knows_archives(self, archives: Sequence[str]) -> bool:
+        """Whether the table has a row of one of these archives."""
+        query = f"SELECT 1 FROM known WHERE archive IN {_sql_tuple(archives)} LIMIT 1"
+        return self._database.execute(query).fetchone() is not None
+
+    def check_inventory(self, batches: Sequence[Batch]) -> None:
+        """Raise PneumoniaError unless the inventory numbers its rows without gap or repeat."""
+        if not batches:
+            return
+        self._register_inventory(batches)
+        query = "SELECT count(*), count(DISTINCT row_id), coalesce(max(row_id), -1) FROM inventory"
+        rows, distinct, last = self._database.execute(query).fetchone() or (0, 0, -1)
+        listed = sum(batch.listed for batch in batches)
+        if not rows == distinct == last + 1 == listed:
+            raise PneumoniaError(
+                f"the inventory has {rows} rows with {distinct} numbers up to {last}, but {listed} images were "
+                "listed. Nothing was committed; run the same command with --fresh."
+            )
+
+    def plan(
+        self, segments: Sequence[Path], earlier: Sequence[Batch], chunk_size: int, relisted: bool
+    ) -> Batch:
+        """Plan the next stretch of the listing: writes its inventory file and its chunk file.
+
+        `relisted` says that the listing began anew in a resumed run, so that images of `earlier` batches
+        come again and are passed over.
+        """
+        index = len(earlier)
+        self._database.execute(
+            "CREATE OR REPLACE TEMP VIEW listed AS "
+            f"SELECT * FROM read_parquet({_sql_list([str(path) for path in segments])})"
+        )
+        if relisted and earlier:
+            self._register_inventory(earlier)
+            self._database.execute(
+                "CREATE OR REPLACE TEMP TABLE fresh AS SELECT * FROM listed ANTI JOIN inventory USING (image_uri)"
+            )
+            self._database.execute("CREATE OR REPLACE TEMP VIEW listed AS SELECT * FROM fresh")
+        next_row = sum(batch.listed for batch in earlier)
+        room = None
+        if self._rules.limit is not None:
+            room = max(self._rules.limit - sum(batch.to_score for batch in earlier), 0)
+        counts = self._write_batch(index, next_row, room, chunk_size)
+        first_chunk = sum(len(batch.chunk_refs()) for batch in earlier)
+        return Batch(
+            index,
+            sum(counts.values()),
+            counts["score"],
+            counts["unchanged"],
+            counts["deferred"],
+            first_chunk,
+            chunk_size,
+        )
+
+    def superseded(self, batches: Sequence[Batch]) -> frozenset[int]:
+        """The rows to score that the table has got meanwhile, by another run's commit."""
+        self._register_inventory(batches)
+        query = f"""
+            SELECT i.row_id FROM inventory i JOIN known k
+            ON i.image_uri = k.image_uri AND i.image_version = k.image_version
+            WHERE i.disposition = 'score' AND {self._model_condition()}
+            GROUP BY i.row_id, i.attempt HAVING {self._is_final()} OR max(k.attempt) >= i.attempt
+        """
+        return frozenset(row[0] for row in self._database.execute(query).fetchall())
+
+    def write_gone(self, archives: Sequence[str], batches: Sequence[Batch]) -> int:
+        """Write gone.parquet: the images that the table has of these archives and the listing has not."""
+        place = self._run_folder.child("gone.parquet")
+        schema = pa.schema([("image_uri", pa.string()), ("archive", pa.string())])
+        gone = 0
+        with write_stream(place) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            if not self.table_is_empty:
+                self._register_inventory(batches)
+                query = f"""
+                    SELECT DISTINCT k.image_uri, k.archive FROM known k ANTI JOIN inventory i USING (image_uri)
+                    WHERE k.archive IN {_sql_tuple(archives)}
+                """
+                for record_batch in self._database.sql(query).to_arrow_reader(100_000):
+                    writer.write_batch(record_batch.cast(schema))
+                    gone += record_batch.num_rows
+        return gone
+
+    def _register_inventory(self, batches: Sequence[Batch]) -> None:
+        import pyarrow.dataset as pads
+
+        folder = self._run_folder.child("inventory")
+        paths = [folder.child(batch.file).path for batch in batches]
+        dataset = pads.dataset(paths, schema=INVENTORY_SCHEMA, filesystem=folder.fs, format="parquet")
+        self._database.register("inventory", dataset)
+
+    def _write_batch(self, index: int, next_row: int, room: int | None, chunk_size: int) -> Counter[str]:
+        """Write inventory and chunks of a batch in one pass; counts by disposition."""
+        counts: Counter[str] = Counter()
+        name = f"{index:05d}.parquet"
+        inventory_place = self._run_folder.child("inventory").child(name)
+        chunks_place = self._run_folder.child("chunks").child(name)
+        with (
+            write_stream(inventory_place) as inventory_stream,
+            write_stream(chunks_place) as chunks_stream,
+            pq.ParquetWriter(inventory_stream, INVENTORY_SCHEMA, compression="zstd") as inventory,
+            pq.ParquetWriter(chunks_stream, CHUNK_SCHEMA, compression="zstd") as chunks,
+        ):
+            to_score = self._planned(next_row, room, inventory, counts)
+            for chunk in _in_chunks(to_score, chunk_size):
+                chunks.write_table(chunk, row_group_size=chunk_size)
+        return counts
+
+    def _planned(
+        self, next_row: int, room: int | None, inventory: pq.ParquetWriter, counts: Counter[str]
+    ) -> Iterator[pa.Table]:
+        for record_batch in self._joined():
+            row_ids = pa.array(range(next_row, next_row + record_batch.num_rows), pa.int64())
+            next_row += record_batch.num_rows
+            new = pc.invert(record_batch["done"])
+            numbers = pc.cumulative_sum(new.cast(pa.int64()))
+            fits = (
+                pc.and_(new, pc.less_equal(numbers, pa.scalar(room, pa.int64()))) if room is not None else new
+            )
+            if room is not None:
+                room = max(room - int(pc.sum(new).as_py() or 0), 0)
+            disposition = pc.if_else(fits, "score", pc.if_else(new, "deferred", "unchanged"))
+            columns = {
+                name: record_batch[name] for name in ("image_uri", "image_version", "size_bytes", "archive")
+            }
+            table = pa.table(
+                {"row_id": row_ids, **columns, "attempt": record_batch["attempt"], "disposition": disposition}
+            ).cast(INVENTORY_SCHEMA)
+            inventory.write_table(table)
+            counts.update({e["values"]: e["counts"] for e in table["disposition"].value_counts().to_pylist()})
+            yield table.filter(fits).select(CHUNK_SCHEMA.names)
+
+    def _joined(self) -> Iterator[pa.RecordBatch]:
+        """The listed images in order, with `done` and the number of this `attempt`."""
+        if self.table_is_empty:
+            query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed ORDER BY position"
+        else:
+            query = f"""
+                WITH hits AS (
+                    SELECT l.position, {self._is_final()} AS done, max(k.attempt) AS attempts
+                    FROM listed l JOIN known k
+                    ON l.image_uri = k.image_uri AND l.image_version = k.image_version
+                    WHERE {self._model_condition()} GROUP BY l.position
+                )
+                SELECT listed.*, coalesce(hits.done, false) AS done,
+                       (coalesce(hits.attempts, 0) + 1)::SMALLINT AS attempt
+                FROM listed LEFT JOIN hits USING (position) ORDER BY position
+            """
+        yield from self._database.sql(query).to_arrow_reader(65_536)
+
+    def _model_condition(self) -> str:
+        return "true" if self._rules.any_model else f"k.model_id = {_sql_text(self._rules.model_id)}"
+
+    def _is_final(self) -> str:
+        """SQL over the rows that the table has of one image version: nothing is left to try."""
+        if self._rules.retry_rejected:
+            return "bool_or(k.status = 'scored')"
+        reasons = ", ".join(_sql_text(reason) for reason in RETRYABLE_REASONS)
+        return (
+            f"(bool_or(k.status = 'scored' OR k.reject_reason NOT IN ({reasons})) "
+            f"OR max(k.attempt) >= {MAX_ATTEMPTS})"
+        )
+
+
+def _in_chunks(tables: Iterator[pa.Table], chunk_size: int) -> Iterator[pa.Table]:
+    """The rows of all tables, in tables of exactly `chunk_size` rows but for the last."""
+    rest = CHUNK_SCHEMA.empty_table()
+    for table in tables:
+        rest = pa.concat_tables([rest, table])
+        while rest.num_rows >= chunk_size:
+            yield rest.slice(0, chunk_size)
+            rest = rest.slice(chunk_size)
+        rest = rest.combine_chunks()
+    if rest.num_rows:
+        yield rest
+
+
+def inventory_files(run_folder: Place) -> list[str]:
+    """The names of the inventory files written so far."""
+    return [name for name in list_names(run_folder.child("inventory")) if name.endswith(".parquet")]
+
+
+def batch_from_json(values: dict[str, Any]) -> Batch:
+    """The batch that `as_json` described."""
+    return Batch(**values)
+
+
+def _sql_text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sql_tuple(texts: Sequence[str]) -> str:
+    return "(" + ", ".join(_sql_text(text) for text in texts) + ")"
+
+
+def _sql_list(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(_sql_text(text) for text in texts) + "]"

@@ -1,0 +1,243 @@
+"""The results table: its schema, and the one commit that a run makes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import PrimitiveType
+from deltalake.transaction import AddAction
+
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.places import Place, error_text, exists, list_names
+
+APP_ID: Final = "pneumonia-score"
+PARTITION: Final = "run_date"
+
+# name, Delta type, nullable, comment
+_COLUMNS: Final = (
+    (
+        "image_uri",
+        "string",
+        False,
+        "Raw key of the image, not percent-encoded: file:///…, s3://bucket/a.tar!/member.jpg",
+    ),
+    ("image_version", "string", False, "Changes when the content does: etag, or size and modification time"),
+    ("image_sha256", "string", True, "SHA-256 of the bytes read; null if never read"),
+    ("size_bytes", "long", True, "Size of the source in bytes; null if unknown"),
+    ("source_format", "string", True, "Format of the source, known by its content; null if unknown"),
+    ("width", "integer", True, "Stored width of the source in pixels; null if unknown"),
+    ("height", "integer", True, "Stored height of the source in pixels; null if unknown"),
+    ("archive", "string", False, "The archive argument under which the image was found"),
+    ("study_key", "string", True, "HMAC-SHA-256 of the DICOM SOPInstanceUID; null without key or DICOM"),
+    ("status", "string", False, "scored or rejected"),
+    ("p_normal", "float", True, "Probability of normal; null when rejected"),
+    ("p_bacterial", "float", True, "Probability of bacterial pneumonia; null when rejected"),
+    ("p_viral", "float", True, "Probability of viral pneumonia; null when rejected"),
+    ("p_pneumonia", "float", True, "p_bacterial + p_viral; null when rejected"),
+    (
+        "finding",
+        "string",
+        True,
+        "normal, bacterial or viral at the thresholds of the bundle; null when rejected",
+    ),
+    (
+        "domain_score",
+        "float",
+        True,
+        "How unlike the training data the image is; null when rejected or not in the bundle",
+    ),
+    (
+        "in_domain",
+        "boolean",
+        True,
+        "Whether the image is like the training data; null when rejected or not in the bundle",
+    ),
+    ("reject_stage", "string", True, "read, decode or score; null when scored"),
+    ("reject_reason", "string", True, "Why the image has no score, from a closed list; null when scored"),
+    ("reject_detail", "string", True, "The reason with its numbers; null when scored"),
+    ("attempt", "short", False, "1, or more for an image tried again after a rejection that may pass"),
+    ("engine", "string", False, "The engine that computed the probabilities"),
+    ("model_id", "string", False, "The model that computed the probabilities"),
+    ("run_id", "string", False, "The run that wrote the row"),
+    ("scored_at", "timestamp", False, "When the image was scored or rejected, UTC"),
+    (PARTITION, "date", False, "Logical date of the run, the same for all its rows"),
+)
+
+SCHEMA: Final = Schema(
+    [
+        Field(name, PrimitiveType(kind), nullable=nullable, metadata={"comment": comment})
+        for name, kind, nullable, comment in _COLUMNS
+    ]
+)
+
+_ARROW_TYPES: Final = {
+    "string": pa.string(),
+    "long": pa.int64(),
+    "integer": pa.int32(),
+    "short": pa.int16(),
+    "float": pa.float32(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+# What a data file holds: the partition column stands in the log alone.
+FILE_SCHEMA: Final = pa.schema(
+    [
+        pa.field(name, _ARROW_TYPES[kind], nullable)
+        for name, kind, nullable, _ in _COLUMNS
+        if name != PARTITION
+    ]
+)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A finished Parquet file under scores/, `path` relative to it, ready to be named in the log."""
+
+    path: str
+    size_bytes: int
+    rows: int
+    null_counts: Mapping[str, int]
+    written_at_ms: int
+
+
+class LostRace(PneumoniaError):
+    """Another run committed to the table after this one was planned."""
+
+
+def open_table(results: Place) -> DeltaTable:
+    """The table under a results place, created empty where there is none.
+
+    Raises InvalidInput where something else stands in its place.
+    """
+    scores = results.child("scores")
+    try:
+        table = DeltaTable(table_uri(scores))
+    except TableNotFoundError:
+        table = _create_table(scores)
+    except (DeltaError, OSError) as error:
+        raise InvalidInput(
+            f"{scores.uri}: cannot be opened as a Delta table ({_first_line(error)}). "
+            "Restore it, or give another --results."
+        ) from error
+    _check_schema(scores, table)
+    return table
+
+
+def table_uri(scores: Place) -> str:
+    """The table's location as deltalake takes it."""
+    return scores.path if scores.is_local else scores.uri
+
+
+def find_table(results: Place) -> DeltaTable | None:
+    """The table under a results place, or None."""
+    scores = results.child("scores")
+    if not exists(scores.child("_delta_log")):
+        return None
+    return open_table(results)
+
+
+def commit(
+    results: Place, planned_version: int, run_id: str, run_date: str, files: Sequence[DataFile]
+) -> int:
+    """Add the files to the table in one commit on top of the version that the run was planned from.
+
+    Returns the new version. Raises LostRace where another commit came first: deltalake alone would
+    accept both. Every file is checked to be there with its size, and the table to have our schema.
+    """
+    table = open_table(results)
+    check_version(table, planned_version)
+    actions = [_add_action(results, file, run_date) for file in files]
+    properties = CommitProperties(
+        custom_metadata={"run_id": run_id},
+        app_transactions=[Transaction(APP_ID, planned_version + 1)],
+        max_commit_retries=0,
+    )
+    try:
+        table.create_write_transaction(actions, "append", SCHEMA, [PARTITION], commit_properties=properties)
+    except CommitFailedError as error:
+        raise _lost_race(planned_version) from error
+    return planned_version + 1
+
+
+def check_version(table: DeltaTable, planned_version: int) -> None:
+    """Raise LostRace where the table has moved since the run was planned."""
+    if table.version() != planned_version:
+        raise _lost_race(planned_version)
+
+
+def committed_version(results: Place, run_id: str, since_version: int) -> int | None:
+    """The version in which this run was committed, or None: the log is asked, not the run's own file."""
+    table = find_table(results)
+    if table is None:
+        return None
+    for entry in table.history(max(table.version() - since_version, 0) or 1):
+        if entry.get("run_id") == run_id:
+            return int(entry["version"])
+    return None
+
+
+def _create_table(scores: Place) -> DeltaTable:
+    if list_names(scores):
+        raise InvalidInput(
+            f"{scores.uri} holds files but is no Delta table: another program made it. Give another --results."
+        )
+    try:
+        return DeltaTable.create(
+            table_uri(scores),
+            SCHEMA,
+            mode="ignore",
+            partition_by=[PARTITION],
+            name="scores",
+            description="Chest X-ray scores, one row per image and run. Research use only: not a medical device.",
+        )
+    except (DeltaError, OSError) as error:
+        raise InvalidInput(
+            f"{scores.uri}: cannot create the results table ({_first_line(error)}). "
+            "Choose a place that you may write to."
+        ) from error
+
+
+def _check_schema(scores: Place, table: DeltaTable) -> None:
+    """The table's own columns in order; later versions may have added nullable ones behind them."""
+    actual = [(field.name, field.type) for field in table.schema().fields]
+    expected = [(field.name, field.type) for field in SCHEMA.fields]
+    if actual != expected or table.metadata().partition_columns != [PARTITION]:
+        raise InvalidInput(
+            f"{scores.uri} is a Delta table, but not one of pneumonia's: its columns differ. Give another --results."
+        )
+
+
+def _add_action(results: Place, file: DataFile, run_date: str) -> AddAction:
+    place = results.child("scores").child(file.path)
+    size = place.fs.get_file_info(place.path).size
+    if size != file.size_bytes:
+        raise PneumoniaError(
+            f"{place.uri} has {size} bytes instead of {file.size_bytes}: something else changed it. "
+            "Nothing was committed; run the same command again."
+        )
+    stats = {"numRecords": file.rows, "nullCount": dict(file.null_counts)}
+    return AddAction(file.path, size, {PARTITION: run_date}, file.written_at_ms, True, json.dumps(stats))
+
+
+def _lost_race(planned_version: int) -> LostRace:
+    return LostRace(
+        f"another run committed to the table (it is past version {planned_version}) while this one was at work. "
+        "Nothing of this run was committed. Run the same command again: it keeps what is scored and adds what "
+        "the other run does not have."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error_text(error)
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def history_entry(table: DeltaTable, version: int) -> dict[str, Any]:
+    """What the log says of one version."""
+    return next(entry for entry in table.history() if entry["version"] == version)

@@ -1,0 +1,219 @@
+"""From one chunk of listed images to the rows of its part: read, decode, score. Both pipelines call these."""
+
+import datetime
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from pneumonia_core.archives import read_image_bytes
+from pneumonia_core.engines import BATCH_SIZE, Engine, Scores
+from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.findings import Thresholds, findings, p_pneumonia
+from pneumonia_core.images import Source, read_image
+from pneumonia_core.results import FILE_SCHEMA
+
+# A part also carries the row's number in the run's inventory, for the conservation law.
+PART_SCHEMA: Final = pa.schema([pa.field("row_id", pa.int64(), nullable=False), *FILE_SCHEMA])
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image after reading and decoding: `pixels` uint8 [S, S], or None and the reason why not."""
+
+    sha256: str | None
+    size_bytes: int | None
+    source: Source
+    pixels: np.ndarray | None
+    stage: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoringFacts:
+    """What is the same in every row that a run writes."""
+
+    run_id: str
+    model_id: str
+    engine: str
+    thresholds: Thresholds
+    image_size: int
+
+
+def read_and_decode(uri: str, image_size: int) -> Decoded:
+    """The image at a URI as pixels, or why it has none."""
+    sha256, size_bytes = None, None
+    try:
+        data = read_image_bytes(uri)
+        sha256, size_bytes = hashlib.sha256(data).hexdigest(), len(data)
+        pixels, source = read_image(data, image_size)
+        return Decoded(sha256, size_bytes, source, pixels)
+    except RejectedImage as rejected:
+        return Decoded(
+            sha256,
+            size_bytes,
+            rejected.source or Source(),
+            None,
+            rejected.stage,
+            rejected.reason,
+            rejected.detail,
+        )
+
+
+def decode_ahead(uris: Sequence[str], image_size: int, pool: Executor, ahead: int) -> Iterator[Decoded]:
+    """The images of a chunk in order, up to `ahead` of them being read and decoded in the pool's threads."""
+    waiting: deque[Future[Decoded]] = deque()
+    for uri in uris:
+        waiting.append(pool.submit(read_and_decode, uri, image_size))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def score_rows(
+    rows: pa.Table, images: Iterable[Decoded], engine: Engine, facts: ScoringFacts, lock: threading.Lock
+) -> pa.Table:
+    """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
+
+    `lock` lets one batch at a time into the engine where several chunks are in work.
+    """
+    kept: list[Decoded] = []
+    batches: list[Scores] = []
+    batch: list[np.ndarray] = []
+    failed: set[int] = set()
+    positions: list[int] = []
+    for image in images:
+        if image.pixels is not None:
+            batch.append(image.pixels)
+            positions.append(len(kept))
+        # Pixels are dropped once they are in the batch: a chunk's worth of them is never held.
+        kept.append(
+            Decoded(
+                image.sha256, image.size_bytes, image.source, None, image.stage, image.reason, image.detail
+            )
+        )
+        if len(batch) == BATCH_SIZE:
+            batches.append(_score_batch(engine, np.stack(batch), positions[-len(batch) :], failed, lock))
+            batch = []
+    if batch:
+        batches.append(_score_batch(engine, np.stack(batch), positions[-len(batch) :], failed, lock))
+    return _part_table(rows, kept, positions, _concatenate(batches), failed, facts)
+
+
+def _score_batch(
+    engine: Engine, images: np.ndarray, positions: list[int], failed: set[int], lock: threading.Lock
+) -> Scores:
+    """The scores of a batch. Where the engine fails on it, the images are tried one by one, and those that
+    it still fails on are added to `failed`; an engine that fails on all of them is broken, not they."""
+    with lock:
+        try:
+            return engine(images)
+        except Exception:  # noqa: BLE001 - whatever an engine raises, the images that cause it become rows
+            singles = [_score_single(engine, image[None]) for image in images]
+    bad = {position for position, single in zip(positions, singles, strict=True) if single is None}
+    if len(bad) == len(positions):
+        raise PneumoniaError(
+            f"the engine {engine.name} failed on every image of a batch: it is the engine that is broken, or this "
+            "machine has too little memory for it. Try --engine with another one, then the same command again."
+        )
+    failed.update(bad)
+    template = next(single for single in singles if single is not None)
+    blank = Scores(
+        np.full((1, 3), np.nan, np.float32),
+        None if template.domain is None else np.full(1, np.nan, np.float32),
+    )
+    return _concatenate([single or blank for single in singles])
+
+
+def _score_single(engine: Engine, image: np.ndarray) -> Scores | None:
+    try:
+        return engine(image)
+    except Exception:  # noqa: BLE001 - counted by the caller as an engine_error row
+        return None
+
+
+def _concatenate(batches: Sequence[Scores]) -> Scores:
+    if not batches:
+        return Scores(np.zeros((0, 3), np.float32), None)
+    domains = [batch.domain for batch in batches if batch.domain is not None]
+    return Scores(
+        np.concatenate([batch.probabilities for batch in batches]),
+        np.concatenate(domains) if domains else None,
+    )
+
+
+def _part_table(
+    rows: pa.Table,
+    images: list[Decoded],
+    positions: list[int],
+    scores: Scores,
+    failed: set[int],
+    facts: ScoringFacts,
+) -> pa.Table:
+    count = rows.num_rows
+    finite = np.isfinite(scores.probabilities).all(axis=1)
+    failed = failed | {position for position, good in zip(positions, finite, strict=True) if not good}
+    scored = np.zeros(count, bool)
+    scored[positions] = True
+    scored[list(failed)] = False
+    probabilities = np.zeros((count, 3), np.float32)
+    probabilities[positions] = np.nan_to_num(scores.probabilities)
+    domain = np.zeros(count, np.float32)
+    if scores.domain is not None:
+        domain[positions] = scores.domain
+    unknown = ~scored
+    in_table: dict[str, pa.Array | pa.ChunkedArray] = {
+        "row_id": rows["row_id"],
+        "image_uri": rows["image_uri"],
+        "image_version": rows["image_version"],
+        "image_sha256": pa.array([image.sha256 for image in images], pa.string()),
+        "size_bytes": pa.array([image.size_bytes for image in images], pa.int64()),
+        "source_format": pa.array([image.source.format for image in images], pa.string()),
+        "width": pa.array([image.source.width for image in images], pa.int32()),
+        "height": pa.array([image.source.height for image in images], pa.int32()),
+        "archive": rows["archive"],
+        "study_key": pa.nulls(count, pa.string()),
+        "status": pa.array(np.where(scored, "scored", "rejected")),
+        "p_normal": pa.array(probabilities[:, 0], mask=unknown),
+        "p_bacterial": pa.array(probabilities[:, 1], mask=unknown),
+        "p_viral": pa.array(probabilities[:, 2], mask=unknown),
+        "p_pneumonia": pa.array(p_pneumonia(probabilities), mask=unknown),
+        "finding": pa.array(
+            findings(probabilities, facts.thresholds).astype(object), pa.string(), mask=unknown
+        ),
+        "domain_score": pa.array(domain, mask=unknown if scores.domain is not None else np.ones(count, bool)),
+        "in_domain": pa.nulls(count, pa.bool_()),
+        **_rejections(images, failed),
+        "attempt": rows["attempt"],
+        "engine": _constant(facts.engine, count),
+        "model_id": _constant(facts.model_id, count),
+        "run_id": _constant(facts.run_id, count),
+        "scored_at": pa.array([datetime.datetime.now(datetime.UTC)] * count, pa.timestamp("us", tz="UTC")),
+    }
+    return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
+
+
+def _rejections(images: list[Decoded], failed: set[int]) -> dict[str, pa.Array]:
+    stages = [image.stage for image in images]
+    reasons = [image.reason for image in images]
+    details = [image.detail for image in images]
+    for position in failed:
+        stages[position], reasons[position] = "score", "engine_error"
+        details[position] = "the engine gave no finite probabilities for it"
+    return {
+        "reject_stage": pa.array(stages, pa.string()),
+        "reject_reason": pa.array(reasons, pa.string()),
+        "reject_detail": pa.array(details, pa.string()),
+    }
+
+
+def _constant(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), count)
