@@ -93,6 +93,8 @@ def _count(run: Run, merged: Sequence[Any], left_rows: int, superseded: int) -> 
 
 def _finish(work: Work, run: Run, version: int | None) -> Result:
     """Write the run's last record, and its page; what it returns is what the command prints."""
+    from pneumonia_core.pages.run import run_page
+
     counts = run.record["counts"]
     attempted = counts["scored"] + counts["rejected"]
     rate = counts["rejected"] / attempted if attempted else 0.0
@@ -105,6 +107,7 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
         "results": work.results.uri,
         "table": work.results.child("scores").uri,
         "version": version,
+        "page": run.folder.child("run.html").uri,
         "model_id": work.order.model_id,
         "engine": run.record.get("engine"),
         **{name: counts[name] for name in ("listed", "scored", "rejected", "unchanged", "deferred")},
@@ -115,7 +118,9 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
         "images_per_s": round(attempted / seconds, 1),
         "exit_code": exit_code,
     }
-    run.finish("committed", exit_code=exit_code, version=version, result=result)
+    run.save(exit_code=exit_code, version=version, result=result)
+    write_bytes(run.folder.child("run.html"), run_page({**run.record, "state": "committed"}).encode())
+    run.finish("committed")
     _remember_rescore(work, run)
     _tell(result, rate, work.settings.max_reject_rate)
     return result
@@ -145,6 +150,7 @@ def _tell(result: Result, rate: float, max_rate: float) -> None:
         )
     if result["findings"]:
         say("findings: " + ", ".join(f"{count:,} {name}" for name, count in result["findings"].items()))
+    say(f"the run's page: {result['page']}")
     if rate > max_rate:
         say(
             f"warning: {rate:.1%} of the images were rejected, more than --max-reject-rate {max_rate:.1%} allows"

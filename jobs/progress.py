@@ -29,9 +29,10 @@ def native_stderr_aside() -> Iterator[None]:
 
     The file is named, and kept, where the block ends with an unexpected error.
     """
-    if sys.stderr is not sys.__stderr__:
+    if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:
         yield
         return
+    python_stderr = sys.stderr
     descriptor, name = tempfile.mkstemp(prefix="pneumonia-native-", suffix=".log")
     original = os.dup(2)
     terminal = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
@@ -48,7 +49,7 @@ def native_stderr_aside() -> Iterator[None]:
         Path(name).unlink(missing_ok=True)
     finally:
         terminal.flush()
-        sys.stderr = sys.__stderr__
+        sys.stderr = python_stderr
         os.dup2(original, 2)
         os.close(original)
         terminal.close()

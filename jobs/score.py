@@ -108,7 +108,7 @@ def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
     return {**result, "nothing_new": True}
 
 
-def _make_order(
+def make_order(
     archive: tuple[str, ...],
     model: str,
     engine: str,
@@ -224,7 +224,7 @@ def command(
     """
     from pneumonia_core.places import make_folder, open_place
 
-    order = _make_order(archive, model, engine, precision, date, retry_rejected, rescore, limit, chunk_size)
+    order = make_order(archive, model, engine, precision, date, retry_rejected, rescore, limit, chunk_size)
     settings = Settings(
         address=address,
         num_cpus=num_cpus,

@@ -9,11 +9,16 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
 from pneumonia_core.errors import InvalidInput, RejectedImage
 from pneumonia_core.images import MAX_SOURCE_BYTES, sniff_format
 from pneumonia_core.labels import IMAGE_SUFFIXES
 from pneumonia_core.places import open_place
 
+_MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
 _SKIPPED_FOLDERS: Final = frozenset({"__MACOSX"})
 
 
@@ -47,11 +52,12 @@ def check_disjoint(archives: list[str]) -> None:
 def list_archive(archive: str, skipped: Counter[str]) -> Iterator[ListedImage]:
     """The images of an archive in a fixed order; what is skipped is counted by kind in `skipped`."""
     root = archive.removeprefix("file://")
-    if Path(root).is_file():
-        status = os.stat(root)  # noqa: PTH116 - a plain path is the raw name
-        yield _listed(root, status)
-        return
-    yield from _walk(root, skipped)
+    if root.endswith(_MANIFEST_SUFFIXES):
+        yield from _manifest(root)
+    elif Path(root).is_file():
+        yield _listed(root, os.stat(root))  # noqa: PTH116 - a plain path is the raw name
+    else:
+        yield from _walk(root, skipped)
 
 
 def read_image_bytes(uri: str) -> bytes:
@@ -71,6 +77,31 @@ def read_image_bytes(uri: str) -> bytes:
         raise RejectedImage("timeout", "the storage did not answer in time") from None
     except OSError as error:
         raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
+
+
+def _manifest(path: str) -> Iterator[ListedImage]:
+    """The images that a table names in its column `uri`, in its order; one that is absent is listed too,
+    and becomes a row that says so."""
+    for uri in _manifest_uris(path):
+        image = uri.removeprefix("file://")
+        if not image.startswith("/"):
+            image = f"{path.rpartition('/')[0]}/{image}"
+        try:
+            yield _listed(image, os.stat(image))  # noqa: PTH116
+        except OSError:
+            yield ListedImage(f"file://{image}", "absent", 0)
+
+
+def _manifest_uris(path: str) -> Iterator[str]:
+    try:
+        if path.endswith(".parquet"):
+            batches = pq.ParquetFile(path).iter_batches(columns=["uri"])
+        else:
+            batches = pa.csv.open_csv(path)
+        for batch in batches:
+            yield from batch.column("uri").to_pylist()
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise InvalidInput(f"{path!r}: a manifest is a Parquet or CSV table with a column `uri`.") from error
 
 
 def _walk(folder: str, skipped: Counter[str]) -> Iterator[ListedImage]:

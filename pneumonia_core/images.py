@@ -66,9 +66,9 @@ def read_image(data: bytes, size: int) -> tuple[np.ndarray, Source]:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything on hostile bytes; each becomes a row
-        rejected = _rejection_of(error)
-        rejected.source = source
-        raise rejected from None
+        unreadable = _rejection_of(error)
+        unreadable.source = source
+        raise unreadable from None
 
 
 def sniff_format(data: bytes) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.places import Place, error_text, exists, list_names
@@ -151,7 +151,7 @@ def commit(
     """
     table = open_table(results)
     check_version(table, planned_version)
-    actions = [_add_action(results, file, run_date) for file in files]
+    actions: list[AddAction | RemoveAction] = [_add_action(results, file, run_date) for file in files]
     properties = CommitProperties(
         custom_metadata={"run_id": run_id},
         app_transactions=[Transaction(APP_ID, planned_version + 1)],

@@ -44,3 +44,23 @@ def tiny_bundle(tmp_path_factory):
     baseline = np.full((10, 3), 1 / 3, np.float32)
     folder = tmp_path_factory.mktemp("models")
     return write_bundle(folder, model, facts, images, labels, baseline, {"MODEL_CARD.md": "# Tiny\n"})
+
+
+@pytest.fixture(scope="session")
+def ray_here():
+    """One Ray of two CPUs for the whole session; jobs called in this process use it."""
+    import ray
+
+    from jobs.session import ray_session
+
+    with ray_session("local", num_cpus=2):
+        yield ray
+
+
+@pytest.fixture(scope="session")
+def broken_archive(tmp_path_factory):
+    """An archive of 40 synthetic X-rays with every kind of broken file among them."""
+    from pneumonia_core.phantoms import write_archive
+
+    folder = tmp_path_factory.mktemp("archive")
+    return folder, write_archive(folder, 40, seed=3, broken=True)

@@ -1,0 +1,49 @@
+"""The command itself: instant help, options from a file, one JSON line."""
+
+import subprocess
+import sys
+
+from scoring import REPOSITORY, last_json, pneumonia
+
+
+def test_help_imports_neither_tensorflow_nor_ray():
+    code = (
+        "import sys; from jobs.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('ray', 'tensorflow', 'keras', 'pyarrow', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "score" in done.stdout
+
+
+def test_every_subcommand_shows_its_help_without_ray():
+    code = (
+        "import sys; from jobs.cli import COMMANDS, main\n"
+        "for name in COMMANDS:\n"
+        "    try: main([name, '--help'])\n"
+        "    except SystemExit as end: assert not end.code, name\n"
+        "print([m for m in ('ray', 'tensorflow', 'keras') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(tmp_path):
+    config = tmp_path / "nightly.toml"
+    config.write_text('archive = ["/data/{date}"]\nmodel = "m"\nresults = "r"\nmax-reject-rate = 0.5\n')
+    done = pneumonia("score", "--config", config, "--results", "elsewhere", "--print-config")
+    assert done.returncode == 0, done.stderr
+    assert 'results = "elsewhere"  # command line' in done.stdout
+    assert f"max-reject-rate = 0.5  # {config}" in done.stdout
+    assert 'engine = "auto"  # default' in done.stdout
+    assert "{date}" not in done.stdout
+
+
+def test_runs_of_a_folder_without_runs_is_refused(tmp_path):
+    done = pneumonia("runs", tmp_path)
+    assert done.returncode == 2
+    assert "has no runs" in done.stderr
+    assert last_json(done)["exit_code"] == 2
