@@ -1,0 +1,57 @@
+"""The model card, under the headings of Mitchell et al., 'Model Cards for Model Reporting' (FAT* 2019)."""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from pneumonia_core.labels import CLASSES
+from pneumonia_core.pages.evaluation import CALIBRATION_MEASURES, MEASURES, stated_prevalence
+from pneumonia_core.pages.render import render_markdown
+
+DATA_SETS: Final = ("kermany", "synthetic", "other")
+
+
+def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """The model card as Markdown.
+
+    `facts`, all but the first two optional:
+    - `network`, `image_size` (pixels)
+    - `model_id`, `version` (of this package), `temperature`, `data_fingerprint`, `date`
+    - `weights`: what training started from, such as "imagenet" or "none"
+    - `data_set`: "kermany", "synthetic" or "other" (see `known_data_set`); it decides what the card says
+      about origin, licence and limits
+    - `training`: {name: value}, listed as it is (recipe, number of images and patients, seconds)
+    - `evaluated_on`: which images the evaluation is of, such as "validation patients, cut from train"; where
+      it speaks of validation, the card says that thresholds and temperature were fitted on these images
+
+    `evaluation` is that of `metrics.evaluate`.
+    """
+    data_set = facts.get("data_set", "other")
+    return render_markdown(
+        "model_card.md",
+        facts={
+            "model_id": None,
+            "version": None,
+            "temperature": None,
+            "data_fingerprint": None,
+            "date": None,
+            "weights": None,
+            "training": {},
+            "evaluated_on": "held-back images",
+            **facts,
+        },
+        data_set=data_set if data_set in DATA_SETS else "other",
+        evaluation=evaluation,
+        classes=CLASSES,
+        measures=MEASURES,
+        calibration_measures=CALIBRATION_MEASURES,
+        prevalence=stated_prevalence(evaluation),
+    )
+
+
+def known_data_set(paths: Iterable[str]) -> str:
+    """`kermany` if the file names are those of Kermany's chest X-rays, else `other`.
+
+    Its second series of normal images has names that no other data set and no phantom has.
+    """
+    return "kermany" if any(PurePosixPath(path).name.startswith("NORMAL2-IM-") for path in paths) else "other"

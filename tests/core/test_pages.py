@@ -1,0 +1,237 @@
+"""Pages hold the figures they are given, escape what they are told, and need nothing from outside."""
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pneumonia_core.errors import REJECT_STAGE
+from pneumonia_core.findings import Thresholds
+from pneumonia_core.labels import BACTERIAL, NORMAL, VIRAL
+from pneumonia_core.metrics import evaluate
+from pneumonia_core.pages import evaluation_page, model_card, run_page
+from pneumonia_core.pages.card import known_data_set
+from pneumonia_core.pages.render import duration, interval, megabytes, shown, value
+from pneumonia_core.pages.run import REASONS
+
+NASTY = "/data/<script>alert('x')</script>\x1b[31m\u202egpj.exe & \"more\""
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Outline(HTMLParser):
+    """Tags, attributes and text of a page; fails where tags do not nest."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += attrs
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def evaluation(present: tuple[int, ...] = (NORMAL, BACTERIAL, VIRAL), **options: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(present, 150)
+    logits = rng.normal(0, 1.2, (150, 3))
+    logits[np.arange(150), labels] += 2
+    powers = np.exp(logits)
+    probabilities = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    options = {"bootstrap": 60, **options}
+    return evaluate(labels, probabilities, np.arange(150) // 2, Thresholds(0.5, 0.5), **options)
+
+
+RUN = {
+    "run_id": "20240301T020000-000000-abc123",
+    "state": "committed",
+    "run_date": "2024-03-01",
+    "model": NASTY,
+    "engine": "openvino",
+    "exit_code": 0,
+    "gone": 2,
+    "configuration": {"archives": [NASTY], "limit": None},
+    "versions": {"ray": "2.60.0"},
+    "counts": {
+        "listed": 1100, "scored": 1000, "rejected": 38, "unchanged": 60, "deferred": 2, "bytes_read": 230_000_000,
+        "reject_reasons": {"truncated": 37, "empty": 1}, "findings": {"normal": 700, "bacterial": 200, "viral": 100},
+    },
+    "result": {"seconds": 200.0, "images_per_s": 5.2, "table": "file:///results/scores", "version": 3},
+    "timings": {"listing": 1.5, "scoring": 190.0},
+}  # fmt: skip
+
+
+def assert_self_contained(page: str) -> Outline:
+    outline = Outline(page)
+    assert not outline.tags.keys() & {"script", "link", "iframe", "img", "object", "a", "form"}
+    for name, content in outline.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "href", "xlink:href", "action"):
+            assert (content or "").startswith(("#", "data:"))
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert "Research use only. Not a medical device." in page
+    ids = [content for name, content in outline.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    return outline
+
+
+def test_evaluation_page_needs_nothing_from_outside_and_shows_every_measure() -> None:
+    figures = evaluation()
+    page = evaluation_page(figures, "resnet18-0123 on test", {"Model": {"network": "resnet18"}})
+    outline = assert_self_contained(page)
+    assert outline.tags["svg"] == 4
+    for task in figures["tasks"].values():
+        for name in (
+            "auroc",
+            "auprc",
+            "accuracy",
+            "sensitivity",
+            "specificity",
+            "sensitivity_at_specificity_95",
+        ):
+            assert value(task[name]) in outline.texts
+            assert interval(task[name]) in outline.texts
+        for name in ("slope", "intercept", "ece", "brier"):
+            assert value(task["calibration"][name]) in outline.texts
+    for row in figures["three_class"]["confusion"]:
+        for number in row:
+            assert str(number) in outline.texts
+    for row in figures["predictive_values"]:
+        assert value(row["ppv"]) in outline.texts
+
+
+def test_evaluation_page_is_the_same_for_the_same_figures() -> None:
+    figures = evaluation()
+    assert evaluation_page(figures, "a") == evaluation_page(figures, "a")
+
+
+@pytest.mark.parametrize(
+    ("present", "figures"), [((NORMAL,), 1), ((BACTERIAL, VIRAL), 2), ((NORMAL, VIRAL), 3), ((BACTERIAL,), 1)]
+)
+def test_evaluation_page_without_a_class_says_what_is_undefined(
+    present: tuple[int, ...], figures: int
+) -> None:
+    outline = assert_self_contained(evaluation_page(evaluation(present), "a"))
+    assert outline.tags["svg"] == figures
+    assert "–" in outline.texts
+    assert "nan" not in "".join(outline.texts).lower()
+
+
+def test_evaluation_page_says_which_prevalence_is_assumed() -> None:
+    page = evaluation_page(evaluation(prevalence=0.1), "a")
+    assert "prevalence of 10.0 %" in page
+    assert "prevalence of" not in evaluation_page(evaluation(), "a")
+
+
+def test_evaluation_page_without_bootstrap_has_no_intervals() -> None:
+    assert "No intervals were computed." in evaluation_page(evaluation(bootstrap=0), "a")
+
+
+def test_names_on_pages_are_escaped_for_html_and_for_the_eye() -> None:
+    for page in (evaluation_page(evaluation(), NASTY, {NASTY: {NASTY: NASTY}}), run_page(RUN)):
+        assert_self_contained(page)
+        assert "<script>" not in page
+        assert "&lt;script&gt;" in page
+        assert "\x1b" not in page
+        assert "\u202e" not in page
+        assert "\\u202egpj.exe" in page
+
+
+def test_run_page_accounts_for_every_image() -> None:
+    outline = assert_self_contained(run_page(RUN))
+    text = "".join(outline.texts)
+    for number in ("1,100", "1,000", "38", "60", "70.0 %", "3 min 20 s", "230.0 MB", "5.2", "1.5 s"):
+        assert number in text
+    assert text.index("truncated") < text.index("empty")  # the most frequent reason first
+    assert "the sum of the above" in text
+
+
+def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:
+    begun = {"run_id": "r", "state": "listing", "run_date": "2024-03-01", "counts": {}}
+    text = "".join(assert_self_contained(run_page(begun)).texts)
+    assert "nothing is committed yet" in text
+    assert "No image was scored." in text
+
+
+def test_every_reject_reason_has_a_meaning_on_the_page() -> None:
+    assert REASONS.keys() == REJECT_STAGE.keys()
+
+
+MITCHELL_HEADINGS = [
+    "Model Details", "Intended Use", "Factors", "Metrics", "Evaluation Data", "Training Data",
+    "Quantitative Analyses", "Ethical Considerations", "Caveats and Recommendations",
+]  # fmt: skip
+
+
+def test_model_card_has_the_headings_of_mitchell_et_al() -> None:
+    figures = evaluation()
+    card = model_card({"network": "resnet18", "image_size": 64}, figures)
+    assert re.findall(r"^## (.+)$", card, re.MULTILINE) == MITCHELL_HEADINGS
+    assert "Research use only. Not a medical device." in card
+    auroc = figures["tasks"]["pneumonia_vs_normal"]["auroc"]
+    assert f"| AUROC | {value(auroc)} | {interval(auroc)} |" in card
+    for line in card.splitlines():  # a table row has as many cells as its head
+        assert not line.startswith("| AU") or line.count("|") == 4
+
+
+def test_model_card_states_origin_and_licence_of_the_data() -> None:
+    facts = {"network": "resnet18", "image_size": 64}
+    kermany = model_card({**facts, "data_set": "kermany"}, evaluation())
+    assert "CC BY 4.0" in kermany
+    assert "rscbjbr9sj" in kermany
+    synthetic = model_card({**facts, "data_set": "synthetic"}, evaluation())
+    assert "CC BY" not in synthetic
+    assert "Do not score X-rays of patients with it." in synthetic
+    assert "theirs to state" in model_card(facts, evaluation())
+
+
+def test_model_card_says_where_figures_are_of_the_images_fitted_on() -> None:
+    facts = {"network": "resnet18", "image_size": 64}
+    assert "optimistic" in model_card({**facts, "evaluated_on": "validation patients"}, evaluation())
+    assert "optimistic" not in model_card({**facts, "evaluated_on": "the test split"}, evaluation())
+
+
+def test_model_card_lists_the_training_facts_escaped() -> None:
+    facts = {
+        "network": "resnet18", "image_size": 64, "model_id": "a_b", "temperature": 1.25, "version": "0.1.0",
+        "weights": "imagenet", "data_fingerprint": "ff00", "training": {"images_per_s": 31.5, "data": "<b>|*x*"},
+    }  # fmt: skip
+    card = model_card(facts, evaluation())
+    assert "- images per s: 31.5" in card
+    assert r"\<b\>\|\*x\*" in card
+    assert "temperature of 1.250" in card
+    assert r"a\_b" in card
+    assert "ff00" in card
+
+
+def test_kermany_data_is_known_by_its_file_names() -> None:
+    assert known_data_set(["d/train/NORMAL/IM-0115-0001.jpeg", "d/NORMAL2-IM-0927-0001.jpeg"]) == "kermany"
+    assert known_data_set(["d/train/NORMAL/IM-0115-0001.jpeg", "d/person1_virus_1.jpeg"]) == "other"
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert value({"value": -0.0271, "low": None, "high": None}) == "−0.027"
+    assert interval({"value": 0.0, "low": -0.35, "high": 0.2}, 2) == "−0.35 to 0.20"
+    assert [duration(s) for s in (4.2, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 05 min"]
+    assert [megabytes(s) for s in (900, 2_500_000, 7.2e9)] == ["1 kB", "2.5 MB", "7.2 GB"]
+    assert shown({"a": True, "b": [1, None]}) == "a yes, b 1, –"
