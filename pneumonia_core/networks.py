@@ -9,11 +9,9 @@ from typing import Any, Final
 import keras
 from keras import layers
 
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.catalog import STAGES, TORCHVISION_LAYOUT, check_network
 from pneumonia_core.labels import CLASSES
-from pneumonia_core.resnet import BLOCKS, resnet
-
-STAGES: Final = ("conv1", "layer1", "layer2", "layer3", "layer4", "head")
+from pneumonia_core.resnet import resnet
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def build_classifier(
     Its weights are fresh; its name is `network`. `precision` is a Keras dtype policy.
     Raises InvalidInput for a network that does not exist and an image size it cannot take.
     """
-    _check(network, image_size)
+    check_network(network, image_size)
     with dtype_policy(precision):
         images = keras.Input((image_size, image_size), dtype="float32", name="image")
         logits = _logits(images, network, dropout)
@@ -145,7 +143,7 @@ def stages_of_layers(model: keras.Model) -> Iterator[tuple[keras.Layer, str]]:
 
 def stage_of(network: str, layer_name: str) -> str:
     """The stage (STAGES) of a layer, by its name in torchvision's or keras.applications' manner."""
-    if network in BLOCKS:
+    if network in TORCHVISION_LAYOUT:
         found = re.match(r"layer([1-4])", layer_name)
         return f"layer{found[1]}" if found else _ends_of_the_network(layer_name)
     if found := re.match(r"conv([2-5])_", layer_name):
@@ -182,10 +180,3 @@ def _logits(images: Any, network: str, dropout: float) -> Any:
     x = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     x = layers.Dropout(dropout, dtype="float32", name="dropout")(x)
     return layers.Dense(len(CLASSES), dtype="float32", name="logits")(x)
-
-
-def _check(network: str, image_size: int) -> None:
-    if network not in ARCHITECTURES:
-        raise InvalidInput(f"no network {network!r}. There are: {', '.join(ARCHITECTURES)}.")
-    if image_size < 32:
-        raise InvalidInput(f"image size {image_size} is too small for a ResNet: give 32 or more.")

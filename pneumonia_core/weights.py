@@ -10,10 +10,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from pneumonia_core.catalog import STAGES, WEIGHTS_HELP, check_source
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.networks import KERAS_APPLICATIONS, STAGES, copy_weights, stages_of_layers
-
-_HOW = "Give none, imagenet, or a .npz, .keras or .weights.h5 file."
+from pneumonia_core.networks import KERAS_APPLICATIONS, copy_weights, stages_of_layers
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,8 @@ def load_weights(classifier: keras.Model, source: str, images: np.ndarray | None
     else:
         loaded = _load_keras(classifier, Path(source))
     if not loaded:
-        raise InvalidInput(f"{source}: none of its weights fits {classifier.name}. {_HOW}")
+        raise InvalidInput(f"{source}: none of its weights fits {classifier.name}. {WEIGHTS_HELP}")
     return LoadedWeights(source, tuple(loaded), tuple(_complete_stages(classifier, set(loaded))))
-
-
-def check_source(network: str, source: str) -> None:
-    """Raises InvalidInput when `source` can be no weights for `network`, without loading anything."""
-    if source in ("none", "imagenet"):
-        if source == "imagenet" and network not in KERAS_APPLICATIONS:
-            raise InvalidInput(
-                f"there is no download of ImageNet weights for {network}. Give a file: a .npz with "
-                "torchvision's weights, batch normalisation folded; or choose resnet50 or larger."
-            )
-        return
-    if not Path(source).is_file():
-        raise InvalidInput(f"the weights {source} are no file. {_HOW}")
-    if not source.endswith((".npz", ".keras", ".weights.h5")):
-        raise InvalidInput(f"{source}: weights of a kind that cannot be read. {_HOW}")
 
 
 def _load_imagenet(classifier: keras.Model) -> list[str]:
@@ -85,7 +69,7 @@ def _load_keras(classifier: keras.Model, file: Path) -> list[str]:
     except (ValueError, TypeError, KeyError, OSError, UserWarning, zipfile.BadZipFile) as error:
         raise InvalidInput(
             f"{file}: not the weights of a {classifier.name} classifier that this program trained, "
-            f"or damaged. {_HOW}"
+            f"or damaged. {WEIGHTS_HELP}"
         ) from error
     return [layer.name for layer in classifier.layers if layer.weights]
 
@@ -101,7 +85,7 @@ def _load_folded(classifier: keras.Model, file: Path, images: np.ndarray | None)
         with np.load(file, allow_pickle=False) as folded:
             weights = {name: folded[name] for name in folded.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"{file}: not a .npz file of arrays, or damaged. {_HOW}") from error
+        raise InvalidInput(f"{file}: not a .npz file of arrays, or damaged. {WEIGHTS_HELP}") from error
     found = list(_convolutions_in(classifier, weights))
     for convolution, norm in found:
         convolution.set_weights([weights[f"{convolution.name}.weight"]])

@@ -2,9 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+from pneumonia_core.catalog import check_source
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.networks import build_classifier, stage_output
-from pneumonia_core.weights import check_source, load_weights
+from pneumonia_core.weights import load_weights
 
 SIZE = 64
 

@@ -1,0 +1,340 @@
+"""What Ray Train runs on each worker: epochs of steps, validation, a checkpoint after each."""
+
+import json
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.recipe import Recipe, first_trained_stage
+
+PROGRESS_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker is told. References are to arrays in the object store.
+
+    `sample` are some training images, uint8 [N, H, W], `validation` all of (images, labels) to validate on.
+    """
+
+    recipe: Recipe
+    steps_per_epoch: int
+    class_weights: tuple[float, ...]
+    sample: Any
+    validation_images: Any
+    validation_labels: Any
+    board: Any
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all workers start from alike: the recipe with nothing left open, weights, epochs done."""
+
+    recipe: Recipe
+    first_stage: str
+    loaded_layers: int
+    epoch: int
+    history: tuple[dict[str, Any], ...]
+
+
+def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Train this worker's part of `config["assignment"]`.
+
+    A lost worker or network is raised, for Ray Train to start all workers again from the last checkpoint.
+    An error that would come again is pinned to the board first, and the workers started next return
+    at once.
+    """
+    import ray
+
+    assignment: Assignment = config["assignment"]
+    if ray.get(assignment.board.failure.remote()) is not None:
+        return None
+    try:
+        return _train(assignment)
+    except Exception as error:
+        if not _may_pass(error):
+            ray.get(assignment.board.pin_failure.remote(_described(error)))
+        raise
+
+
+def _train(assignment: Assignment) -> dict[str, Any]:
+    import keras
+    import ray
+    import ray.train
+    import tensorflow as tf
+
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    _set_up_tensorflow(context.get_local_world_size())
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    keras.utils.set_random_seed(assignment.recipe.seed + rank)
+    start, weights, state = _starting_point(assignment, rank)
+    learner = _learner(assignment, start, weights, strategy)
+    if state is not None:
+        learner.restore(state)
+    del weights, state
+    validation = _Validation.of(assignment, rank, world)
+    history = list(start.history)
+    if rank == 0:
+        _post(assignment, {"kind": "start", **asdict(start), "history": None})
+    shard = ray.train.get_dataset_shard("train")
+    for epoch in range(start.epoch, start.recipe.epochs):
+        trained = _train_epoch(learner, shard, assignment, start.recipe, epoch, rank, world)
+        learner.share_statistics()
+        measured = validation.measure(learner)
+        history.append({"epoch": epoch + 1, **trained, **measured})
+        _report(learner, start, history, rank)
+        if rank == 0:
+            _post(assignment, {"kind": "epoch", **history[-1]})
+    return {"history": history, "start": {**asdict(start), "history": None}}
+
+
+def _set_up_tensorflow(workers_on_this_node: int) -> None:
+    import tensorflow as tf
+
+    threads = max(1, _cpus_of_this_node() // workers_on_this_node)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _cpus_of_this_node() -> int:
+    """What Ray may use here, which can be less than the machine has, and the other way round."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    granted = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here]
+    return max(1, min(int(sum(granted)), len(os.sched_getaffinity(0))))
+
+
+def _starting_point(
+    assignment: Assignment, rank: int
+) -> tuple[Start, list[np.ndarray], dict[str, np.ndarray] | None]:
+    """Where to start, the classifier's weights there, and the state of a checkpoint if there is one."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        start, weights = _fresh_start(assignment, rank)
+        return start, weights, None
+    with checkpoint.as_directory() as folder:
+        document = json.loads((Path(folder) / "state.json").read_text(encoding="utf-8"))
+        with np.load(Path(folder) / "state.npz", allow_pickle=False) as file:
+            state = dict(file)
+    start = Start(
+        Recipe(**document["recipe"]),
+        document["first_stage"],
+        document["loaded_layers"],
+        document["epoch"],
+        tuple(document["history"]),
+    )
+    return start, [state[name] for name in sorted(state) if name.startswith("classifier.")], state
+
+
+def _fresh_start(assignment: Assignment, rank: int) -> tuple[Start, list[np.ndarray]]:
+    """Rank 0 makes the first weights for all: others may have no internet, or other random numbers."""
+    import ray
+    from ray.train.collective import broadcast_from_rank_zero
+
+    made = None
+    if rank == 0:
+        start, weights = _first_weights(assignment)
+        made = {"start": start, "weights": ray.put(weights)}
+    made = broadcast_from_rank_zero(made)
+    return made["start"], list(ray.get(made["weights"]))
+
+
+def _first_weights(assignment: Assignment) -> tuple[Start, list[np.ndarray]]:
+    import ray
+
+    from pneumonia_core.networks import build_classifier
+    from pneumonia_core.weights import load_weights
+
+    recipe = assignment.recipe
+    classifier = build_classifier(recipe.network, recipe.image_size)
+    loaded = load_weights(classifier, recipe.weights, ray.get(assignment.sample))
+    start = Start(
+        recipe=replace(recipe, precision=_precision(recipe.precision)),
+        first_stage=recipe.train_from or first_trained_stage(loaded.stages),
+        loaded_layers=len(loaded.layers),
+        epoch=0,
+        history=(),
+    )
+    return start, classifier.get_weights()
+
+
+def _precision(wanted: str) -> str:
+    """bfloat16 where the processor multiplies it, float32 elsewhere, unless the user wants another."""
+    import tensorflow as tf
+
+    from pneumonia_core.processors import cpu_has_bfloat16
+
+    if wanted != "auto":
+        return wanted
+    capabilities = [
+        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    has_bfloat16 = all(major >= 8 for major, _ in capabilities) if capabilities else cpu_has_bfloat16()
+    return "mixed_bfloat16" if has_bfloat16 else "float32"
+
+
+def _learner(assignment: Assignment, start: Start, weights: list[np.ndarray], strategy: Any) -> Any:
+    from pneumonia_core.learner import Learner
+
+    return Learner(
+        start.recipe,
+        weights,
+        start.first_stage,
+        np.asarray(assignment.class_weights, np.float32),
+        assignment.steps_per_epoch,
+        strategy,
+    )
+
+
+def _train_epoch(
+    learner: Any, shard: Any, assignment: Assignment, recipe: Recipe, epoch: int, rank: int, world: int
+) -> dict[str, Any]:
+    """Train for one epoch; its loss, learning rate and speed. The speed leaves out the first step, which
+    compiles."""
+    from jobs.feed import prefetched
+
+    steps = assignment.steps_per_epoch
+    losses, waited_s, told = [], 0.0, time.monotonic()
+    batches = prefetched(_augmentable(shard, recipe, steps, epoch, rank, world))
+    started = time.perf_counter()
+    for number in range(steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited_s += time.perf_counter() - asked if number else 0.0
+        losses.append(float(learner.step(batch)))
+        if number == 0:
+            started = time.perf_counter()
+        if rank == 0 and time.monotonic() - told > PROGRESS_INTERVAL_S:
+            told = time.monotonic()
+            _post(
+                assignment,
+                {"kind": "step", "epoch": epoch + 1, "step": number + 1, "loss": losses[-1] * world},
+            )
+    batches.close()  # type: ignore[attr-defined]
+    seconds = time.perf_counter() - started
+    loss = float(learner.total(np.float64(sum(losses)))) / steps
+    if not np.isfinite(loss):
+        raise PneumoniaError(
+            f"the loss of epoch {epoch + 1} is not a number: the network diverged. Lower --learning-rate."
+        )
+    return {
+        "loss": loss,
+        "learning_rate": learner.learning_rate,
+        "images_per_s": (steps - 1) * recipe.batch_size / seconds if steps > 1 else 0.0,
+        "waited_for_data_s": waited_s,
+    }
+
+
+def _augmentable(shard: Any, recipe: Recipe, steps: int, epoch: int, rank: int, world: int) -> Iterator[Any]:
+    """The batches of this worker in this epoch: what the step's augmentation needs is drawn here."""
+    from jobs.feed import batches_of_epoch
+    from pneumonia_core.augment import draw, reencode_some
+    from pneumonia_core.learner import Batch
+
+    rng = np.random.default_rng([recipe.seed, epoch, rank])
+    size = recipe.batch_size // world
+    for images, labels in batches_of_epoch(shard, size, steps, recipe.seed + epoch):
+        yield Batch(reencode_some(images, rng), labels.astype(np.int32), draw(rng, size, recipe.image_size))
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """Every n-th validation image is this worker's; together each is scored exactly once."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    rank: int
+    world: int
+
+    @classmethod
+    def of(cls, assignment: Assignment, rank: int, world: int) -> "_Validation":
+        import ray
+
+        images, labels = ray.get([assignment.validation_images, assignment.validation_labels])
+        return cls(images[rank::world], labels, rank, world)
+
+    def measure(self, learner: Any) -> dict[str, Any]:
+        """Figures of the averaged network on all validation images; a collective operation."""
+        started = time.perf_counter()
+        logits = np.zeros((len(self.labels), 3), np.float32)
+        logits[self.rank :: self.world] = learner.logits(self.images)
+        logits = learner.total(logits)
+        figures = _figures(self.labels, logits)
+        return {**figures, "validation_s": time.perf_counter() - started}
+
+
+def _figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    from scipy.special import softmax
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    from pneumonia_core.findings import bacterial_share, p_pneumonia
+    from pneumonia_core.labels import BACTERIAL, NORMAL
+
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    ill = labels != NORMAL
+    share = bacterial_share(probabilities[ill])
+    return {
+        "validation_loss": float(log_loss(labels, probabilities, labels=[0, 1, 2])),
+        "auroc_pneumonia": float(roc_auc_score(ill, p_pneumonia(probabilities))),
+        "auroc_bacterial": float(roc_auc_score(labels[ill] == BACTERIAL, share)),
+        "accuracy_three_class": float(np.mean(probabilities.argmax(axis=1) == labels)),
+    }
+
+
+def _report(learner: Any, start: Start, history: list[dict[str, Any]], rank: int) -> None:
+    """Hand Ray Train the epoch's figures and, from rank 0, a checkpoint; all workers wait for each other."""
+    import ray.train
+
+    if rank != 0:
+        ray.train.report({})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "state.npz", **learner.state())
+        document = {**asdict(start), "epoch": history[-1]["epoch"], "history": history}
+        (Path(folder) / "state.json").write_text(json.dumps(document), encoding="utf-8")
+        ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _post(assignment: Assignment, note: dict[str, Any]) -> None:
+    assignment.board.post.remote(note)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether starting again could help: a lost peer, network or disk, not a wrong value or a full memory."""
+    import ray
+    import tensorflow as tf
+
+    if isinstance(error, PneumoniaError):
+        return False
+    if isinstance(error, tf.errors.OpError):
+        codes = (
+            tf.errors.InvalidArgumentError,
+            tf.errors.ResourceExhaustedError,
+            tf.errors.UnimplementedError,
+        )
+        return not isinstance(error, codes)
+    return isinstance(error, (ray.exceptions.RayError, ConnectionError, TimeoutError, OSError))
+
+
+def _described(error: Exception) -> dict[str, Any]:
+    expected = isinstance(error, PneumoniaError)
+    return {
+        "exit_code": error.exit_code if isinstance(error, PneumoniaError) else 1,
+        "text": str(error) if expected else f"{type(error).__name__}: {error}",
+        "trace": None if expected else traceback.format_exc(),
+    }

@@ -1,0 +1,202 @@
+"""`pneumonia train`: fine-tune a ResNet on labelled X-rays with Ray Train, and write a bundle."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from jobs.config import Result, job_command, run_command
+from jobs.decoded import decode_labelled
+from jobs.progress import say
+from jobs.tensorboard import ScalarLog
+from jobs.training_run import TrainingRun, open_training
+from jobs.workers import cluster_nodes, plan_workers
+from pneumonia_core.catalog import KERAS_LAYOUT, NETWORKS, STAGES, check_network, check_source
+from pneumonia_core.labels import LabelledImage, read_labelled, split_training
+from pneumonia_core.places import open_place
+from pneumonia_core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from jobs.trainer import Trained
+
+DEFAULTS = Recipe()
+
+
+@job_command("train")
+@click.option("--data", required=True, help="Kermany folder, or a table: uri, label, patient_id, split.")
+@click.option("--models", required=True, type=click.Path(file_okay=False), help="Folder for the bundle.")
+@click.option("--network", default=DEFAULTS.network, show_default=True, type=click.Choice(NETWORKS))
+@click.option(
+    "--weights", default=None, help="imagenet, none or a file.  [default: imagenet where Keras has it]"
+)
+@click.option("--train-from", default=None, type=click.Choice(STAGES), help="First stage that trains.")
+@click.option("--workers", default=None, type=click.IntRange(1), help="[default: one per node]")
+@click.option("--gpus", default=0, type=click.IntRange(0), help="Train on so many GPUs, one worker each.")
+@click.option("--epochs", default=DEFAULTS.epochs, show_default=True, type=click.IntRange(1))
+@click.option("--batch-size", default=DEFAULTS.batch_size, show_default=True, type=click.IntRange(1))
+@click.option("--image-size", default=DEFAULTS.image_size, show_default=True, type=int)
+@click.option("--learning-rate", default=DEFAULTS.learning_rate, show_default=True, type=click.FloatRange(0))
+@click.option("--dropout", default=DEFAULTS.dropout, show_default=True, type=click.FloatRange(0, 0.95))
+@click.option(
+    "--precision",
+    default=DEFAULTS.precision,
+    show_default=True,
+    type=click.Choice(["auto", "float32", "mixed_bfloat16"]),
+)
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option(
+    "--storage", default=None, help="Folder for checkpoints, seen by all nodes.  [default: MODELS/training]"
+)
+@click.option(
+    "--name", default=None, help="Name of the training in the storage.  [default: from its options]"
+)
+@click.option("--resume", is_flag=True, help="Go on with the training of this name, if it has begun.")
+@click.option("--address", default=None, help="Ray cluster.  [default: RAY_ADDRESS, else this machine]")
+def command(**options: Any) -> Result:
+    """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
+
+    Images of whole patients are set aside for validation; temperature and thresholds are chosen on them.
+    The network that is written holds the moving average of the weights after the last epoch.
+    """
+    return train(**options)
+
+
+def train(
+    data: str,
+    models: str,
+    workers: int | None = None,
+    gpus: int = 0,
+    storage: str | None = None,
+    name: str | None = None,
+    resume: bool = False,
+    address: str | None = None,
+    **recipe_options: Any,
+) -> Result:
+    """Train as the command does, in the Ray session that is open or in one of its own.
+
+    `recipe_options` are fields of Recipe; `weights` None is imagenet where Keras has such weights.
+    """
+    from jobs.session import ray_session
+
+    started = time.perf_counter()
+    recipe = _recipe(recipe_options)
+    training, validation = split_training(read_labelled(data))
+    run = _open_run(recipe, data, models, storage, name, resume)
+    if run.result is not None:
+        return run.result
+    with ray_session(address):
+        trained, kept = _train_on_cluster(recipe, training, validation, workers, gpus, run, Path(models))
+        result = _write_bundle(trained, kept, Path(models), run, started)
+    run.finish(result)
+    return result
+
+
+def _recipe(options: dict[str, Any]) -> Recipe:
+    network = options.get("network", DEFAULTS.network)
+    if options.get("weights") is None:
+        options = {**options, "weights": "imagenet" if network in KERAS_LAYOUT else "none"}
+    recipe = Recipe(**options)
+    check_network(recipe.network, recipe.image_size)
+    check_source(recipe.network, recipe.weights)
+    return recipe
+
+
+def _open_run(
+    recipe: Recipe, data: str, models: str, storage: str | None, name: str | None, resume: bool
+) -> TrainingRun:
+    settings = {**asdict(recipe), "data": data}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    place = open_place(storage) if storage else open_place(models).child("training")
+    return open_training(place, name or f"{recipe.network}-{digest[:8]}", settings, resume)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What outlasts the training: the validation set, and which data it was."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+    data_digest: str
+    training_images: int
+
+
+def _train_on_cluster(
+    recipe: Recipe,
+    training: list[LabelledImage],
+    validation: list[LabelledImage],
+    workers: int | None,
+    gpus: int,
+    run: TrainingRun,
+    models: Path,
+) -> tuple["Trained", Kept]:
+    from jobs.trainer import run_training
+
+    plan = plan_workers(workers, gpus, recipe.batch_size, *cluster_nodes())
+    shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
+    decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training")
+    held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation")
+    digest = hashlib.sha256((decoded.digest + held_back.digest).encode()).hexdigest()
+    run.pin_data(digest)
+    kept = Kept(held_back.images(), held_back.labels, held_back.patients, digest, len(decoded.labels))
+    say(
+        f"{len(decoded.labels):,} training and {len(kept.labels):,} validation images of {recipe.image_size} px, "
+        f"{plan.count} worker{'s' if plan.count > 1 else ''}"
+    )
+    with ScalarLog(models / "tensorboard" / run.name) as scalars:
+        return run_training(recipe, decoded, kept.images, kept.labels, plan, run, scalars), kept
+
+
+def _write_bundle(trained: "Trained", kept: Kept, models: Path, run: TrainingRun, started: float) -> Result:
+    from pneumonia_core.release import release
+
+    say("writing the bundle")
+    recipe, history = trained.recipe, trained.history
+    facts = {
+        "run": run.name,
+        "recipe": asdict(recipe),
+        "first_trained_stage": trained.first_stage,
+        "images": {"training": kept.training_images, "validation": len(kept.labels)},
+        "history": history,
+    }
+    bundle, evaluation = release(
+        models,
+        recipe.network,
+        recipe.image_size,
+        trained.weights,
+        kept.images,
+        kept.labels,
+        kept.patients,
+        kept.data_digest,
+        facts,
+    )
+    say(f"bundle {bundle.path}")
+    return {
+        "state": "done",
+        "bundle": str(bundle.path),
+        "model_id": bundle.model_id,
+        "run": run.name,
+        "validation": _figures(evaluation),
+        "epochs": len(history),
+        "images_per_s": round(float(np.mean([epoch["images_per_s"] for epoch in history])), 1),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
+    tasks = evaluation["tasks"]
+    return {
+        "images": evaluation["images"],
+        **{f"auroc_{name}": task["auroc"]["value"] for name, task in tasks.items()},
+        **{f"accuracy_{name}": task["accuracy"]["value"] for name, task in tasks.items()},
+        "accuracy_three_class": evaluation["three_class"]["accuracy"]["value"],
+    }
+
+
+if __name__ == "__main__":
+    run_command(command)

@@ -1,0 +1,207 @@
+"""A training under Ray Train, watched from the driver."""
+
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.board import open_board
+from jobs.decoded import Decoded
+from jobs.loop import Assignment, train_on_worker
+from jobs.progress import Progress, say
+from jobs.tensorboard import ScalarLog
+from jobs.training_run import TrainingRun
+from jobs.workers import Workers
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.recipe import Recipe, class_weights
+
+SAMPLE_IMAGES = 64
+CHECKPOINTS_KEPT = 2
+LOST_WORKERS_ALLOWED = 10
+HEALTH_TIMEOUT_S = 120
+POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out: the averaged weights in Keras's order, the figures of each epoch, how it began."""
+
+    weights: list[np.ndarray]
+    history: list[dict[str, Any]]
+    recipe: Recipe
+    first_stage: str
+
+
+def run_training(
+    recipe: Recipe,
+    training: Decoded,
+    validation_images: np.ndarray,
+    validation_labels: np.ndarray,
+    workers: Workers,
+    run: TrainingRun,
+    scalars: ScalarLog,
+) -> Trained:
+    """Train and give the last epoch's averaged weights. Raises PneumoniaError when it fails."""
+    import ray
+
+    board = open_board()
+    assignment = Assignment(
+        recipe=recipe,
+        steps_per_epoch=max(1, len(training.labels) // recipe.batch_size),
+        class_weights=class_weights(training.labels),
+        sample=ray.put(training.images(SAMPLE_IMAGES)),
+        validation_images=ray.put(validation_images),
+        validation_labels=ray.put(validation_labels),
+        board=board,
+    )
+    fit = _Fit(_trainer(assignment, training, workers, run))
+    with _Watch(board, assignment, scalars) as watch:
+        while not fit.done.wait(POLL_S):
+            watch.look()
+        watch.look()
+    failure = ray.get(board.failure.remote())
+    if failure is not None:
+        raise _as_error(failure, run)
+    if fit.error is not None:
+        raise PneumoniaError(
+            f"the training was interrupted by lost workers or their storage ({_headline(fit.error)}). "
+            f"The same command with --resume --name {run.name} goes on from the last epoch."
+        ) from fit.error
+    return _trained(fit.result.checkpoint)
+
+
+def _trainer(assignment: Assignment, training: Decoded, workers: Workers, run: TrainingRun) -> Any:
+    # Workers that hang in a collective operation are noticed by this timeout.
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(HEALTH_TIMEOUT_S))
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.tensorflow import TensorflowTrainer
+
+    resources = {"CPU": workers.cpus, **({"GPU": 1.0} if workers.gpu else {})}
+    return TensorflowTrainer(
+        train_on_worker,
+        train_loop_config={"assignment": assignment},
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.gpu,
+            resources_per_worker=resources,
+            placement_strategy="PACK" if workers.gpu else "SPREAD",
+        ),
+        datasets={"train": training.dataset},
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=run.storage.path,
+            storage_filesystem=run.storage.fs,
+            failure_config=FailureConfig(max_failures=LOST_WORKERS_ALLOWED),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+        ),
+    )
+
+
+class _Fit:
+    """`trainer.fit()` in a thread, so that the driver can talk meanwhile and Ctrl-C ends it at once."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done = threading.Event()
+        self._trainer = trainer
+        threading.Thread(target=self._run, name="fit", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._trainer.fit()
+        except Exception as error:  # noqa: BLE001 - handed to the driver's main thread
+            self.error = error
+        finally:
+            self.done.set()
+
+
+class _Watch:
+    """Reads the board and tells a person and TensorBoard what is on it."""
+
+    def __init__(self, board: Any, assignment: Assignment, scalars: ScalarLog) -> None:
+        recipe = assignment.recipe
+        self._board, self._scalars = board, scalars
+        self._per_step, self._per_epoch = recipe.batch_size, recipe.batch_size * assignment.steps_per_epoch
+        self._epochs, self._starts = recipe.epochs, 0
+        self._progress = Progress(recipe.epochs * self._per_epoch, "images", "training")
+        self._epoch_began = time.monotonic()
+
+    def __enter__(self) -> "_Watch":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.__exit__(*error)
+
+    def look(self) -> None:
+        import ray
+
+        for note in ray.get(self._board.take.remote()):
+            {"start": self._start, "step": self._step, "epoch": self._epoch}[note["kind"]](note)
+
+    def _start(self, note: dict[str, Any]) -> None:
+        self._starts += 1
+        self._epoch_began = time.monotonic()
+        recipe = note["recipe"]
+        if self._starts > 1:
+            say(f"workers were lost: training goes on after epoch {note['epoch']}")
+        else:
+            origin = (
+                f"{note['loaded_layers']} layers from {recipe['weights']}"
+                if note["loaded_layers"]
+                else "fresh"
+            )
+            say(
+                f"{recipe['network']} ({origin}) trains from {note['first_stage']} on in "
+                f"{recipe['precision'].replace('_', ' ')}"
+                + (f", going on after epoch {note['epoch']}" if note["epoch"] else "")
+            )
+        self._advance_to(note["epoch"] * self._per_epoch)
+
+    def _step(self, note: dict[str, Any]) -> None:
+        done = (note["epoch"] - 1) * self._per_epoch + note["step"] * self._per_step
+        self._advance_to(done, epoch=f"{note['epoch']}/{self._epochs}", loss=f"{note['loss']:.3f}")
+
+    def _epoch(self, note: dict[str, Any]) -> None:
+        seconds, self._epoch_began = time.monotonic() - self._epoch_began, time.monotonic()
+        self._advance_to(note["epoch"] * self._per_epoch)
+        say(
+            f"epoch {note['epoch']} of {self._epochs}: loss {note['loss']:.3f}, validation AUROC "
+            f"{note['auroc_pneumonia']:.4f} pneumonia vs normal, {note['auroc_bacterial']:.4f} bacterial vs "
+            f"viral, {note['images_per_s']:.1f} images/s, {seconds:.0f} s"
+        )
+        self._scalars.write(
+            note["epoch"], {name: value for name, value in note.items() if isinstance(value, float)}
+        )
+
+    def _advance_to(self, images: int, **facts: object) -> None:
+        self._progress.advance(images - self._progress.done, **facts)
+
+
+def _trained(checkpoint: Any) -> Trained:
+    with checkpoint.as_directory() as folder:
+        document = json.loads((Path(folder) / "state.json").read_text(encoding="utf-8"))
+        with np.load(Path(folder) / "state.npz", allow_pickle=False) as file:
+            weights = [file[name] for name in sorted(file.files) if name.startswith("averaged.")]
+    return Trained(weights, document["history"], Recipe(**document["recipe"]), document["first_stage"])
+
+
+def _as_error(failure: dict[str, Any], run: TrainingRun) -> PneumoniaError:
+    if failure["trace"] is None:
+        kind = InvalidInput if failure["exit_code"] == InvalidInput.exit_code else PneumoniaError
+        return kind(failure["text"])
+    trace = run.keep_trace(failure["trace"])
+    return PneumoniaError(
+        f"the training failed and would fail again: {failure['text']}. The traceback is in {trace.path}."
+    )
+
+
+def _headline(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]

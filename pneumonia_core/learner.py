@@ -1,0 +1,192 @@
+"""A network being trained: the step, the average of its weights, what a checkpoint holds. No Ray in here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from pneumonia_core.augment import Augmenter
+from pneumonia_core.labels import CLASSES
+from pneumonia_core.networks import build_classifier, train_from
+from pneumonia_core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step on one worker takes: uint8 [B, H, W], int32 [B], and parameters for Augmenter."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    drawn: dict[str, np.ndarray]
+
+
+class Learner:
+    """A classifier with its optimiser under a distribution strategy, stepped batch by batch.
+
+    `averaged` is a second classifier that holds the exponential moving average of the first one's weights;
+    it is what is evaluated and kept. All workers must call `step`, `share_statistics` and `total` alike:
+    each is a collective operation.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        initial_weights: Sequence[np.ndarray],
+        first_stage: str,
+        class_weights: np.ndarray,
+        steps_per_epoch: int,
+        strategy: Any = None,
+    ) -> None:
+        self._recipe = recipe
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._class_weights = tf.constant(class_weights, tf.float32)
+        self._augment = Augmenter(recipe.image_size, recipe.seed)
+        self.averaged = _classifier(recipe, initial_weights, first_stage)
+        with self._strategy.scope():
+            self.classifier = _classifier(recipe, initial_weights, first_stage)
+            self._optimizer = _optimizer(recipe, steps_per_epoch)
+            self._optimizer.build(self.classifier.trainable_variables)
+        self._moving = _moving_pairs(self.classifier, self.averaged)
+        self._step = tf.function(self._distributed_step, autograph=False)
+        self._total = tf.function(self._distributed_total, autograph=False)
+        self._logits = tf.function(self._averaged_logits, autograph=False)
+
+    @property
+    def steps_done(self) -> int:
+        return int(self._optimizer.iterations.numpy())
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self._optimizer.learning_rate.numpy())
+
+    def step(self, batch: Batch) -> Any:
+        """Train on this worker's part of a global batch; its part of the loss, a scalar tensor."""
+        return self._step(batch.images, batch.labels, batch.drawn)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits float32 [N, 3] of the averaged network for uint8 [N, H, W], on this worker alone."""
+        size = self._recipe.batch_size
+        parts = [np.zeros((0, len(CLASSES)), np.float32)]
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            padded = np.zeros((size, *images.shape[1:]), images.dtype)
+            padded[: len(part)] = part
+            parts.append(self._logits(padded).numpy()[: len(part)])
+        return np.concatenate(parts)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum of `values` over all workers, on every worker."""
+        return np.asarray(self._total(tf.constant(values)))
+
+    def share_statistics(self) -> None:
+        """Give all workers the mean of their batch-normalisation statistics, which each kept on its own."""
+        variables = [*_statistics(self.classifier), *_statistics(self.averaged)]
+        if not variables:
+            return
+        sums = self.total(np.concatenate([variable.numpy() for variable in variables]))
+        means = np.split(
+            sums / self._strategy.num_replicas_in_sync, np.cumsum([v.shape[0] for v in variables])
+        )
+        for variable, mean in zip(variables, means, strict=False):
+            variable.assign(mean)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that training goes on from, by name."""
+        return {
+            f"{group}.{index:04}": variable.numpy()
+            for group, variables in self._stateful().items()
+            for index, variable in enumerate(variables)
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a state of the same recipe."""
+        for group, variables in self._stateful().items():
+            for index, variable in enumerate(variables):
+                variable.assign(state[f"{group}.{index:04}"])
+
+    def _stateful(self) -> dict[str, list[Any]]:
+        return {
+            "classifier": self.classifier.weights,
+            "averaged": self.averaged.weights,
+            "optimizer": self._optimizer.variables,
+        }
+
+    def _distributed_step(self, images: Any, labels: Any, drawn: Any) -> Any:
+        return self._strategy.run(self._replica_step, args=(images, labels, drawn))
+
+    def _replica_step(self, images: Any, labels: Any, drawn: Any) -> Any:
+        x = self._augment(images, drawn)
+        with tf.GradientTape() as tape:
+            loss = self._loss(labels, self.classifier(x, training=True))
+        variables = self.classifier.trainable_variables
+        # The optimizer adds the gradients of all workers; the loss is divided by the global batch.
+        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self._move_average()
+        return loss
+
+    def _loss(self, labels: Any, logits: Any) -> Any:
+        smoothing = self._recipe.label_smoothing
+        truth = ops.one_hot(labels, len(CLASSES)) * (1 - smoothing) + smoothing / len(CLASSES)
+        losses = ops.categorical_crossentropy(truth, logits, from_logits=True)
+        return ops.sum(losses * ops.take(self._class_weights, labels)) / self._recipe.batch_size
+
+    def _move_average(self) -> None:
+        """Averages of few steps would remember the first weights, so the decay grows to its value."""
+        done = ops.cast(self._optimizer.iterations, "float32")
+        decay = ops.minimum(self._recipe.averaging, done / (done + 9))
+        for current, average in self._moving:
+            average.assign(decay * average + (1 - decay) * current)
+
+    def _averaged_logits(self, images: Any) -> Any:
+        return self.averaged(images, training=False)
+
+    def _distributed_total(self, values: Any) -> Any:
+        def reduce(local: Any) -> Any:
+            placed = tf.identity(local)  # an argument is on no device, which all_reduce refuses
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, placed)
+
+        return self._strategy.run(reduce, args=(values,))
+
+
+def _classifier(recipe: Recipe, weights: Sequence[np.ndarray], first_stage: str) -> keras.Model:
+    model = build_classifier(recipe.network, recipe.image_size, recipe.dropout, recipe.precision)
+    model.set_weights(weights)
+    train_from(model, first_stage)
+    return model
+
+
+def _optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    warmup = max(1, round(recipe.warmup_epochs * steps_per_epoch))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        warmup_target=recipe.peak_learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _moving_pairs(classifier: keras.Model, averaged: keras.Model) -> list[tuple[Any, Any]]:
+    """The variables that training changes, each with its average: of frozen layers, none."""
+    return [
+        (current, average)
+        for layer, twin in zip(classifier.layers, averaged.layers, strict=True)
+        if layer.trainable
+        for current, average in zip(layer.weights, twin.weights, strict=True)
+    ]
+
+
+def _statistics(model: keras.Model) -> list[Any]:
+    """The batch-normalisation statistics that training moves, each of shape [C]."""
+    return [
+        variable
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]

@@ -1,0 +1,61 @@
+"""How a network is trained: every number of it, one frozen value that travels to the workers."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pneumonia_core.labels import CLASSES
+
+REFERENCE_BATCH: Final = 32
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a training. `batch_size` is global, over all workers.
+
+    `train_from` is the first stage that trains (`conv1`, `layer1` … `layer4`, `head`), the ones before it
+    stay as loaded; None leaves it to `first_trained_stage`. `precision` is a Keras dtype
+    policy, or `auto` until a worker has seen its processor. The
+    defaults are the recipe that is known to work on the Kermany set.
+    """
+
+    network: str = "resnet50"
+    weights: str = "imagenet"
+    image_size: int = 224
+    epochs: int = 12
+    batch_size: int = 32
+    train_from: str | None = None
+    learning_rate: float = 5e-4
+    warmup_epochs: float = 0.5
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.05
+    dropout: float = 0.3
+    averaging: float = 0.99
+    precision: str = "auto"
+    seed: int = 0
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate` is for a batch of 32; with Adam it goes with the root of the batch
+        (Malladi et al. 2022)."""
+        return self.learning_rate * math.sqrt(self.batch_size / REFERENCE_BATCH)
+
+
+def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
+    """The stage to train from when the user names none: layer3, or the first whose weights were not loaded.
+
+    The early stages of an ImageNet network are edges and textures that serve X-rays as they are, and not
+    training them costs a third less time.
+    """
+    for stage in ("conv1", "layer1", "layer2"):
+        if stage not in loaded_stages:
+            return stage
+    return "layer3"
+
+
+def class_weights(labels: np.ndarray) -> tuple[float, ...]:
+    """A weight for each class, the rarer the higher, of mean one over the images with these labels."""
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    return tuple(float(len(labels) / (len(CLASSES) * max(count, 1))) for count in counts)
