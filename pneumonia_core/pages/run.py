@@ -59,6 +59,7 @@ def run_page(run: dict[str, Any]) -> str:
             for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         ],
         timings=run.get("timings") or {},
+        bytes_read=counts.get("bytes_read"),
         facts=_facts(run, counts, result),
     )
 

@@ -167,7 +167,7 @@ def test_run_page_accounts_for_every_image() -> None:
 
 
 def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:
-    begun = {"run_id": "r", "state": "listing", "run_date": "2024-03-01", "counts": {}}
+    begun = {"run_id": "r", "state": "listing", "run_date": "2024-03-01", "result": {"seconds": 1.0}}
     text = "".join(assert_self_contained(run_page(begun)).texts)
     assert "nothing is committed yet" in text
     assert "No image was scored." in text
