@@ -14,8 +14,7 @@ from pneumonia_core.errors import InvalidInput
 # What a job reads or writes. On the cluster a job starts in a folder of its own that is removed with it:
 # a relative location would mean another place there, and results written to it would be lost.
 LOCATIONS = frozenset(
-    {"archive", "archives", "bundle", "data", "model", "models", "output", "results", "storage", "weights"}
-    | {"workdir", "name_map", "labels"}
+    {"archive", "data", "model", "models", "output", "results", "storage", "weights", "workdir"}
 )
 WORDS = frozenset({"none", "imagenet"})  # of --weights: names, not files
 NOT_FOR_THE_JOB = frozenset({"config", "print_config", "address"})
@@ -78,8 +77,7 @@ def _located(parameter: click.Parameter, value: Any, here: bool) -> Any:
     if not here:
         raise InvalidInput(
             f"{parameter.human_readable_name.lower()} {text} is a path on this machine, which the cluster does "
-            "not see. Give a URI (s3://…, gs://…, abfs://…), or an absolute path of a file system that "
-            "every node mounts."
+            "not see. Give the absolute path of a file system that every node mounts."
         )
     return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 (resolve() would follow links)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.arguments import job_arguments, read_command
 from cluster.client import connect
 from cluster.code import copy_code
+from jobs.progress import say
 from pneumonia_core.errors import PneumoniaError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 STOP_WAIT_S = 30
 NODES_WAIT_S = 20.0
 LOST_CONTACT_S = 60.0
-RETRY_S = 2.0
+POLL_S = 1.0
 
 
 def submit(words: Sequence[str], address: str | None) -> tuple["JobSubmissionClient", str]:
@@ -76,9 +77,8 @@ def follow(client: "JobSubmissionClient", job_id: str) -> dict[str, Any]:
     last_contact = time.monotonic()
     while True:
         try:
-            asyncio.run(log.tail(client, job_id))
-            details = client.get_job_info(job_id)
-            if details.status.is_terminal():
+            details = asyncio.run(_watch(client, job_id, log))
+            if details is not None:
                 log.show(client.get_job_logs(job_id), 0)
                 return _result(details, log.last_line())
             last_contact = time.monotonic()
@@ -88,7 +88,23 @@ def follow(client: "JobSubmissionClient", job_id: str) -> dict[str, Any]:
                     f"the cluster has not answered for {LOST_CONTACT_S:.0f} s ({type(error).__name__}); {job_id} "
                     "may still be running. `pneumonia jobs list` shows it once the cluster is back."
                 ) from error
-        time.sleep(RETRY_S)
+        time.sleep(POLL_S)
+
+
+async def _watch(client: "JobSubmissionClient", job_id: str, log: "_Log") -> "JobDetails | None":
+    """Show the log while it grows; the job's details once it has ended, None where the connection has."""
+    tail = asyncio.create_task(log.tail(client, job_id))
+    try:
+        while not tail.done():
+            # The end of the tail comes seconds after the end of the job.
+            await asyncio.wait({tail}, timeout=POLL_S)
+            details = await asyncio.to_thread(client.get_job_info, job_id)
+            if details.status.is_terminal():
+                return details
+        return tail.result()
+    finally:
+        tail.cancel()
+        await asyncio.gather(tail, return_exceptions=True)
 
 
 class _Log:
@@ -131,7 +147,10 @@ def _result(details: "JobDetails", last_line: str) -> dict[str, Any]:
     if not isinstance(own, dict):
         sys.stdout.write(f"{last_line}\n" if last_line else "")
         own = {}
-    return {**own, **_ending(details), "job": details.submission_id}
+    ending = _ending(details)
+    if "error" in ending:
+        say(f"{details.submission_id} {ending['state']}: {ending['error']}")
+    return {**own, **ending, "job": details.submission_id}
 
 
 def _ending(details: "JobDetails") -> dict[str, Any]:

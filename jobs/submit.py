@@ -6,12 +6,29 @@ import click
 
 from jobs.config import job_command, run_command
 from jobs.progress import say
+from pneumonia_core.errors import InvalidInput
 
 INTERRUPTED = 130  # what a shell shows for a command ended by Ctrl-C
 
 
+def _read_job(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Usage, help and --print-config of the job are answered here, as the job itself would."""
+    from cluster.arguments import read_command
+
+    try:
+        job = read_command(words)
+    except InvalidInput as error:
+        raise click.UsageError(str(error), context) from None
+    if job.params.get("print_config"):
+        job.command.invoke(job)
+        context.exit()
+    return words
+
+
 @job_command("submit", context_settings={"allow_interspersed_args": False})
-@click.argument("job", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- JOB [ARGS]...")
+@click.argument(
+    "job", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- JOB [ARGS]...", callback=_read_job
+)
 @click.option(
     "--address",
     metavar="URL",
