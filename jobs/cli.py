@@ -11,7 +11,9 @@ COMMANDS = {
     "train": "Fine-tune a ResNet on labelled X-rays and write a bundle.",
     "evaluate": "Measure a bundle on a labelled set; JSON and one HTML page.",
     "score": "Score archives of X-rays into a Delta table.",
+    "latest": "One row for each image that is still in its archive.",
     "runs": "The scoring runs of a results folder.",
+    "maintain": "Join small files, remove what dead runs left.",
     "submit": "Run any of these as a job on a Ray cluster.",
     "jobs": "List or stop the jobs of a Ray cluster.",
 }

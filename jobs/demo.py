@@ -20,7 +20,9 @@ _MARK: Final = ".pneumonia-demo"
 
 
 @job_command("demo")
-@click.option("--workdir", default="pneumonia-demo", show_default=True, help="Folder for all that the demo makes.")
+@click.option(
+    "--workdir", default="pneumonia-demo", show_default=True, help="Folder for all that the demo makes."
+)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Training workers.")
 @click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
 def command(workdir: str, workers: int, address: str | None) -> Result:
@@ -88,7 +90,9 @@ def _score(folder: Path, bundle: str) -> dict[str, Any]:
     from pneumonia_core.places import make_folder, open_place
 
     say(f"4/4 scoring an archive of {ARCHIVE_IMAGES} images, some of them broken")
-    order = make_order((str(folder / "archive"),), bundle, "auto", "auto", None, False, None, None, CHUNK_SIZE)
+    order = make_order(
+        (str(folder / "archive"),), bundle, "auto", "auto", None, False, None, None, CHUNK_SIZE
+    )
     results = open_place(str(folder / "results"))
     make_folder(results)
     return score_archives(results, order, Settings())

@@ -13,7 +13,11 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 @job_command("evaluate")
 @click.option("--model", required=True, help="Bundle to measure.")
-@click.option("--data", required=True, help="Labelled set: a Kermany folder, or a table with uri, label, patient_id, split.")
+@click.option(
+    "--data",
+    required=True,
+    help="Labelled set: a Kermany folder, or a table with uri, label, patient_id, split.",
+)
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train", "val"]),
@@ -24,8 +28,14 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError
 @click.option("--output", required=True, help="Folder for evaluation.json, evaluation.html and the scores.")
 @click.option("--engine", default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "float32"]), default="auto", show_default=True)
-@click.option("--prevalence", type=click.FloatRange(0, 1, True, True), help="Share of pneumonia to correct the scores to.")
-@click.option("--bootstrap", type=click.IntRange(min=10), default=1000, show_default=True, help="Resamples of patients.")
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, True, True),
+    help="Share of pneumonia to correct the scores to.",
+)
+@click.option(
+    "--bootstrap", type=click.IntRange(min=10), default=1000, show_default=True, help="Resamples of patients."
+)
 @click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
 @click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs of the Ray started on this machine.")
 def command(**options: Any) -> Result:
@@ -70,7 +80,9 @@ def _images_of_split(data: str, split: str) -> list[Any]:
     return chosen
 
 
-def _score(images: list[Any], model: str, folder: Path, engine: str, precision: str, settings: Any) -> dict[str, Any]:
+def _score(
+    images: list[Any], model: str, folder: Path, engine: str, precision: str, settings: Any
+) -> dict[str, Any]:
     """The table's rows by image URI, after scoring what it does not have yet."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -104,7 +116,9 @@ def _measure(
     found = [(image, rows[open_place(image.path).uri]) for image in images]
     scored = [(image, row) for image, row in found if row["status"] == "scored"]
     if not scored:
-        raise PneumoniaError("none of the images could be scored: there is nothing to measure. See the run's page.")
+        raise PneumoniaError(
+            "none of the images could be scored: there is nothing to measure. See the run's page."
+        )
     bundle = open_bundle(model)
     evaluation = evaluate(
         [image.label for image, _ in scored],

@@ -1,5 +1,6 @@
 """The two shapes of the scoring pipeline, as Ray Data graphs over the same read, decode and score functions."""
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -15,11 +16,14 @@ import pyarrow as pa
 
 from pneumonia_core.bundle import Bundle, engine_files, open_bundle
 from pneumonia_core.engines import BATCH_SIZE, Engine, load_engine
+from pneumonia_core.failpoints import failpoint
 from pneumonia_core.images import Source
 from pneumonia_core.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
+from pneumonia_core.isolation import IsolatedDecoder
 from pneumonia_core.parts import write_part
 from pneumonia_core.places import Place, delete_file, exists, write_bytes
-from pneumonia_core.scoring import Decoded, ScoringFacts, decode_ahead, score_rows
+from pneumonia_core.scoring import Decode, Decoded, ScoringFacts, decode_ahead, read_and_decode, score_rows
+from pneumonia_core.trail import Trail
 
 SHAPES: Final = ("auto", "cpu", "gpu")
 # Larger groups of cores in one process gain nothing: the interpreter between the images becomes the limit.
@@ -184,10 +188,12 @@ class ScoreChunk:
 
     def _score(self, ref: ChunkRef, job: ChunkJob) -> Receipt:
         rows = read_chunk(job.run_folder, ref)
-        uris = rows["image_uri"].to_pylist()
-        images = decode_ahead(uris, job.facts.image_size, self._pool, self._ahead)
-        part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock)
-        return _finish_chunk(job, ref.chunk, part)
+        trail = Trail(job.run_folder, "chunk", ref.chunk)
+        with _decoder(trail) as decode:
+            uris = rows["image_uri"].to_pylist()
+            images = _unless_stuck(decode_ahead(uris, job.facts.image_size, self._pool, self._ahead, decode))
+            part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
+        return _finish_chunk(job, ref.chunk, part, trail)
 
 
 def decode_chunk(refs: pa.Table, job: ChunkJob, threads: int) -> pa.Table:
@@ -197,8 +203,11 @@ def decode_chunk(refs: pa.Table, job: ChunkJob, threads: int) -> pa.Table:
     if _stop_requested(job):
         rows = rows.slice(0, 0)
     size = job.facts.image_size
-    with ThreadPoolExecutor(threads) as pool:
-        images = list(decode_ahead(rows["image_uri"].to_pylist(), size, pool, 4 * threads))
+    trail = Trail(job.run_folder, "decode", ref.chunk)
+    with _decoder(trail) as decode, ThreadPoolExecutor(threads) as pool:
+        ahead = decode_ahead(rows["image_uri"].to_pylist(), size, pool, 4 * threads, decode)
+        images = list(_unless_stuck(ahead))
+    trail.finish()
     return _decoded_table(ref.chunk, rows, images, size)
 
 
@@ -214,8 +223,9 @@ class ScoreDecoded:
         chunk = decoded["chunk"][0].as_py()
         images = _images_of(decoded, job.facts.image_size)
         rows = decoded.select(CHUNK_SCHEMA.names)
-        part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock)
-        return _receipts([_finish_chunk(job, chunk, part)])
+        trail = Trail(job.run_folder, "score", chunk)
+        part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
+        return _receipts([_finish_chunk(job, chunk, part, trail)])
 
 
 class EngineOnce:
@@ -247,8 +257,29 @@ def _open_engine(job: ChunkJob, threads: int) -> Engine:
         return load_engine(bundle, job.facts.engine, job.precision, threads, gpu=job.gpu)
 
 
-def _finish_chunk(job: ChunkJob, chunk: int, part: pa.Table) -> Receipt:
+@contextlib.contextmanager
+def _decoder(trail: Trail) -> Iterator[Decode]:
+    """In this process, or in a child where an earlier worker died on the chunk."""
+    if not trail.careful:
+        yield read_and_decode
+        return
+    with IsolatedDecoder() as isolated:
+        yield isolated.decode
+
+
+def _unless_stuck(images: Iterator[Decoded]) -> Iterator[Decoded]:
+    """End this process where an image never ends: the chunk is begun again, with its images in children."""
+    try:
+        yield from images
+    except TimeoutError:
+        os._exit(1)
+
+
+def _finish_chunk(job: ChunkJob, chunk: int, part: pa.Table, trail: Trail) -> Receipt:
+    failpoint("part.before", str(chunk))
     write_part(job.run_folder, chunk, part)
+    failpoint("part.after", str(chunk))
+    trail.finish()
     statuses = Counter(part["status"].to_pylist())
     return Receipt(chunk, statuses["scored"], statuses["rejected"])
 

@@ -69,6 +69,7 @@ class Progress:
         self._facts: dict[str, object] = {}
         self._started = time.monotonic()
         self._last_line = self._started
+        self._said = 0
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -84,8 +85,7 @@ class Progress:
             self._bar.set_postfix(self._facts, refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
-            self._last_line = time.monotonic()
-            say(self._plain_line())
+            self._write_line()
 
     def __enter__(self) -> Self:
         return self
@@ -95,8 +95,13 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None and self.done:
-            say(self._plain_line())
+        elif kind is None and self.done > self._said:
+            self._write_line()
+
+    def _write_line(self) -> None:
+        self._last_line = time.monotonic()
+        self._said = self.done
+        say(self._plain_line())
 
     def _plain_line(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)

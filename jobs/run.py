@@ -5,11 +5,13 @@ import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import Batch, batch_from_json
 from pneumonia_core.places import (
     Place,
@@ -75,16 +77,19 @@ class Run:
 
     def save(self, **changes: Any) -> None:
         """Write run.json, whole, with these fields changed."""
+        failpoint("save.before", str(changes.get("state", "")))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.record.update(changes, updated_at=now, batches=[batch.as_json() for batch in self.batches])
         text = json.dumps(self.record, indent=2, default=str) + "\n"
         write_bytes(self.folder.child("run.json"), text.encode())
+        failpoint("save.after", str(changes.get("state", "")))
 
     def finish(self, state: str, **changes: Any) -> None:
         """The run has ended: record it, and let no later command resume it."""
         self.save(state=state, **changes)
         _delete_marker(self.folder, self.run_id)
-        for name in ("parts", "chunks"):
+        failpoint("cleanup")
+        for name in ("parts", "chunks", "begun"):
             delete_folder(self.folder.child(name))
 
     def discard(self) -> None:
@@ -108,8 +113,8 @@ class Run:
         self.unlock()
 
 
-def open_run(results: Place, order: Order, fresh: bool) -> Run:
-    """The unfinished run of this order, to be resumed, or a new one.
+def open_run(results: Place, order: Order, planned_version: int, fresh: bool) -> Run:
+    """The unfinished run of this order, to be resumed, or a new one planned from this version of the table.
 
     A run that another process is working on is left alone. Raises InvalidInput when an unfinished run
     was asked something else, unless `fresh` abandons it.
@@ -128,7 +133,7 @@ def open_run(results: Place, order: Order, fresh: bool) -> Run:
             run.resumed = True
             return run
         run.unlock()
-    return _new_run(results, order)
+    return _new_run(results, order, planned_version)
 
 
 def read_runs(results: Place) -> list[dict[str, Any]]:
@@ -138,28 +143,43 @@ def read_runs(results: Place) -> list[dict[str, Any]]:
         place = results.child("runs").child(run_id).child("run.json")
         if exists(place):
             records.append(json.loads(read_bytes(place)))
-    return sorted(records, key=lambda record: str(record["created_at"]))
+    return records
+
+
+def living_or_staged(results: Place) -> list[str]:
+    """The unfinished runs that a process works on, or that are about to be committed."""
+    names = list_names(results.child("runs").child(UNFINISHED))
+    dead = _unfinished_runs(results)
+    for run in dead:
+        run.unlock()
+    idle = {run.run_id for run in dead if run.record["state"] != "staged"}
+    return [name for name in names if name not in idle and exists(results.child("runs").child(name))]
+
+
+def committed_runs(results: Place) -> Iterator[dict[str, Any]]:
+    """The records of the committed runs, newest first."""
+    for run_id in reversed(list_names(results.child("runs"))):
+        place = results.child("runs").child(run_id).child("run.json")
+        if exists(place):
+            record = json.loads(read_bytes(place))
+            if record["state"] == "committed":
+                yield record
 
 
 def last_committed(results: Place, configuration: dict[str, Any]) -> dict[str, Any] | None:
     """The record of the newest committed run over the same archives with the same model, or None."""
-    for run_id in reversed(list_names(results.child("runs"))):
-        place = results.child("runs").child(run_id).child("run.json")
-        if not exists(place):
-            continue
-        record = json.loads(read_bytes(place))
-        same = all(record["configuration"][key] == configuration[key] for key in ("archives", "model_id"))
-        if same and record["state"] == "committed":
-            return dict(record)
+    for record in committed_runs(results):
+        if all(record["configuration"][key] == configuration[key] for key in ("archives", "model_id")):
+            return record
     return None
 
 
-def _new_run(results: Place, order: Order) -> Run:
+def _new_run(results: Place, order: Order, planned_version: int) -> Run:
     now = datetime.datetime.now(datetime.UTC)
-    # Sorts by time; the random end keeps two runs of one second apart.
-    run_id = f"{now:%Y%m%dT%H%M%S}-{now.microsecond:06d}-{secrets.token_hex(3)}"
+    # Sorts by the table's version, which no clock can turn back; the random end keeps two runs apart.
+    run_id = f"{planned_version:06d}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     folder = results.child("runs").child(run_id)
-    for name in ("inventory", "chunks", "parts"):
+    for name in ("inventory", "chunks", "parts", "begun"):
         make_folder(folder.child(name))
     record = {
         "format_version": 1,
@@ -171,6 +191,7 @@ def _new_run(results: Place, order: Order) -> Run:
         "model": order.model,
         "versions": installed_versions(),
         "listing_complete": False,
+        "planned_version": planned_version,
         "counts": {},
         "exit_code": None,
     }

@@ -41,7 +41,7 @@ def _score_once(work: Work) -> tuple[Result, bool]:
     from pneumonia_core.results import open_table
 
     table = open_table(work.results)
-    with open_run(work.results, work.order, work.settings.fresh) as run:
+    with open_run(work.results, work.order, table.version(), work.settings.fresh) as run:
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record['run_date']}")
         if run.resumed and (result := finish_committed(work, run)):
             return result, True
@@ -72,7 +72,7 @@ def _rules(work: Work, run: Run, table: Any) -> Any:
                 "Add --rescore all to score every image with it, or --rescore none to score only new and "
                 "changed images."
             )
-        run.save(any_model=choice == "none", planned_version=table.version())
+        run.save(any_model=choice == "none")
     return PlanningRules(order.model_id, run.record["any_model"], order.retry_rejected, order.limit)
 
 
@@ -177,6 +177,7 @@ def _parse_actors(text: str | None) -> tuple[int, int] | None:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Score at most so many images, defer the rest.")
 @click.option("--deadline", help="Commit what is done after so long (90s, 30m, 6h), defer the rest.")
+@click.option("--dry-run", is_flag=True, help="Say what would be scored, and stop.")
 @click.option("--fresh", is_flag=True, help="Abandon an unfinished run and start over.")
 @click.option(
     "--max-reject-rate",
@@ -208,6 +209,7 @@ def command(
     rescore: str | None,
     limit: int | None,
     deadline: str | None,
+    dry_run: bool,
     fresh: bool,
     max_reject_rate: float,
     chunk_size: int,
@@ -222,6 +224,7 @@ def command(
     One row for each image: the probabilities of normal, bacterial and viral pneumonia, or why there are
     none. The same command resumes a run that died, and scores only what is new or changed.
     """
+    from jobs.dry_run import dry_run as plan_only
     from pneumonia_core.places import make_folder, open_place
 
     order = make_order(archive, model, engine, precision, date, retry_rejected, rescore, limit, chunk_size)
@@ -236,6 +239,8 @@ def command(
         fresh=fresh,
     )
     place = open_place(results)
+    if dry_run:
+        return plan_only(place, order)
     make_folder(place)
     try:
         return score_archives(place, order, settings)

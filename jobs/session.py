@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from pneumonia_core.errors import InvalidInput
 
@@ -36,9 +36,17 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         )
     _quiet_ray_data()
     try:
-        yield
+        with _ray_prints_to_stderr():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ray_prints_to_stderr() -> Iterator[None]:
+    """Ray prints what it thinks of dead workers to stdout, where a program expects our result alone."""
+    with os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as stream, redirect_stdout(stream):
+        yield
 
 
 def _connect(address: str) -> None:

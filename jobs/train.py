@@ -19,7 +19,7 @@ from jobs.workers import cluster_nodes, plan_workers
 from pneumonia_core.catalog import KERAS_LAYOUT, NETWORKS, STAGES, check_network, check_source
 from pneumonia_core.labels import LabelledImage, read_labelled, split_training
 from pneumonia_core.places import open_place
-from pneumonia_core.recipe import Recipe
+from pneumonia_core.recipe import FINE_TUNING_RATE, FROM_SCRATCH_RATE, Recipe
 
 if TYPE_CHECKING:
     from jobs.trainer import Trained
@@ -40,7 +40,12 @@ DEFAULTS = Recipe()
 @click.option("--epochs", default=DEFAULTS.epochs, show_default=True, type=click.IntRange(1))
 @click.option("--batch-size", default=DEFAULTS.batch_size, show_default=True, type=click.IntRange(1))
 @click.option("--image-size", default=DEFAULTS.image_size, show_default=True, type=int)
-@click.option("--learning-rate", default=DEFAULTS.learning_rate, show_default=True, type=click.FloatRange(0))
+@click.option(
+    "--learning-rate",
+    default=None,
+    type=click.FloatRange(0),
+    help=f"At the peak, for a batch of 32.  [default: {FINE_TUNING_RATE:g}, {FROM_SCRATCH_RATE:g} with --weights none]",
+)
 @click.option("--dropout", default=DEFAULTS.dropout, show_default=True, type=click.FloatRange(0, 0.95))
 @click.option(
     "--precision",
@@ -100,6 +105,9 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     network = options.get("network", DEFAULTS.network)
     if options.get("weights") is None:
         options = {**options, "weights": "imagenet" if network in KERAS_LAYOUT else "none"}
+    if options.get("learning_rate") is None:
+        rate = FROM_SCRATCH_RATE if options["weights"] == "none" else FINE_TUNING_RATE
+        options = {**options, "learning_rate": rate}
     recipe = Recipe(**options)
     check_network(recipe.network, recipe.image_size)
     check_source(recipe.network, recipe.weights)

@@ -9,6 +9,8 @@ from jobs.work import Work, check_stop, ray_errors_explained, start_ray
 from pneumonia_core.errors import InvalidInput
 
 FIRST_LISTING_WAIT_S: Final = 10.0
+# Bounds what Ray Data holds of a wave in the driver.
+CHUNKS_PER_WAVE: Final = 8192
 
 
 def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]) -> None:
@@ -27,12 +29,12 @@ def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]
         if planner.table_is_empty or todo:
             start_ray(work)
         if run.record["listing_complete"]:
-            _score_wave(work, run, todo, progress)
+            _score_wave(work, run, planner, todo, progress)
             return
         with Lister(run.record["configuration"]["archives"]) as lister:
             wait_s = FIRST_LISTING_WAIT_S
             while True:
-                _score_wave(work, run, todo, progress)
+                _score_wave(work, run, planner, todo, progress)
                 check_stop(work)
                 if work.past_deadline:
                     say("the deadline has come: what is done is committed, the rest is left for the next run")
@@ -47,7 +49,7 @@ def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]
                     break
             run.save(listing_complete=True, state="scoring", skipped=dict(lister.skipped))
             _check_found_something(work, run, planner, lister)
-            _score_wave(work, run, todo, progress)
+            _score_wave(work, run, planner, todo, progress)
 
 
 def _plan_wave(run: Run, planner: Any, lister: Any) -> list[Any]:
@@ -75,23 +77,23 @@ def _check_found_something(work: Work, run: Run, planner: Any, lister: Any) -> N
     )
 
 
-def _score_wave(work: Work, run: Run, refs: Sequence[Any], progress: Progress) -> None:
+def _score_wave(work: Work, run: Run, planner: Any, refs: Sequence[Any], progress: Progress) -> None:
     """Score these chunks on the cluster. Raises Stopped where the run was asked to stop."""
     if not refs or work.past_deadline:
         return
     from jobs.pipeline import request_stop, score_chunks
 
-    job, shape = _chunk_job(work, run)
+    job, shape = _chunk_job(work, run, planner)
     asked = False
-    with ray_errors_explained():
-        for receipt in score_chunks(refs, job, shape):
-            progress.advance(
-                receipt.scored + receipt.rejected, rejected=_add(run, "rejected", receipt.rejected)
-            )
-            if work.past_deadline and not asked:
-                request_stop(run.folder)
-                asked = True
-    check_stop(work)
+    for start in range(0, len(refs), CHUNKS_PER_WAVE):
+        with ray_errors_explained():
+            for receipt in score_chunks(refs[start : start + CHUNKS_PER_WAVE], job, shape):
+                rejected = _add(run, "rejected", receipt.rejected)
+                progress.advance(receipt.scored + receipt.rejected, rejected=rejected)
+                if work.past_deadline and not asked:
+                    request_stop(run.folder)
+                    asked = True
+        check_stop(work)
 
 
 def _add(run: Run, name: str, count: int) -> int:
@@ -99,7 +101,7 @@ def _add(run: Run, name: str, count: int) -> int:
     return int(run.record["counts"][name])
 
 
-def _chunk_job(work: Work, run: Run) -> tuple[Any, Any]:
+def _chunk_job(work: Work, run: Run, planner: Any) -> tuple[Any, Any]:
     """What the actors need, and the shape for this cluster; the engine is chosen once for the run."""
     from jobs.pipeline import ChunkJob, choose_shape, ship_bundle
     from pneumonia_core.engines import choose_engine
@@ -112,7 +114,9 @@ def _chunk_job(work: Work, run: Run) -> tuple[Any, Any]:
     if run.record.get("engine") is None:
         run.save(engine=engine, state="scoring")
     bundle = work.bundle
-    facts = ScoringFacts(run.run_id, bundle.model_id, engine, bundle.thresholds, bundle.image_size)
+    facts = ScoringFacts(
+        run.run_id, bundle.model_id, engine, bundle.thresholds, bundle.image_size, planner.newest_row()
+    )
     return ChunkJob(run.folder, facts, work.order.precision, gpu, ship_bundle(bundle, engine)), shape
 
 

@@ -1,5 +1,6 @@
 """The inventory of a run: every listed image, what becomes of it, and the chunks of those to score."""
 
+import datetime
 import tempfile
 import threading
 from collections import Counter
@@ -17,6 +18,7 @@ from deltalake import DeltaTable
 
 from pneumonia_core.archives import list_archive
 from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
+from pneumonia_core.failpoints import failpoint
 from pneumonia_core.places import Place, list_names, write_stream
 
 MAX_ATTEMPTS: Final = 5
@@ -218,6 +220,15 @@ class Planner:
         query = "SELECT 1 FROM known WHERE model_id = ? LIMIT 1"
         return self._database.execute(query, [self._rules.model_id]).fetchone() is not None
 
+    def newest_row(self) -> datetime.datetime | None:
+        """When the table's newest row was scored, None where it has no row."""
+        if self.table_is_empty:
+            return None
+        row = self._database.execute("SELECT epoch_us(max(scored_at)) FROM known").fetchone()
+        if row is None or row[0] is None:
+            return None
+        return datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=row[0])
+
     def knows_archives(self, archives: Sequence[str]) -> bool:
         """Whether the table has a row of one of these archives."""
         query = f"SELECT 1 FROM known WHERE archive IN {_sql_tuple(archives)} LIMIT 1"
@@ -246,6 +257,7 @@ class Planner:
         come again and are passed over.
         """
         index = len(earlier)
+        failpoint("plan.before", str(index))
         self._database.execute(
             "CREATE OR REPLACE TEMP VIEW listed AS "
             f"SELECT * FROM read_parquet({_sql_list([str(path) for path in segments])})"
@@ -261,6 +273,7 @@ class Planner:
         if self._rules.limit is not None:
             room = max(self._rules.limit - sum(batch.to_score for batch in earlier), 0)
         counts = self._write_batch(index, next_row, room, chunk_size)
+        failpoint("plan.after", str(index))
         first_chunk = sum(len(batch.chunk_refs()) for batch in earlier)
         return Batch(
             index,

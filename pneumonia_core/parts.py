@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import ChunkRef, read_chunk
 from pneumonia_core.places import Place, list_names, read_bytes, write_bytes, write_stream
 from pneumonia_core.results import FILE_SCHEMA, DataFile
@@ -72,8 +73,10 @@ def merge_parts(
         whole = whole.filter(pc.invert(pc.is_in(whole["row_id"], pa.array(superseded, pa.int64()))))
     rows = whole.select(FILE_SCHEMA.names).cast(FILE_SCHEMA)
     place = scores.child(path)
+    failpoint("merge.before", path)
     with write_stream(place) as stream:
         pq.write_table(rows, stream, compression="zstd", row_group_size=128 * 1024)
+    failpoint("merge.after", path)
     size = place.fs.get_file_info(place.path).size
     nulls = {name: rows[name].null_count for name in rows.column_names}
     return Merged(

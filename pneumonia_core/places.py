@@ -11,6 +11,7 @@ from typing import IO, Any
 import pyarrow.fs as pafs
 
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.failpoints import failpoint
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,17 @@ def read_bytes(place: Place) -> bytes:
         return bytes(stream.read())
 
 
-def write_bytes(place: Place, data: bytes) -> None:
-    """Write a file whole or not at all: fsync and rename on a disk, one PUT on a bucket."""
-    with write_stream(place) as stream:
+def write_bytes(place: Place, data: bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all: fsync and rename on a disk, one PUT on a bucket.
+
+    What is not `durable` outlives the process, but not the power of a machine.
+    """
+    with write_stream(place, durable) as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
-def write_stream(place: Place) -> Iterator[IO[bytes] | Any]:
+def write_stream(place: Place, durable: bool = True) -> Iterator[IO[bytes] | Any]:
     """A binary stream; the file appears when the block ends well, and never half-written on a disk."""
     if not place.is_local:
         with place.fs.open_output_stream(place.path) as stream:
@@ -65,16 +69,19 @@ def write_stream(place: Place) -> Iterator[IO[bytes] | Any]:
     target = Path(place.path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    failpoint("write", str(target))
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from pneumonia_core.labels import CLASSES
 
 REFERENCE_BATCH: Final = 32
+FINE_TUNING_RATE: Final = 5e-4
+FROM_SCRATCH_RATE: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Recipe:
     epochs: int = 12
     batch_size: int = 32
     train_from: str | None = None
-    learning_rate: float = 5e-4
+    learning_rate: float = FINE_TUNING_RATE
     warmup_epochs: float = 0.5
     weight_decay: float = 1e-4
     label_smoothing: float = 0.05

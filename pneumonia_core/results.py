@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
@@ -12,6 +12,7 @@ from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.failpoints import failpoint
 from pneumonia_core.places import Place, error_text, exists, list_names
 
 APP_ID: Final = "pneumonia-score"
@@ -157,10 +158,17 @@ def commit(
         app_transactions=[Transaction(APP_ID, planned_version + 1)],
         max_commit_retries=0,
     )
+    failpoint("commit.before")
     try:
         table.create_write_transaction(actions, "append", SCHEMA, [PARTITION], commit_properties=properties)
-    except CommitFailedError as error:
-        raise _lost_race(planned_version) from error
+    except (DeltaError, OSError) as error:
+        if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
+            raise _lost_race(planned_version) from error
+        raise PneumoniaError(
+            f"the table's log could not be written ({_first_line(error)}). Nothing was committed; mend it and run "
+            "the same command again."
+        ) from error
+    failpoint("commit.after")
     return planned_version + 1
 
 
@@ -236,8 +244,3 @@ def _first_line(error: BaseException) -> str:
     if isinstance(error, OSError):
         return error_text(error)
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def history_entry(table: DeltaTable, version: int) -> dict[str, Any]:
-    """What the log says of one version."""
-    return next(entry for entry in table.history() if entry["version"] == version)

@@ -1,10 +1,11 @@
 """From one chunk of listed images to the rows of its part: read, decode, score. Both pipelines call these."""
 
+import dataclasses
 import datetime
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Final
@@ -15,9 +16,14 @@ import pyarrow as pa
 from pneumonia_core.archives import read_image_bytes
 from pneumonia_core.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.failpoints import failpoint
 from pneumonia_core.findings import Thresholds, findings, p_pneumonia
 from pneumonia_core.images import Source, read_image
 from pneumonia_core.results import FILE_SCHEMA
+from pneumonia_core.trail import BATCH, IMAGE, Trail
+
+# An image that its decoder has not finished by then never will be; twice the limit that a child gets.
+STUCK_AFTER_S: Final = 60.0
 
 # A part also carries the row's number in the run's inventory, for the conservation law.
 PART_SCHEMA: Final = pa.schema([pa.field("row_id", pa.int64(), nullable=False), *FILE_SCHEMA])
@@ -36,19 +42,25 @@ class Decoded:
     detail: str | None = None
 
 
+Decode = Callable[[str, int], Decoded]
+
+
 @dataclass(frozen=True)
 class ScoringFacts:
-    """What is the same in every row that a run writes."""
+    """What is the same in every row that a run writes. `not_before` is the newest time in the table: where a
+    clock has jumped back, rows are dated behind it, so that the newest row of an image stays the newest."""
 
     run_id: str
     model_id: str
     engine: str
     thresholds: Thresholds
     image_size: int
+    not_before: datetime.datetime | None = None
 
 
 def read_and_decode(uri: str, image_size: int) -> Decoded:
     """The image at a URI as pixels, or why it has none."""
+    failpoint("decode", uri)
     sha256, size_bytes = None, None
     try:
         data = read_image_bytes(uri)
@@ -67,69 +79,99 @@ def read_and_decode(uri: str, image_size: int) -> Decoded:
         )
 
 
-def decode_ahead(uris: Sequence[str], image_size: int, pool: Executor, ahead: int) -> Iterator[Decoded]:
-    """The images of a chunk in order, up to `ahead` of them being read and decoded in the pool's threads."""
+def decode_ahead(
+    uris: Sequence[str], image_size: int, pool: Executor, ahead: int, decode: Decode = read_and_decode
+) -> Iterator[Decoded]:
+    """The images of a chunk in order, up to `ahead` of them being read and decoded in the pool's threads.
+
+    Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
+    """
     waiting: deque[Future[Decoded]] = deque()
     for uri in uris:
-        waiting.append(pool.submit(read_and_decode, uri, image_size))
+        waiting.append(pool.submit(decode, uri, image_size))
         if len(waiting) >= ahead:
-            yield waiting.popleft().result()
+            yield waiting.popleft().result(STUCK_AFTER_S)
     while waiting:
-        yield waiting.popleft().result()
+        yield waiting.popleft().result(STUCK_AFTER_S)
 
 
 def score_rows(
-    rows: pa.Table, images: Iterable[Decoded], engine: Engine, facts: ScoringFacts, lock: threading.Lock
+    rows: pa.Table,
+    images: Iterable[Decoded],
+    engine: Engine,
+    facts: ScoringFacts,
+    lock: threading.Lock,
+    trail: Trail,
 ) -> pa.Table:
     """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
 
-    `lock` lets one batch at a time into the engine where several chunks are in work.
+    `lock` lets one batch at a time into the engine where several chunks are in work; `trail` knows what
+    earlier workers died on.
     """
+    uris = rows["image_uri"].to_pylist()
     kept: list[Decoded] = []
-    batches: list[Scores] = []
-    batch: list[np.ndarray] = []
-    failed: set[int] = set()
+    scores: list[Scores] = []
     positions: list[int] = []
+    failed: set[int] = set()
+    for batch in _in_batches(images, kept):
+        positions.extend(position for position, _ in batch)
+        with lock:
+            scores.append(
+                _score_batch(engine, batch, failed, trail, [uris[position] for position, _ in batch])
+            )
+    return _part_table(rows, kept, positions, _concatenate(scores), failed, facts)
+
+
+Batch = list[tuple[int, np.ndarray]]
+
+
+def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[Batch]:
+    """Batches of (position in the chunk, pixels); every image goes to `kept`, without its pixels, so that
+    a chunk's worth of them is never held."""
+    batch: Batch = []
     for image in images:
         if image.pixels is not None:
-            batch.append(image.pixels)
-            positions.append(len(kept))
-        # Pixels are dropped once they are in the batch: a chunk's worth of them is never held.
-        kept.append(
-            Decoded(
-                image.sha256, image.size_bytes, image.source, None, image.stage, image.reason, image.detail
-            )
-        )
+            batch.append((len(kept), image.pixels))
+        kept.append(dataclasses.replace(image, pixels=None))
         if len(batch) == BATCH_SIZE:
-            batches.append(_score_batch(engine, np.stack(batch), positions[-len(batch) :], failed, lock))
+            yield batch
             batch = []
     if batch:
-        batches.append(_score_batch(engine, np.stack(batch), positions[-len(batch) :], failed, lock))
-    return _part_table(rows, kept, positions, _concatenate(batches), failed, facts)
+        yield batch
 
 
-def _score_batch(
-    engine: Engine, images: np.ndarray, positions: list[int], failed: set[int], lock: threading.Lock
-) -> Scores:
-    """The scores of a batch. Where the engine fails on it, the images are tried one by one, and those that
-    it still fails on are added to `failed`; an engine that fails on all of them is broken, not they."""
-    with lock:
+def _score_batch(engine: Engine, batch: Batch, failed: set[int], trail: Trail, uris: list[str]) -> Scores:
+    """The scores of a batch. Where the engine fails on it, or an earlier worker died on it, the images are
+    tried one by one, and those that it still fails on are added to `failed`."""
+    positions = [position for position, _ in batch]
+    if not trail.suspects(positions):
+        trail.record(BATCH, positions[0])
         try:
-            return engine(images)
+            failpoint("engine", "\n".join(uris))
+            return engine(np.stack([pixels for _, pixels in batch]))
         except Exception:  # noqa: BLE001 - whatever an engine raises, the images that cause it become rows
-            singles = [_score_single(engine, image[None]) for image in images]
-    bad = {position for position, single in zip(positions, singles, strict=True) if single is None}
-    if len(bad) == len(positions):
+            return _score_singly(engine, batch, failed, trail, uris)
+    return _score_singly(engine, batch, failed, trail, uris)
+
+
+def _score_singly(engine: Engine, batch: Batch, failed: set[int], trail: Trail, uris: list[str]) -> Scores:
+    singles: list[Scores | None] = []
+    for (position, pixels), uri in zip(batch, uris, strict=True):
+        if position in trail.blamed:
+            singles.append(None)
+            continue
+        trail.record(IMAGE, position)
+        failpoint("engine", uri)
+        singles.append(_score_single(engine, pixels[None]))
+    bad = {position for (position, _), single in zip(batch, singles, strict=True) if single is None}
+    if len(bad) == len(batch) and not bad <= trail.blamed:
         raise PneumoniaError(
             f"the engine {engine.name} failed on every image of a batch: it is the engine that is broken, or this "
             "machine has too little memory for it. Try --engine with another one, then the same command again."
         )
     failed.update(bad)
-    template = next(single for single in singles if single is not None)
-    blank = Scores(
-        np.full((1, 3), np.nan, np.float32),
-        None if template.domain is None else np.full(1, np.nan, np.float32),
-    )
+    domain = any(single is not None and single.domain is not None for single in singles)
+    blank = Scores(np.full((1, 3), np.nan, np.float32), np.full(1, np.nan, np.float32) if domain else None)
     return _concatenate([single or blank for single in singles])
 
 
@@ -196,9 +238,16 @@ def _part_table(
         "engine": _constant(facts.engine, count),
         "model_id": _constant(facts.model_id, count),
         "run_id": _constant(facts.run_id, count),
-        "scored_at": pa.array([datetime.datetime.now(datetime.UTC)] * count, pa.timestamp("us", tz="UTC")),
+        "scored_at": pa.array([_now(facts)] * count, pa.timestamp("us", tz="UTC")),
     }
     return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
+
+
+def _now(facts: ScoringFacts) -> datetime.datetime:
+    now = datetime.datetime.now(datetime.UTC)
+    if facts.not_before is None or now > facts.not_before:
+        return now
+    return facts.not_before + datetime.timedelta(microseconds=1)
 
 
 def _rejections(images: list[Decoded], failed: set[int]) -> dict[str, pa.Array]:

@@ -1,0 +1,37 @@
+"""`pneumonia score --dry-run`: what a run would do; nothing is scored and nothing written."""
+
+import tempfile
+from pathlib import Path
+
+from jobs.conclude import remembered_rescore
+from jobs.config import Result
+from jobs.progress import say
+from jobs.run import Order
+from pneumonia_core.inventory import Lister, Planner, PlanningRules
+from pneumonia_core.places import Place, open_place
+from pneumonia_core.results import find_table, open_table
+
+
+def dry_run(results: Place, order: Order) -> Result:
+    """List the archives and plan as a run would, in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="pneumonia-dry-") as folder:
+        table = find_table(results) or open_table(open_place(str(Path(folder) / "empty")))
+        choice = order.rescore or remembered_rescore(results).get(order.model_id)
+        rules = PlanningRules(order.model_id, choice == "none", order.retry_rejected, order.limit)
+        with Lister(order.archives) as lister, Planner(open_place(folder), table, rules) as planner:
+            while not lister.wait(60):
+                say(f"listed {lister.listed:,} images")
+            segments = lister.take()
+            batches = [planner.plan(segments, [], order.chunk_size, relisted=False)] if segments else []
+            gone = planner.write_gone(order.archives, batches)
+            skipped = dict(lister.skipped)
+    counts = {
+        name: sum(getattr(batch, name) for batch in batches)
+        for name in ("listed", "to_score", "unchanged", "deferred")
+    }
+    say(
+        "would score {to_score:,} of {listed:,} listed: {unchanged:,} unchanged, {deferred:,} deferred".format(
+            **counts
+        )
+    )
+    return {"state": "dry run", **counts, "gone": gone, "skipped": skipped}

@@ -1,0 +1,83 @@
+"""`pneumonia latest RESULTS`: one row for each image that is still in its archive."""
+
+import tempfile
+from collections import Counter
+from typing import Any
+
+import click
+
+from jobs.config import Result, job_command, run_command
+from jobs.progress import say
+from jobs.run import committed_runs
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.places import Place, open_place, write_stream
+
+
+@job_command("latest")
+@click.argument("results")
+@click.option("--output", help="Write the rows to this .parquet or .csv file.")
+def command(results: str, output: str | None) -> Result:
+    """Give the newest row of every image of RESULTS that is still in its archive."""
+    from pneumonia_core.latest import latest_rows
+    from pneumonia_core.results import find_table
+
+    if output is not None and not output.endswith((".parquet", ".csv")):
+        raise InvalidInput(f"--output {output}: end the name in .parquet or .csv.")
+    place = open_place(results)
+    table = find_table(place)
+    if table is None:
+        raise InvalidInput(f"{results!r} has no results: give the --results of `pneumonia score`.")
+    with tempfile.TemporaryDirectory(prefix="pneumonia-latest-") as spill:
+        database, rows = latest_rows(table, _gone(place), spill)
+        with database:
+            counts = _write(rows, output)
+    say(", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "no rows")
+    if output is not None:
+        say(f"written to {output}")
+    return {
+        "state": "done",
+        "rows": sum(counts.values()),
+        "counts": dict(sorted(counts.items())),
+        "output": output,
+    }
+
+
+def _gone(results: Place) -> dict[str, Place]:
+    """For each archive the list of its gone images, from its newest run with a complete listing."""
+    gone: dict[str, Place] = {}
+    for record in committed_runs(results):
+        if not record["listing_complete"]:
+            continue
+        for archive in record["configuration"]["archives"]:
+            gone.setdefault(archive, results.child("runs").child(record["run_id"]).child("gone.parquet"))
+    return gone
+
+
+def _write(rows: Any, output: str | None) -> Counter[str]:
+    """Write the rows where asked to; counts by finding, or by reason where rejected."""
+    import pyarrow.csv as pacsv
+    import pyarrow.parquet as pq
+
+    counts: Counter[str] = Counter()
+
+    def counted() -> Any:
+        for batch in rows:
+            for name in ("finding", "reject_reason"):
+                for entry in batch[name].drop_null().value_counts().to_pylist():
+                    counts[entry["values"]] += entry["counts"]
+            yield batch
+
+    if output is None:
+        for _ in counted():
+            pass
+        return counts
+    with write_stream(open_place(output)) as stream:
+        writer = (pq.ParquetWriter if output.endswith(".parquet") else pacsv.CSVWriter)(stream, rows.schema)
+        with writer:
+            for batch in counted():
+                writer.write_batch(batch)
+    return counts
+
+
+if __name__ == "__main__":
+    run_command(command)

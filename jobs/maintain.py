@@ -1,0 +1,83 @@
+"""`pneumonia maintain RESULTS`: small files joined, and what dead runs left removed."""
+
+import datetime
+from typing import Any, Final
+
+import click
+
+from jobs.config import Result, job_command, parse_duration_s, run_command
+from jobs.progress import say
+from jobs.run import ENDED, living_or_staged, read_runs
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.places import Place, delete_folder, open_place
+
+_LEFTOVERS: Final = ("parts", "chunks", "begun")
+
+
+@job_command("maintain")
+@click.argument("results")
+@click.option("--compact", is_flag=True, help="Join small files; the rows stay the same.")
+@click.option(
+    "--vacuum", metavar="AGE", help="Delete files that no version names and that are older: 7d, 12h."
+)
+def command(results: str, compact: bool, vacuum: str | None) -> Result:
+    """Keep the table of RESULTS quick: join its small files, remove what dead runs left.
+
+    Refused while a run is at work or staged: it would have to be planned again. Readers of versions older
+    than AGE lose their files.
+    """
+    from deltalake.exceptions import DeltaError
+
+    from pneumonia_core.results import find_table
+
+    age_s = None if vacuum is None else parse_duration_s(vacuum)
+    if not compact and age_s is None:
+        raise InvalidInput("say what to do: --compact, --vacuum 7d, or both.")
+    place = open_place(results)
+    table = find_table(place)
+    if table is None:
+        raise InvalidInput(f"{results!r} has no results: give the --results of `pneumonia score`.")
+    busy = living_or_staged(place)
+    if busy:
+        raise PneumoniaError(f"the run {busy[0]} is at work or staged. Run its command to its end first.")
+    try:
+        joined = _compact(table) if compact else {}
+        removed = {} if age_s is None else _vacuum(place, table, age_s)
+    except DeltaError as error:
+        raise PneumoniaError(f"the table could not be changed: {str(error).splitlines()[0]}") from error
+    return {"state": "done", "version": table.version(), **joined, **removed}
+
+
+def _compact(table: Any) -> dict[str, int]:
+    metrics = table.optimize.compact()
+    say(f"joined {metrics['numFilesRemoved']:,} files into {metrics['numFilesAdded']:,}")
+    return {"files_removed": metrics["numFilesRemoved"], "files_added": metrics["numFilesAdded"]}
+
+
+def _vacuum(results: Place, table: Any, age_s: float) -> dict[str, int]:
+    """Delete data files that no version of the table names, and the folders of runs that ended or broke off
+    at their very beginning."""
+    deleted = table.vacuum(
+        retention_hours=int(age_s // 3600), dry_run=False, enforce_retention_duration=False, full=True
+    )
+    folders = 0
+    oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_s)
+    for record in read_runs(results):
+        if record["state"] in ENDED and datetime.datetime.fromisoformat(record["updated_at"]) <= oldest:
+            for name in _LEFTOVERS:
+                folders += _removed(results.child("runs").child(record["run_id"]).child(name))
+    say(f"removed {len(deleted):,} data files and {folders:,} folders of dead runs")
+    return {"data_files_deleted": len(deleted), "folders_deleted": folders}
+
+
+def _removed(folder: Place) -> int:
+    from pneumonia_core.places import exists
+
+    if not exists(folder):
+        return 0
+    delete_folder(folder)
+    return 1
+
+
+if __name__ == "__main__":
+    run_command(command)
