@@ -1,0 +1,123 @@
+"""Training speed under Ray Train against the same step in a plain loop of one process, on the same cores.
+
+    python tests/bench/train_throughput.py [--images 640] [--network resnet18] [--workers 2]
+
+Both sides run the same Learner on the same synthetic X-rays with the same augmentation, made ready by a
+thread. Plain, Ray, plain: the two plain figures show how steady the machine is.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    options = _options()
+    if sys.dont_write_bytecode:
+        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles anew. Unset it.")
+    if options.plain is not None:
+        print(json.dumps(plain_images_per_s(options, Path(options.plain))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        _write_images(data, options.images)
+        before = _plain_in_a_process(options, data)
+        under_ray = ray_images_per_s(options, data, Path(folder))
+        after = _plain_in_a_process(options, data)
+    plain = (before + after) / 2
+    print(f"plain loop        {before:7.1f} and {after:.1f} images/s")
+    print(f"{options.workers} Ray Train worker(s) {under_ray:5.1f} images/s")
+    print(f"ratio             {under_ray / plain:7.2f}")
+
+
+def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
+    """Images/s of the steps of the last epochs of a plain loop, the first step left out."""
+    import time
+
+    import tensorflow as tf
+
+    cores = len(os.sched_getaffinity(0))
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, cores))
+    from jobs.feed import prefetched
+    from pneumonia_core.augment import draw, reencode_some
+    from pneumonia_core.images import decode
+    from pneumonia_core.labels import read_labelled, split_training
+    from pneumonia_core.learner import Batch, Learner
+    from pneumonia_core.networks import build_classifier
+    from pneumonia_core.processors import cpu_has_bfloat16
+    from pneumonia_core.recipe import Recipe
+
+    recipe = Recipe(
+        options.network,
+        image_size=options.image_size,
+        precision="mixed_bfloat16" if cpu_has_bfloat16() else "float32",
+    )
+    training, _ = split_training(read_labelled(str(data)))
+    images = np.stack([decode(Path(i.path).read_bytes(), recipe.image_size) for i in training])
+    labels = np.array([i.label for i in training], np.int32)
+    steps = len(images) // recipe.batch_size
+    classifier = build_classifier(recipe.network, recipe.image_size)
+    learner = Learner(recipe, classifier.get_weights(), options.train_from, (1.0,) * 3, steps)
+    rng = np.random.default_rng(0)
+
+    def batches():
+        for _ in range(options.epochs):
+            order = rng.permutation(len(images))
+            for step in range(steps):
+                rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+                drawn = draw(rng, recipe.batch_size, recipe.image_size)
+                yield Batch(reencode_some(images[rows], rng), labels[rows], drawn)
+
+    started, done = 0.0, -1
+    for batch in prefetched(batches()):
+        float(learner.step(batch))
+        done += 1
+        started = started or time.perf_counter()
+    return done * recipe.batch_size / (time.perf_counter() - started)
+
+
+def ray_images_per_s(options: argparse.Namespace, data: Path, folder: Path) -> float:
+    """Images/s of the same under Ray Train: the mean over the epochs, as `pneumonia train` gives it."""
+    command = [sys.executable, "-m", "jobs.train", "--data", data, "--models", folder / "models"]
+    command += ["--network", options.network, "--weights", "none", "--train-from", options.train_from]
+    command += ["--image-size", options.image_size, "--workers", options.workers, "--epochs", options.epochs]
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["images_per_s"])
+
+
+def _plain_in_a_process(options: argparse.Namespace, data: Path) -> float:
+    command = [sys.executable, __file__, *sys.argv[1:], "--plain", str(data)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def _write_images(data: Path, count: int) -> None:
+    from pneumonia_core.phantoms import write_labelled
+
+    write_labelled(data, count // 6, 2, size=(256, 300), test_fraction=0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--network", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--train-from", default="layer3")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--plain", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
