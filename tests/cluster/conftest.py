@@ -43,6 +43,14 @@ class Head:
             timeout=180,
         )
 
+    def api(self, path: str) -> str:
+        """What the Jobs API answers to the token's holder."""
+        request = urllib.request.Request(
+            f"{self.url}{path}", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read().decode()
+
 
 @pytest.fixture(scope="module")
 def head():
@@ -91,10 +99,12 @@ def head():
         _wait_until_up(process, environment["RAY_API_SERVER_ADDRESS"], folder / "head.log")
         yield Head(environment["RAY_API_SERVER_ADDRESS"], token, environment)
     finally:
-        # To `ray start` alone, which ends the others: a signal to all of them at once takes half a minute.
         process.terminate()
+        # It would wait half a minute for the actors that Ray Data keeps for the next job.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
+            process.wait(4)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         left = _end_all(mark)
         process.wait(5)
         log.close()

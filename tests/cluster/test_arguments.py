@@ -7,7 +7,7 @@ from cluster.arguments import LOCATIONS, NOT_JOBS, job_arguments, read_command
 from jobs.cli import main
 from pneumonia_core.errors import InvalidInput
 
-TEXTS_THAT_ARE_NO_LOCATIONS = {"actors", "address", "date", "deadline", "engine", "name"}
+TEXTS_THAT_ARE_NO_LOCATIONS = {"actors", "address", "date", "deadline", "engine", "name", "vacuum"}
 SCORE = ["score", "archive", "/other", "--model", "m@sha256:00", "--results", "../results"]
 
 
@@ -82,7 +82,10 @@ def test_every_text_that_a_job_takes_is_known_to_be_a_location_or_not():
     for name in set(main.list_commands(group)) - NOT_JOBS:
         for parameter in main.get_command(group, name).params:
             if isinstance(parameter.type, click.types.StringParamType):
-                assert parameter.name in LOCATIONS | TEXTS_THAT_ARE_NO_LOCATIONS, f"{name}: {parameter.name}"
+                known = LOCATIONS | TEXTS_THAT_ARE_NO_LOCATIONS
+                assert parameter.name in known, (
+                    f"is {parameter.name} of {name} a path? Say so here or in LOCATIONS."
+                )
 
 
 def test_location_by_default_is_told_to_the_cluster_too(folder):

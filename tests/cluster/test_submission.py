@@ -3,8 +3,6 @@
 import json
 import signal
 import subprocess
-import time
-import urllib.request
 
 import pytest
 
@@ -49,7 +47,7 @@ def test_exit_code_of_the_job_is_passed_on(head, archive):
 
 
 def test_interrupted_submit_leaves_the_job_running_and_stop_ends_it(head, archive, tiny_bundle, tmp_path):
-    write_archive(tmp_path / "long", 150, seed=4, broken=False)
+    write_archive(tmp_path / "long", 60, seed=4, broken=False)
     score = [
         "score",
         str(tmp_path / "long"),
@@ -66,7 +64,7 @@ def test_interrupted_submit_leaves_the_job_running_and_stop_ends_it(head, archiv
         text=True,
         start_new_session=True,
     )
-    while "scor" not in following.stdout.readline() and following.poll() is None:
+    while not following.stdout.readline().startswith("run ") and following.poll() is None:
         pass
     following.send_signal(signal.SIGINT)
     out, err = following.communicate(timeout=30)
@@ -80,7 +78,8 @@ def test_interrupted_submit_leaves_the_job_running_and_stop_ends_it(head, archiv
     stopped = head.pneumonia("jobs", "stop", job)
     assert stopped.returncode == 0, stopped.stderr
     assert last_json(stopped.stdout)["state"] == "stopped"
-    assert job in head.pneumonia("jobs", "list").stdout
+    # Ray would kill it after three seconds, with the chunks at hand unfinished.
+    assert '"RAY_JOB_STOP_WAIT_TIME_S": "30"' in head.api(f"/api/jobs/{job}")
 
 
 def test_wrong_or_missing_token_says_where_a_token_comes_from(head):
@@ -96,23 +95,13 @@ def test_wrong_or_missing_token_says_where_a_token_comes_from(head):
     assert "ray get-auth-token --generate" in head.pneumonia("jobs", "list", HOME="/nowhere").stderr
 
 
-def test_token_is_in_no_job_and_no_log(head):
-    submitted = head.pneumonia(
-        "submit", "--no-wait", "--", "score", "/nowhere", "--model", "m", "--results", "r"
-    )
-    assert last_json(submitted.stdout)["state"] == "submitted"
-    for _ in range(60):
-        jobs = last_json(head.pneumonia("jobs", "list", "--json").stdout)["jobs"]
-        if all(job["state"] not in ("pending", "running") for job in jobs):
-            break
-        time.sleep(0.5)
-    assert [job["exit_code"] for job in jobs if job["id"] == last_json(submitted.stdout)["job"]] == [2]
-    request = urllib.request.Request(
-        f"{head.url}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        known = answer.read().decode()
-    assert "entrypoint" in known
+def test_token_is_in_no_job_and_in_nothing_printed(head):
+    submitted = head.pneumonia("submit", "--no-wait", "--", "runs", "/nowhere")
+    assert submitted.returncode == 0
+    job = last_json(submitted.stdout)["job"]
+    assert job in head.pneumonia("jobs", "list").stdout
+    known = head.api("/api/jobs/")
+    assert job in known
     assert head.token not in known + submitted.stdout + submitted.stderr
 
 
