@@ -31,7 +31,7 @@ def submit(words: Sequence[str], address: str | None) -> tuple["JobSubmissionCli
     """Submit the job `words` (a subcommand and its arguments); the cluster's client and the job's id.
 
     Raises InvalidInput for a wrong command, a location that the cluster cannot see, or a cluster that
-    cannot be reached or refuses the token.
+    cannot be reached or refuses the token; PneumoniaError where it does not take the job.
     """
     context = read_command(words)
     client = connect(address)
@@ -41,10 +41,17 @@ def submit(words: Sequence[str], address: str | None) -> tuple["JobSubmissionCli
     python = sys.executable if here else "python"
     with tempfile.TemporaryDirectory(prefix="pneumonia-code-") as folder:
         copy_code(Path(folder))
-        job_id = client.submit_job(
-            entrypoint=shlex.join([python, "-m", "jobs.cli", *arguments]),
-            runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}},
-        )
+        try:
+            job_id = client.submit_job(
+                entrypoint=shlex.join([python, "-m", "jobs.cli", *arguments]),
+                runtime_env={
+                    "working_dir": folder,
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+                },
+            )
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise PneumoniaError(f"{client.get_address()} did not take the job: {reason[:300]}") from error
     return client, job_id
 
 
