@@ -4,8 +4,9 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,16 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from jobs.progress import say
 from pneumonia_core.bundle import Bundle, engine_files, open_bundle
 from pneumonia_core.engines import BATCH_SIZE, Engine, load_engine
+from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.images import Source
 from pneumonia_core.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
 from pneumonia_core.isolation import IsolatedDecoder
 from pneumonia_core.parts import write_part
-from pneumonia_core.places import Place, delete_file, exists, write_bytes
+from pneumonia_core.places import Place, delete_file, error_text, exists, write_bytes
 from pneumonia_core.scoring import Decode, Decoded, ScoringFacts, decode_ahead, read_and_decode, score_rows
 from pneumonia_core.trail import Trail
 
@@ -31,8 +34,12 @@ MAX_ACTOR_CPUS: Final = 8
 # While one chunk's part is written, the other's images keep the cores busy.
 CHUNKS_PER_ACTOR: Final = 2
 NO_PROGRESS_S: Final = 600
+# What a machine or a storage does; anything else is a mistake of ours and keeps its traceback.
+_EXPECTED: Final = (PneumoniaError, OSError)
 _STOP: Final = "stop"
-_RECEIPT_SCHEMA: Final = pa.schema([("chunk", pa.int64()), ("scored", pa.int64()), ("rejected", pa.int64())])
+_RECEIPT_SCHEMA: Final = pa.schema(
+    [("chunk", pa.int64()), ("scored", pa.int64()), ("rejected", pa.int64()), ("error", pa.string())]
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ class Receipt:
     chunk: int
     scored: int
     rejected: int
+    # What kept the chunk from being finished: exceptions lose their cause on the way through Ray Data.
+    error: str | None = None
 
 
 def choose_shape(kind: str, actors: tuple[int, int] | None = None, decode_cpus: float | None = None) -> Shape:
@@ -83,19 +92,33 @@ def choose_shape(kind: str, actors: tuple[int, int] | None = None, decode_cpus: 
     Whatever the cluster, all actors' CPUs and the largest task's together stay within its CPUs: otherwise
     Ray Data would wait for ever.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = [resources.get("CPU", 0.0) for resources in nodes if resources.get("CPU", 0.0) > 0]
-    gpus = sum(resources.get("GPU", 0.0) for resources in nodes)
+    cpus, gpus = _wait_for_cpus()
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
-    if kind == "cpu":
-        actor_cpus = min(MAX_ACTOR_CPUS, min(cpus))
-        fitting = sum(int(count // actor_cpus) for count in cpus)
-        least, most = actors or (1, fitting)
-        return Shape("cpu", min(least, fitting), min(most, fitting), actor_cpus, 0, 0)
-    return _gpu_shape(sum(cpus), gpus, actors, decode_cpus)
+    if kind == "gpu":
+        return _gpu_shape(sum(cpus), gpus, actors, decode_cpus)
+    actor_cpus = min(MAX_ACTOR_CPUS, min(cpus))
+    fitting = sum(int(count // actor_cpus) for count in cpus)
+    # More actors than fit wait for the cluster to grow; the first one always fits.
+    least, most = actors or (1, fitting)
+    return Shape("cpu", min(least, fitting), most, actor_cpus, 0, 0)
+
+
+def _wait_for_cpus() -> tuple[list[float], float]:
+    """The CPUs of each node that has any, and all GPUs; a cluster that has none yet is asked to grow."""
+    import ray
+
+    asked = False
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus = [resources["CPU"] for resources in nodes if resources.get("CPU", 0.0) > 0]
+        if cpus:
+            return cpus, sum(resources.get("GPU", 0.0) for resources in nodes)
+        if not asked:
+            say("the cluster has no CPU yet: waiting for a node")
+            ray.autoscaler.sdk.request_resources(num_cpus=1)
+            asked = True
+        time.sleep(2)
 
 
 def _gpu_shape(cpus: float, gpus: float, actors: tuple[int, int] | None, decode_cpus: float | None) -> Shape:
@@ -126,6 +149,7 @@ def score_chunks(refs: Sequence[ChunkRef], job: ChunkJob, shape: Shape) -> Itera
     # A chunk stays one block all the way, however large its images are.
     context.target_max_block_size = 2**31
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.execution_options.resource_limits = _limits(refs, job, shape)
     pool = ActorPoolStrategy(
         min_size=shape.min_actors,
         max_size=shape.max_actors,
@@ -156,7 +180,11 @@ def score_chunks(refs: Sequence[ChunkRef], job: ChunkJob, shape: Shape) -> Itera
         **whole_block,
     )
     for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4):
-        yield from (Receipt(**row) for row in table.to_pylist())
+        for row in table.to_pylist():
+            receipt = Receipt(**row)
+            if receipt.error is not None:
+                raise PneumoniaError(receipt.error)
+            yield receipt
 
 
 def request_stop(run_folder: Place) -> None:
@@ -173,6 +201,17 @@ def _stop_requested(job: ChunkJob) -> bool:
     return exists(job.run_folder.child(_STOP))
 
 
+def _limits(refs: Sequence[ChunkRef], job: ChunkJob, shape: Shape) -> Any:
+    """How far decoding may run ahead of the engine: what is decoded but not scored is read again after a death."""
+    from ray.data import ExecutionResources
+
+    if shape.kind == "cpu":
+        return ExecutionResources.for_limits()
+    chunk_bytes = max(ref.rows for ref in refs) * job.facts.image_size**2
+    chunks = (CHUNKS_PER_ACTOR + 2) * shape.max_actors + 2 * cluster_cpus() / shape.decode_cpus
+    return ExecutionResources.for_limits(object_store_memory=max(4.0, chunks) * chunk_bytes)
+
+
 class ScoreChunk:
     """Shape `cpu`: reads, decodes and scores whole chunks in one process; no pixel leaves it."""
 
@@ -184,7 +223,7 @@ class ScoreChunk:
     def __call__(self, refs: pa.Table, job: ChunkJob) -> pa.Table:
         if _stop_requested(job):
             return _receipts([])
-        return _receipts([self._score(ref, job) for ref in _refs_of(refs)])
+        return _receipts([_errors_as_receipts(self._score, ref, job) for ref in _refs_of(refs)])
 
     def _score(self, ref: ChunkRef, job: ChunkJob) -> Receipt:
         rows = read_chunk(job.run_folder, ref)
@@ -199,6 +238,13 @@ class ScoreChunk:
 def decode_chunk(refs: pa.Table, job: ChunkJob, threads: int) -> pa.Table:
     """Shape `gpu`, first step: the chunk's rows with their pixels, a task on any node."""
     (ref,) = _refs_of(refs)
+    try:
+        return _decode(ref, job, threads)
+    except _EXPECTED as error:
+        return pa.table({"error": [_explained(error)]})
+
+
+def _decode(ref: ChunkRef, job: ChunkJob, threads: int) -> pa.Table:
     rows = read_chunk(job.run_folder, ref)
     if _stop_requested(job):
         rows = rows.slice(0, 0)
@@ -218,14 +264,19 @@ class ScoreDecoded:
         self._engine = EngineOnce(threads)
 
     def __call__(self, decoded: pa.Table, job: ChunkJob) -> pa.Table:
+        if "error" in decoded.column_names:
+            return _receipts([Receipt(-1, 0, 0, decoded["error"][0].as_py())])
         if not decoded.num_rows or _stop_requested(job):
             return _receipts([])
+        return _receipts([_errors_as_receipts(self._score, decoded, job)])
+
+    def _score(self, decoded: pa.Table, job: ChunkJob) -> Receipt:
         chunk = decoded["chunk"][0].as_py()
         images = _images_of(decoded, job.facts.image_size)
         rows = decoded.select(CHUNK_SCHEMA.names)
         trail = Trail(job.run_folder, "score", chunk)
         part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
-        return _receipts([_finish_chunk(job, chunk, part, trail)])
+        return _finish_chunk(job, chunk, part, trail)
 
 
 class EngineOnce:
@@ -255,6 +306,22 @@ def _open_engine(job: ChunkJob, threads: int) -> Engine:
             path.write_bytes(data)
         bundle = open_bundle(folder, only=frozenset(files))
         return load_engine(bundle, job.facts.engine, job.precision, threads, gpu=job.gpu)
+
+
+def _errors_as_receipts(score: Callable[[Any, ChunkJob], Receipt], work: Any, job: ChunkJob) -> Receipt:
+    try:
+        return score(work, job)
+    except _EXPECTED as error:
+        return Receipt(-1, 0, 0, _explained(error))
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return (
+            f"{error_text(error)} while a part was read or written. Nothing was committed; mend it and run the "
+            "same command again."
+        )
+    return str(error)
 
 
 @contextlib.contextmanager

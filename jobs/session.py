@@ -66,6 +66,7 @@ def _quiet_environment() -> None:
     for name, value in {
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "GLOG_minloglevel": "2",
     }.items():
@@ -78,4 +79,8 @@ def _quiet_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logger = logging.getLogger("ray.data")
+    for handler in list(logger.handlers):
+        # Its log file in Ray's session folder stays.
+        if type(handler).__name__ == "PlainRayHandler":
+            logger.removeHandler(handler)

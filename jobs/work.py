@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final
@@ -46,6 +46,7 @@ class Work:
     session: contextlib.ExitStack
     started: float = field(default_factory=time.monotonic)
     run_folder: Place | None = None
+    on_sigterm: Callable[[int, FrameType | None], None] | None = None
     stop_requested: bool = False
 
     @property
@@ -66,6 +67,9 @@ def start_ray(work: Work) -> None:
 
     if not ray.is_initialized():
         work.session.enter_context(ray_session(work.settings.address, work.settings.num_cpus))
+        if work.on_sigterm is not None:
+            # Ray has put its own handler in its place, one that leaves at once.
+            signal.signal(signal.SIGTERM, work.on_sigterm)
 
 
 @contextlib.contextmanager
@@ -87,6 +91,7 @@ def stopping_on_sigterm(work: Work) -> Iterator[None]:
 
     from jobs.pipeline import request_stop
 
+    work.on_sigterm = stop
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
@@ -102,23 +107,10 @@ def ray_errors_explained() -> Iterator[None]:
 
     try:
         yield
-    except PneumoniaError:
-        raise
     except RayError as error:
-        cause = _our_error(error)
-        if cause is not None:
-            raise PneumoniaError(str(cause)) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[-1] if lines else type(error).__name__
         raise PneumoniaError(
             f"the cluster could not go on: {type(error).__name__}: {reason[:300]} "
             "What is finished is kept; run the same command again to go on."
         ) from error
-
-
-def _our_error(error: BaseException | None) -> PneumoniaError | None:
-    while error is not None:
-        if isinstance(error, PneumoniaError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.metrics import roc_auc_score
 
 from pneumonia_core.engines import BATCH_SIZE, ENGINES, open_exported
 from pneumonia_core.errors import InvalidInput
@@ -280,6 +279,9 @@ def _measure_engine(
 
 
 def _auroc_difference(labels: np.ndarray, probabilities: np.ndarray, reference: np.ndarray) -> float:
+    # Scoring opens bundles too, and needs none of it: importing it takes a second.
+    from sklearn.metrics import roc_auc_score
+
     diseased = labels != NORMAL
     if diseased.all() or not diseased.any():
         raise ValueError("parity needs held-back images with and without pneumonia")

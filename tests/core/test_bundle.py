@@ -11,7 +11,7 @@ from pneumonia_core.engines import choose_engine, load_engine
 from pneumonia_core.errors import InvalidInput
 
 
-@pytest.fixture()
+@pytest.fixture
 def copied(tiny_bundle, tmp_path):
     return shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
 
@@ -34,7 +34,7 @@ def test_one_changed_byte_is_noticed(copied):
 
 def test_missing_file_is_noticed(copied):
     (copied / "model.keras").unlink()
-    with pytest.raises(InvalidInput, match="model.keras is missing"):
+    with pytest.raises(InvalidInput, match=r"model\.keras is missing"):
         open_bundle(copied)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from jobs.score import score_archives
 from jobs.run import Order
+from jobs.score import score_archives
 from jobs.work import Settings
 from pneumonia_core.archives import open_archive
 from pneumonia_core.places import make_folder, open_place
@@ -46,7 +46,9 @@ def rows(results: Path) -> pa.Table:
     return DeltaTable(str(results / "scores")).to_pyarrow_table()
 
 
-def pneumonia(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+def pneumonia(
+    *arguments: object, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it."""
     settings = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "RAY_ADDRESS")}
     return subprocess.run(

@@ -13,7 +13,9 @@ def test_help_imports_neither_tensorflow_nor_ray():
         "except SystemExit: pass\n"
         "print([m for m in ('ray', 'tensorflow', 'keras', 'pyarrow', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().endswith("[]")
     assert "score" in done.stdout
 
@@ -26,7 +28,9 @@ def test_every_subcommand_shows_its_help_without_ray():
         "    except SystemExit as end: assert not end.code, name\n"
         "print([m for m in ('ray', 'tensorflow', 'keras') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("[]")
 

@@ -52,7 +52,16 @@ def test_both_shapes_give_the_same_probabilities(ray_here, tiny_bundle, broken_a
     for kind in ("cpu", "gpu"):
         score(tmp_path / kind, order(tiny_bundle, broken_archive[0]), shape=kind)
         tables.append(rows(tmp_path / kind).sort_by("image_uri"))
-    columns = ["image_uri", "image_sha256", "width", "status", "p_normal", "p_bacterial", "finding", "reject_reason"]
+    columns = [
+        "image_uri",
+        "image_sha256",
+        "width",
+        "status",
+        "p_normal",
+        "p_bacterial",
+        "finding",
+        "reject_reason",
+    ]
     assert tables[0].select(columns).equals(tables[1].select(columns))
 
 
@@ -66,7 +75,9 @@ def test_duckdb_and_polars_read_the_table(ray_here, tiny_bundle, broken_archive,
     assert polars.read_delta(str(tmp_path / "scores")).height == count
 
 
-def test_same_command_again_scores_nothing_and_returns_the_run(ray_here, tiny_bundle, broken_archive, tmp_path):
+def test_same_command_again_scores_nothing_and_returns_the_run(
+    ray_here, tiny_bundle, broken_archive, tmp_path
+):
     first = score(tmp_path, order(tiny_bundle, broken_archive[0]))
     again = score(tmp_path, order(tiny_bundle, broken_archive[0]))
     assert again["nothing_new"]
@@ -142,7 +153,9 @@ def test_new_model_asks_what_to_do_with_old_rows(ray_here, tiny_bundle, broken_a
     renamed = order(tiny_bundle, broken_archive[0], model_id="0" * 16)
     with pytest.raises(InvalidInput, match="--rescore all"):
         score(tmp_path, renamed)
-    none = score(tmp_path, order(tiny_bundle, broken_archive[0], model_id="0" * 16, rescore="none", limit=None))
+    none = score(
+        tmp_path, order(tiny_bundle, broken_archive[0], model_id="0" * 16, rescore="none", limit=None)
+    )
     assert none["scored"] == 0
     assert rows(tmp_path).num_rows == first["listed"]
 
@@ -161,7 +174,7 @@ def test_clusters_of_any_size_finish(tiny_bundle, broken_archive, tmp_path, cpus
 class TestWrongInput:
     """Exit code 2, one clear message, no traceback."""
 
-    @pytest.fixture()
+    @pytest.fixture
     def arguments(self, tiny_bundle, broken_archive, tmp_path):
         return {"archive": broken_archive[0], "--model": tiny_bundle.path, "--results": tmp_path / "r"}
 
