@@ -12,10 +12,10 @@ from jobs.progress import say
 from pneumonia_core.errors import InvalidInput
 
 IMAGE_SIZE: Final = 64
-PATIENTS_PER_CLASS: Final = 110
+PATIENTS_PER_CLASS: Final = 120
 IMAGES_PER_PATIENT: Final = 3
 ARCHIVE_IMAGES: Final = 240
-EPOCHS: Final = 8
+EPOCHS: Final = 20
 _MARK: Final = ".pneumonia-demo"
 
 
