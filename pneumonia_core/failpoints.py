@@ -1,7 +1,8 @@
 """Named places where a test makes a run die, fail or wait. Outside tests the variable is unset and nothing happens.
 
 PNEUMONIA_FAILPOINTS is a list, separated by `;`, of `NAME[@SUBJECT]=ACTION[,once:FILE]`. ACTION is `kill` (SIGKILL to
-this process), `enospc` (the disk is full), `sleep:SECONDS` or `log:FILE` (append the subject to it). With SUBJECT the rule holds only where the subject
+this process), `enospc` (the disk is full), `sleep:SECONDS`,
+`log:FILE` (append the subject to it) or `reject:REASON` (the image has this reject reason). With SUBJECT the rule holds only where the subject
 contains that text, with `once` only for the first process that creates FILE.
 """
 
@@ -10,6 +11,8 @@ import os
 import signal
 import time
 from typing import Final
+
+from pneumonia_core.errors import RejectedImage
 
 VARIABLE: Final = "PNEUMONIA_FAILPOINTS"
 
@@ -36,6 +39,8 @@ def _act(action: str, name: str, subject: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     elif action.startswith("sleep:"):
         time.sleep(float(action.removeprefix("sleep:")))
+    elif action.startswith("reject:"):
+        raise RejectedImage(action.removeprefix("reject:"), "planted by a test")
     elif action.startswith("log:"):
         line = subject.replace("\n", "\\n") + "\n"
         with open(action.removeprefix("log:"), "a") as file:  # noqa: PTH123 - one write, atomic under O_APPEND

@@ -18,7 +18,7 @@ SPLITS: Final = ("train", "val", "test")
 VALIDATION_FRACTION: Final = 0.1
 IMAGE_SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".dcm"})
 
-_PNEUMONIA = re.compile(r"^(person\d+_(bacteria|virus))_\d+$")
+_PNEUMONIA = re.compile(r"^(person\d+_(bacteria|virus))(?:_\d+)+$")
 _NORMAL = re.compile(r"^((?:NORMAL2-)?IM-\d+)(?:-\d+)+$")
 
 

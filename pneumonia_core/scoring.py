@@ -60,9 +60,9 @@ class ScoringFacts:
 
 def read_and_decode(uri: str, image_size: int) -> Decoded:
     """The image at a URI as pixels, or why it has none."""
-    failpoint("decode", uri)
     sha256, size_bytes = None, None
     try:
+        failpoint("decode", uri)
         data = read_image_bytes(uri)
         sha256, size_bytes = hashlib.sha256(data).hexdigest(), len(data)
         pixels, source = read_image(data, image_size)

@@ -1,0 +1,71 @@
+"""What names of labelled images say, and the split by patient."""
+
+import pytest
+
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.labels import BACTERIAL, NORMAL, VIRAL, LabelledImage, parse_kermany_name, read_labelled, split_training
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("IM-0115-0001", (NORMAL, "IM-0115")),
+        ("NORMAL2-IM-0927-0001", (NORMAL, "NORMAL2-IM-0927")),
+        ("IM-0660-0001-0001", (NORMAL, "IM-0660")),
+        ("person1_bacteria_1", (BACTERIAL, "person1_bacteria")),
+        ("person1000_virus_1681", (VIRAL, "person1000_virus")),
+        ("person447_virus_921_1", (VIRAL, "person447_virus")),
+        ("scan17", None),
+    ],
+)
+def test_kermany_names_say_class_and_patient(stem, expected):
+    assert parse_kermany_name(stem) == expected
+
+
+def images(patients: int) -> list[LabelledImage]:
+    return [
+        LabelledImage(f"{label}-{patient}-{number}", label, f"{label}-{patient}", "train")
+        for label in range(3)
+        for patient in range(patients)
+        for number in range(2)
+    ]
+
+
+def test_no_patient_is_in_both_parts_and_every_class_is_in_each():
+    training, validation = split_training(images(40))
+    assert not {i.patient_id for i in training} & {i.patient_id for i in validation}
+    assert {i.label for i in training} == {i.label for i in validation} == {0, 1, 2}
+    assert len(validation) == 3 * 4 * 2
+
+
+def test_split_does_not_depend_on_the_order_of_the_images():
+    forward, backward = split_training(images(30)), split_training(images(30)[::-1])
+    assert set(forward[1]) == set(backward[1])
+
+
+def test_a_class_without_images_is_refused():
+    with pytest.raises(InvalidInput, match="viral"):
+        split_training([image for image in images(20) if image.label != VIRAL])
+
+
+def test_labels_table_is_read(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("uri,label,patient_id,split\na.png,viral,p1,test\n/x/b.png,normal,p2,train\n")
+    read = read_labelled(str(table))
+    assert {(i.path, i.label, i.patient_id, i.split) for i in read} == {
+        (str(tmp_path / "a.png"), VIRAL, "p1", "test"),
+        ("/x/b.png", NORMAL, "p2", "train"),
+    }
+
+
+def test_data_that_are_none_are_refused_with_what_to_do(tmp_path):
+    with pytest.raises(InvalidInput, match="no such data set"):
+        read_labelled(str(tmp_path / "absent"))
+    with pytest.raises(InvalidInput, match="no labelled images"):
+        read_labelled(str(tmp_path))
+
+
+def test_official_split_is_cut_by_patient(shared_data):
+    training, validation = split_training(read_labelled(str(shared_data / "kermany224")))
+    assert len(training) + len(validation) == 5216 + 16
+    assert not {i.patient_id for i in training} & {i.patient_id for i in validation}
