@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jobs.config import Result
 from jobs.progress import say
-from jobs.run import Run
+from jobs.run import Order, Run
 from jobs.waves import live_chunks
 from jobs.work import Work, ray_errors_explained
 from pneumonia_core.places import Place, exists, read_bytes, write_bytes
@@ -121,7 +121,6 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
     run.save(exit_code=exit_code, version=version, result=result)
     write_bytes(run.folder.child("run.html"), run_page({**run.record, "state": "committed"}).encode())
     run.finish("committed")
-    _remember_rescore(work, run)
     _tell(result, rate, work.settings.max_reject_rate)
     return result
 
@@ -157,12 +156,11 @@ def _tell(result: Result, rate: float, max_rate: float) -> None:
         )
 
 
-def _remember_rescore(work: Work, run: Run) -> None:
+def remember_rescore(results: Place, order: Order) -> None:
     """--rescore is asked for once per model: later nights go by the same answer."""
-
-    if work.order.rescore:
-        known = {**remembered_rescore(work.results), work.order.model_id: work.order.rescore}
-        write_bytes(work.results.child("runs").child(".rescore.json"), json.dumps(known).encode())
+    if order.rescore:
+        known = {**remembered_rescore(results), order.model_id: order.rescore}
+        write_bytes(results.child("runs").child(".rescore.json"), json.dumps(known).encode())
 
 
 def remembered_rescore(results: Place) -> dict[str, str]:

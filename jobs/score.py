@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from jobs.conclude import commit_run, finish_committed, remembered_rescore
+from jobs.conclude import commit_run, finish_committed, remember_rescore, remembered_rescore
 from jobs.config import Result, job_command, parse_duration_s, run_command
 from jobs.progress import printable, say
 from jobs.run import Order, Run, last_committed, open_run
@@ -72,6 +72,7 @@ def _rules(work: Work, run: Run, table: Any) -> Any:
                 "Add --rescore all to score every image with it, or --rescore none to score only new and "
                 "changed images."
             )
+        remember_rescore(work.results, order)
         run.save(any_model=choice == "none")
     return PlanningRules(order.model_id, run.record["any_model"], order.retry_rejected, order.limit)
 

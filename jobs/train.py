@@ -108,6 +108,9 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     if options.get("learning_rate") is None:
         rate = FROM_SCRATCH_RATE if options["weights"] == "none" else FINE_TUNING_RATE
         options = {**options, "learning_rate": rate}
+    elif options["weights"] not in ("none", "imagenet"):
+        # The workers have another working directory.
+        options = {**options, "weights": str(Path(options["weights"]).absolute())}
     recipe = Recipe(**options)
     check_network(recipe.network, recipe.image_size)
     check_source(recipe.network, recipe.weights)

@@ -51,7 +51,8 @@ def read_labelled(data: str) -> list[LabelledImage]:
     A folder holds `train|val|test / NORMAL|PNEUMONIA / file`; a table (Parquet or CSV) has the columns
     `uri`, `label` (a class name), `patient_id` and `split`. Raises InvalidInput saying what is missing.
     """
-    path = Path(data)
+    # Workers of a cluster have other working directories.
+    path = Path(data).absolute()
     if path.is_dir():
         return _read_kermany_folder(path)
     if path.is_file() and path.suffix in (".parquet", ".csv"):

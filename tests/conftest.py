@@ -52,8 +52,12 @@ def ray_here():
     import ray
 
     from jobs.session import ray_session
+    from pneumonia_core.failpoints import VARIABLE
 
+    # Workers inherit it: images of such a name cannot be read, whatever is in them.
+    os.environ[VARIABLE] = "decode@unreadable-=reject:unreadable"
     with ray_session("local", num_cpus=2):
+        del os.environ[VARIABLE]
         yield ray
 
 

@@ -3,7 +3,15 @@
 import pytest
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.labels import BACTERIAL, NORMAL, VIRAL, LabelledImage, parse_kermany_name, read_labelled, split_training
+from pneumonia_core.labels import (
+    BACTERIAL,
+    NORMAL,
+    VIRAL,
+    LabelledImage,
+    parse_kermany_name,
+    read_labelled,
+    split_training,
+)
 
 
 @pytest.mark.parametrize(
