@@ -23,6 +23,7 @@ from pneumonia_core.failpoints import failpoint
 from pneumonia_core.images import Source
 from pneumonia_core.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
 from pneumonia_core.isolation import IsolatedDecoder
+from pneumonia_core.members import image_refs
 from pneumonia_core.parts import write_part
 from pneumonia_core.places import Place, delete_file, error_text, exists, write_bytes
 from pneumonia_core.scoring import Decode, Decoded, ScoringFacts, decode_ahead, read_and_decode, score_rows
@@ -229,8 +230,8 @@ class ScoreChunk:
         rows = read_chunk(job.run_folder, ref)
         trail = Trail(job.run_folder, "chunk", ref.chunk)
         with _decoder(trail) as decode:
-            uris = rows["image_uri"].to_pylist()
-            images = _unless_stuck(decode_ahead(uris, job.facts.image_size, self._pool, self._ahead, decode))
+            refs = image_refs(rows)
+            images = _unless_stuck(decode_ahead(refs, job.facts.image_size, self._pool, self._ahead, decode))
             part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
         return _finish_chunk(job, ref.chunk, part, trail)
 
@@ -251,7 +252,7 @@ def _decode(ref: ChunkRef, job: ChunkJob, threads: int) -> pa.Table:
     size = job.facts.image_size
     trail = Trail(job.run_folder, "decode", ref.chunk)
     with _decoder(trail) as decode, ThreadPoolExecutor(threads) as pool:
-        ahead = decode_ahead(rows["image_uri"].to_pylist(), size, pool, 4 * threads, decode)
+        ahead = decode_ahead(image_refs(rows), size, pool, 4 * threads, decode)
         images = list(_unless_stuck(ahead))
     trail.finish()
     return _decoded_table(ref.chunk, rows, images, size)

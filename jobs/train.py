@@ -108,7 +108,7 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     if options.get("learning_rate") is None:
         rate = FROM_SCRATCH_RATE if options["weights"] == "none" else FINE_TUNING_RATE
         options = {**options, "learning_rate": rate}
-    elif options["weights"] not in ("none", "imagenet"):
+    if options["weights"] not in ("none", "imagenet"):
         # The workers have another working directory.
         options = {**options, "weights": str(Path(options["weights"]).absolute())}
     recipe = Recipe(**options)

@@ -1,41 +1,59 @@
-"""Archives of images: what is in them, in a fixed order, and the bytes of each image."""
+"""Archives of images: what is in them, in a fixed order, and the bytes of each image. Nothing is unpacked."""
 
 import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+import pyarrow.fs as pafs
 
-from pneumonia_core.errors import InvalidInput, RejectedImage
-from pneumonia_core.images import MAX_SOURCE_BYTES, sniff_format
-from pneumonia_core.labels import IMAGE_SUFFIXES
-from pneumonia_core.places import open_place
+from pneumonia_core import objects
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.images import sniff_format
+from pneumonia_core.manifests import ListingRules, check_manifest, is_manifest, list_manifest
+from pneumonia_core.members import (
+    ENCRYPTED,
+    FORBIDDEN,
+    REAL_PATH,
+    TAR,
+    TAR_GZ,
+    TAR_ZST,
+    UNKNOWN_METHOD,
+    ZIP_DEFLATED,
+    ZIP_STORED,
+    ImageRef,
+    ListedImage,
+    Member,
+)
+from pneumonia_core.names import ARCHIVE_SUFFIXES, SNIFFED_BYTES, Verdict, judge_name, judge_path
+from pneumonia_core.places import Place, error_text, open_place
+from pneumonia_core.seen import Seen
+from pneumonia_core.stored import ReadAt, StoredFile, Window, local_file, read_file, read_range, stat_file
+from pneumonia_core.streams import InflatingStream
+from pneumonia_core.tars import CUT, tar_members
+from pneumonia_core.zips import DEFLATED, STORED, ZipMember, member_head, read_zip_member, zip_members
 
-_MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
-_SKIPPED_FOLDERS: Final = frozenset({"__MACOSX"})
+_SNIFFING_THREADS: Final = 16
+_NO_RULES: Final = ListingRules()
 
 
-@dataclass(frozen=True)
-class ListedImage:
-    """One image as listed: `version` changes when the content does."""
-
-    uri: str
-    version: str
-    size_bytes: int
-
-
-def open_archive(text: str) -> str:
+def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     """The canonical URI of an archive that a user names. Raises InvalidInput where there is none."""
     place = open_place(text)
-    if not Path(place.path).exists():
+    try:
+        found = Path(place.path).exists() if place.is_local else _exists_remotely(place)
+    except (OSError, PneumoniaError) as error:
+        reason = error_text(error) if isinstance(error, OSError) else str(error)
+        raise InvalidInput(f"{place.uri}: the archive cannot be opened ({reason}).") from error
+    if not found:
         raise InvalidInput(f"{text!r}: no such file or folder. Check the spelling of the archive.")
+    if is_manifest(place.uri):
+        check_manifest(place.uri, rules)
     return place.uri
 
 
@@ -49,59 +67,168 @@ def check_disjoint(archives: list[str]) -> None:
             )
 
 
-def list_archive(archive: str, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """The images of an archive in a fixed order; what is skipped is counted by kind in `skipped`."""
-    root = archive.removeprefix("file://")
-    if root.endswith(_MANIFEST_SUFFIXES):
-        yield from _manifest(root)
-    elif Path(root).is_file():
-        yield _listed(root, os.stat(root))  # noqa: PTH116 - a plain path is the raw name
+def list_archive(
+    archive: str, skipped: Counter[str], rules: ListingRules = _NO_RULES
+) -> Iterator[ListedImage]:
+    """The images of an archive in a fixed order; what is skipped is counted by kind in `skipped`.
+
+    Tars and zips found in a folder or bucket are opened as well. Raises PneumoniaError where the storage
+    fails: images that are merely out of reach must not count as gone.
+    """
+    if is_manifest(archive):
+        yield from list_manifest(archive, rules, skipped)
+    elif archive.startswith("file://"):
+        yield from _list_local(archive.removeprefix("file://"), skipped)
     else:
-        yield from _walk(root, skipped)
+        yield from _list_bucket(open_place(archive), skipped)
 
 
-def read_image_bytes(uri: str) -> bytes:
-    """The bytes of an image. Raises RejectedImage with a reason of the stage `read`."""
+def read_image_bytes(ref: ImageRef) -> bytes:
+    """The bytes of an image. Raises RejectedImage, mostly with a reason of the stage `read`."""
+    if ref.rejection is not None:
+        raise RejectedImage(*ref.rejection)
+    if ref.data is not None:
+        return ref.data
+    member = ref.member
+    if member is None:
+        return read_file(ref.uri)
+    if member.method == FORBIDDEN:
+        raise RejectedImage("forbidden", "the manifest may not name it: see --allow-prefix")
+    if member.method == ENCRYPTED:
+        raise RejectedImage("unsupported", "an encrypted member of an archive")
+    if member.method == UNKNOWN_METHOD:
+        raise RejectedImage("unsupported", "compressed by a method other than deflate")
+    if member.method == REAL_PATH:
+        return _read_real_path(member.container)
+    if member.method in (ZIP_STORED, ZIP_DEFLATED):
+        return read_zip_member(
+            _read_at(member.container),
+            member.offset,
+            member.stored_bytes,
+            member.size_bytes,
+            member.crc32,
+            member.method == ZIP_DEFLATED,
+        )
+    return _read_tar_member(member)
+
+
+def _read_tar_member(member: Member) -> bytes:
+    from pneumonia_core.images import MAX_SOURCE_BYTES
+
+    if member.size_bytes > MAX_SOURCE_BYTES:
+        raise RejectedImage("too_large", f"{member.size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
+    if member.method != TAR:
+        data = InflatingStream(member.container, member.method)(member.offset, member.size_bytes)
+    else:
+        data = read_range(member.container, member.offset, member.size_bytes)
+    if len(data) < member.size_bytes:
+        raise RejectedImage("truncated", f"the archive ends after {len(data)} of {member.size_bytes} bytes")
+    return data
+
+
+def _read_real_path(uri: str) -> bytes:
     path = uri.removeprefix("file://")
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a plain path is the raw name
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_SOURCE_BYTES:
-                raise RejectedImage("too_large", f"{size} bytes, the limit is {MAX_SOURCE_BYTES}")
-            return file.read()
-    except FileNotFoundError:
-        raise RejectedImage("not_found", "listed, but gone when it was read") from None
-    except PermissionError:
-        raise RejectedImage("forbidden", "no permission to read it") from None
-    except TimeoutError:
-        raise RejectedImage("timeout", "the storage did not answer in time") from None
-    except OSError as error:
-        raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
+    if os.path.realpath(path) != path:
+        raise RejectedImage("forbidden", "its path has become a link since it was listed")
+    return read_file(uri)
 
 
-def _manifest(path: str) -> Iterator[ListedImage]:
-    """The images that a table names in its column `uri`, in its order; one that is absent is listed too,
-    and becomes a row that says so."""
-    for uri in _manifest_uris(path):
-        image = uri.removeprefix("file://")
-        if not image.startswith("/"):
-            image = f"{path.rpartition('/')[0]}/{image}"
+def _read_at(uri: str) -> ReadAt:
+    return lambda offset, count: read_range(uri, offset, count)
+
+
+def _exists_remotely(place: Place) -> bool:
+    if not place.is_s3:
+        return bool(place.fs.get_file_info(place.path).type != pafs.FileType.NotFound)
+    if "/" in place.path:
         try:
-            yield _listed(image, os.stat(image))  # noqa: PTH116
-        except OSError:
-            yield ListedImage(f"file://{image}", "absent", 0)
+            objects.head(place.uri)
+            return True
+        except RejectedImage as rejected:
+            if rejected.reason != "not_found":
+                raise PneumoniaError(rejected.detail) from rejected
+    return any(objects.list_pages(_prefix(place.uri)))
 
 
-def _manifest_uris(path: str) -> Iterator[str]:
+def _prefix(uri: str) -> str:
+    """What all keys beneath a folder of a bucket begin with."""
+    return f"{uri}/"
+
+
+def _list_local(root: str, skipped: Counter[str]) -> Iterator[ListedImage]:
+    if Path(root).is_dir():
+        yield from _walk(root, skipped)
+        return
     try:
-        if path.endswith(".parquet"):
-            batches = pq.ParquetFile(path).iter_batches(columns=["uri"])
-        else:
-            batches = pa.csv.open_csv(path)
-        for batch in batches:
-            yield from batch.column("uri").to_pylist()
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise InvalidInput(f"{path!r}: a manifest is a Parquet or CSV table with a column `uri`.") from error
+        stored = local_file(root, os.stat(root))  # noqa: PTH116 - a plain path is the raw name
+    except (OSError, RejectedImage):
+        skipped["no regular file"] += 1
+        return
+    yield from _file_or_members(stored, skipped)
+
+
+def _list_bucket(place: Place, skipped: Counter[str]) -> Iterator[ListedImage]:
+    if "/" in place.path:
+        try:
+            yield from _file_or_members(stat_file(place.uri), skipped)
+            return
+        except RejectedImage as rejected:
+            if rejected.reason != "not_found":
+                raise PneumoniaError(f"{place.uri} cannot be listed: {rejected.detail}.") from rejected
+    pages = _s3_pages(place.uri) if place.is_s3 else _other_pages(place)
+    with ThreadPoolExecutor(_SNIFFING_THREADS, thread_name_prefix="sniff") as pool:
+        for page in pages:
+            verdicts = [judge_path(stored.uri.removeprefix(_prefix(place.uri))) for stored in page]
+            unknown = [s for s, verdict in zip(page, verdicts, strict=True) if verdict == "look inside"]
+            pictures = iter(pool.map(_looks_like_image, unknown))
+            for stored, verdict in zip(page, verdicts, strict=True):
+                if verdict == "look inside":
+                    verdict = "image" if next(pictures) else "no image"
+                if verdict == "image":
+                    yield ListedImage(stored.uri, stored.version, stored.size_bytes)
+                elif verdict == "archive":
+                    yield from _members(stored, skipped)
+                elif not stored.uri.endswith("/"):
+                    skipped[verdict] += 1
+
+
+def _s3_pages(uri: str) -> Iterator[list[StoredFile]]:
+    for page in objects.list_pages(_prefix(uri)):
+        yield [StoredFile(found.uri, found.size_bytes, found.version) for found in page]
+
+
+def _other_pages(folder: Place) -> Iterator[list[StoredFile]]:
+    """The files of each folder, depth first: pyarrow holds one folder's entries at a time."""
+    scheme = folder.uri.partition("://")[0]
+    try:
+        found = folder.fs.get_file_info(pafs.FileSelector(folder.path))
+    except OSError as error:
+        raise PneumoniaError(f"{folder.uri} cannot be listed ({error_text(error)}).") from error
+    found.sort(key=lambda info: info.path)
+    yield [
+        StoredFile(f"{scheme}://{info.path}", info.size, f"{info.size}-{info.mtime_ns}")
+        for info in found
+        if info.is_file
+    ]
+    for info in found:
+        if info.type == pafs.FileType.Directory:
+            yield from _other_pages(Place(f"{scheme}://{info.path}", folder.fs, info.path))
+
+
+def _looks_like_image(stored: StoredFile) -> bool:
+    try:
+        return _is_image_head(read_range(stored.uri, 0, SNIFFED_BYTES))
+    except RejectedImage:
+        # Whether it is one is not known: it becomes a row that says why it could not be read.
+        return True
+
+
+def _is_image_head(head: bytes) -> bool:
+    try:
+        sniff_format(head)
+    except RejectedImage:
+        return False
+    return True
 
 
 def _walk(folder: str, skipped: Counter[str]) -> Iterator[ListedImage]:
@@ -113,7 +240,7 @@ def _walk(folder: str, skipped: Counter[str]) -> Iterator[ListedImage]:
         skipped["folder that cannot be opened"] += 1
         return
     for entry in ordered:
-        if entry.name.startswith(".") or entry.name in _SKIPPED_FOLDERS:
+        if judge_name(entry.name) == "hidden":
             skipped["hidden"] += 1
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, skipped)
@@ -129,26 +256,121 @@ def _file(entry: "os.DirEntry[str]", skipped: Counter[str]) -> Iterator[ListedIm
         return
     if not S_ISREG(status.st_mode):
         skipped["no regular file"] += 1
-    elif not _may_be_image(entry):
-        skipped["no image"] += 1
+        return
+    verdict = judge_name(entry.name)
+    stored = local_file(entry.path, status)
+    if verdict == "look inside":
+        verdict = "image" if _looks_like_image_here(entry.path) else "no image"
+    if verdict == "image":
+        yield ListedImage(stored.uri, stored.version, stored.size_bytes)
+    elif verdict == "archive":
+        yield from _members(stored, skipped)
     else:
-        yield _listed(entry.path, status)
+        skipped[verdict] += 1
 
 
-def _may_be_image(entry: "os.DirEntry[str]") -> bool:
-    """By suffix; a file without one is looked into."""
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - no Path for each of 10^8 files
-    if suffix:
-        return suffix in IMAGE_SUFFIXES
+def _looks_like_image_here(path: str) -> bool:
     try:
-        with open(entry.path, "rb") as file:  # noqa: PTH123
-            sniff_format(file.read(512))
-    except (OSError, RejectedImage):
+        with open(path, "rb") as file:  # noqa: PTH123
+            return _is_image_head(file.read(SNIFFED_BYTES))
+    except OSError:
         return False
-    return True
 
 
-def _listed(path: str, status: os.stat_result) -> ListedImage:
-    # Names that are no UTF-8 cannot stand in a table: they are shown escaped, and cannot be opened by that.
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return ListedImage(f"file://{text}", f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+def _file_or_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
+    """A file that was named itself: an archive by its suffix, else an image, whatever its name."""
+    if stored.uri.lower().endswith(ARCHIVE_SUFFIXES):
+        yield from _members(stored, skipped)
+    else:
+        yield ListedImage(stored.uri, stored.version, stored.size_bytes)
+
+
+def _members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
+    """The images in a tar or zip, in their order. Their names are only names; of a name that comes again the
+    URI tells where it stands."""
+    lower = stored.uri.lower()
+    if lower.endswith(".zip"):
+        listed = _zip(stored, skipped)
+    elif lower.endswith(".tar"):
+        listed = _tar(stored, TAR, Window(stored.uri), skipped)
+    else:
+        listed = _compressed_tar(stored, TAR_ZST if lower.endswith(".zst") else TAR_GZ, skipped)
+    seen = Seen()
+    try:
+        for image in listed:
+            while not seen.add(image.uri):
+                assert image.member is not None
+                image = replace(image, uri=f"{image.uri}@{image.member.offset}")
+            yield image
+    except RejectedImage as rejected:
+        if rejected.stage == "decode":
+            skipped[CUT] += 1
+        elif rejected.reason in ("timeout", "unreadable"):
+            raise PneumoniaError(
+                f"{stored.uri} could not be listed to its end: {rejected.detail}. Nothing was committed; run the "
+                "same command again."
+            ) from rejected
+        else:
+            skipped["archive that cannot be opened"] += 1
+
+
+def _compressed_tar(stored: StoredFile, method: str, skipped: Counter[str]) -> Iterator[ListedImage]:
+    stream = InflatingStream(stored.uri, method)
+    try:
+        yield from _tar(stored, method, stream, skipped)
+    finally:
+        stream.close()
+
+
+def _tar(stored: StoredFile, method: str, read_at: ReadAt, skipped: Counter[str]) -> Iterator[ListedImage]:
+    for member in tar_members(read_at, skipped):
+        verdict = judge_path(member.name)
+        if verdict == "look inside":
+            head = read_at(member.offset, min(SNIFFED_BYTES, member.size_bytes))
+            verdict = "image" if _is_image_head(head) else "no image"
+        if verdict == "image":
+            place = Member(stored.uri, method, member.offset, member.size_bytes, member.size_bytes)
+            # A tar has no checksum of its members: they count as changed when the tar did.
+            version = f"{stored.version}+{member.offset}"
+            yield ListedImage(f"{stored.uri}!/{member.name}", version, member.size_bytes, place)
+        else:
+            skipped["archive in an archive" if verdict == "archive" else verdict] += 1
+
+
+def _zip(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
+    read_at = _read_at(stored.uri)
+    for member in zip_members(read_at, stored.size_bytes, skipped):
+        if member.name.endswith("/"):
+            continue
+        verdict = judge_path(member.name)
+        if verdict == "look inside":
+            verdict = _look_inside_zip(read_at, member)
+        if verdict == "image":
+            place = Member(
+                stored.uri,
+                _zip_method(member),
+                member.offset,
+                member.stored_bytes,
+                member.size_bytes,
+                member.crc32,
+            )
+            version = f"{member.size_bytes}-{member.crc32:08x}"
+            yield ListedImage(f"{stored.uri}!/{member.name}", version, member.size_bytes, place)
+        else:
+            skipped["archive in an archive" if verdict == "archive" else verdict] += 1
+
+
+def _look_inside_zip(read_at: ReadAt, member: ZipMember) -> Verdict:
+    try:
+        head = member_head(read_at, member, SNIFFED_BYTES)
+    except RejectedImage as rejected:
+        if rejected.stage == "read":
+            raise
+        head = b""
+    return "image" if _is_image_head(head) else "no image"
+
+
+def _zip_method(member: ZipMember) -> str:
+    if member.encrypted:
+        return ENCRYPTED
+    return {STORED: ZIP_STORED, DEFLATED: ZIP_DEFLATED}.get(member.method, UNKNOWN_METHOD)

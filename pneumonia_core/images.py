@@ -1,6 +1,7 @@
 """The image contract: bytes of any supported format to a grey uint8 square, or the reason why not."""
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,8 @@ _MAGIC: Final = (
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
 )
+# The value representations of what a DICOM data set can begin with.
+_FIRST_VRS: Final = (b"UL", b"CS", b"UI", b"DA", b"DT", b"TM")
 
 # The size is checked below against our own limit, before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -34,17 +37,22 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class Source:
-    """What the file itself is: its format and its stored width and height in pixels, None where unknown."""
+    """What the file itself is: its format and its stored width and height in pixels, None where unknown.
+
+    Of DICOM also `study_key`, the keyed hash of its identifier, and the patient's age in years.
+    """
 
     format: str | None = None
     width: int | None = None
     height: int | None = None
+    study_key: str | None = None
+    age_years: float | None = None
 
 
 def decode(data: bytes, size: int) -> np.ndarray:
     """The image as grey uint8 [size, size], whatever came in. Raises RejectedImage.
 
-    JPEG, PNG (8 and 16 bit, palette, alpha), BMP or TIFF, known by content. EXIF orientation is applied,
+    JPEG, PNG (8 and 16 bit, palette, alpha), BMP, TIFF or DICOM, known by content. EXIF orientation is applied,
     the picture is stretched to the square with an antialiasing triangle filter.
     """
     return read_image(data, size)[0]
@@ -55,6 +63,12 @@ def read_image(data: bytes, size: int) -> tuple[np.ndarray, Source]:
     source = Source()
     try:
         source = Source(format=sniff_format(data))
+        if source.format == "dicom":
+            # Imported on the first DICOM file: its decoders are many, and most archives have none.
+            from pneumonia_core import dicom
+
+            header, source = dicom.open_radiograph(data)
+            return _to_square(Image.fromarray(dicom.read_grey(header)), size), source
         image = _open(data)
         source = Source(source.format, *image.size)
         _check_header(image, data)
@@ -77,10 +91,26 @@ def sniff_format(data: bytes) -> str:
         raise RejectedImage("empty", "the file has 0 bytes")
     if len(data) > MAX_SOURCE_BYTES:
         raise RejectedImage("too_large", f"{len(data)} bytes, the limit is {MAX_SOURCE_BYTES}")
+    if data[128:132] == b"DICM":
+        return "dicom"
     for magic, name in _MAGIC:
         if data.startswith(magic):
             return name
-    raise RejectedImage("not_an_image", "the content is no JPEG, PNG, BMP or TIFF")
+    if _is_bare_dicom(data):
+        return "dicom"
+    raise RejectedImage("not_an_image", "the content is no JPEG, PNG, BMP, TIFF or DICOM")
+
+
+def _is_bare_dicom(data: bytes) -> bool:
+    """Whether a DICOM data set begins here without preamble: two elements in order, the first of group 2 or 8."""
+    if len(data) < 8:
+        return False
+    group, element, vr, short, length = struct.unpack("<HH2sH", data[:8]) + struct.unpack("<I", data[4:8])
+    if group not in (0x0002, 0x0008) or element > 0x0018:
+        return False
+    follows = data[8 + (short if vr in _FIRST_VRS else length) :][:4]
+    next_group, next_element = struct.unpack("<HH", follows) if len(follows) == 4 else (0, 0)
+    return next_group in (0x0002, 0x0008, 0x0010) and (next_group, next_element) > (group, element)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -91,16 +121,21 @@ def _open(data: bytes) -> Image.Image:
 
 def _check_header(image: Image.Image, data: bytes) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise RejectedImage("too_many_pixels", f"{width} x {height} pixels, the limit is {MAX_PIXELS}")
-    if min(width, height) < MIN_SIDE:
-        raise RejectedImage("too_small", f"{width} x {height} pixels, each side needs {MIN_SIDE} or more")
+    check_size(width, height)
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise RejectedImage("multi_frame", f"{frames} frames, one radiograph has one")
     scans = data.count(b"\xff\xda") if image.format == "JPEG" else 1
     if scans * width * height > MAX_SCAN_PIXELS:
         raise RejectedImage("too_slow", f"{scans} scans of {width} x {height} pixels")
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise RejectedImage where a picture of so many pixels is not decoded."""
+    if width * height > MAX_PIXELS:
+        raise RejectedImage("too_many_pixels", f"{width} x {height} pixels, the limit is {MAX_PIXELS}")
+    if min(width, height) < MIN_SIDE:
+        raise RejectedImage("too_small", f"{width} x {height} pixels, each side needs {MIN_SIDE} or more")
 
 
 def _to_grey(image: Image.Image, size: int) -> Image.Image:

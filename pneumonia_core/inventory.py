@@ -19,12 +19,15 @@ from deltalake import DeltaTable
 from pneumonia_core.archives import list_archive
 from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.failpoints import failpoint
+from pneumonia_core.manifests import ListingRules
+from pneumonia_core.members import MEMBER_FIELDS, member_values
 from pneumonia_core.places import Place, list_names, write_stream
 
 MAX_ATTEMPTS: Final = 5
 # Rejections that another night may not repeat.
 RETRYABLE_REASONS: Final = (*REJECT_REASONS["read"], "crashed_decoder", "too_slow")
 SEGMENT_ROWS: Final = 65_536
+_NO_RULES: Final = ListingRules()
 
 _LISTED_SCHEMA: Final = pa.schema(
     [
@@ -33,6 +36,8 @@ _LISTED_SCHEMA: Final = pa.schema(
         pa.field("image_version", pa.string()),
         pa.field("size_bytes", pa.int64()),
         pa.field("archive", pa.string()),
+        *MEMBER_FIELDS,
+        pa.field("carried", pa.string()),
     ]
 )
 CHUNK_SCHEMA: Final = pa.schema(
@@ -43,8 +48,11 @@ CHUNK_SCHEMA: Final = pa.schema(
         pa.field("size_bytes", pa.int64()),
         pa.field("archive", pa.string(), nullable=False),
         pa.field("attempt", pa.int16(), nullable=False),
+        *MEMBER_FIELDS,
+        pa.field("carried", pa.string()),
     ]
 )
+_LISTED_COLUMNS: Final = [name for name in _LISTED_SCHEMA.names if name != "position"]
 INVENTORY_SCHEMA: Final = CHUNK_SCHEMA.append(pa.field("disposition", pa.string(), nullable=False))
 
 
@@ -112,7 +120,8 @@ class Lister:
     `take` gives the segments finished since the last call; `done` says that no more will come.
     """
 
-    def __init__(self, archives: Sequence[str]) -> None:
+    def __init__(self, archives: Sequence[str], rules: ListingRules = _NO_RULES) -> None:
+        self._rules = rules
         self.skipped: Counter[str] = Counter()
         self.listed = 0
         self._archives = archives
@@ -162,10 +171,11 @@ class Lister:
             self._finished.set()
 
     def _list(self) -> None:
-        rows: list[tuple[str, str, int, str]] = []
+        rows: list[tuple[Any, ...]] = []
         for archive in self._archives:
-            for image in list_archive(archive, self.skipped):
-                rows.append((image.uri, image.version, image.size_bytes, archive))
+            for image in list_archive(archive, self.skipped, self._rules):
+                values = (image.uri, image.version, image.size_bytes, archive)
+                rows.append((*values, *member_values(image.member), image.carried))
                 if len(rows) == SEGMENT_ROWS:
                     self._write(rows)
                     rows = []
@@ -174,16 +184,12 @@ class Lister:
         if rows:
             self._write(rows)
 
-    def _write(self, rows: list[tuple[str, str, int, str]]) -> None:
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
         path = Path(self._folder.name) / f"{len(self._segments):06d}.parquet"
-        uris, versions, sizes, archives = zip(*rows, strict=True)
-        positions = pa.array(range(self.listed, self.listed + len(rows)), pa.int64())
+        positions = range(self.listed, self.listed + len(rows))
         columns = [
-            positions,
-            pa.array(uris),
-            pa.array(versions),
-            pa.array(sizes, pa.int64()),
-            pa.array(archives),
+            pa.array(values, field.type)
+            for values, field in zip((positions, *zip(*rows, strict=True)), _LISTED_SCHEMA, strict=True)
         ]
         pq.write_table(pa.table(columns, schema=_LISTED_SCHEMA), path, compression="zstd")
         self.listed += len(rows)
@@ -352,12 +358,9 @@ class Planner:
             if room is not None:
                 room = max(room - int(pc.sum(new).as_py() or 0), 0)
             disposition = pc.if_else(fits, "score", pc.if_else(new, "deferred", "unchanged"))
-            columns = {
-                name: record_batch[name] for name in ("image_uri", "image_version", "size_bytes", "archive")
-            }
-            table = pa.table(
-                {"row_id": row_ids, **columns, "attempt": record_batch["attempt"], "disposition": disposition}
-            ).cast(INVENTORY_SCHEMA)
+            columns = {name: record_batch[name] for name in (*_LISTED_COLUMNS, "attempt")}
+            table = pa.table({"row_id": row_ids, **columns, "disposition": disposition})
+            table = table.select(INVENTORY_SCHEMA.names).cast(INVENTORY_SCHEMA)
             inventory.write_table(table)
             counts.update({e["values"]: e["counts"] for e in table["disposition"].value_counts().to_pylist()})
             yield table.filter(fits).select(CHUNK_SCHEMA.names)

@@ -12,8 +12,9 @@ import threading
 from types import TracebackType
 from typing import IO, Final, Self
 
-from pneumonia_core.errors import REJECT_STAGE
+from pneumonia_core.errors import REJECT_STAGE, PneumoniaError
 from pneumonia_core.images import Source
+from pneumonia_core.members import ImageRef
 from pneumonia_core.scoring import Decoded, read_and_decode
 
 TIME_LIMIT_S: Final = 30.0
@@ -31,11 +32,11 @@ class IsolatedDecoder:
         self._children: set[_Child] = set()
         self._lock = threading.Lock()
 
-    def decode(self, uri: str, image_size: int) -> Decoded:
+    def decode(self, ref: ImageRef, image_size: int) -> Decoded:
         """As `scoring.read_and_decode`; the image whose child died or ran out of time has a row that says so."""
         child = self._take()
         try:
-            answer = child.ask((uri, image_size), self._time_limit_s)
+            answer = child.ask((ref, image_size), self._time_limit_s)
         except TimeoutError:
             self._end(child)
             return _rejected("too_slow", f"not decoded within {self._time_limit_s:.0f} s")
@@ -92,7 +93,7 @@ class _Child:
         _wait_readable(self._from, _START_LIMIT_S)
         _receive(self._from)
 
-    def ask(self, question: tuple[str, int], time_limit_s: float) -> Decoded:
+    def ask(self, question: tuple[ImageRef, int], time_limit_s: float) -> Decoded:
         """Raises TimeoutError past the limit and EOFError where the child died."""
         try:
             _send(self._to, question)
@@ -100,6 +101,8 @@ class _Child:
             raise EOFError from error
         _wait_readable(self._from, time_limit_s)
         answer = _receive(self._from)
+        if isinstance(answer, PneumoniaError):
+            raise answer
         assert isinstance(answer, Decoded)
         return answer
 
@@ -147,7 +150,10 @@ def _serve() -> None:
         except EOFError:
             return
         assert isinstance(question, tuple)
-        _send(answers, read_and_decode(*question))
+        try:
+            _send(answers, read_and_decode(*question))
+        except PneumoniaError as error:
+            _send(answers, error)
 
 
 if __name__ == "__main__":

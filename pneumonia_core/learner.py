@@ -44,6 +44,7 @@ class Learner:
         self._recipe = recipe
         self._strategy = strategy or tf.distribute.get_strategy()
         self._class_weights = tf.constant(class_weights, tf.float32)
+        self._compressed = recipe.precision == "mixed_bfloat16"
         self._augment = Augmenter(recipe.image_size, recipe.seed)
         self.averaged = _classifier(recipe, initial_weights, first_stage)
         with self._strategy.scope():
@@ -116,17 +117,34 @@ class Learner:
         }
 
     def _distributed_step(self, images: Any, labels: Any, drawn: Any) -> Any:
-        return self._strategy.run(self._replica_step, args=(images, labels, drawn))
+        loss, gradients = self._strategy.run(self._replica_gradients, args=(images, labels, drawn))
+        # Out here the optimizer takes the gradients as the sums that they are; inside it would add them again.
+        self._optimizer.apply_gradients(zip(gradients, self.classifier.trainable_variables, strict=True))
+        self._move_average()
+        return loss
 
-    def _replica_step(self, images: Any, labels: Any, drawn: Any) -> Any:
+    def _replica_gradients(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, list[Any]]:
         x = self._augment(images, drawn)
         with tf.GradientTape() as tape:
             loss = self._loss(labels, self.classifier(x, training=True))
-        variables = self.classifier.trainable_variables
-        # The optimizer adds the gradients of all workers; the loss is divided by the global batch.
-        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        self._move_average()
-        return loss
+        return loss, self._summed(tape.gradient(loss, self.classifier.trainable_variables))
+
+    def _summed(self, gradients: list[Any]) -> list[Any]:
+        """The gradients added over all workers.
+
+        Under a bfloat16 policy those of the kernels, nearly all there is, were computed in bfloat16, and
+        travel in it: half the bytes, and only the sum is rounded.
+        """
+        if self._strategy.num_replicas_in_sync == 1:
+            return gradients
+        summed: list[Any] = [None] * len(gradients)
+        small = [i for i, g in enumerate(gradients) if not (self._compressed and len(g.shape) == 4)]
+        large = sorted(set(range(len(gradients))) - set(small))
+        for indices, dtype in ((small, tf.float32), (large, tf.bfloat16)):
+            sums = _all_reduce([tf.cast(gradients[i], dtype) for i in indices])
+            for index, total in zip(indices, sums, strict=True):
+                summed[index] = tf.cast(total, tf.float32)
+        return summed
 
     def _loss(self, labels: Any, logits: Any) -> Any:
         smoothing = self._recipe.label_smoothing
@@ -145,11 +163,14 @@ class Learner:
         return self.averaged(images, training=False)
 
     def _distributed_total(self, values: Any) -> Any:
-        def reduce(local: Any) -> Any:
-            placed = tf.identity(local)  # an argument is on no device, which all_reduce refuses
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, placed)
+        # An argument is on no device, which all_reduce refuses.
+        return self._strategy.run(lambda local: _all_reduce([tf.identity(local)])[0], args=(values,))
 
-        return self._strategy.run(reduce, args=(values,))
+
+def _all_reduce(tensors: list[Any]) -> list[Any]:
+    if not tensors:
+        return []
+    return list(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
 
 def _classifier(recipe: Recipe, weights: Sequence[np.ndarray], first_stage: str) -> keras.Model:

@@ -14,7 +14,7 @@ from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import ChunkRef, read_chunk
 from pneumonia_core.places import Place, list_names, read_bytes, write_bytes, write_stream
-from pneumonia_core.results import FILE_SCHEMA, DataFile
+from pneumonia_core.results import FILE_SCHEMA, DataFile, with_carried
 from pneumonia_core.scoring import PART_SCHEMA
 
 
@@ -71,7 +71,7 @@ def merge_parts(
     whole = pa.concat_tables(tables)
     if superseded:
         whole = whole.filter(pc.invert(pc.is_in(whole["row_id"], pa.array(superseded, pa.int64()))))
-    rows = whole.select(FILE_SCHEMA.names).cast(FILE_SCHEMA)
+    rows = with_carried(whole.select(FILE_SCHEMA.names).cast(FILE_SCHEMA), whole["carried"])
     place = scores.child(path)
     failpoint("merge.before", path)
     with write_stream(place) as stream:

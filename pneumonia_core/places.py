@@ -1,17 +1,25 @@
 """Where files live: a folder on this machine or a prefix in a bucket, with writes that are whole or absent."""
 
 import contextlib
+import io
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import pyarrow.fs as pafs
 
+from pneumonia_core import objects
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.failpoints import failpoint
+
+SCHEMES: Final = ("file", "s3", "gs", "abfs")
+# What would set a file system's options, were the text taken for a URI and not for a name.
+OPTIONS: Final = re.compile(r"\?[A-Za-z_]\w*=")
 
 
 @dataclass(frozen=True)
@@ -26,17 +34,72 @@ class Place:
     def is_local(self) -> bool:
         return self.uri.startswith("file://")
 
+    @property
+    def is_s3(self) -> bool:
+        return self.uri.startswith("s3://")
+
     def child(self, name: str) -> "Place":
         return Place(f"{self.uri.rstrip('/')}/{name}", self.fs, f"{self.path.rstrip('/')}/{name}")
 
 
 def open_place(text: str) -> Place:
-    """The place that a user names: a local path or a `file://` URI. Raises InvalidInput."""
+    """The place that a user names: a local path, or a `file://`, `s3://`, `gs://` or `abfs://` URI, whose key
+    is taken as it is, not percent-decoded. Raises InvalidInput."""
     scheme, found, rest = text.partition("://")
-    if found and scheme != "file":
-        raise InvalidInput(f"{text}: the scheme {scheme}:// is not supported. Give a local path.")
-    path = os.path.abspath(os.path.expanduser(rest if found else text))  # noqa: PTH100, PTH111 - keeps raw text
-    return Place(f"file://{path}", pafs.LocalFileSystem(), path)
+    if not found or scheme == "file":
+        path = os.path.abspath(os.path.expanduser(rest if found else text))  # noqa: PTH100, PTH111 - keeps raw text
+        return Place(f"file://{path}", pafs.LocalFileSystem(), path)
+    bucket, _, key = rest.partition("/")
+    if scheme not in SCHEMES:
+        raise InvalidInput(
+            f"the scheme {scheme}:// is not supported. Give a local path, s3://, gs:// or abfs://."
+        )
+    if "@" in bucket or ":" in bucket or OPTIONS.search(text):
+        # The text may hold a secret: it is not shown.
+        raise InvalidInput(
+            f"a {scheme}:// place holds no credentials and no options: write {scheme}://BUCKET/KEY, and give "
+            "credentials and endpoint in the usual environment variables."
+        )
+    if not bucket:
+        raise InvalidInput(f"{text!r} names no bucket: write {scheme}://BUCKET/KEY.")
+    path = f"{bucket}/{key}".rstrip("/")
+    return Place(f"{scheme}://{path}", _file_system(scheme, bucket), path)
+
+
+@cache
+def _file_system(scheme: str, bucket: str) -> pafs.FileSystem:
+    """The file system of a bucket. It holds no secret, so that it can travel to workers: credentials come from
+    where it is used."""
+    if scheme == "gs":
+        return pafs.GcsFileSystem()
+    if scheme == "abfs":
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+        if not account:
+            raise InvalidInput("abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME.")
+        return pafs.AzureFileSystem(account)
+    options: dict[str, Any] = {"retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=8)}
+    if url := objects.endpoint():
+        options["scheme"], _, options["endpoint_override"] = url.rstrip("/").partition("://")
+    elif not objects.region():
+        with contextlib.suppress(OSError):
+            options["region"] = pafs.resolve_s3_region(bucket)
+    if region := objects.region():
+        options["region"] = region
+    return pafs.S3FileSystem(connect_timeout=5, request_timeout=20, **options)
+
+
+def storage_options(place: Place) -> dict[str, str]:
+    """What the libraries that read Delta tables need to know besides their environment."""
+    if not place.is_s3:
+        return {}
+    # Of two who commit the same version, the bucket itself lets one win.
+    options = {"aws_conditional_put": "etag"}
+    if url := objects.endpoint():
+        options["aws_endpoint_url"] = url
+        options["aws_allow_http"] = str(url.startswith("http://")).lower()
+    if region := objects.region():
+        options["aws_region"] = region
+    return options
 
 
 def exists(place: Place) -> bool:
@@ -63,8 +126,10 @@ def write_bytes(place: Place, data: bytes, durable: bool = True) -> None:
 def write_stream(place: Place, durable: bool = True) -> Iterator[IO[bytes] | Any]:
     """A binary stream; the file appears when the block ends well, and never half-written on a disk."""
     if not place.is_local:
-        with place.fs.open_output_stream(place.path) as stream:
-            yield stream
+        buffer = io.BytesIO()
+        failpoint("write", place.path)
+        yield buffer
+        _put(place, buffer.getvalue())
         return
     target = Path(place.path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +149,14 @@ def write_stream(place: Place, durable: bool = True) -> Iterator[IO[bytes] | Any
         _sync_folder(target.parent)
 
 
+def _put(place: Place, data: bytes) -> None:
+    if place.is_s3:
+        objects.put(place.uri, data)
+        return
+    with place.fs.open_output_stream(place.path) as stream:
+        stream.write(data)
+
+
 def _sync_folder(folder: Path) -> None:
     # A rename is on the disk only when its folder is.
     descriptor = os.open(folder, os.O_RDONLY)
@@ -101,9 +174,13 @@ def list_names(folder: Place) -> list[str]:
 
 
 def make_folder(place: Place) -> None:
-    """Create a folder and its parents. Raises InvalidInput where that cannot be done."""
+    """Create a folder and its parents; in S3 there are none, and the bucket must exist. Raises InvalidInput
+    where that cannot be done."""
     try:
-        place.fs.create_dir(place.path, recursive=True)
+        if place.is_s3:
+            objects.check_bucket(objects.split_uri(place.uri)[0])
+        else:
+            place.fs.create_dir(place.path, recursive=True)
     except OSError as error:
         raise InvalidInput(
             f"{place.uri}: cannot create this folder ({error_text(error)}). "
@@ -113,12 +190,20 @@ def make_folder(place: Place) -> None:
 
 def delete_file(place: Place) -> None:
     """Delete a file that may be gone already."""
+    if place.is_s3:
+        objects.delete([place.uri])
+        return
     with contextlib.suppress(FileNotFoundError):
         place.fs.delete_file(place.path)
 
 
 def delete_folder(place: Place) -> None:
     """Delete a folder and all in it; it may be gone already."""
+    if place.is_s3:
+        for page in objects.list_pages(f"{place.uri}/"):
+            if page:
+                objects.delete([found.uri for found in page])
+        return
     with contextlib.suppress(FileNotFoundError):
         place.fs.delete_dir(place.path)
 

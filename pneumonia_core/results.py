@@ -1,6 +1,7 @@
 """The results table: its schema, and the one commit that a run makes."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +14,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
-from pneumonia_core.places import Place, error_text, exists, list_names
+from pneumonia_core.places import Place, error_text, exists, list_names, storage_options
 
+_COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
 APP_ID: Final = "pneumonia-score"
 PARTITION: Final = "run_date"
 
@@ -117,7 +119,7 @@ def open_table(results: Place) -> DeltaTable:
     """
     scores = results.child("scores")
     try:
-        table = DeltaTable(table_uri(scores))
+        table = DeltaTable(table_uri(scores), storage_options=storage_options(scores))
     except TableNotFoundError:
         table = _create_table(scores)
     except (DeltaError, OSError) as error:
@@ -142,6 +144,49 @@ def find_table(results: Place) -> DeltaTable | None:
     return open_table(results)
 
 
+def check_carried(names: Sequence[str]) -> None:
+    """Raise InvalidInput where columns of a manifest cannot become columns of the table."""
+    own = {name for name, *_ in _COLUMNS} | {"uri"}
+    for name in names:
+        if name in own or not _COLUMN_NAME.match(name):
+            raise InvalidInput(
+                f"--carry {name!r}: a carried column has a name of letters, digits and _ that the table does not "
+                "have itself. Rename it in the manifest."
+            )
+
+
+def add_carried_columns(results: Place, names: Sequence[str]) -> DeltaTable:
+    """The table, with a nullable text column for each of these names."""
+    table = open_table(results)
+    present = {field.name: field for field in table.schema().fields}
+    for name in names:
+        if name in present and present[name].type != PrimitiveType("string"):
+            raise InvalidInput(f"--carry {name!r}: the table has a column of that name that is no text.")
+    missing = [
+        Field(name, PrimitiveType("string"), metadata={"comment": "Carried over from the manifest"})
+        for name in names
+        if name not in present
+    ]
+    if missing:
+        try:
+            table.alter.add_columns(missing)
+        except (DeltaError, OSError) as error:
+            raise PneumoniaError(
+                f"the table did not take the columns to carry ({_first_line(error)}). Run the same command again."
+            ) from error
+    return open_table(results)
+
+
+def with_carried(rows: pa.Table, carried: pa.ChunkedArray) -> pa.Table:
+    """The rows with the columns that their JSON objects `carried` name."""
+    if carried.null_count == len(carried):
+        return rows
+    values = [json.loads(text) if text else {} for text in carried.to_pylist()]
+    for name in dict.fromkeys(name for value in values for name in value):
+        rows = rows.append_column(name, pa.array([value.get(name) for value in values], pa.string()))
+    return rows
+
+
 def commit(
     results: Place, planned_version: int, run_id: str, run_date: str, files: Sequence[DataFile]
 ) -> int:
@@ -160,7 +205,9 @@ def commit(
     )
     failpoint("commit.before")
     try:
-        table.create_write_transaction(actions, "append", SCHEMA, [PARTITION], commit_properties=properties)
+        table.create_write_transaction(
+            actions, "append", table.schema(), [PARTITION], commit_properties=properties
+        )
     except (DeltaError, OSError) as error:
         if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
             raise _lost_race(planned_version) from error
@@ -198,6 +245,7 @@ def _create_table(scores: Place) -> DeltaTable:
         return DeltaTable.create(
             table_uri(scores),
             SCHEMA,
+            storage_options=storage_options(scores),
             mode="ignore",
             partition_by=[PARTITION],
             name="scores",
@@ -214,7 +262,8 @@ def _check_schema(scores: Place, table: DeltaTable) -> None:
     """The table's own columns in order; later versions may have added nullable ones behind them."""
     actual = [(field.name, field.type) for field in table.schema().fields]
     expected = [(field.name, field.type) for field in SCHEMA.fields]
-    if actual != expected or table.metadata().partition_columns != [PARTITION]:
+    added = table.schema().fields[len(expected) :]
+    if actual[: len(expected)] != expected or not all(field.nullable for field in added) or table.metadata().partition_columns != [PARTITION]:
         raise InvalidInput(
             f"{scores.uri} is a Delta table, but not one of pneumonia's: its columns differ. Give another --results."
         )

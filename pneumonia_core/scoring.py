@@ -19,14 +19,19 @@ from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.findings import Thresholds, findings, p_pneumonia
 from pneumonia_core.images import Source, read_image
+from pneumonia_core.members import ImageRef
 from pneumonia_core.results import FILE_SCHEMA
+from pneumonia_core.streams import with_streamed_members
 from pneumonia_core.trail import BATCH, IMAGE, Trail
 
 # An image that its decoder has not finished by then never will be; twice the limit that a child gets.
 STUCK_AFTER_S: Final = 60.0
 
 # A part also carries the row's number in the run's inventory, for the conservation law.
-PART_SCHEMA: Final = pa.schema([pa.field("row_id", pa.int64(), nullable=False), *FILE_SCHEMA])
+# `carried` becomes columns of the table when the parts are merged.
+PART_SCHEMA: Final = pa.schema(
+    [pa.field("row_id", pa.int64(), nullable=False), *FILE_SCHEMA, pa.field("carried", pa.string())]
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Decoded:
     detail: str | None = None
 
 
-Decode = Callable[[str, int], Decoded]
+Decode = Callable[[ImageRef, int], Decoded]
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,12 @@ class ScoringFacts:
     not_before: datetime.datetime | None = None
 
 
-def read_and_decode(uri: str, image_size: int) -> Decoded:
-    """The image at a URI as pixels, or why it has none."""
+def read_and_decode(ref: ImageRef, image_size: int) -> Decoded:
+    """A listed image as pixels, or why it has none."""
     sha256, size_bytes = None, None
     try:
-        failpoint("decode", uri)
-        data = read_image_bytes(uri)
+        failpoint("decode", ref.uri)
+        data = read_image_bytes(ref)
         sha256, size_bytes = hashlib.sha256(data).hexdigest(), len(data)
         pixels, source = read_image(data, image_size)
         return Decoded(sha256, size_bytes, source, pixels)
@@ -80,15 +85,15 @@ def read_and_decode(uri: str, image_size: int) -> Decoded:
 
 
 def decode_ahead(
-    uris: Sequence[str], image_size: int, pool: Executor, ahead: int, decode: Decode = read_and_decode
+    refs: Sequence[ImageRef], image_size: int, pool: Executor, ahead: int, decode: Decode = read_and_decode
 ) -> Iterator[Decoded]:
     """The images of a chunk in order, up to `ahead` of them being read and decoded in the pool's threads.
 
     Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
     """
     waiting: deque[Future[Decoded]] = deque()
-    for uri in uris:
-        waiting.append(pool.submit(decode, uri, image_size))
+    for ref in with_streamed_members(refs):
+        waiting.append(pool.submit(decode, ref, image_size))
         if len(waiting) >= ahead:
             yield waiting.popleft().result(STUCK_AFTER_S)
     while waiting:
@@ -214,6 +219,7 @@ def _part_table(
     unknown = ~scored
     in_table: dict[str, pa.Array | pa.ChunkedArray] = {
         "row_id": rows["row_id"],
+        "carried": rows["carried"],
         "image_uri": rows["image_uri"],
         "image_version": rows["image_version"],
         "image_sha256": pa.array([image.sha256 for image in images], pa.string()),
@@ -222,7 +228,7 @@ def _part_table(
         "width": pa.array([image.source.width for image in images], pa.int32()),
         "height": pa.array([image.source.height for image in images], pa.int32()),
         "archive": rows["archive"],
-        "study_key": pa.nulls(count, pa.string()),
+        "study_key": pa.array([image.source.study_key for image in images], pa.string()),
         "status": pa.array(np.where(scored, "scored", "rejected")),
         "p_normal": pa.array(probabilities[:, 0], mask=unknown),
         "p_bacterial": pa.array(probabilities[:, 1], mask=unknown),
