@@ -18,7 +18,10 @@ def dry_run(results: Place, order: Order) -> Result:
         table = find_table(results) or open_table(open_place(str(Path(folder) / "empty")))
         choice = order.rescore or remembered_rescore(results).get(order.model_id)
         rules = PlanningRules(order.model_id, choice == "none", order.retry_rejected, order.limit)
-        with Lister(order.archives) as lister, Planner(open_place(folder), table, rules) as planner:
+        with (
+            Lister(order.archives, order.rules) as lister,
+            Planner(open_place(folder), table, rules) as planner,
+        ):
             while not lister.wait(60):
                 say(f"listed {lister.listed:,} images")
             segments = lister.take()

@@ -89,13 +89,18 @@ def _score(
     import pyarrow.parquet as pq
 
     from jobs.score import CHUNK_SIZE, make_order, score_archives
+    from pneumonia_core.manifests import ListingRules
     from pneumonia_core.places import open_place
     from pneumonia_core.results import find_table
 
     uris = [open_place(image.path).uri for image in images]
     manifest = folder / "images.parquet"
     pq.write_table(pa.table({"uri": uris}), manifest)
-    order = make_order((str(manifest),), model, engine, precision, None, False, "all", None, CHUNK_SIZE)
+    # The manifest is ours: it names the images of the labelled set, wherever they are.
+    rules = ListingRules(allow_prefixes=("/",))
+    order = make_order(
+        (str(manifest),), model, engine, precision, None, False, "all", None, CHUNK_SIZE, rules
+    )
     results = open_place(str(folder / "results"))
     score_archives(results, order, settings)
     table = find_table(results)

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import Batch, batch_from_json
+from pneumonia_core.manifests import ListingRules
 from pneumonia_core.places import (
     Place,
     delete_file,
@@ -45,12 +46,15 @@ class Order:
     chunk_size: int
     run_date: str
     date_is_given: bool
+    rules: ListingRules = field(default_factory=ListingRules)
 
     def configuration(self) -> dict[str, Any]:
         """What must be the same when a run is resumed. The date is the run's own, so that a night that
         died is finished under its date."""
         return {
             "archives": list(self.archives),
+            "carry": list(self.rules.carry),
+            "allow_prefix": list(self.rules.allow_prefixes),
             "model_id": self.model_id,
             "engine": self.engine,
             "precision": self.precision,

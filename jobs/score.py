@@ -13,9 +13,11 @@ from jobs.run import Order, Run, last_committed, open_run
 from jobs.waves import score_listing
 from jobs.work import Settings, Work, stopping_on_sigterm
 from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.manifests import ListingRules
 from pneumonia_core.places import Place, error_text
 
 CHUNK_SIZE: Final = 256
+_NO_RULES: Final = ListingRules()
 
 
 def score_archives(results: Place, order: Order, settings: Settings) -> Result:
@@ -38,9 +40,9 @@ def score_archives(results: Place, order: Order, settings: Settings) -> Result:
 def _score_once(work: Work) -> tuple[Result, bool]:
     """One run from listing to commit. Returns its result, and whether it had been begun before."""
     from pneumonia_core.inventory import Planner
-    from pneumonia_core.results import open_table
+    from pneumonia_core.results import add_carried_columns
 
-    table = open_table(work.results)
+    table = add_carried_columns(work.results, work.order.rules.carry)
     with open_run(work.results, work.order, table.version(), work.settings.fresh) as run:
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record['run_date']}")
         if run.resumed and (result := finish_committed(work, run)):
@@ -119,13 +121,18 @@ def make_order(
     rescore: str | None,
     limit: int | None,
     chunk_size: int,
+    rules: ListingRules = _NO_RULES,
 ) -> Order:
     from pneumonia_core.archives import check_disjoint, open_archive
     from pneumonia_core.bundle import open_bundle
     from pneumonia_core.engines import choose_engine
+    from pneumonia_core.manifests import check_rules_apply
+    from pneumonia_core.results import check_carried
 
-    archives = [open_archive(text) for text in archive]
+    check_carried(rules.carry)
+    archives = [open_archive(text, rules) for text in archive]
     check_disjoint(archives)
+    check_rules_apply(archives, rules)
     bundle = open_bundle(model)
     choose_engine(bundle, engine)
     return Order(
@@ -140,7 +147,14 @@ def make_order(
         chunk_size=chunk_size,
         run_date=_parse_date(date),
         date_is_given=date is not None,
+        rules=rules,
     )
+
+
+def _parse_columns(text: str | None) -> tuple[str, ...]:
+    """The names in `a,b`, each once."""
+    names = (name.strip() for name in (text or "").split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _parse_date(text: str | None) -> str:
@@ -194,6 +208,13 @@ def _parse_actors(text: str | None) -> tuple[int, int] | None:
     show_default=True,
     help="Images per chunk.",
 )
+@click.option("--carry", metavar="A,B", help="Columns of a manifest that go through to the table, as text.")
+@click.option(
+    "--allow-prefix",
+    multiple=True,
+    metavar="PLACE",
+    help="A manifest's images may lie beneath this place too. May be given again.",
+)
 @click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
 @click.option("--actors", help="Number of scoring actors, or least,most.")
 @click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
@@ -214,13 +235,18 @@ def command(
     fresh: bool,
     max_reject_rate: float,
     chunk_size: int,
+    carry: str | None,
+    allow_prefix: tuple[str, ...],
     shape: str,
     actors: str | None,
     decode_cpus: float | None,
     address: str | None,
     num_cpus: int | None,
 ) -> Result:
-    """Score every chest X-ray of ARCHIVE... (folders or files) that the results do not have yet.
+    """Score every chest X-ray of ARCHIVE... that the results do not have yet.
+
+    An archive is a folder or bucket with images, tars and zips in it, one such file, or a manifest: a Parquet
+    or CSV table with a column `uri`.
 
     One row for each image: the probabilities of normal, bacterial and viral pneumonia, or why there are
     none. The same command resumes a run that died, and scores only what is new or changed.
@@ -228,7 +254,10 @@ def command(
     from jobs.dry_run import dry_run as plan_only
     from pneumonia_core.places import make_folder, open_place
 
-    order = make_order(archive, model, engine, precision, date, retry_rejected, rescore, limit, chunk_size)
+    rules = ListingRules(_parse_columns(carry), tuple(open_place(text).uri for text in allow_prefix))
+    order = make_order(
+        archive, model, engine, precision, date, retry_rejected, rescore, limit, chunk_size, rules
+    )
     settings = Settings(
         address=address,
         num_cpus=num_cpus,

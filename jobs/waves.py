@@ -31,7 +31,7 @@ def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]
         if run.record["listing_complete"]:
             _score_wave(work, run, planner, todo, progress)
             return
-        with Lister(run.record["configuration"]["archives"]) as lister:
+        with Lister(work.order.archives, work.order.rules) as lister:
             wait_s = FIRST_LISTING_WAIT_S
             while True:
                 _score_wave(work, run, planner, todo, progress)

@@ -263,7 +263,11 @@ def _check_schema(scores: Place, table: DeltaTable) -> None:
     actual = [(field.name, field.type) for field in table.schema().fields]
     expected = [(field.name, field.type) for field in SCHEMA.fields]
     added = table.schema().fields[len(expected) :]
-    if actual[: len(expected)] != expected or not all(field.nullable for field in added) or table.metadata().partition_columns != [PARTITION]:
+    if (
+        actual[: len(expected)] != expected
+        or not all(field.nullable for field in added)
+        or table.metadata().partition_columns != [PARTITION]
+    ):
         raise InvalidInput(
             f"{scores.uri} is a Delta table, but not one of pneumonia's: its columns differ. Give another --results."
         )

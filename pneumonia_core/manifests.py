@@ -1,0 +1,181 @@
+"""Manifests: tables that name images. Whoever wrote one may not make us read what lies elsewhere."""
+
+import itertools
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from pneumonia_core.errors import InvalidInput, RejectedImage
+from pneumonia_core.members import FORBIDDEN, REAL_PATH, ListedImage, Member
+from pneumonia_core.places import OPTIONS, SCHEMES, open_place
+from pneumonia_core.seen import Seen
+from pneumonia_core.stored import StoredFile, stat_file
+
+MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
+_FIRST_ROWS: Final = 1000
+_AT_ONCE: Final = 256
+_THREADS: Final = 16
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+
+
+@dataclass(frozen=True)
+class ListingRules:
+    """What a listing may read and carries along: columns of a manifest for the table, and the places besides
+    the manifest's own folder from which its images may come."""
+
+    carry: tuple[str, ...] = ()
+    allow_prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of a manifest: the image's URI, where it is read if it may be, and what is carried along."""
+
+    uri: str
+    read_from: str | None
+    carried: str | None
+
+
+def is_manifest(uri: str) -> bool:
+    return uri.lower().endswith(MANIFEST_SUFFIXES)
+
+
+def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
+    """Raise InvalidInput where rules for manifests are given and no archive is one."""
+    if (rules.carry or rules.allow_prefixes) and not any(map(is_manifest, archives)):
+        raise InvalidInput(
+            "--carry and --allow-prefix go with a manifest, and no archive is one: its name ends in .parquet or .csv."
+        )
+
+
+def check_manifest(uri: str, rules: ListingRules) -> None:
+    """Raise InvalidInput where a manifest cannot be read, lacks a column, or where none of its first
+    thousand images may be read."""
+    lines = list(itertools.islice(_lines(uri, rules.carry), _FIRST_ROWS))
+    entries = list(_entries(lines, uri, rules))
+    if entries and all(entry.read_from is None for entry in entries):
+        named = ", ".join(repr(entry.uri) for entry in entries[:3])
+        raise InvalidInput(
+            f"{uri!r} names images that may not be read: {named}. They must lie in the manifest's own folder or "
+            "beneath an --allow-prefix, and name no credentials, options or links that lead out."
+        )
+
+
+def list_manifest(uri: str, rules: ListingRules, skipped: Counter[str]) -> Iterator[ListedImage]:
+    """The images that a table names in its column `uri`, in its order, each once. One that may not be read, or
+    that is absent, is listed too, and becomes a row that says so."""
+    seen = Seen()
+    entries = _entries(_lines(uri, rules.carry), uri, rules)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
+        while some := list(itertools.islice(entries, _AT_ONCE)):
+            fresh = [entry for entry in some if seen.add(entry.uri)]
+            skipped["named twice in a manifest"] += len(some) - len(fresh)
+            # A bucket answers for many at once; for files on a disk the threads cost more than they save.
+            remote = any(entry.read_from and not entry.read_from.startswith("file://") for entry in fresh)
+            yield from (pool.map if remote else map)(_listed, fresh)
+    if not skipped["named twice in a manifest"]:
+        del skipped["named twice in a manifest"]
+
+
+def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Each row's `uri` and carried columns, as text."""
+    place = open_place(uri)
+    names = ["uri", *carry]
+    try:
+        with place.fs.open_input_file(place.path) as file:
+            if uri.lower().endswith(".parquet"):
+                batches: Any = pq.ParquetFile(file).iter_batches(columns=names)
+            else:
+                batches = pacsv.open_csv(
+                    file,
+                    parse_options=pacsv.ParseOptions(newlines_in_values=True),
+                    # 007 is no number where it stands for a site.
+                    convert_options=pacsv.ConvertOptions(
+                        include_columns=names, column_types=dict.fromkeys(names, pa.string())
+                    ),
+                )
+            for batch in batches:
+                yield from zip(
+                    *(batch.column(name).cast(pa.string()).to_pylist() for name in names), strict=True
+                )
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, KeyError) as error:
+        also = f" and those to carry: {', '.join(carry)}" if carry else ""
+        raise InvalidInput(
+            f"{uri!r}: a manifest is a Parquet or CSV table with a column `uri`{also}."
+        ) from error
+    except OSError as error:
+        raise InvalidInput(f"{uri!r}: the manifest cannot be read.") from error
+
+
+def _entries(lines: Any, manifest: str, rules: ListingRules) -> Iterator[_Entry]:
+    folder = manifest.rpartition("/")[0]
+    allowed = tuple(_root(place) for place in (folder, *rules.allow_prefixes))
+    for text, *values in lines:
+        if text is None:
+            continue
+        carried = json.dumps(dict(zip(rules.carry, values, strict=True))) if rules.carry else None
+        uri, read_from = _judge(text, folder, allowed)
+        yield _Entry(uri, read_from, carried)
+
+
+def _root(text: str) -> str:
+    """The folder beneath which images may lie, with links resolved, ending in a slash."""
+    uri = open_place(text).uri
+    if uri.startswith("file://"):
+        uri = f"file://{os.path.realpath(uri.removeprefix('file://'))}"
+    return uri.rstrip("/") + "/"
+
+
+def _judge(text: str, folder: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
+    """The URI of the image as the table shows it, and from where it is read: None where it may not be."""
+    found = _SCHEME.match(text)
+    if found is None:
+        text = f"{folder}/{text}" if not text.startswith("/") else f"file://{text}"
+    elif found[1] not in SCHEMES or not found[2]:
+        return _without_secrets(text), None
+    scheme, _, rest = text.partition("://")
+    authority, _, key = rest.partition("/")
+    if "@" in authority or ":" in authority or OPTIONS.search(text) or "\0" in text:
+        return _without_secrets(text), None
+    if scheme == "file":
+        if authority:
+            return text, None
+        return _judge_local(f"/{key}", allowed)
+    uri = f"{scheme}://{rest}"
+    if any(segment in (".", "..") for segment in key.split("/")):
+        return uri, None
+    return uri, uri if uri.startswith(allowed) else None
+
+
+def _judge_local(path: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
+    path = os.path.abspath(path)  # noqa: PTH100 - keeps raw text
+    real = f"file://{os.path.realpath(path)}"
+    return f"file://{path}", real if real.startswith(allowed) else None
+
+
+def _without_secrets(text: str) -> str:
+    """A URI that is refused, as it may stand in a table: without user-info and options."""
+    text = re.sub(r"(://|:)[^/]*@", r"\1***@", text, count=1)
+    return re.sub(OPTIONS.pattern + r".*", "?***", text, flags=re.DOTALL).replace("\0", "\\0")
+
+
+def _listed(entry: _Entry) -> ListedImage:
+    if entry.read_from is None:
+        return ListedImage(entry.uri, FORBIDDEN, 0, Member(entry.uri, FORBIDDEN), entry.carried)
+    try:
+        stored = stat_file(entry.read_from)
+    except RejectedImage:
+        stored = StoredFile(entry.read_from, 0, "absent")
+    member = None
+    if entry.read_from.startswith("file://"):
+        member = Member(entry.read_from, REAL_PATH)
+    return ListedImage(entry.uri, stored.version, stored.size_bytes, member, entry.carried)

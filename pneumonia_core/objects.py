@@ -1,0 +1,259 @@
+"""Objects in S3: listed by pages, read by range with retries, written and deleted each by one request.
+
+boto3 and not pyarrow: it lists a prefix of any size in constant memory, gives every key as it is (with newlines, `%`,
+`?`, empty path segments), names what went wrong, and can write on a condition.
+"""
+
+import datetime
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, NoReturn
+
+from pneumonia_core.errors import PneumoniaError, RejectedImage
+
+# All attempts for one image together stay well below the minute after which its worker would be given up.
+_CONNECT_TIMEOUT_S: Final = 3
+_READ_TIMEOUT_S: Final = 6
+_ATTEMPTS: Final = 4
+_GIVE_UP_AFTER_S: Final = 15.0
+_BACKOFF_S: Final = 0.5
+_PIECE: Final = 2**18
+
+_MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
+_DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
+_CREDENTIALS: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestExpired",
+        "TokenRefreshRequired",
+    }
+)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as the bucket lists it; `version` is its ETag."""
+
+    uri: str
+    size_bytes: int
+    version: str
+
+
+class CredentialsError(PneumoniaError):
+    """The storage takes our credentials no more: no image is to blame, and the run can be resumed."""
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and raw key of `s3://bucket/key`."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def endpoint() -> str | None:
+    """The endpoint that the usual variables name, None for Amazon's own."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def region() -> str | None:
+    """The region that the usual variables name."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+
+
+@cache
+def _client() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        max_pool_connections=64,
+        s3={"addressing_style": "path" if endpoint() else "auto"},
+        # Checksums that other makers' S3 do not know.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.session.Session().client("s3", config=config, endpoint_url=endpoint(), region_name=region())
+
+
+def head(uri: str) -> StoredObject:
+    """Size and version of an object. Raises RejectedImage, or CredentialsError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, key = split_uri(uri)
+    try:
+        answer = _client().head_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError, ValueError) as error:
+        _reject(error)
+    return StoredObject(uri, answer["ContentLength"], answer["ETag"].strip('"'))
+
+
+def get(uri: str, offset: int, count: int) -> bytes:
+    """Up to `count` bytes of an object from `offset` on. What breaks off on the way is asked for again from
+    there. Raises RejectedImage, or CredentialsError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
+
+    bucket, key = split_uri(uri)
+    deadline = time.monotonic() + _GIVE_UP_AFTER_S
+    received = bytearray()
+    condition: dict[str, str] = {}
+    pause_s = _BACKOFF_S
+    while len(received) < count:
+        start = offset + len(received)
+        try:
+            answer = _client().get_object(
+                Bucket=bucket, Key=key, Range=f"bytes={start}-{offset + count - 1}", **condition
+            )
+            condition = {"IfMatch": answer["ETag"]}
+            for piece in answer["Body"].iter_chunks(_PIECE):
+                received += piece
+            break
+        except (ClientError, BotoCoreError, HTTPError, OSError, ValueError) as error:
+            if _code(error) in ("416", "InvalidRange"):
+                break
+            broke_off = isinstance(error, HTTPError | OSError) or _is_broken_body(error)
+            if not broke_off or time.monotonic() > deadline:
+                _reject(error)
+            time.sleep(pause_s)
+            pause_s *= 2
+    return bytes(received)
+
+
+def list_pages(uri: str) -> Iterator[list[StoredObject]]:
+    """All objects whose keys begin with that of the URI, in the order of their keys, by the thousand.
+
+    Raises PneumoniaError where the bucket cannot be listed.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, prefix = split_uri(uri)
+    pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    try:
+        for page in pages:
+            yield [
+                StoredObject(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
+                for entry in page.get("Contents", ())
+            ]
+    except (ClientError, BotoCoreError) as error:
+        raise PneumoniaError(
+            f"s3://{bucket} cannot be listed ({_code(error)}). Check bucket, credentials and "
+            "AWS_ENDPOINT_URL, then run the same command again."
+        ) from error
+
+
+def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
+    """Write an object by one request; its new version. With `only_if`, a version or "" for none, None where
+    the object is at another. Raises OSError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, key = split_uri(uri)
+    condition = {}
+    if only_if is not None:
+        condition = {"IfMatch": only_if} if only_if else {"IfNoneMatch": "*"}
+    try:
+        answer = _client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+    except (ClientError, BotoCoreError) as error:
+        refused = ("412", "409", "PreconditionFailed", "ConditionalRequestConflict", "404", "NoSuchKey")
+        if only_if is not None and _code(error) in refused:
+            return None
+        raise OSError(f"the bucket did not take {uri} ({_code(error)})") from error
+    return str(answer["ETag"]).strip('"')
+
+
+@dataclass(frozen=True)
+class AgedObject:
+    """An object's bytes and version, and how old it is by the bucket's own clock."""
+
+    data: bytes
+    version: str
+    age_s: float
+
+
+def get_aged(uri: str) -> AgedObject | None:
+    """A small object, or None where there is none. Raises OSError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
+
+    bucket, key = split_uri(uri)
+    try:
+        answer = _client().get_object(Bucket=bucket, Key=key)
+        data = answer["Body"].read()
+    except (ClientError, BotoCoreError, HTTPError) as error:
+        if _code(error) in _MISSING:
+            return None
+        raise OSError(f"the bucket did not give {uri} ({_code(error)})") from error
+    from email.utils import parsedate_to_datetime
+
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    now = parsedate_to_datetime(date) if date else datetime.datetime.now(datetime.UTC)
+    return AgedObject(data, str(answer["ETag"]).strip('"'), (now - answer["LastModified"]).total_seconds())
+
+
+def delete(uris: list[str]) -> None:
+    """Delete objects, up to a thousand; they may be gone already. Raises OSError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _ = split_uri(uris[0])
+    try:
+        for uri in uris:
+            _client().delete_object(Bucket=bucket, Key=split_uri(uri)[1])
+    except (ClientError, BotoCoreError) as error:
+        raise OSError(f"the bucket did not delete {uris[0]} ({_code(error)})") from error
+
+
+def _code(error: BaseException) -> str:
+    """The storage's own word for an error; never its message."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and "Error" in response:
+        return str(response["Error"].get("Code", "unknown"))
+    return type(error).__name__
+
+
+def _is_broken_body(error: BaseException) -> bool:
+    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+    return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError)
+
+
+def _reject(error: BaseException) -> NoReturn:
+    """What an error of the storage means for an image."""
+    from botocore.exceptions import (
+        ConnectTimeoutError,
+        CredentialRetrievalError,
+        NoCredentialsError,
+        ReadTimeoutError,
+    )
+    from urllib3.exceptions import TimeoutError as PoolTimeout
+
+    code = _code(error)
+    if code in _CREDENTIALS or isinstance(error, CredentialRetrievalError | NoCredentialsError):
+        raise CredentialsError(
+            f"the storage does not take the credentials any more ({code}). What is finished is kept: renew them "
+            "and run the same command again."
+        ) from None
+    if code in _MISSING:
+        raise RejectedImage("not_found", "listed, but gone when it was read") from None
+    if code in _DENIED:
+        raise RejectedImage("forbidden", "the storage does not allow to read it") from None
+    if isinstance(error, ConnectTimeoutError | ReadTimeoutError | PoolTimeout | TimeoutError):
+        raise RejectedImage("timeout", f"the storage did not answer within {_ATTEMPTS} attempts") from None
+    raise RejectedImage("unreadable", f"the storage failed in each of {_ATTEMPTS} attempts") from None
+
+
+@cache
+def check_bucket(bucket: str) -> None:
+    """Raise OSError where there is no such bucket, or it is not ours."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        _client().head_bucket(Bucket=bucket)
+    except (ClientError, BotoCoreError, ValueError) as error:
+        raise OSError(f"the bucket {bucket} cannot be used ({_code(error)})") from error

@@ -1,0 +1,153 @@
+"""Files read by range, wherever they are stored: on this machine's disks, in S3, or through pyarrow's file systems."""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from stat import S_ISREG
+from typing import IO, Any, Final, cast
+
+from pneumonia_core import objects
+from pneumonia_core.errors import RejectedImage
+from pneumonia_core.images import MAX_SOURCE_BYTES
+from pneumonia_core.places import open_place
+
+ReadAt = Callable[[int, int], bytes]
+_STREAM_PIECE: Final = 4 * 2**20
+# Header, extended header and its records of a tar's member: most need no second request.
+_TAR_WINDOW: Final = 1536
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as it stands: `version` changes when the content does."""
+
+    uri: str
+    size_bytes: int
+    version: str
+
+
+def stat_file(uri: str) -> StoredFile:
+    """What stands at a URI. Raises RejectedImage where that is no readable regular file."""
+    if uri.startswith("file://"):
+        with _local_errors():
+            return local_file(uri.removeprefix("file://"), os.stat(uri.removeprefix("file://")))  # noqa: PTH116
+    if uri.startswith("s3://"):
+        found = objects.head(uri)
+        return StoredFile(uri, found.size_bytes, found.version)
+    with _local_errors():
+        place = open_place(uri)
+        info = place.fs.get_file_info(place.path)
+        if not info.is_file:
+            raise RejectedImage("not_found", "no file of that name")
+        return StoredFile(uri, info.size, f"{info.size}-{info.mtime_ns}")
+
+
+def local_file(path: str, status: os.stat_result) -> StoredFile:
+    """A local file of which `status` is known. Raises RejectedImage where it is not a regular one."""
+    if not S_ISREG(status.st_mode):
+        raise RejectedImage("unreadable", "no regular file")
+    # Names that are no UTF-8 cannot stand in a table: they are shown escaped, and cannot be opened by that.
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return StoredFile(f"file://{text}", status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def read_file(uri: str) -> bytes:
+    """The whole of a file of at most 512 MiB. Raises RejectedImage with a reason of the stage `read`."""
+    data = read_range(uri, 0, MAX_SOURCE_BYTES + 1)
+    if len(data) > MAX_SOURCE_BYTES:
+        raise RejectedImage("too_large", f"more bytes than the limit of {MAX_SOURCE_BYTES}")
+    return data
+
+
+def read_range(uri: str, offset: int, count: int) -> bytes:
+    """Up to `count` bytes from `offset` on, fewer where the file ends. Raises RejectedImage as `read_file`."""
+    if uri.startswith("file://"):
+        return _read_local(uri.removeprefix("file://"), offset, count)
+    if uri.startswith("s3://"):
+        return objects.get(uri, offset, count)
+    with _local_errors():
+        place = open_place(uri)
+        with place.fs.open_input_file(place.path) as file:
+            file.seek(offset)
+            return bytes(file.read(count))
+
+
+def _read_local(path: str, offset: int, count: int) -> bytes:
+    with _local_errors():
+        # Not to wait for ever for whoever writes into a FIFO.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0):  # noqa: PTH123 - a plain path is the raw name
+            status = os.fstat(descriptor)
+            if not S_ISREG(status.st_mode):
+                raise RejectedImage("unreadable", "no regular file")
+            wanted = min(count, max(status.st_size - offset, 0))
+            if wanted > MAX_SOURCE_BYTES:
+                raise RejectedImage("too_large", f"{status.st_size} bytes, the limit is {MAX_SOURCE_BYTES}")
+            pieces = []
+            while wanted and (piece := os.pread(descriptor, wanted, offset)):
+                pieces.append(piece)
+                offset, wanted = offset + len(piece), wanted - len(piece)
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@contextlib.contextmanager
+def _local_errors() -> Iterator[None]:
+    """What an operating system's error means for an image; its text may carry names and stays out."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RejectedImage("not_found", "listed, but gone when it was read") from None
+    except PermissionError:
+        raise RejectedImage("forbidden", "no permission to read it") from None
+    except TimeoutError:
+        raise RejectedImage("timeout", "the storage did not answer in time") from None
+    except OSError as error:
+        raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
+    except ValueError:
+        raise RejectedImage("not_found", "no storage has a file of such a name") from None
+
+
+class Window:
+    """Reads a file by range with a little more than is asked for, so that what lies close together, as the
+    headers of a tar, comes with one request."""
+
+    def __init__(self, uri: str, least: int = _TAR_WINDOW) -> None:
+        self._uri = uri
+        self._least = least
+        self._start = 0
+        self._data = b""
+
+    def __call__(self, offset: int, count: int) -> bytes:
+        at = offset - self._start
+        if at < 0 or at + count > len(self._data):
+            self._data = read_range(self._uri, offset, max(count, self._least))
+            self._start, at = offset, 0
+        return self._data[at : at + count]
+
+
+def open_stream(uri: str) -> IO[bytes]:
+    """A file to be read from its beginning on."""
+    if uri.startswith("file://"):
+        with _local_errors():
+            return open(uri.removeprefix("file://"), "rb")  # noqa: PTH123 - a plain path is the raw name
+    return cast(IO[bytes], io.BufferedReader(_Pieces(uri), _STREAM_PIECE))
+
+
+class _Pieces(io.RawIOBase):
+    """A remote file in pieces, each read with its own retries."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        data = read_range(self._uri, self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)

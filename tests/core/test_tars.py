@@ -1,0 +1,142 @@
+"""Tars: listed by their headers, read by range, cut and damaged ones up to the cut."""
+
+import gzip
+import io
+import tarfile
+
+import pytest
+from archived import contents, jpeg, listing, pictures, tar_bytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pneumonia_core.streams import _idle
+from pneumonia_core.tars import CUT, DAMAGED
+
+
+def write(folder, data: bytes, name: str = "a.tar"):
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_of_every_dialect_are_found_and_read(tmp_path, kind):
+    long_name = "/".join(["folder" * 5] * (4 if kind == tarfile.USTAR_FORMAT else 20)) + "/x.jpeg"
+    files = {"a.jpeg": jpeg(1), long_name: jpeg(2), "b c.jpeg": jpeg(3)}
+    path = write(tmp_path, tar_bytes(files, kind))
+    images, skipped = listing(path)
+    assert contents(images) == {f"file://{path}!/{name}": data for name, data in files.items()}
+    assert not skipped
+
+
+def test_names_that_climb_out_are_only_names(tmp_path):
+    files = {"../../x.jpeg": jpeg(1), "/etc/x.jpeg": jpeg(2), "ü\n#?%.jpeg": jpeg(3)}
+    path = write(tmp_path, tar_bytes(files))
+    images, _ = listing(path)
+    assert contents(images) == {f"file://{path}!/{name}": data for name, data in files.items()}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_members_of_one_name_have_rows_of_their_own(tmp_path):
+    path = write(tmp_path, tar_bytes([("x.jpeg", jpeg(number)) for number in range(3)]))
+    images, _ = listing(path)
+    assert sorted(contents(images).values()) == sorted(jpeg(number) for number in range(3))
+    assert images[0].uri == f"file://{path}!/x.jpeg"
+
+
+def test_what_is_no_image_is_counted(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ("__MACOSX/x.jpeg", "._x.jpeg", ".git/x.jpeg", "notes.txt", "b.zip", "notes"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"text"))
+        for name, kind in (
+            ("link.jpeg", tarfile.SYMTYPE),
+            ("fifo.jpeg", tarfile.FIFOTYPE),
+            ("d", tarfile.DIRTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        info = tarfile.TarInfo("1.2.840.10008.55")
+        info.size = len(jpeg(1))
+        tar.addfile(info, io.BytesIO(jpeg(1)))
+    images, skipped = listing(write(tmp_path, buffer.getvalue()))
+    assert [image.uri.rpartition("/")[2] for image in images] == ["1.2.840.10008.55"]
+    assert skipped == {
+        "hidden": 3, "no image": 2, "archive in an archive": 1, "link in an archive": 1, "no regular file": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_members_before_the_cut_are_read_and_the_cut_is_told(tmp_path, name):
+    files = pictures(10)
+    whole = tar_bytes(files)
+    data = whole[: 6 * len(whole) // 10] if name == "a.tar" else gzip.compress(whole)[: 6 * len(whole) // 10]
+    images, skipped = listing(write(tmp_path, data, name))
+    read = list(contents(images).values())
+    assert len(read) >= 4
+    assert read[:-1] == list(files.values())[: len(read) - 1]
+    assert read[-1] in ("truncated", list(files.values())[len(read) - 1])
+    assert skipped == {CUT: 1}
+
+
+def test_damaged_header_ends_the_listing_and_is_counted(tmp_path):
+    data = bytearray(tar_bytes(pictures(3)))
+    at = data.find(b"ward 1/")
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    images, skipped = listing(write(tmp_path, bytes(data)))
+    assert (len(images), dict(skipped)) == (1, {DAMAGED: 1})
+
+
+def test_version_changes_when_the_content_of_a_member_does(tmp_path):
+    first, _ = listing(write(tmp_path, tar_bytes({"x.jpeg": bytes(100)})))
+    again, _ = listing(tmp_path / "a.tar")
+    other, _ = listing(write(tmp_path, tar_bytes({"x.jpeg": b"1" * 100})))
+    assert first == again
+    assert first[0].version != other[0].version
+
+
+def test_compressed_tar_is_inflated_once_for_all_chunks_of_a_worker(tmp_path):
+    files = pictures(40)
+    images, _ = listing(write(tmp_path, gzip.compress(tar_bytes(files)), "a.tar.gz"))
+    _idle.clear()
+    read = [data for start in range(0, 40, 8) for data in contents(images[start : start + 8]).values()]
+    assert read == list(files.values())
+    assert len(_idle) == 1
+
+
+def test_gzip_bomb_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("pneumonia_core.streams._FREE_BYTES", 2**20)
+    bomb = tar_bytes({"x.jpeg": jpeg(1), "zeros.txt": bytes(64 * 2**20), "y.jpeg": jpeg(2)})
+    images, skipped = listing(write(tmp_path, gzip.compress(bomb), "a.tar.gz"))
+    assert len(images) == 1
+    assert skipped[CUT] == 1
+
+
+def fuzz(tmp_path_factory, name: str, whole: bytes, changes, cut: int | None) -> None:
+    data = bytearray(whole)
+    for at, value in changes:
+        data[at % len(data)] = value
+    path = tmp_path_factory.mktemp("fuzz") / name
+    path.write_bytes(bytes(data if cut is None else data[: cut % len(data)]))
+    images, _ = listing(path)
+    assert len({image.uri for image in images}) == len(images)
+    assert all(isinstance(read, bytes | str) for read in contents(images).values())
+
+
+WHOLE = tar_bytes([(f"{number}{'n' * 120 * (number % 2)}.jpeg", jpeg(number, 16)) for number in range(4)])
+mutations = st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=6)
+
+
+@settings(max_examples=60, deadline=2000)
+@given(changes=mutations, cut=st.none() | st.integers(1, 2**20), name=st.sampled_from(["a.tar", "a.tar.gz"]))
+def test_mutated_tars_give_images_or_reasons(tmp_path_factory, changes, cut, name):
+    fuzz(tmp_path_factory, name, WHOLE if name == "a.tar" else gzip.compress(WHOLE, mtime=0), changes, cut)
+
+
+@pytest.mark.soak
+@settings(max_examples=30_000, deadline=2000)
+@given(changes=mutations, cut=st.none() | st.integers(1, 2**20), name=st.sampled_from(["a.tar", "a.tar.gz"]))
+def test_soak_of_mutated_tars(tmp_path_factory, changes, cut, name):
+    fuzz(tmp_path_factory, name, WHOLE if name == "a.tar" else gzip.compress(WHOLE, mtime=0), changes, cut)
