@@ -224,21 +224,21 @@ class Planner:
     def knows_model(self) -> bool:
         """Whether the table has a row under the model."""
         query = "SELECT 1 FROM known WHERE model_id = ? LIMIT 1"
-        return self._database.execute(query, [self._rules.model_id]).fetchone() is not None
+        return bool(self._database.execute(query, [self._rules.model_id]).fetchall())
 
     def newest_row(self) -> datetime.datetime | None:
         """When the table's newest row was scored, None where it has no row."""
         if self.table_is_empty:
             return None
-        row = self._database.execute("SELECT epoch_us(max(scored_at)) FROM known").fetchone()
-        if row is None or row[0] is None:
+        ((newest_us,),) = self._database.execute("SELECT epoch_us(max(scored_at)) FROM known").fetchall()
+        if newest_us is None:
             return None
-        return datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=row[0])
+        return datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=newest_us)
 
     def knows_archives(self, archives: Sequence[str]) -> bool:
         """Whether the table has a row of one of these archives."""
         query = f"SELECT 1 FROM known WHERE archive IN {_sql_tuple(archives)} LIMIT 1"
-        return self._database.execute(query).fetchone() is not None
+        return bool(self._database.execute(query).fetchall())
 
     def check_inventory(self, batches: Sequence[Batch]) -> None:
         """Raise PneumoniaError unless the inventory numbers its rows without gap or repeat."""
@@ -246,7 +246,7 @@ class Planner:
             return
         self._register_inventory(batches)
         query = "SELECT count(*), count(DISTINCT row_id), coalesce(max(row_id), -1) FROM inventory"
-        rows, distinct, last = self._database.execute(query).fetchone() or (0, 0, -1)
+        ((rows, distinct, last),) = self._database.execute(query).fetchall()
         listed = sum(batch.listed for batch in batches)
         if not rows == distinct == last + 1 == listed:
             raise PneumoniaError(
