@@ -157,7 +157,7 @@ class Learner:
         done = ops.cast(self._optimizer.iterations, "float32")
         decay = ops.minimum(self._recipe.averaging, done / (done + 9))
         for current, average in self._moving:
-            average.assign(decay * average + (1 - decay) * current)
+            average.assign_sub((1 - decay) * (average - current))
 
     def _averaged_logits(self, images: Any) -> Any:
         return self.averaged(images, training=False)
