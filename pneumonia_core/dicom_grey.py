@@ -35,7 +35,8 @@ def to_grey(stored: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[n
     """Grey uint8 [H, W] of stored values [H, W], or of RGB [H, W, 3]."""
     if stored.ndim == 3:
         return _grey_of_rgb(stored, layout)
-    patterns = np.ascontiguousarray(stored).view(f"u{stored.dtype.itemsize}")
+    stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
+    patterns = stored.view(f"u{stored.dtype.itemsize}")
     # Every value that a pixel can have, at the place of its bit pattern.
     possible = np.arange(1 << 8 * patterns.itemsize, dtype=patterns.dtype).view(stored.dtype)
     padding = _padding(possible, header, layout)

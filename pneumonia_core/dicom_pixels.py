@@ -2,20 +2,20 @@
 
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import gdcm
 import numpy as np
 import pydicom.uid as uids
 from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
 
 from pneumonia_core import dicom_header as tags
+from pneumonia_core.decompression import decode_stored, decompress
 from pneumonia_core.dicom_header import Header
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.images import MAX_SCAN_PIXELS, check_size
 
-# None where nothing is compressed. Pillow reads baseline JPEG: its decoder is the most tested of them.
+# None where nothing is compressed. Pillow reads baseline JPEG: its decoder is the most tested of them, and
+# the only one that runs in this process.
 _DECODERS: Final[dict[str, str | None]] = {
     uids.ImplicitVRLittleEndian: None,
     uids.ExplicitVRLittleEndian: None,
@@ -43,10 +43,6 @@ _WAVELET: Final = {
 }
 _MONOCHROME: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-
-gdcm.Trace.DebugOff()
-gdcm.Trace.WarningOff()
-gdcm.Trace.ErrorOff()
 
 
 @dataclass(frozen=True)
@@ -113,19 +109,9 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
     shift = header.integer(tags.HIGH_BIT, layout.bits_stored - 1) + 1 - layout.bits_stored
     if plugin is None and 0 < shift <= layout.bits_allocated - layout.bits_stored:
         options.update(bits_stored=layout.bits_allocated)
-    stored = _decoded(data, header.transfer_syntax, plugin or "", options)
+    read = decode_stored if plugin in (None, "pillow") else decompress
+    stored = read(data, header.transfer_syntax, plugin or "", options)
     return stored >> shift if options["bits_stored"] != layout.bits_stored else stored
-
-
-def _decoded(data: bytes, syntax: str, plugin: str, options: dict[str, Any]) -> np.ndarray:
-    try:
-        decoder = get_decoder(syntax)
-        return decoder.as_array(data, index=0, decoding_plugin=plugin, **options)[0]
-    except BaseException as error:
-        # A decoder written in Rust panics with an exception that is no Exception.
-        if type(error).__name__ == "PanicException":
-            raise RejectedImage("corrupt", "the picture's data contradict its format") from None
-        raise
 
 
 def _guessed_depth(header: Header, values: int) -> int:
