@@ -187,6 +187,8 @@ def _compressed(stored: np.ndarray, bits: int, syntax: int) -> bytes:
     change = gdcm.ImageChangeTransferSyntax()
     change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
     change.SetInput(image)
+    # The filter frees it; freed by Python too, it would abort the process now and then.
+    image.thisown = False
     if not change.Change():
         raise RuntimeError("gdcm cannot compress this picture")
     fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()

@@ -310,6 +310,20 @@ def test_the_real_files_decode(shared_data):
         assert (source.format, source.width, source.height) == ("dicom", 1024, 1024)
 
 
+def test_picture_that_kills_its_decoder_is_a_rejection_and_the_next_one_decodes(capfd):
+    good = dicom_file(PICTURE, 12, syntax=LOSSLESS["jpeg lossless"])
+    # Without its Huffman table gdcm aborts the process.
+    assert reason_of(good.replace(b"\xff\xc4", b"\xff\x00", 1)) == "crashed_decoder"
+    assert difference(good) <= LOSSLESS_TOLERANCE
+    assert capfd.readouterr() == ("", "")
+
+
+def test_compressed_picture_of_another_size_than_its_header_says_is_not_decoded():
+    for syntax in ("jpeg lossless", "jpeg-ls", "jpeg 2000"):
+        data = dicom_file(PICTURE, 12, syntax=LOSSLESS[syntax], Rows=PICTURE.shape[0] - 40)
+        assert reason_of(data) == "corrupt", syntax
+
+
 def start_of_data_set(data: bytes) -> int:
     """Where group 2, whose length its first element says, ends."""
     return 144 + struct.unpack_from("<I", data, 140)[0]
