@@ -1,7 +1,6 @@
 """A run's life in its folder RESULTS/runs/<run_id>: begun, resumed, finished."""
 
 import datetime
-import fcntl
 import json
 import os
 import secrets
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
+from jobs.lock import FileLock, Lease, take_lock
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import Batch, batch_from_json
@@ -73,7 +73,7 @@ class Run:
     record: dict[str, Any]
     batches: list[Batch] = field(default_factory=list)
     resumed: bool = False
-    _lock: int | None = None
+    _lock: FileLock | Lease | None = None
 
     @property
     def run_id(self) -> str:
@@ -82,6 +82,8 @@ class Run:
     def save(self, **changes: Any) -> None:
         """Write run.json, whole, with these fields changed."""
         failpoint("save.before", str(changes.get("state", "")))
+        if self._lock is not None:
+            self._lock.check()
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.record.update(changes, updated_at=now, batches=[batch.as_json() for batch in self.batches])
         text = json.dumps(self.record, indent=2, default=str) + "\n"
@@ -104,9 +106,8 @@ class Run:
 
     def unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
-            delete_file(self.folder.child("lock"))
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +201,7 @@ def _new_run(results: Place, order: Order, planned_version: int) -> Run:
         "exit_code": None,
     }
     run = Run(folder, record)
-    run._lock = _take_lock(folder)
+    run._lock = take_lock(folder)
     try:
         run.save()
         write_bytes(results.child("runs").child(UNFINISHED).child(run_id), b"")
@@ -215,29 +216,18 @@ def _unfinished_runs(results: Place) -> list[Run]:
     for run_id in list_names(results.child("runs").child(UNFINISHED)):
         folder = results.child("runs").child(run_id)
         place = folder.child("run.json")
-        lock = _take_lock(folder) if exists(place) else None
+        lock = take_lock(folder) if exists(place) else None
         if lock is None:
             continue
         record = json.loads(read_bytes(place))
         if record["state"] in ENDED:
             _delete_marker(folder, run_id)
-            os.close(lock)
+            lock.release(delete=False)
             continue
         run = Run(folder, record, [batch_from_json(values) for values in record["batches"]])
         run._lock = lock
         runs.append(run)
     return runs
-
-
-def _take_lock(folder: Place) -> int | None:
-    """A lock that dies with this process, or None where another process has it."""
-    descriptor = os.open(folder.child("lock").path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _delete_marker(folder: Place, run_id: str) -> None:

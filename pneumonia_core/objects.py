@@ -108,10 +108,13 @@ def get(uri: str, offset: int, count: int) -> bytes:
     pause_s = _BACKOFF_S
     while len(received) < count:
         start = offset + len(received)
+        answered = False
         try:
             answer = _client().get_object(
                 Bucket=bucket, Key=key, Range=f"bytes={start}-{offset + count - 1}", **condition
             )
+            # A request is tried again by boto3; an answer that breaks off is not.
+            answered = True
             condition = {"IfMatch": answer["ETag"]}
             for piece in answer["Body"].iter_chunks(_PIECE):
                 received += piece
@@ -119,8 +122,7 @@ def get(uri: str, offset: int, count: int) -> bytes:
         except (ClientError, BotoCoreError, HTTPError, OSError, ValueError) as error:
             if _code(error) in ("416", "InvalidRange"):
                 break
-            broke_off = isinstance(error, HTTPError | OSError) or _is_broken_body(error)
-            if not broke_off or time.monotonic() > deadline:
+            if not answered or time.monotonic() > deadline:
                 _reject(error)
             time.sleep(pause_s)
             pause_s *= 2
@@ -203,8 +205,11 @@ def delete(uris: list[str]) -> None:
 
     bucket, _ = split_uri(uris[0])
     try:
-        for uri in uris:
-            _client().delete_object(Bucket=bucket, Key=split_uri(uri)[1])
+        if len(uris) == 1:
+            _client().delete_object(Bucket=bucket, Key=split_uri(uris[0])[1])
+        else:
+            keys = [{"Key": split_uri(uri)[1]} for uri in uris]
+            _client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
     except (ClientError, BotoCoreError) as error:
         raise OSError(f"the bucket did not delete {uris[0]} ({_code(error)})") from error
 
@@ -215,12 +220,6 @@ def _code(error: BaseException) -> str:
     if isinstance(response, dict) and "Error" in response:
         return str(response["Error"].get("Code", "unknown"))
     return type(error).__name__
-
-
-def _is_broken_body(error: BaseException) -> bool:
-    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
-
-    return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError)
 
 
 def _reject(error: BaseException) -> NoReturn:

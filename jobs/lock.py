@@ -1,0 +1,169 @@
+"""The lock that says that a process is at work on a run: flock on a disk, a lease with a heartbeat in a bucket."""
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from pneumonia_core import objects
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.places import Place, delete_file, exists, read_bytes, write_bytes
+
+HEARTBEAT_S: Final = 15.0
+EXPIRES_AFTER_S: Final = 60.0
+# Where a bucket knows no conditional writing, two racers see after so long who wrote last.
+_SETTLE_S: Final = 2.0
+
+
+class FileLock:
+    """A lock that dies with its process."""
+
+    def __init__(self, place: Place, descriptor: int) -> None:
+        self._place = place
+        self._descriptor = descriptor
+
+    def check(self) -> None:
+        """It cannot be lost."""
+
+    def release(self, delete: bool = True) -> None:
+        os.close(self._descriptor)
+        if delete:
+            delete_file(self._place)
+
+
+class Lease:
+    """A file in a bucket that its owner renews every 15 seconds; one that is older than 60, or whose owner is a
+    dead process of this machine, may be taken over. Where another has taken it, `check` raises."""
+
+    def __init__(self, place: Place, token: str, version: str) -> None:
+        self._place = place
+        self._token = token
+        self._version = version
+        self._renewed = time.monotonic()
+        self._lost = False
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise PneumoniaError where the run is no longer ours."""
+        if self._lost or time.monotonic() - self._renewed > EXPIRES_AFTER_S:
+            raise PneumoniaError(
+                f"{self._place.uri} was not renewed in time: another process may have taken the run over. Nothing was "
+                "committed by this one; run the same command again."
+            )
+
+    def release(self, delete: bool = True) -> None:
+        self._ending.set()
+        self._thread.join()
+        if delete and not self._lost:
+            delete_file(self._place)
+
+    def _renew(self) -> None:
+        while not self._ending.wait(HEARTBEAT_S):
+            asked = time.monotonic()
+            try:
+                version = _write(self._place, self._token, self._version)
+            except OSError:
+                # The bucket fails for a moment; `check` knows how long it has been.
+                continue
+            if version is None and _owner(self._place) != self._token:
+                self._lost = True
+                return
+            self._version = version or _version(self._place)
+            self._renewed = asked
+
+
+def take_lock(folder: Place) -> FileLock | Lease | None:
+    """The lock of a run's folder, or None where a living process has it."""
+    place = folder.child("lock")
+    return _take_file_lock(place) if folder.is_local else _take_lease(place)
+
+
+def _take_file_lock(place: Place) -> FileLock | None:
+    descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return FileLock(place, descriptor)
+
+
+def _take_lease(place: Place) -> Lease | None:
+    version = _free_version(place)
+    if version is None:
+        return None
+    token = secrets.token_hex(8)
+    taken = _write(place, token, version)
+    if taken is None:
+        return None
+    if not place.is_s3:
+        time.sleep(_SETTLE_S)
+    # A bucket may take a condition for granted: what counts is what it gives back.
+    return Lease(place, token, taken) if _owner(place) == token else None
+
+
+def _free_version(place: Place) -> str | None:
+    """The version of the lease that may be replaced, "" where there is none; None where its owner is alive."""
+    if not place.is_s3:
+        if not exists(place):
+            return ""
+        info = place.fs.get_file_info(place.path)
+        owner = json.loads(read_bytes(place))
+        age_s = time.time() - info.mtime_ns / 1e9
+        return "" if age_s > EXPIRES_AFTER_S or _is_dead(owner) else None
+    found = objects.get_aged(place.uri)
+    if found is None:
+        return ""
+    if found.age_s > EXPIRES_AFTER_S or _is_dead(json.loads(found.data)):
+        return found.version
+    return None
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    """Whether the owner is a process of this machine that has ended."""
+    if owner["boot"] != _boot():
+        return False
+    return _started(owner["pid"]) != owner["started"]
+
+
+def _boot() -> str:
+    """This machine since it started: a container shares it with others, but not their names."""
+    return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks; process numbers are used again."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def _write(place: Place, token: str, version: str) -> str | None:
+    """Write the lease over this version of it; its new version, or None where another was quicker."""
+    owner = {"token": token, "pid": os.getpid(), "started": _started(os.getpid()), "boot": _boot()}
+    # Else two writings by one owner would be of one version.
+    data = json.dumps({**owner, "renewed_at": time.time()}).encode()
+    if place.is_s3:
+        return objects.put(place.uri, data, only_if=version)
+    write_bytes(place, data)
+    return token
+
+
+def _owner(place: Place) -> str | None:
+    try:
+        return str(json.loads(read_bytes(place))["token"])
+    except FileNotFoundError:
+        return None
+
+
+def _version(place: Place) -> str:
+    found = objects.get_aged(place.uri) if place.is_s3 else None
+    return found.version if found else ""

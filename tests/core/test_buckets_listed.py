@@ -1,0 +1,187 @@
+"""Buckets: listed by pages with raw keys, read by range, retried within limits, and errors that fit."""
+
+import json
+import time
+
+import boto3
+import pytest
+from archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
+from buckets import BUCKET, Proxy, s3_server, using
+
+from pneumonia_core import objects
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.places import (
+    delete_file,
+    delete_folder,
+    exists,
+    list_names,
+    make_folder,
+    open_place,
+    read_bytes,
+    write_bytes,
+)
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(endpoint):
+    with using(endpoint):
+        client = boto3.client("s3", endpoint_url=endpoint)
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+        delete_folder(open_place(f"s3://{BUCKET}"))
+
+
+def test_keys_are_taken_as_they_are(s3):
+    names = ["a b.jpeg", "ü.jpeg", "100%25.jpeg", "x#y.jpeg", "what?.jpeg", "d/e+f&g=h.jpeg"]
+    for number, name in enumerate(names):
+        s3.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=jpeg(number))
+    images, _ = listing(f"s3://{BUCKET}/in")
+    expected = {f"s3://{BUCKET}/in/{name}": jpeg(number) for number, name in enumerate(names)}
+    assert contents(images) == expected
+    assert [image.uri for image in images] == sorted(expected)
+
+
+def test_version_is_the_etag_and_changes_with_the_content(s3):
+    versions = []
+    for number in (1, 1, 2):
+        s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(number))
+        versions.append(listing(f"s3://{BUCKET}/in")[0][0].version)
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_what_is_no_image_is_counted_and_archives_are_opened(s3):
+    tar = tar_bytes({"m.jpeg": jpeg(2)})
+    for name, body in {
+        "1.2.840.55": jpeg(1), "notes": b"text", "notes.txt": b"", "__MACOSX/x.jpeg": b"", "t.tar": tar,
+        "a/.hidden/x.jpeg": b"", "z.zip": zip_bytes({"n.jpeg": jpeg(3)}),
+    }.items():  # fmt: skip
+        s3.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=body)
+    s3.put_object(Bucket=BUCKET, Key="in2/other.jpeg", Body=jpeg(4))
+    images, skipped = listing(f"s3://{BUCKET}/in")
+    root = f"s3://{BUCKET}/in"
+    assert contents(images) == {
+        f"{root}/1.2.840.55": jpeg(1), f"{root}/t.tar!/m.jpeg": jpeg(2), f"{root}/z.zip!/n.jpeg": jpeg(3),
+    }  # fmt: skip
+    assert skipped == {"hidden": 2, "no image": 2}
+
+
+@pytest.mark.slow
+def test_more_keys_than_one_page(s3):
+    # moto keeps them in memory: what takes the time is the asking.
+    for number in range(1001):
+        s3.put_object(Bucket=BUCKET, Key=f"in/{number:05d}.jpeg", Body=b"x")
+    images, _ = listing(f"s3://{BUCKET}/in")
+    assert len({image.uri for image in images}) == 1001
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.zip"])
+def test_members_are_read_by_range(s3, endpoint, kind):
+    files = {name: jpeg(number, 256) for number, name in enumerate(pictures(50))}
+    members = sum(map(len, files.values()))
+    body = tar_bytes(files) if kind == "a.tar" else zip_bytes(files)
+    ballast = {"notes.txt": bytes(5 * members)} | files
+    body = tar_bytes(ballast) if kind == "a.tar" else zip_bytes(ballast, 0)
+    s3.put_object(Bucket=BUCKET, Key=kind, Body=body)
+    with Proxy(endpoint) as proxy, using(proxy.endpoint):
+        images, _ = listing(f"s3://{BUCKET}/{kind}")
+        index = proxy.to_client
+        assert list(contents(images).values()) == list(files.values())
+        transferred = proxy.to_client
+    assert index < 0.2 * members
+    assert transferred - index <= 1.1 * members
+
+
+def test_failures_that_pass_are_not_seen(s3, endpoint):
+    files = pictures(20)
+    for name, data in files.items():
+        s3.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data)
+    with Proxy(endpoint, "GET .*jpeg", rate=0.3, most=2) as proxy, using(proxy.endpoint):
+        images, _ = listing(f"s3://{BUCKET}/in")
+        assert sorted(contents(images).values()) == sorted(files.values())
+        assert proxy.injected
+
+
+def test_failures_that_stay_reject_the_image_in_time(s3, endpoint):
+    s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
+    with Proxy(endpoint, "GET .*jpeg") as proxy, using(proxy.endpoint):
+        images, _ = listing(f"s3://{BUCKET}/in")
+        started = time.monotonic()
+        assert list(contents(images).values()) == ["unreadable"]
+        assert time.monotonic() - started < 40
+
+
+def test_storage_that_stays_silent_is_a_timeout(s3, monkeypatch):
+    import socket
+
+    monkeypatch.setattr(objects, "_READ_TIMEOUT_S", 0.5)
+    s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
+    images, _ = listing(f"s3://{BUCKET}/in")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        using(f"http://127.0.0.1:{silent.getsockname()[1]}"),
+    ):
+        assert list(contents(images).values()) == ["timeout"]
+
+
+def test_object_that_went_is_not_found(s3):
+    s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
+    images, _ = listing(f"s3://{BUCKET}/in")
+    s3.delete_object(Bucket=BUCKET, Key="in/x.jpeg")
+    assert list(contents(images).values()) == ["not_found"]
+
+
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The token has expired</Message></Error>"
+
+
+def test_expired_credentials_blame_no_image(s3, endpoint):
+    s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
+    images, _ = listing(f"s3://{BUCKET}/in")
+    refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(EXPIRED), EXPIRED)
+    with Proxy(endpoint, "GET .*jpeg", refusal=refusal) as proxy, using(proxy.endpoint):
+        with pytest.raises(PneumoniaError, match="ExpiredToken"):
+            contents(images)
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://key:secret@bucket/x", "s3://b/k?endpoint_override=127.0.0.1:1", "s3:///x"]
+)
+def test_places_with_credentials_or_options_are_refused_and_not_repeated(text):
+    with pytest.raises(InvalidInput) as raised:
+        open_place(text)
+    assert "secret" not in str(raised.value)
+
+
+def test_bucket_that_does_not_exist_is_one_clear_line(s3):
+    with pytest.raises(InvalidInput, match="cannot be opened"):
+        listing("s3://no-such-bucket/in")
+    with pytest.raises(InvalidInput, match="cannot create"):
+        make_folder(open_place("s3://no-such-bucket/results"))
+
+
+def test_files_of_a_place_are_written_whole_and_deleted(s3):
+    place = open_place(f"s3://{BUCKET}/r")
+    write_bytes(place.child("b.json"), json.dumps({}).encode())
+    write_bytes(place.child("a").child("c.json"), b"c")
+    assert list_names(place) == ["a", "b.json"]
+    assert read_bytes(place.child("a").child("c.json")) == b"c"
+    delete_file(place.child("b.json"))
+    delete_file(place.child("b.json"))
+    assert not exists(place.child("b.json"))
+    delete_folder(place)
+    assert not exists(place)
+
+
+def test_of_two_writers_on_a_condition_one_wins(s3):
+    uri = f"s3://{BUCKET}/lock"
+    first = objects.put(uri, b"1", only_if="")
+    assert first
+    assert objects.put(uri, b"2", only_if="") is None
+    second = objects.put(uri, b"2", only_if=first)
+    assert second
+    assert objects.put(uri, b"3", only_if=first) is None
