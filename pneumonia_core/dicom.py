@@ -106,7 +106,7 @@ def study_key(header: Header) -> str | None:
     secret mounted into every node's environment, never from arguments or runtime environments.
     """
     key, uid = os.environ.get(HASH_KEY_VARIABLE), header.text(tags.SOP_INSTANCE)
-    return hmac.new(key.encode(), uid.encode(), hashlib.sha256).hexdigest() if key and uid else None
+    return hmac.new(os.fsencode(key), uid.encode(), hashlib.sha256).hexdigest() if key and uid else None
 
 
 def age_years(header: Header) -> float | None:
