@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ from pneumonia_core.trail import BATCH, IMAGE, Trail
 
 # An image that its decoder has not finished by then never will be; twice the limit that a child gets.
 STUCK_AFTER_S: Final = 60.0
+# Handing one image at a time to a thread costs as much as decoding a very small one.
+IMAGES_PER_TASK: Final = 4
 
 # A part also carries the row's number in the run's inventory, for the conservation law.
 # `carried` becomes columns of the table when the parts are merged.
@@ -91,13 +94,18 @@ def decode_ahead(
 
     Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
     """
-    waiting: deque[Future[Decoded]] = deque()
-    for ref in with_streamed_members(refs):
-        waiting.append(pool.submit(decode, ref, image_size))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result(STUCK_AFTER_S)
+    waiting: deque[Future[list[Decoded]]] = deque()
+    images = iter(with_streamed_members(refs))
+    while group := list(itertools.islice(images, IMAGES_PER_TASK)):
+        waiting.append(pool.submit(_decode_group, decode, group, image_size))
+        if len(waiting) * IMAGES_PER_TASK >= ahead:
+            yield from waiting.popleft().result(STUCK_AFTER_S * IMAGES_PER_TASK)
     while waiting:
-        yield waiting.popleft().result(STUCK_AFTER_S)
+        yield from waiting.popleft().result(STUCK_AFTER_S * IMAGES_PER_TASK)
+
+
+def _decode_group(decode: Decode, group: list[ImageRef], image_size: int) -> list[Decoded]:
+    return [decode(ref, image_size) for ref in group]
 
 
 def score_rows(

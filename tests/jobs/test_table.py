@@ -1,0 +1,89 @@
+"""The table over many nights: the newest row of each live image, compaction, dry runs, clocks that jump."""
+
+import dataclasses
+import datetime
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from deltalake import DeltaTable
+from scoring import order, rows, score
+
+from jobs import latest, maintain
+from pneumonia_core.phantoms import write_archive
+from pneumonia_core.scoring import ScoringFacts, _now
+
+
+@pytest.fixture()
+def nights(ray_here, tiny_bundle, tmp_path):
+    """Three nights over an archive that loses one image, gets one and changes one."""
+    archive = tmp_path / "archive"
+    write_archive(archive, 12, seed=1)
+    files = sorted(path for path in archive.rglob("*") if path.is_file())
+    for night in range(3):
+        if night == 1:
+            files[0].unlink()
+            files[1].write_bytes(files[2].read_bytes())
+        if night == 2:
+            files[0].write_bytes(files[3].read_bytes())
+        score(tmp_path / "r", order(tiny_bundle, archive, run_date=f"2026-02-0{night + 1}"))
+    return tmp_path / "r", files
+
+
+def run(command, *arguments):
+    done = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_latest_gives_one_row_for_each_image_still_there(nights, tmp_path):
+    results, files = nights
+    files[4].unlink()
+    run(latest.command, results, "--output", tmp_path / "before.parquet")
+    before = pq.read_table(tmp_path / "before.parquet")
+    assert before.num_rows == 12
+    newest = {row["image_uri"]: row["run_date"].day for row in before.to_pylist()}
+    assert [newest[f"file://{file}"] for file in files[:3]] == [3, 2, 1]
+
+
+def test_image_that_went_is_not_in_latest(nights, tiny_bundle, tmp_path):
+    results, files = nights
+    files[4].unlink()
+    score(results, order(tiny_bundle, tmp_path / "archive", run_date="2026-02-04"))
+    run(latest.command, results, "--output", tmp_path / "after.csv")
+    lines = (tmp_path / "after.csv").read_text().splitlines()
+    assert len(lines) == 1 + 11
+    assert not any(files[4].name in line for line in lines)
+
+
+def test_maintain_leaves_the_same_rows_in_fewer_files(nights):
+    results, _ = nights
+    before = rows(results).sort_by([("image_uri", "ascending"), ("run_date", "ascending")])
+    run(maintain.command, results, "--compact", "--vacuum", "0s")
+    after = rows(results).sort_by([("image_uri", "ascending"), ("run_date", "ascending")])
+    assert after.select(before.column_names).equals(before)
+    # One file for each day: a file never spans partitions.
+    assert len(DeltaTable(str(results / "scores")).file_uris()) == 3
+
+
+def test_night_after_maintenance_is_incremental(nights, tiny_bundle, tmp_path):
+    results, _ = nights
+    run(maintain.command, results, "--compact")
+    assert score(results, order(tiny_bundle, tmp_path / "archive"))["nothing_new"]
+
+
+def test_clock_that_jumped_back_dates_rows_behind_the_newest(tiny_bundle):
+    newest = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=400)
+    facts = ScoringFacts("run", "model", "openvino", tiny_bundle.thresholds, 64)
+    assert _now(facts) < newest
+    assert _now(dataclasses.replace(facts, not_before=newest)) > newest
+
+
+def test_latest_is_right_after_the_clock_jumped_back(nights, tiny_bundle, tmp_path, monkeypatch):
+    results, files = nights
+    future = DeltaTable(str(results / "scores")).to_pyarrow_table()["scored_at"].to_pylist()
+    files[5].write_bytes(files[6].read_bytes())
+    score(results, order(tiny_bundle, tmp_path / "archive", run_date="2020-01-01"))
+    table = rows(results)
+    changed = [row for row in table.to_pylist() if row["image_uri"] == f"file://{files[5]}"]
+    assert max(row["scored_at"] for row in changed) > max(future)
