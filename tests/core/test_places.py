@@ -1,0 +1,49 @@
+"""Places: schemes, and files that are whole or absent on a disk."""
+
+import pytest
+
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.places import (
+    delete_folder,
+    exists,
+    list_names,
+    open_place,
+    read_bytes,
+    write_bytes,
+    write_stream,
+)
+
+
+def test_local_paths_and_file_uris_are_one_place(tmp_path):
+    assert open_place(str(tmp_path)) == open_place(f"file://{tmp_path}")
+    assert open_place(f"{tmp_path}/a%20b").path.endswith("a%20b")
+
+
+@pytest.mark.parametrize("text", ["http://x/y", "ftp://x/y", "hdfs://x/y"])
+def test_other_schemes_are_refused(text):
+    with pytest.raises(InvalidInput, match="not supported"):
+        open_place(text)
+
+
+def test_half_a_writing_leaves_nothing(tmp_path):
+    place = open_place(str(tmp_path / "x"))
+
+    def write_half() -> None:
+        with write_stream(place) as stream:
+            stream.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+    write_bytes(place, b"whole")
+    assert read_bytes(place) == b"whole"
+
+
+def test_deleted_folder_may_be_gone_already(tmp_path):
+    place = open_place(str(tmp_path / "a"))
+    write_bytes(place.child("b").child("c"), b"c")
+    assert list_names(place) == ["b"]
+    for _ in range(2):
+        delete_folder(place)
+        assert not exists(place)
