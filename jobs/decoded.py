@@ -20,10 +20,10 @@ MAX_REJECTED_SHARE: Final = 0.1
 
 @dataclass(frozen=True)
 class Decoded:
-    """A materialised Ray data set of `image` uint8 [H, W] and `label`, and what is known of its rows.
+    """A materialised Ray data set with the columns `image` uint8 [H, W], `label` and `row`.
 
-    `labels` int64 [N] and `patients` [N] are in the order of the rows, `digest` is a SHA-256 over the
-    contents of the files with label and patient, in no order.
+    `labels` int64 [N] and `patients` [N] are in the order of `row`. `digest` is a SHA-256 over the contents
+    of the files with label and patient, whatever their order and place.
     """
 
     dataset: Any
@@ -32,12 +32,14 @@ class Decoded:
     digest: str
 
     def images(self, limit: int | None = None) -> np.ndarray:
-        """The images uint8 [N, H, W], or the first `limit` of them, in this process."""
-        rows = self.dataset.select_columns(["image"])
-        rows = rows if limit is None else rows.limit(limit)
-        return np.concatenate(
-            [batch["image"] for batch in rows.iter_batches(batch_size=256, batch_format="numpy")]
-        )
+        """The images uint8 [N, H, W] in the order of `labels`, or some `limit` of them, in this process."""
+        rows = self.dataset if limit is None else self.dataset.limit(limit)
+        batches = [
+            (batch["row"], batch["image"])
+            for batch in rows.iter_batches(batch_size=BLOCK_IMAGES, batch_format="numpy")
+        ]
+        order = np.argsort(np.concatenate([numbers for numbers, _ in batches]))
+        return np.concatenate([images for _, images in batches])[order]
 
 
 def decode_labelled(images: Sequence[LabelledImage], size: int, cpus: float, name: str) -> Decoded:
@@ -47,31 +49,37 @@ def decode_labelled(images: Sequence[LabelledImage], size: int, cpus: float, nam
     """
     import ray.data
 
-    tables = [_table(images[start : start + BLOCK_IMAGES]) for start in range(0, len(images), BLOCK_IMAGES)]
+    tables = [_table(images, start) for start in range(0, len(images), BLOCK_IMAGES)]
+    decode: Any = _decode_rows
     rows = ray.data.from_arrow(tables).map_batches(
-        _decode_rows, fn_kwargs={"size": size}, batch_size=None, batch_format="numpy", num_cpus=cpus
+        decode, fn_kwargs={"size": size}, batch_size=None, batch_format="numpy", num_cpus=cpus
     )
     rows = rows.materialize()
-    facts = rows.select_columns(["label", "patient", "sha256", "reason"]).to_pandas()
+    # Ray Data gives blocks as they come, so the order is kept in a column.
+    facts = (
+        rows.select_columns(["row", "label", "patient", "sha256", "reason"]).to_pandas().sort_values("row")
+    )
     rejected = facts["reason"] != ""
     if rejected.any():
         _tell_rejected(facts["reason"][rejected], len(facts), name)
         rows = rows.filter(expr="reason == ''", num_cpus=cpus).materialize()
         facts = facts[~rejected]
     return Decoded(
-        rows.select_columns(["image", "label"]).materialize(),
+        rows,
         facts["label"].to_numpy(np.int64),
         facts["patient"].to_numpy(str),
         _digest(facts),
     )
 
 
-def _table(images: Sequence[LabelledImage]) -> pa.Table:
+def _table(images: Sequence[LabelledImage], start: int) -> pa.Table:
+    part = images[start : start + BLOCK_IMAGES]
     return pa.table(
         {
-            "path": [image.path for image in images],
-            "label": pa.array([image.label for image in images], pa.int32()),
-            "patient": [image.patient_id for image in images],
+            "row": pa.array(range(start, start + len(part)), pa.int64()),
+            "path": [image.path for image in part],
+            "label": pa.array([image.label for image in part], pa.int32()),
+            "patient": [image.patient_id for image in part],
         }
     )
 
@@ -84,6 +92,7 @@ def _decode_rows(rows: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray
         digests.append(digest)
         reasons.append(reason)
     return {
+        "row": rows["row"],
         "image": images,
         "label": rows["label"],
         "patient": rows["patient"],

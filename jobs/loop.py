@@ -198,7 +198,7 @@ def _learner(assignment: Assignment, start: Start, weights: list[np.ndarray], st
         start.recipe,
         weights,
         start.first_stage,
-        np.asarray(assignment.class_weights, np.float32),
+        assignment.class_weights,
         assignment.steps_per_epoch,
         strategy,
     )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from jobs.config import Result, job_command, run_command
-from jobs.decoded import decode_labelled
+from jobs.decoded import Decoded, decode_labelled
 from jobs.progress import say
 from jobs.tensorboard import ScalarLog
 from jobs.training_run import TrainingRun, open_training
@@ -80,23 +80,31 @@ def train(
     name: str | None = None,
     resume: bool = False,
     address: str | None = None,
+    data_set: str | None = None,
     **recipe_options: Any,
 ) -> Result:
     """Train as the command does, in the Ray session that is open or in one of its own.
 
+    `data_set` is what the model card says of the data, see pages.card; None goes by the file names.
     `recipe_options` are fields of Recipe; `weights` None is imagenet where Keras has such weights.
     """
     from jobs.session import ray_session
+    from pneumonia_core.pages.card import known_data_set
 
     started = time.perf_counter()
     recipe = _recipe(recipe_options)
+    # The workers have another working directory.
+    data, folder = str(Path(data).absolute()), Path(models).absolute()
     training, validation = split_training(read_labelled(data))
-    run = _open_run(recipe, data, models, storage, name, resume)
+    run = _open_run(recipe, data, folder, storage, name, resume)
     if run.result is not None:
         return run.result
+    data_set = data_set or known_data_set(image.path for image in training)
     with ray_session(address):
-        trained, kept = _train_on_cluster(recipe, training, validation, workers, gpus, run, Path(models))
-        result = _write_bundle(trained, kept, Path(models), run, started)
+        trained, held_back, images = _train_on_cluster(
+            recipe, training, validation, workers, gpus, run, folder
+        )
+        result = _write_bundle(trained, held_back, images, len(training), data_set, folder, run, started)
     run.finish(result)
     return result
 
@@ -109,7 +117,6 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         rate = FROM_SCRATCH_RATE if options["weights"] == "none" else FINE_TUNING_RATE
         options = {**options, "learning_rate": rate}
     if options["weights"] not in ("none", "imagenet"):
-        # The workers have another working directory.
         options = {**options, "weights": str(Path(options["weights"]).absolute())}
     recipe = Recipe(**options)
     check_network(recipe.network, recipe.image_size)
@@ -118,23 +125,12 @@ def _recipe(options: dict[str, Any]) -> Recipe:
 
 
 def _open_run(
-    recipe: Recipe, data: str, models: str, storage: str | None, name: str | None, resume: bool
+    recipe: Recipe, data: str, models: Path, storage: str | None, name: str | None, resume: bool
 ) -> TrainingRun:
     settings = {**asdict(recipe), "data": data}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    place = open_place(storage) if storage else open_place(models).child("training")
+    place = open_place(storage) if storage else open_place(str(models)).child("training")
     return open_training(place, name or f"{recipe.network}-{digest[:8]}", settings, resume)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What outlasts the training: the validation set, and which data it was."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    patients: np.ndarray
-    data_digest: str
-    training_images: int
 
 
 def _train_on_cluster(
@@ -145,26 +141,36 @@ def _train_on_cluster(
     gpus: int,
     run: TrainingRun,
     models: Path,
-) -> tuple["Trained", Kept]:
+) -> tuple["Trained", Decoded, np.ndarray]:
+    """The trained network, and the validation set with its images."""
     from jobs.trainer import run_training
 
     plan = plan_workers(workers, gpus, recipe.batch_size, *cluster_nodes())
     shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
     decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training")
     held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation")
-    digest = hashlib.sha256((decoded.digest + held_back.digest).encode()).hexdigest()
-    run.pin_data(digest)
-    kept = Kept(held_back.images(), held_back.labels, held_back.patients, digest, len(decoded.labels))
+    run.pin_data(f"{decoded.digest} {held_back.digest}")
     say(
-        f"{len(decoded.labels):,} training and {len(kept.labels):,} validation images of {recipe.image_size} px, "
-        f"{plan.count} worker{'s' if plan.count > 1 else ''}"
+        f"{len(decoded.labels):,} training and {len(held_back.labels):,} validation images of "
+        f"{recipe.image_size} px, {plan.count} worker{'s' if plan.count > 1 else ''}"
     )
+    images = held_back.images()
     with ScalarLog(models / "tensorboard" / run.name) as scalars:
-        return run_training(recipe, decoded, kept.images, kept.labels, plan, run, scalars), kept
+        trained = run_training(recipe, decoded, images, held_back.labels, plan, run, scalars)
+    return trained, held_back, images
 
 
-def _write_bundle(trained: "Trained", kept: Kept, models: Path, run: TrainingRun, started: float) -> Result:
-    from pneumonia_core.release import release
+def _write_bundle(
+    trained: "Trained",
+    held_back: Decoded,
+    images: np.ndarray,
+    training_images: int,
+    data_set: str,
+    models: Path,
+    run: TrainingRun,
+    started: float,
+) -> Result:
+    from pneumonia_core.release import HeldBack, Origin, release
 
     say("writing the bundle")
     recipe, history = trained.recipe, trained.history
@@ -172,7 +178,7 @@ def _write_bundle(trained: "Trained", kept: Kept, models: Path, run: TrainingRun
         "run": run.name,
         "recipe": asdict(recipe),
         "first_trained_stage": trained.first_stage,
-        "images": {"training": kept.training_images, "validation": len(kept.labels)},
+        "images": {"training": training_images, "validation": len(held_back.labels)},
         "history": history,
     }
     bundle, evaluation = release(
@@ -180,11 +186,8 @@ def _write_bundle(trained: "Trained", kept: Kept, models: Path, run: TrainingRun
         recipe.network,
         recipe.image_size,
         trained.weights,
-        kept.images,
-        kept.labels,
-        kept.patients,
-        kept.data_digest,
-        facts,
+        HeldBack(images, held_back.labels, held_back.patients),
+        Origin(run.data_digest(), data_set, Path(recipe.weights).name, facts),
     )
     say(f"bundle {bundle.path}")
     return {

@@ -82,8 +82,9 @@ def _trainer(assignment: Assignment, training: Decoded, workers: Workers, run: T
     from ray.train.tensorflow import TensorflowTrainer
 
     resources = {"CPU": workers.cpus, **({"GPU": 1.0} if workers.gpu else {})}
+    loop: Any = train_on_worker  # Ray's annotation has no return value; Ray itself takes one
     return TensorflowTrainer(
-        train_on_worker,
+        loop,
         train_loop_config={"assignment": assignment},
         scaling_config=ScalingConfig(
             num_workers=workers.count,

@@ -44,6 +44,10 @@ class TrainingRun:
             )
         _write(self.folder.child(SETTINGS), {**settings, "data_digest": digest})
 
+    def data_digest(self) -> str:
+        """The digest that `pin_data` remembered."""
+        return str(json.loads(read_bytes(self.folder.child(SETTINGS)))["data_digest"])
+
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result; the checkpoints have done their duty."""
         _write(self.folder.child(RESULT), result)

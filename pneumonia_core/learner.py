@@ -37,7 +37,7 @@ class Learner:
         recipe: Recipe,
         initial_weights: Sequence[np.ndarray],
         first_stage: str,
-        class_weights: np.ndarray,
+        class_weights: Sequence[float],
         steps_per_epoch: int,
         strategy: Any = None,
     ) -> None:

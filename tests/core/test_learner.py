@@ -1,0 +1,186 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pneumonia_core.augment import Augmentation, draw
+from pneumonia_core.learner import Batch, Learner
+from pneumonia_core.networks import build_classifier
+from pneumonia_core.recipe import Recipe, class_weights, first_trained_stage
+
+SIZE, STEPS = 32, 4
+STILL = Augmentation(
+    translation=0, rotation_deg=0, zoom=(1, 1), flip=False, contrast=0, brightness=0, encoder_share=0
+)
+
+
+def recipe(**changes):
+    settings = {"network": "resnet18", "image_size": SIZE, "batch_size": 8, "epochs": 1, "dropout": 0.0}
+    return Recipe(**{**settings, "precision": "float32", **changes})
+
+
+def learner(first_stage="conv1", strategy=None, **changes):
+    keras.utils.set_random_seed(3)
+    weights = build_classifier("resnet18", SIZE).get_weights()
+    return Learner(recipe(**changes), weights, first_stage, (0.5, 1.0, 2.0), STEPS, strategy)
+
+
+def batch(step, rows=slice(None)):
+    """One of a few fixed global batches of 8, or some rows of it; not augmented."""
+    rng = np.random.default_rng(step)
+    images = rng.integers(0, 256, (8, SIZE, SIZE), dtype=np.uint8)[rows]
+    labels = rng.integers(0, 3, 8).astype(np.int32)[rows]
+    return Batch(images, labels, draw(rng, len(images), SIZE, STILL))
+
+
+def test_steps_lower_the_loss_of_a_batch_they_repeat():
+    one = learner(learning_rate=2e-3, epochs=5)
+    losses = [float(one.step(batch(0))) for _ in range(15)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_loss_is_the_class_weighted_cross_entropy_of_smoothed_labels():
+    one, given = learner(), batch(0)
+    logits = np.asarray(one.classifier(given.images, training=True), np.float64)
+    truth = np.eye(3)[given.labels] * 0.95 + 0.05 / 3
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = (-(truth * log_p).sum(axis=1) * np.array([0.5, 1.0, 2.0])[given.labels]).mean()
+    assert float(learner().step(given)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_learning_rate_warms_up_and_falls_along_a_cosine_to_zero():
+    one = learner(epochs=4, learning_rate=1e-3)
+    rates = []
+    for step in range(4 * STEPS):
+        one.step(batch(step % STEPS))
+        rates.append(one.learning_rate)
+    assert np.argmax(rates) == 1  # half an epoch of warm-up is two steps, and the batch is a quarter of 32
+    assert max(rates) == pytest.approx(1e-3 / 2)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_frozen_stages_do_not_move_and_the_average_follows_the_rest():
+    one = learner("layer4", averaging=0.5)
+    before = one.classifier.get_layer("layer3.0.conv1").get_weights()[0]
+    first = one.classifier.get_layer("layer4.0.conv1").get_weights()[0]
+    expected = first
+    for step in range(3):
+        one.step(batch(step))
+        decay = min(0.5, (step + 1) / (step + 10))
+        current = one.classifier.get_layer("layer4.0.conv1").get_weights()[0]
+        expected = decay * expected + (1 - decay) * current
+    np.testing.assert_array_equal(before, one.classifier.get_layer("layer3.0.conv1").get_weights()[0])
+    np.testing.assert_allclose(one.averaged.get_layer("layer4.0.conv1").get_weights()[0], expected, atol=1e-6)
+    assert np.abs(expected - first).max() > 0
+
+
+def test_logits_are_those_of_the_averaged_network_for_any_number_of_images():
+    one = learner()
+    one.step(batch(0))
+    images = np.concatenate([batch(step).images for step in range(3)])[:19]
+    np.testing.assert_allclose(one.logits(images), np.asarray(one.averaged(images)), atol=1e-4)
+    assert one.logits(images[:0]).shape == (0, 3)
+
+
+def test_a_restored_learner_goes_on_as_if_it_had_never_stopped(tmp_path):
+    whole, first = learner("layer4"), learner("layer4")
+    for step in range(2):
+        whole.step(batch(step))
+        first.step(batch(step))
+    np.savez(tmp_path / "state.npz", **first.state())
+    second = learner("layer4", seed=9)
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as state:
+        second.restore(dict(state))
+    for step in range(2, 4):
+        whole.step(batch(step))
+        second.step(batch(step))
+    assert second.steps_done == 4
+    for ours, theirs in zip(second.averaged.get_weights(), whole.averaged.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_class_weights_are_the_higher_the_rarer_the_class():
+    assert class_weights(np.array([0, 1, 1, 1, 2, 2])) == pytest.approx((2.0, 2 / 3, 1.0))
+    assert class_weights(np.array([0, 0, 1, 1])) == pytest.approx((2 / 3, 2 / 3, 4 / 3))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "stage"),
+    [
+        ((), "conv1"),
+        (("conv1",), "layer1"),
+        (("conv1", "layer1", "layer2", "layer3"), "layer3"),
+        (("conv1", "layer1", "layer2", "layer3", "layer4", "head"), "layer3"),
+    ],
+)
+def test_training_begins_at_layer3_or_where_the_loaded_weights_end(loaded, stage):
+    assert first_trained_stage(loaded) == stage
+
+
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "mixed_bfloat16"])
+def test_two_workers_train_as_one_with_the_whole_batch(precision, tmp_path, two_ports):
+    """Two processes with half of each batch against one with all of it."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in two_ports]}
+    processes = []
+    for rank in (0, 1):
+        settings = {"cluster": cluster, "task": {"type": "worker", "index": rank}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(settings)}
+        command = [sys.executable, __file__, str(rank), precision, str(tmp_path / f"{rank}.npz")]
+        processes.append(subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]))
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    start, alone = learner("layer4").averaged.get_weights(), trained(precision).averaged.get_weights()
+    with np.load(tmp_path / "0.npz") as first, np.load(tmp_path / "1.npz") as second:
+        assert float(first["total"]) == float(second["total"]) == 3.0
+        for name in first.files:
+            np.testing.assert_array_equal(first[name], second[name])
+        together = [first[name] for name in sorted(first.files) if name.startswith("averaged.")]
+    moved = sum(np.abs(ours - before).sum() for ours, before in zip(alone, start, strict=True))
+    apart = sum(np.abs(ours - theirs).sum() for ours, theirs in zip(alone, together, strict=True))
+    assert moved > 0
+    assert apart < (0.001 if precision == "float32" else 0.1) * moved
+
+
+@pytest.fixture
+def two_ports():
+    import socket
+
+    sockets = [socket.socket() for _ in range(2)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def trained(precision, strategy=None, rows=slice(None)):
+    one = learner("layer4", strategy, precision=precision, learning_rate=1e-3)
+    for layer in one.classifier.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False  # half a batch has other statistics than a whole one, which is meant
+    for step in range(STEPS):
+        one.step(batch(step, rows))
+    return one
+
+
+def as_worker(rank, precision, output):
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    one = trained(precision, tf.distribute.MultiWorkerMirroredStrategy(), slice(rank, None, 2))
+    one.share_statistics()
+    total = one.total(np.array(float(rank + 1)))
+    np.savez(output, total=total, **one.state())
+
+
+if __name__ == "__main__":
+    as_worker(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,0 +1,178 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.train import train
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.phantoms import write_labelled
+from tests.jobs.processes import descendants, kill_with_descendants
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"network": "resnet18", "weights": "none", "image_size": 32, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_labelled(folder, 15, 1, size=(64, 80), test_fraction=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(ray_here, data, tmp_path_factory):
+    """A training of two workers and two epochs, and the folder of its models."""
+    models = tmp_path_factory.mktemp("models")
+    return train(data=str(data), models=str(models), workers=2, epochs=2, **SMALL), models
+
+
+def test_two_workers_train_a_bundle_that_scores(trained):
+    from pneumonia_core.bundle import open_bundle
+    from pneumonia_core.engines import load_engine
+
+    result, models = trained
+    bundle = open_bundle(result["bundle"])
+    assert bundle.model_id == result["model_id"]
+    assert Path(result["bundle"]).parent == models
+    scores = load_engine(bundle, "openvino")(np.zeros((3, 32, 32), np.uint8))
+    np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-3)
+    assert result["state"] == "done"
+    assert result["epochs"] == 2
+    assert result["images_per_s"] > 0
+    assert result["validation"]["images"] == 6
+    assert 0 <= result["validation"]["auroc_pneumonia_vs_normal"] <= 1
+
+
+def test_the_bundle_tells_how_it_was_trained(trained):
+    folder = Path(trained[0]["bundle"])
+    training = json.loads((folder / "bundle.json").read_text())["training"]
+    assert training["recipe"]["epochs"] == 2
+    assert training["first_trained_stage"] == "conv1"
+    assert [epoch["epoch"] for epoch in training["history"]] == [1, 2]
+    assert "not a medical device" in (folder / "MODEL_CARD.md").read_text().lower()
+    assert json.loads((folder / "evaluation.json").read_text())["images"] == 6
+
+
+def test_tensorboard_reads_the_scalars_of_every_epoch(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, models = trained
+    events = EventAccumulator(str(models / "tensorboard" / result["run"]))
+    events.Reload()
+    for tag in ("loss", "learning_rate", "auroc_pneumonia", "auroc_bacterial", "images_per_s"):
+        assert [event.step for event in events.Scalars(tag)] == [1, 2]
+
+
+def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
+    result, models = trained
+    started = time.monotonic()
+    again = train(data=str(data), models=str(models), workers=2, epochs=2, resume=True, **SMALL)
+    assert again == result
+    assert time.monotonic() - started < 5
+
+
+def test_an_error_that_would_come_again_ends_the_training_at_once_and_clearly(ray_here, data, tmp_path):
+    """The file is an .npz, so only a worker sees that nothing in it fits."""
+    np.savez(tmp_path / "other.npz", something=np.zeros(3))
+    options = {**SMALL, "weights": str(tmp_path / "other.npz")}
+    with pytest.raises(InvalidInput, match="none of its weights fits resnet18"):
+        train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_starts(data, tmp_path):
+    for wrong, what in (
+        ({"data": str(tmp_path / "absent")}, "no such data set"),
+        ({"weights": "absent.npz"}, "no file"),
+        ({"weights": "imagenet"}, "no download"),
+        ({"image_size": 8}, "32 or more"),
+    ):
+        options = {"data": str(data), "models": str(tmp_path / "m"), **SMALL, **wrong}
+        with pytest.raises(InvalidInput, match=what):
+            train(**options)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.slow
+def test_a_diverged_training_says_what_to_change(ray_here, data, tmp_path):
+    with pytest.raises(PneumoniaError, match="Lower --learning-rate"):
+        train(data=str(data), models=str(tmp_path), workers=1, epochs=1, learning_rate=1e30, **SMALL)
+
+
+def command(data, models, *options, workers=2, epochs=4):
+    return [
+        *(sys.executable, "-m", "jobs.train", "--data", str(data), "--models", str(models)),
+        *("--network", "resnet18", "--weights", "none", "--image-size", "32", "--batch-size", "8"),
+        *("--workers", str(workers), "--epochs", str(epochs), "--name", "t", *options),
+    ]
+
+
+def wait_for_epoch(process, epoch):
+    """Reads the lines of a training until it tells of this epoch."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith(f"epoch {epoch} "):
+            return lines
+    raise AssertionError(f"ended without epoch {epoch}: {lines}")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_training_goes_on(data, tmp_path):
+    process = subprocess.Popen(
+        command(data, tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        lines = wait_for_epoch(process, 2)
+        worker = next(pid for pid, name in descendants(process.pid).items() if "RayTrainWorker" in name)
+        os.kill(worker, 9)
+        output, rest = process.communicate(timeout=400)
+    finally:
+        kill_with_descendants(process.pid)
+    said = "".join(lines) + rest
+    assert process.returncode == 0, said
+    assert "workers were lost: training goes on after epoch" in said
+    result = json.loads(output.splitlines()[-1])
+    history = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]["history"]
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_with_resume(data, tmp_path):
+    process = subprocess.Popen(
+        command(data, tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_epoch(process, 2)
+    finally:
+        kill_with_descendants(process.pid)
+        process.communicate()
+    refused = subprocess.run(command(data, tmp_path), cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    resumed = subprocess.run(command(data, tmp_path, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after epoch" in resumed.stderr
+    assert "epoch 1 of 4" not in resumed.stderr
+    result = json.loads(resumed.stdout.splitlines()[-1])
+    assert result["epochs"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpus", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_training_makes_progress_on_clusters_of_few_cpus(cpus, workers, data, tmp_path):
+    script = (
+        "import sys; from jobs.session import ray_session; from jobs.train import train\n"
+        f"with ray_session('local', num_cpus={cpus}):\n"
+        f"    print(train(data={str(data)!r}, models={str(tmp_path)!r}, workers={workers}, epochs=1, **{SMALL})"
+        "['state'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=500
+    )
+    assert done.stdout.splitlines()[-1:] == ["done"], done.stderr
