@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
+from jobs.blocks import from_block, to_block
 from jobs.progress import say
 from pneumonia_core.bundle import Bundle, engine_files, open_bundle
 from pneumonia_core.engines import BATCH_SIZE, Engine, load_engine
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.failpoints import failpoint
-from pneumonia_core.images import Source
 from pneumonia_core.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
 from pneumonia_core.isolation import IsolatedDecoder
 from pneumonia_core.members import image_refs
@@ -255,7 +254,7 @@ def _decode(ref: ChunkRef, job: ChunkJob, threads: int) -> pa.Table:
         ahead = decode_ahead(image_refs(rows), size, pool, 4 * threads, decode)
         images = list(_unless_stuck(ahead))
     trail.finish()
-    return _decoded_table(ref.chunk, rows, images, size)
+    return to_block(ref.chunk, rows, images, size)
 
 
 class ScoreDecoded:
@@ -273,7 +272,7 @@ class ScoreDecoded:
 
     def _score(self, decoded: pa.Table, job: ChunkJob) -> Receipt:
         chunk = decoded["chunk"][0].as_py()
-        images = _images_of(decoded, job.facts.image_size)
+        images = from_block(decoded, job.facts.image_size)
         rows = decoded.select(CHUNK_SCHEMA.names)
         trail = Trail(job.run_folder, "score", chunk)
         part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
@@ -362,44 +361,6 @@ def _refs_of(table: pa.Table) -> list[ChunkRef]:
 
 def _receipts(receipts: Sequence[Receipt]) -> pa.Table:
     return pa.Table.from_pylist([vars(receipt) for receipt in receipts], schema=_RECEIPT_SCHEMA)
-
-
-def _decoded_table(chunk: int, rows: pa.Table, images: list[Decoded], size: int) -> pa.Table:
-    """Rows of a chunk with pixels as fixed-size binary [size * size], null where rejected."""
-    count = len(images)
-    pixels = np.zeros((count, size * size), np.uint8)
-    for number, image in enumerate(images):
-        if image.pixels is not None:
-            pixels[number] = image.pixels.ravel()
-    present = pa.array([image.pixels is not None for image in images])
-    column = pa.Array.from_buffers(
-        pa.binary(size * size), count, [present.buffers()[1], pa.py_buffer(pixels)]
-    )
-    facts = {
-        "sha256": pa.array([image.sha256 for image in images], pa.string()),
-        "read_bytes": pa.array([image.size_bytes for image in images], pa.int64()),
-        "format": pa.array([image.source.format for image in images], pa.string()),
-        "width": pa.array([image.source.width for image in images], pa.int32()),
-        "height": pa.array([image.source.height for image in images], pa.int32()),
-        "stage": pa.array([image.stage for image in images], pa.string()),
-        "reason": pa.array([image.reason for image in images], pa.string()),
-        "detail": pa.array([image.detail for image in images], pa.string()),
-    }
-    names = {name: rows[name] for name in CHUNK_SCHEMA.names}
-    return pa.table({**names, "chunk": pa.repeat(chunk, count), **facts, "pixels": column})
-
-
-def _images_of(decoded: pa.Table, size: int) -> Iterator[Decoded]:
-    pixels = decoded["pixels"]
-    facts = decoded.drop_columns(["pixels", *CHUNK_SCHEMA.names]).to_pylist()
-    for number, fact in enumerate(facts):
-        picture = None
-        if fact["reason"] is None:
-            picture = np.frombuffer(pixels[number].as_buffer(), np.uint8).reshape(size, size)
-        source = Source(fact["format"], fact["width"], fact["height"])
-        yield Decoded(
-            fact["sha256"], fact["read_bytes"], source, picture, fact["stage"], fact["reason"], fact["detail"]
-        )
 
 
 def cluster_cpus() -> int:
