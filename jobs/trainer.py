@@ -25,6 +25,7 @@ CHECKPOINTS_KEPT = 2
 LOST_WORKERS_ALLOWED = 10
 HEALTH_TIMEOUT_S = 120
 POLL_S = 0.3
+PATIENCE_S = 90
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def run_training(
         board=board,
     )
     fit = _Fit(_trainer(assignment, training, workers, run))
-    with _Watch(board, assignment, scalars) as watch:
+    with _Watch(board, assignment, workers, scalars) as watch:
         while not fit.done.wait(POLL_S):
             watch.look()
         watch.look()
@@ -125,13 +126,14 @@ class _Fit:
 class _Watch:
     """Reads the board and tells a person and TensorBoard what is on it."""
 
-    def __init__(self, board: Any, assignment: Assignment, scalars: ScalarLog) -> None:
+    def __init__(self, board: Any, assignment: Assignment, workers: Workers, scalars: ScalarLog) -> None:
         recipe = assignment.recipe
-        self._board, self._scalars = board, scalars
+        self._board, self._workers, self._scalars = board, workers, scalars
         self._per_step, self._per_epoch = recipe.batch_size, recipe.batch_size * assignment.steps_per_epoch
         self._epochs, self._starts = recipe.epochs, 0
         self._progress = Progress(recipe.epochs * self._per_epoch, "images", "training")
         self._epoch_began = time.monotonic()
+        self._patient_until = self._epoch_began + PATIENCE_S
 
     def __enter__(self) -> "_Watch":
         self._progress.__enter__()
@@ -145,6 +147,12 @@ class _Watch:
 
         for note in ray.get(self._board.take.remote()):
             {"start": self._start, "step": self._step, "epoch": self._epoch}[note["kind"]](note)
+        if not self._starts and time.monotonic() > self._patient_until:
+            self._patient_until = float("inf")
+            say(
+                f"still waiting for {self._workers.count} workers of {self._workers.cpus:g} CPUs"
+                f"{' and a GPU' if self._workers.gpu else ''} each: is the cluster busy or growing?"
+            )
 
     def _start(self, note: dict[str, Any]) -> None:
         self._starts += 1

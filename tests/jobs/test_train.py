@@ -167,10 +167,10 @@ def test_a_killed_command_goes_on_with_resume(data, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_training_makes_progress_on_clusters_of_few_cpus(cpus, workers, data, tmp_path):
     script = (
-        "import sys; from jobs.session import ray_session; from jobs.train import train\n"
+        "from jobs.session import ray_session; from jobs.train import train\n"
         f"with ray_session('local', num_cpus={cpus}):\n"
-        f"    print(train(data={str(data)!r}, models={str(tmp_path)!r}, workers={workers}, epochs=1, **{SMALL})"
-        "['state'])"
+        f"    result = train(data={str(data)!r}, models={str(tmp_path)!r}, workers={workers}, epochs=1, **{SMALL})\n"
+        "print(result['state'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=500
