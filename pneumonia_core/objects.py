@@ -21,6 +21,7 @@ _ATTEMPTS: Final = 4
 _GIVE_UP_AFTER_S: Final = 15.0
 _BACKOFF_S: Final = 0.5
 _PIECE: Final = 2**18
+_LARGEST_OBJECT: Final = 5 * 2**40
 
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
@@ -127,6 +128,16 @@ def get(uri: str, offset: int, count: int) -> bytes:
             time.sleep(pause_s)
             pause_s *= 2
     return bytes(received)
+
+
+def get_whole(uri: str) -> bytes:
+    """An object of ours. Raises FileNotFoundError, or another OSError, or CredentialsError."""
+    try:
+        return get(uri, 0, _LARGEST_OBJECT)
+    except RejectedImage as rejected:
+        if rejected.reason == "not_found":
+            raise FileNotFoundError(f"the bucket has no {uri}") from None
+        raise OSError(f"the bucket did not give {uri}: {rejected.detail}") from None
 
 
 def list_pages(uri: str) -> Iterator[list[StoredObject]]:

@@ -108,7 +108,9 @@ def exists(place: Place) -> bool:
 
 
 def read_bytes(place: Place) -> bytes:
-    """The whole file."""
+    """The whole file. Raises FileNotFoundError, or another OSError."""
+    if place.is_s3:
+        return objects.get_whole(place.uri)
     with place.fs.open_input_stream(place.path) as stream:
         return bytes(stream.read())
 

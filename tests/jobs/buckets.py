@@ -114,14 +114,19 @@ class Proxy:
         cut = threading.Event()
         with client, socket.create_connection(self._target) as server, contextlib.suppress(OSError):
             threading.Thread(target=self._pass_on, args=(client, server, cut), daemon=True).start()
-            while data := server.recv(65536):
-                data = data[: len(data) // 2] if cut.is_set() else data
-                with self._lock:
-                    self.to_client += len(data)
-                client.sendall(data)
-                if cut.is_set():
-                    client.shutdown(socket.SHUT_RDWR)
-                    return
+            try:
+                while data := server.recv(65536):
+                    # The server must have the whole request: a truncated one is not what a client would send.
+                    cutting = cut.is_set() and not data.startswith(b"HTTP/1.1 100")
+                    data = data[: len(data) // 2] if cutting else data
+                    with self._lock:
+                        self.to_client += len(data)
+                    client.sendall(data)
+                    if cutting:
+                        return
+            finally:
+                # Closing alone tells the client nothing while the other thread waits for it.
+                client.shutdown(socket.SHUT_RDWR)
 
     def _pass_on(self, client: socket.socket, server: socket.socket, cut: threading.Event) -> None:
         """What the client asks, up to a fault."""

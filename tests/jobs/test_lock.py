@@ -1,0 +1,100 @@
+"""The lock of a run in a bucket: one holder, taken over from the dead, lost when it was not renewed."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import boto3
+import pytest
+from buckets import BUCKET, s3_server, using
+
+from jobs import lock
+from jobs.lock import Lease, take_lock
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.places import delete_folder, exists, open_place, read_bytes, write_bytes
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with s3_server() as endpoint, using(endpoint):
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+        yield endpoint
+
+
+@pytest.fixture(params=["bucket", "disk"])
+def folder(request, endpoint, tmp_path):
+    place = open_place(f"s3://{BUCKET}/run" if request.param == "bucket" else str(tmp_path))
+    yield place
+    delete_folder(place)
+
+
+def test_one_holds_it_and_another_gets_it_afterwards(folder):
+    held = take_lock(folder)
+    assert held
+    assert take_lock(folder) is None
+    held.release()
+    assert not exists(folder.child("lock"))
+    again = take_lock(folder)
+    assert again
+    again.release()
+
+
+def test_of_racing_threads_one_wins(folder):
+    won: list[object] = []
+    threads = [threading.Thread(target=lambda: won.append(take_lock(folder))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    holders = [holder for holder in won if holder]
+    assert len(holders) == 1
+    holders[0].release()
+
+
+@pytest.fixture
+def run(endpoint):
+    place = open_place(f"s3://{BUCKET}/leased")
+    yield place
+    delete_folder(place)
+
+
+def write_lease(run, **changes: object) -> None:
+    owner = {"token": "t", "pid": 1, "started": "1", "boot": "another machine", "renewed_at": 0.0, **changes}
+    write_bytes(run.child("lock"), json.dumps(owner).encode())
+
+
+def test_lease_of_a_dead_process_of_this_machine_is_free_at_once(run):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    started = lock._started(dead.pid)
+    dead.wait()
+    write_lease(run, pid=dead.pid, started=started, boot=lock._boot())
+    held = take_lock(run)
+    assert held
+    held.release()
+
+
+def test_lease_of_another_machine_is_free_when_it_is_old(run, monkeypatch):
+    write_lease(run)
+    assert take_lock(run) is None
+    monkeypatch.setattr(lock, "EXPIRES_AFTER_S", -1.0)
+    held = take_lock(run)
+    assert held
+    held.release()
+
+
+def test_lease_is_renewed_and_lost_to_another_owner(run, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.2)
+    held = take_lock(run)
+    assert isinstance(held, Lease)
+    first = json.loads(read_bytes(run.child("lock")))["renewed_at"]
+    time.sleep(1.5)
+    assert json.loads(read_bytes(run.child("lock")))["renewed_at"] > first
+    held.check()
+    write_lease(run)
+    time.sleep(1.5)
+    with pytest.raises(PneumoniaError, match="taken the run over"):
+        held.check()
+    held.release()
+    assert exists(run.child("lock"))
