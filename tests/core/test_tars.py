@@ -118,7 +118,7 @@ def fuzz(tmp_path_factory, name: str, whole: bytes, changes, cut: int | None) ->
     data = bytearray(whole)
     for at, value in changes:
         data[at % len(data)] = value
-    path = tmp_path_factory.mktemp("fuzz") / name
+    path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(bytes(data if cut is None else data[: cut % len(data)]))
     images, _ = listing(path)
     assert len({image.uri for image in images}) == len(images)

@@ -114,7 +114,7 @@ def fuzz(tmp_path_factory, changes, cut: int | None) -> None:
         # The directory is where a lister can be led astray: half of the changes go there.
         position = at % len(data) if at % 2 else len(data) - 1 - at % 400
         data[position] = value
-    path = write(tmp_path_factory.mktemp("fuzz"), bytes(data if cut is None else data[: cut % len(data)]))
+    path = write(tmp_path_factory.getbasetemp(), bytes(data if cut is None else data[: cut % len(data)]))
     images, _ = listing(path)
     assert len({image.uri for image in images}) == len(images)
     assert all(isinstance(read, bytes | str) for read in contents(images).values())
