@@ -1,5 +1,6 @@
 """Archives of images: what is in them, in a fixed order, and the bytes of each image. Nothing is unpacked."""
 
+import contextlib
 import itertools
 import os
 from collections import Counter
@@ -14,7 +15,7 @@ import pyarrow.fs as pafs
 
 from pneumonia_core import objects
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
-from pneumonia_core.images import sniff_format
+from pneumonia_core.images import MAX_SOURCE_BYTES, sniff_format
 from pneumonia_core.manifests import ListingRules, check_manifest, is_manifest, list_manifest
 from pneumonia_core.members import (
     ENCRYPTED,
@@ -113,12 +114,11 @@ def read_image_bytes(ref: ImageRef) -> bytes:
 
 
 def _read_tar_member(member: Member) -> bytes:
-    from pneumonia_core.images import MAX_SOURCE_BYTES
-
     if member.size_bytes > MAX_SOURCE_BYTES:
         raise RejectedImage("too_large", f"{member.size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
     if member.method != TAR:
-        data = InflatingStream(member.container, member.method)(member.offset, member.size_bytes)
+        with contextlib.closing(InflatingStream(member.container, member.method)) as stream:
+            data = stream(member.offset, member.size_bytes)
     else:
         data = read_range(member.container, member.offset, member.size_bytes)
     if len(data) < member.size_bytes:
@@ -315,11 +315,8 @@ def _members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]
 
 
 def _compressed_tar(stored: StoredFile, method: str, skipped: Counter[str]) -> Iterator[ListedImage]:
-    stream = InflatingStream(stored.uri, method)
-    try:
+    with contextlib.closing(InflatingStream(stored.uri, method)) as stream:
         yield from _tar(stored, method, stream, skipped)
-    finally:
-        stream.close()
 
 
 def _tar(stored: StoredFile, method: str, read_at: ReadAt, skipped: Counter[str]) -> Iterator[ListedImage]:
