@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
