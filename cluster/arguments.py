@@ -14,7 +14,18 @@ from pneumonia_core.errors import InvalidInput
 # What a job reads or writes. On the cluster a job starts in a folder of its own that is removed with it:
 # a relative location would mean another place there, and results written to it would be lost.
 LOCATIONS = frozenset(
-    {"archive", "data", "model", "models", "output", "results", "storage", "weights", "workdir"}
+    {
+        "allow_prefix",
+        "archive",
+        "data",
+        "model",
+        "models",
+        "output",
+        "results",
+        "storage",
+        "weights",
+        "workdir",
+    }
 )
 WORDS = frozenset({"none", "imagenet"})  # of --weights: names, not files
 NOT_FOR_THE_JOB = frozenset({"config", "print_config", "address"})

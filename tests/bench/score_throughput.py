@@ -80,8 +80,12 @@ def report(samples: list[tuple[float, int, float]], result: dict, images: int) -
     (start, first_parts, busy_first), (end, last_parts, busy_last) = steady[0], steady[-1]
     seconds = end - start
     per_chunk = images / last
-    print(f"engine {result['engine']}, {result['scored']} scored, {result['rejected']} rejected, {result['seconds']} s in all")
-    print(f"steady state      {seconds:.1f} s, {(last_parts - first_parts) * per_chunk / seconds:.1f} images/s")
+    print(
+        f"engine {result['engine']}, {result['scored']} scored, {result['rejected']} rejected, {result['seconds']} s in all"
+    )
+    print(
+        f"steady state      {seconds:.1f} s, {(last_parts - first_parts) * per_chunk / seconds:.1f} images/s"
+    )
     print(f"cores busy        {(busy_last - busy_first) / seconds / (os.cpu_count() or 1):.1%}")
 
 

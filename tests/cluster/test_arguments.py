@@ -7,23 +7,33 @@ from cluster.arguments import LOCATIONS, NOT_JOBS, job_arguments, read_command
 from jobs.cli import main
 from pneumonia_core.errors import InvalidInput
 
-TEXTS_THAT_ARE_NO_LOCATIONS = {"actors", "address", "date", "deadline", "engine", "name", "vacuum"}
+TEXTS_THAT_ARE_NO_LOCATIONS = {
+    "carry",
+    "vacuum",
+    "actors",
+    "address",
+    "date",
+    "deadline",
+    "engine",
+    "name",
+    "vacuum",
+}
 SCORE = ["score", "archive", "/other", "--model", "m@sha256:00", "--results", "../results"]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")
     return tmp_path
 
 
 def test_relative_locations_become_absolute_on_this_machine(folder):
     assert job_arguments(read_command(SCORE), here=True) == [
         "score",
-        f"--model={folder}/work/m@sha256:00",
+        f"--model={folder}/job/m@sha256:00",
         f"--results={folder}/results",
-        f"{folder}/work/archive",
+        f"{folder}/job/archive",
         "/other",
     ]
 
@@ -36,18 +46,18 @@ def test_relative_location_is_refused_where_the_cluster_is_elsewhere():
 
 
 def test_configuration_file_is_merged_so_that_it_need_not_travel(folder):
-    (folder / "work" / "nightly.toml").write_text(
+    (folder / "job" / "nightly.toml").write_text(
         'archive = ["a", "b"]\nresults = "r"\nmodel = "old"\nlimit = 7\nretry-rejected = true\n'
     )
     words = ["score", "--config", "nightly.toml", "--model", "new"]
     assert job_arguments(read_command(words), here=True) == [
         "score",
-        f"--model={folder}/work/new",
-        f"--results={folder}/work/r",
+        f"--model={folder}/job/new",
+        f"--results={folder}/job/r",
         "--retry-rejected",
         "--limit=7",
-        f"{folder}/work/a",
-        f"{folder}/work/b",
+        f"{folder}/job/a",
+        f"{folder}/job/b",
     ]
 
 
@@ -59,7 +69,7 @@ def test_command_read_twice_is_the_same_command():
 
 def test_argument_that_looks_like_an_option_stays_an_argument(folder):
     words = ["score", "--model", "/m", "--results", "/r", "--", "s3://b/x", "--odd"]
-    assert job_arguments(read_command(words), here=True)[-1] == f"{folder}/work/--odd"
+    assert job_arguments(read_command(words), here=True)[-1] == f"{folder}/job/--odd"
 
 
 def test_wrong_usage_ends_before_any_cluster_is_asked():
@@ -91,5 +101,5 @@ def test_every_text_that_a_job_takes_is_known_to_be_a_location_or_not():
 def test_location_by_default_is_told_to_the_cluster_too(folder):
     assert job_arguments(read_command(["demo"]), here=True) == [
         "demo",
-        f"--workdir={folder}/work/pneumonia-demo",
+        f"--workdir={folder}/job/pneumonia-demo",
     ]

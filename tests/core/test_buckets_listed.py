@@ -143,9 +143,12 @@ def test_expired_credentials_blame_no_image(s3, endpoint):
     s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
     images, _ = listing(f"s3://{BUCKET}/in")
     refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(EXPIRED), EXPIRED)
-    with Proxy(endpoint, "GET .*jpeg", refusal=refusal) as proxy, using(proxy.endpoint):
-        with pytest.raises(PneumoniaError, match="ExpiredToken"):
-            contents(images)
+    with (
+        Proxy(endpoint, "GET .*jpeg", refusal=refusal) as proxy,
+        using(proxy.endpoint),
+        pytest.raises(PneumoniaError, match="ExpiredToken"),
+    ):
+        contents(images)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pneumonia_core.phantoms import write_archive
 from pneumonia_core.scoring import ScoringFacts, _now
 
 
-@pytest.fixture()
+@pytest.fixture
 def nights(ray_here, tiny_bundle, tmp_path):
     """Three nights over an archive that loses one image, gets one and changes one."""
     archive = tmp_path / "archive"
