@@ -149,7 +149,7 @@ def _train_on_cluster(
     shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
     decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training")
     held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation")
-    run.pin_data(f"{decoded.digest} {held_back.digest}")
+    run.pin_data(hashlib.sha256(f"{decoded.digest} {held_back.digest}".encode()).hexdigest())
     say(
         f"{len(decoded.labels):,} training and {len(held_back.labels):,} validation images of "
         f"{recipe.image_size} px, {plan.count} worker{'s' if plan.count > 1 else ''}"
@@ -176,7 +176,7 @@ def _write_bundle(
     recipe, history = trained.recipe, trained.history
     facts = {
         "run": run.name,
-        "recipe": asdict(recipe),
+        "recipe": {**asdict(recipe), "weights": Path(recipe.weights).name},
         "first_trained_stage": trained.first_stage,
         "images": {"training": training_images, "validation": len(held_back.labels)},
         "history": history,
