@@ -131,7 +131,11 @@ def test_two_workers_train_as_one_with_the_whole_batch(precision, tmp_path, two_
     processes = []
     for rank in (0, 1):
         settings = {"cluster": cluster, "task": {"type": "worker", "index": rank}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(settings)}
+        environment = {
+            **os.environ,
+            "TF_CONFIG": json.dumps(settings),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
         command = [sys.executable, __file__, str(rank), precision, str(tmp_path / f"{rank}.npz")]
         processes.append(subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]))
     try:

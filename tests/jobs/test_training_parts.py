@@ -61,7 +61,9 @@ def shard(ray_here):
     images = np.repeat(np.arange(10, dtype=np.uint8), 16).reshape(10, 4, 4)
     rows = ray.data.from_numpy(images).rename_columns({"data": "image"})
     rows = rows.add_column("label", lambda table: pa.array([0] * len(table)), batch_format="pyarrow")
-    return rows.materialize().iterator()
+    rows = rows.materialize()
+    rows.context.execution_options.preserve_order = True
+    return rows.iterator()
 
 
 @pytest.mark.parametrize(("size", "steps"), [(4, 2), (4, 5), (3, 1), (16, 2)])
