@@ -16,7 +16,6 @@ TEXTS_THAT_ARE_NO_LOCATIONS = {
     "deadline",
     "engine",
     "name",
-    "vacuum",
 }
 SCORE = ["score", "archive", "/other", "--model", "m@sha256:00", "--results", "../results"]
 
