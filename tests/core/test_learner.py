@@ -40,22 +40,22 @@ def batch(step, rows=slice(None)):
 
 
 def test_steps_lower_the_loss_of_a_batch_they_repeat():
-    one = learner(learning_rate=2e-3, epochs=5)
+    one = learner("layer4", learning_rate=2e-3, epochs=5)
     losses = [float(one.step(batch(0))) for _ in range(15)]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_the_loss_is_the_class_weighted_cross_entropy_of_smoothed_labels():
-    one, given = learner(), batch(0)
+    one, given = learner("head"), batch(0)
     logits = np.asarray(one.classifier(given.images, training=True), np.float64)
     truth = np.eye(3)[given.labels] * 0.95 + 0.05 / 3
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = (-(truth * log_p).sum(axis=1) * np.array([0.5, 1.0, 2.0])[given.labels]).mean()
-    assert float(learner().step(given)) == pytest.approx(expected, rel=1e-4)
+    assert float(learner("head").step(given)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine_to_zero():
-    one = learner(epochs=4, learning_rate=1e-3)
+    one = learner("head", epochs=4, learning_rate=1e-3)
     rates = []
     for step in range(4 * STEPS):
         one.step(batch(step % STEPS))
@@ -82,7 +82,7 @@ def test_frozen_stages_do_not_move_and_the_average_follows_the_rest():
 
 
 def test_logits_are_those_of_the_averaged_network_for_any_number_of_images():
-    one = learner()
+    one = learner("head")
     one.step(batch(0))
     images = np.concatenate([batch(step).images for step in range(3)])[:19]
     np.testing.assert_allclose(one.logits(images), np.asarray(one.averaged(images)), atol=1e-4)

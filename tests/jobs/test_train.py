@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +69,9 @@ def test_tensorboard_reads_the_scalars_of_every_epoch(trained):
 
 def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
     result, models = trained
-    started = time.monotonic()
     again = train(data=str(data), models=str(models), workers=2, epochs=2, resume=True, **SMALL)
     assert again == result
-    assert time.monotonic() - started < 5
+    assert len(list(models.glob("resnet18-*"))) == 1
 
 
 def test_an_error_that_would_come_again_ends_the_training_at_once_and_clearly(ray_here, data, tmp_path):
