@@ -6,44 +6,18 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobs.start import Assignment, Start, starting_point
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.recipe import Recipe, first_trained_stage
+from pneumonia_core.recipe import Recipe
 
 PROGRESS_INTERVAL_S = 2.0
 PACK_BYTES = 8 << 20  # gradients travel in packs of this size; all in one pack took a tenth more of the step
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a worker is told. References are to arrays in the object store.
-
-    `sample` are some training images, uint8 [N, H, W], `validation` all of (images, labels) to validate on.
-    """
-
-    recipe: Recipe
-    steps_per_epoch: int
-    class_weights: tuple[float, ...]
-    sample: Any
-    validation_images: Any
-    validation_labels: Any
-    board: Any
-
-
-@dataclass(frozen=True)
-class Start:
-    """What all workers start from alike: the recipe with nothing left open, weights, epochs done."""
-
-    recipe: Recipe
-    first_stage: str
-    loaded_layers: int
-    epoch: int
-    history: tuple[dict[str, Any], ...]
 
 
 def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -79,7 +53,7 @@ def _train(assignment: Assignment) -> dict[str, Any]:
         communication_options=tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
     )
     keras.utils.set_random_seed(assignment.recipe.seed + rank)
-    start, weights, state = _starting_point(assignment, rank)
+    start, weights, state = starting_point(assignment, rank)
     learner = _learner(assignment, start, weights, strategy)
     if state is not None:
         learner.restore(state)
@@ -117,78 +91,6 @@ def _cpus_of_this_node() -> int:
     here = ray.get_runtime_context().get_node_id()
     granted = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here]
     return max(1, min(int(sum(granted)), len(os.sched_getaffinity(0))))
-
-
-def _starting_point(
-    assignment: Assignment, rank: int
-) -> tuple[Start, list[np.ndarray], dict[str, np.ndarray] | None]:
-    """Where to start, the classifier's weights there, and the state of a checkpoint if there is one."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        start, weights = _fresh_start(assignment, rank)
-        return start, weights, None
-    with checkpoint.as_directory() as folder:
-        document = json.loads((Path(folder) / "state.json").read_text(encoding="utf-8"))
-        with np.load(Path(folder) / "state.npz", allow_pickle=False) as file:
-            state = dict(file)
-    start = Start(
-        Recipe(**document["recipe"]),
-        document["first_stage"],
-        document["loaded_layers"],
-        document["epoch"],
-        tuple(document["history"]),
-    )
-    return start, [state[name] for name in sorted(state) if name.startswith("classifier.")], state
-
-
-def _fresh_start(assignment: Assignment, rank: int) -> tuple[Start, list[np.ndarray]]:
-    """Rank 0 makes the first weights for all: others may have no internet, or other random numbers."""
-    import ray
-    from ray.train.collective import broadcast_from_rank_zero
-
-    made = None
-    if rank == 0:
-        start, weights = _first_weights(assignment)
-        made = {"start": start, "weights": ray.put(weights)}
-    made = broadcast_from_rank_zero(made)
-    return made["start"], list(ray.get(made["weights"]))
-
-
-def _first_weights(assignment: Assignment) -> tuple[Start, list[np.ndarray]]:
-    import ray
-
-    from pneumonia_core.networks import build_classifier
-    from pneumonia_core.weights import load_weights
-
-    recipe = assignment.recipe
-    classifier = build_classifier(recipe.network, recipe.image_size)
-    loaded = load_weights(classifier, recipe.weights, ray.get(assignment.sample))
-    start = Start(
-        recipe=replace(recipe, precision=_precision(recipe.precision)),
-        first_stage=recipe.train_from or first_trained_stage(loaded.stages),
-        loaded_layers=len(loaded.layers),
-        epoch=0,
-        history=(),
-    )
-    return start, classifier.get_weights()
-
-
-def _precision(wanted: str) -> str:
-    """bfloat16 where the processor multiplies it, float32 elsewhere, unless the user wants another."""
-    import tensorflow as tf
-
-    from pneumonia_core.processors import cpu_has_bfloat16
-
-    if wanted != "auto":
-        return wanted
-    capabilities = [
-        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    has_bfloat16 = all(major >= 8 for major, _ in capabilities) if capabilities else cpu_has_bfloat16()
-    return "mixed_bfloat16" if has_bfloat16 else "float32"
 
 
 def _learner(assignment: Assignment, start: Start, weights: list[np.ndarray], strategy: Any) -> Any:

@@ -12,8 +12,9 @@ import numpy as np
 
 from jobs.board import open_board
 from jobs.decoded import Decoded
-from jobs.loop import Assignment, train_on_worker
+from jobs.loop import train_on_worker
 from jobs.progress import Progress, say
+from jobs.start import Assignment
 from jobs.tensorboard import ScalarLog
 from jobs.training_run import TrainingRun
 from jobs.workers import Workers

@@ -1,0 +1,109 @@
+"""Where a worker starts: what it is told, and the first weights or the last checkpoint."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pneumonia_core.recipe import Recipe, first_trained_stage
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker is told. References are to arrays in the object store.
+
+    `sample` are some training images, uint8 [N, H, W], `validation` all of (images, labels) to validate on.
+    """
+
+    recipe: Recipe
+    steps_per_epoch: int
+    class_weights: tuple[float, ...]
+    sample: Any
+    validation_images: Any
+    validation_labels: Any
+    board: Any
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all workers start from alike: the recipe with nothing left open, weights, epochs done."""
+
+    recipe: Recipe
+    first_stage: str
+    loaded_layers: int
+    epoch: int
+    history: tuple[dict[str, Any], ...]
+
+
+def starting_point(
+    assignment: Assignment, rank: int
+) -> tuple[Start, list[np.ndarray], dict[str, np.ndarray] | None]:
+    """Where to start, the classifier's weights there, and the state of a checkpoint if there is one."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        start, weights = _fresh_start(assignment, rank)
+        return start, weights, None
+    with checkpoint.as_directory() as folder:
+        document = json.loads((Path(folder) / "state.json").read_text(encoding="utf-8"))
+        with np.load(Path(folder) / "state.npz", allow_pickle=False) as file:
+            state = dict(file)
+    start = Start(
+        Recipe(**document["recipe"]),
+        document["first_stage"],
+        document["loaded_layers"],
+        document["epoch"],
+        tuple(document["history"]),
+    )
+    return start, [state[name] for name in sorted(state) if name.startswith("classifier.")], state
+
+
+def _fresh_start(assignment: Assignment, rank: int) -> tuple[Start, list[np.ndarray]]:
+    """Rank 0 makes the first weights for all: others may have no internet, or other random numbers."""
+    import ray
+    from ray.train.collective import broadcast_from_rank_zero
+
+    made = None
+    if rank == 0:
+        start, weights = _first_weights(assignment)
+        made = {"start": start, "weights": ray.put(weights)}
+    made = broadcast_from_rank_zero(made)
+    return made["start"], list(ray.get(made["weights"]))
+
+
+def _first_weights(assignment: Assignment) -> tuple[Start, list[np.ndarray]]:
+    import ray
+
+    from pneumonia_core.networks import build_classifier
+    from pneumonia_core.weights import load_weights
+
+    recipe = assignment.recipe
+    classifier = build_classifier(recipe.network, recipe.image_size)
+    loaded = load_weights(classifier, recipe.weights, ray.get(assignment.sample))
+    start = Start(
+        recipe=replace(recipe, precision=_precision(recipe.precision)),
+        first_stage=recipe.train_from or first_trained_stage(loaded.stages),
+        loaded_layers=len(loaded.layers),
+        epoch=0,
+        history=(),
+    )
+    return start, classifier.get_weights()
+
+
+def _precision(wanted: str) -> str:
+    """bfloat16 where the processor multiplies it, float32 elsewhere, unless the user wants another."""
+    import tensorflow as tf
+
+    from pneumonia_core.processors import cpu_has_bfloat16
+
+    if wanted != "auto":
+        return wanted
+    capabilities = [
+        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    has_bfloat16 = all(major >= 8 for major, _ in capabilities) if capabilities else cpu_has_bfloat16()
+    return "mixed_bfloat16" if has_bfloat16 else "float32"
