@@ -161,8 +161,7 @@ def test_a_killed_command_goes_on_with_resume(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpus", [1, 2, 4])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (1, 2), (4, 2)])
 def test_training_makes_progress_on_clusters_of_few_cpus(cpus, workers, data, tmp_path):
     script = (
         "from jobs.session import ray_session; from jobs.train import train\n"
