@@ -74,6 +74,7 @@ def _train(folder: Path, workers: int) -> dict[str, Any]:
         workers=workers,
         epochs=EPOCHS,
         image_size=IMAGE_SIZE,
+        data_set="synthetic",
     )
 
 
