@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from jobs.lock import FileLock, Lease, take_lock
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.failpoints import failpoint
-from pneumonia_core.inventory import Batch, batch_from_json
+from pneumonia_core.inventory import Batch
 from pneumonia_core.manifests import ListingRules
 from pneumonia_core.places import (
     Place,
@@ -223,7 +223,7 @@ def _unfinished_runs(results: Place) -> list[Run]:
             _delete_marker(folder, run_id)
             lock.release(delete=False)
             continue
-        run = Run(folder, record, [batch_from_json(values) for values in record["batches"]])
+        run = Run(folder, record, [Batch(**values) for values in record["batches"]])
         run._lock = lock
         runs.append(run)
     return runs

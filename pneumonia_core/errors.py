@@ -18,18 +18,6 @@ class InvalidInput(PneumoniaError):
     exit_code = 2
 
 
-class TooManyRejects(PneumoniaError):
-    """Committed, but with more rejected images than the user allows."""
-
-    exit_code = 3
-
-
-class GateHeld(PneumoniaError):
-    """A gate held the commit back; `--accept` commits it."""
-
-    exit_code = 4
-
-
 # The closed list of reasons why an image has no score, by the stage that found out.
 REJECT_REASONS: Final[dict[str, tuple[str, ...]]] = {
     "read": ("not_found", "forbidden", "timeout", "unreadable", "too_large"),

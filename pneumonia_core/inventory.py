@@ -21,7 +21,7 @@ from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.manifests import ListingRules
 from pneumonia_core.members import MEMBER_FIELDS, member_values
-from pneumonia_core.places import Place, list_names, write_stream
+from pneumonia_core.places import Place, write_stream
 
 MAX_ATTEMPTS: Final = 5
 # Rejections that another night may not repeat.
@@ -408,16 +408,6 @@ def _in_chunks(tables: Iterator[pa.Table], chunk_size: int) -> Iterator[pa.Table
         rest = rest.combine_chunks()
     if rest.num_rows:
         yield rest
-
-
-def inventory_files(run_folder: Place) -> list[str]:
-    """The names of the inventory files written so far."""
-    return [name for name in list_names(run_folder.child("inventory")) if name.endswith(".parquet")]
-
-
-def batch_from_json(values: dict[str, Any]) -> Batch:
-    """The batch that `as_json` described."""
-    return Batch(**values)
 
 
 def _sql_text(text: str) -> str:
