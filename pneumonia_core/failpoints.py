@@ -3,13 +3,15 @@
 PNEUMONIA_FAILPOINTS is a list, separated by `;`, of `NAME[@SUBJECT]=ACTION[,once:FILE]`. ACTION is `kill` (SIGKILL to
 this process), `enospc` (the disk is full), `sleep:SECONDS`,
 `log:FILE` (append the subject to it) or `reject:REASON` (the image has this reject reason). With SUBJECT the rule holds only where the subject
-contains that text, with `once` only for the first process that creates FILE.
+contains that text, with `once` only for the first process that creates FILE. `@FILE` instead of a list reads it from there
+each time, so that what a living cluster's workers do can be changed.
 """
 
 import errno
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Final
 
 from pneumonia_core.errors import RejectedImage
@@ -22,7 +24,9 @@ def failpoint(name: str, subject: str = "") -> None:
     rules = os.environ.get(VARIABLE)
     if not rules:
         return
-    for rule in rules.split(";"):
+    if rules.startswith("@"):
+        rules = Path(rules[1:]).read_text()
+    for rule in filter(None, rules.split(";")):
         place, _, action = rule.partition("=")
         wanted, _, part = place.partition("@")
         if wanted == name and part in subject:

@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+from clusters import Rules
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -47,17 +48,26 @@ def tiny_bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ray_here():
-    """One Ray of two CPUs for the whole session; jobs called in this process use it."""
+def worker_rules(tmp_path_factory):
+    """The failpoints of the workers of the session's Ray."""
+    rules = Rules(tmp_path_factory.mktemp("rules") / "rules")
+    rules.set()
+    return rules
+
+
+@pytest.fixture(scope="session")
+def ray_here(worker_rules):
+    """One Ray of two CPUs for the whole session; jobs called in this process use it, and commands by its address."""
     import ray
 
     from jobs.session import ray_session
     from pneumonia_core.failpoints import VARIABLE
 
-    # Workers inherit it: images of such a name cannot be read, whatever is in them.
-    os.environ[VARIABLE] = "decode@unreadable-=reject:unreadable"
+    inherited = {VARIABLE: worker_rules.variable, "PNEUMONIA_HASH_KEY": "pepper"}
+    os.environ.update(inherited)
     with ray_session("local", num_cpus=2):
-        del os.environ[VARIABLE]
+        for name in inherited:
+            del os.environ[name]
         yield ray
 
 

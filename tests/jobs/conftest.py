@@ -1,0 +1,44 @@
+"""What the tests of kills, races and full disks share: a cluster, an archive, and the table that it must end as."""
+
+import pytest
+from clusters import SharedCluster
+from runs_killed import COLUMNS, IMAGES, SoakReport, command
+from scoring import pneumonia, rows
+
+from pneumonia_core.phantoms import write_archive
+
+_REPORT = pytest.StashKey[SoakReport]()
+
+
+@pytest.fixture
+def cluster(ray_here, worker_rules):
+    shared = SharedCluster(ray_here.get_runtime_context().gcs_address, worker_rules)
+    yield shared
+    shared.workers_do()
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    write_archive(folder, IMAGES, seed=8, broken=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(ray_here, archive, tiny_bundle, tmp_path_factory):
+    results = tmp_path_factory.mktemp("undisturbed")
+    address = ray_here.get_runtime_context().gcs_address
+    done = pneumonia(*command(archive, tiny_bundle, results, "--address", address))
+    assert done.returncode == 0, done.stderr
+    return rows(results).select(COLUMNS).sort_by("image_uri")
+
+
+@pytest.fixture
+def report(request):
+    """What a soak has seen, told at the end of the session."""
+    return request.config.stash.setdefault(_REPORT, SoakReport())
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash.get(_REPORT, SoakReport()).lines():
+        terminalreporter.write_line(line)
