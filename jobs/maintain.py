@@ -9,7 +9,7 @@ from jobs.config import Result, job_command, parse_duration_s, run_command
 from jobs.progress import say
 from jobs.run import ENDED, living_or_staged, read_runs
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.places import Place, delete_folder, open_place
+from pneumonia_core.places import Place, delete_folder, error_text, open_place
 
 _LEFTOVERS: Final = ("parts", "chunks", "begun")
 
@@ -43,8 +43,10 @@ def command(results: str, compact: bool, vacuum: str | None) -> Result:
     try:
         joined = _compact(table) if compact else {}
         removed = {} if age_s is None else _vacuum(place, table, age_s)
-    except DeltaError as error:
-        raise PneumoniaError(f"the table could not be changed: {str(error).splitlines()[0]}") from error
+    except (DeltaError, OSError) as error:
+        raise PneumoniaError(
+            f"the table could not be changed ({error_text(error)}). Mend it and run the same command again."
+        ) from error
     return {"state": "done", "version": table.version(), **joined, **removed}
 
 

@@ -15,9 +15,9 @@ from pneumonia_core.inventory import Batch
 from pneumonia_core.manifests import ListingRules
 from pneumonia_core.places import (
     Place,
+    cannot_write,
     delete_file,
     delete_folder,
-    error_text,
     exists,
     list_names,
     make_folder,
@@ -183,8 +183,6 @@ def _new_run(results: Place, order: Order, planned_version: int) -> Run:
     # Sorts by the table's version, which no clock can turn back; the random end keeps two runs apart.
     run_id = f"{planned_version:06d}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     folder = results.child("runs").child(run_id)
-    for name in ("inventory", "chunks", "parts", "begun"):
-        make_folder(folder.child(name))
     record = {
         "format_version": 1,
         "run_id": run_id,
@@ -200,12 +198,15 @@ def _new_run(results: Place, order: Order, planned_version: int) -> Run:
         "exit_code": None,
     }
     run = Run(folder, record)
-    run._lock = take_lock(folder)
     try:
+        for name in ("inventory", "chunks", "parts", "begun"):
+            make_folder(folder.child(name))
+        run._lock = take_lock(folder)
         run.save()
         write_bytes(results.child("runs").child(UNFINISHED).child(run_id), b"")
     except OSError as error:
-        raise InvalidInput(f"{folder.uri}: cannot write there ({error_text(error)}).") from error
+        run.discard()
+        raise cannot_write(folder, "cannot write there", error) from error
     return run
 
 

@@ -1,6 +1,7 @@
 """Where files live: a folder on this machine or a prefix in a bucket, with writes that are whole or absent."""
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -14,12 +15,13 @@ from typing import IO, Any, Final
 import pyarrow.fs as pafs
 
 from pneumonia_core import objects
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 
 SCHEMES: Final = ("file", "s3", "gs", "abfs")
 # What would set a file system's options, were the text taken for a URI and not for a name.
 OPTIONS: Final = re.compile(r"\?[A-Za-z_]\w*=")
+_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -177,17 +179,14 @@ def list_names(folder: Place) -> list[str]:
 
 def make_folder(place: Place) -> None:
     """Create a folder and its parents; in S3 there are none, and the bucket must exist. Raises InvalidInput
-    where that cannot be done."""
+    where that cannot be done, PneumoniaError where the disk is full."""
     try:
         if place.is_s3:
             objects.check_bucket(objects.split_uri(place.uri)[0])
         else:
             place.fs.create_dir(place.path, recursive=True)
     except OSError as error:
-        raise InvalidInput(
-            f"{place.uri}: cannot create this folder ({error_text(error)}). "
-            "Choose a place that you may write to."
-        ) from error
+        raise cannot_write(place, "cannot create this folder", error) from error
 
 
 def delete_file(place: Place) -> None:
@@ -210,10 +209,25 @@ def delete_folder(place: Place) -> None:
         place.fs.delete_dir(place.path)
 
 
-def error_text(error: OSError) -> str:
-    """What the operating system says of an error, in a few words."""
-    if error.strerror and not error.strerror.startswith("["):
-        return error.strerror
-    if error.errno:
-        return os.strerror(error.errno)
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+def cannot_write(place: Place, what: str, error: Exception) -> PneumoniaError:
+    """The error that says that `what` cannot be done there: a full disk may have room later, any other place must be
+    another."""
+    if _error_number(error) in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "Make room there, then run the same command again."
+        return PneumoniaError(f"{place.uri}: {what} ({error_text(error)}). {remedy}")
+    return InvalidInput(f"{place.uri}: {what} ({error_text(error)}). Choose a place that you may write to.")
+
+
+def error_text(error: Exception) -> str:
+    """What the operating system or the storage says of an error, in a few words."""
+    if number := _error_number(error):
+        return os.strerror(number)
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _error_number(error: Exception) -> int | None:
+    """The operating system's number of an error; deltalake tells it in its text alone."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = _OS_ERROR.search(str(error))
+    return int(found[1]) if found else None

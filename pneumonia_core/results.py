@@ -14,7 +14,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
-from pneumonia_core.places import Place, error_text, exists, list_names, storage_options
+from pneumonia_core.places import Place, cannot_write, error_text, exists, list_names, storage_options
 
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
 APP_ID: Final = "pneumonia-score"
@@ -124,7 +124,7 @@ def open_table(results: Place) -> DeltaTable:
         table = _create_table(scores)
     except (DeltaError, OSError) as error:
         raise InvalidInput(
-            f"{scores.uri}: cannot be opened as a Delta table ({_first_line(error)}). "
+            f"{scores.uri}: cannot be opened as a Delta table ({error_text(error)}). "
             "Restore it, or give another --results."
         ) from error
     _check_schema(scores, table)
@@ -172,7 +172,7 @@ def add_carried_columns(results: Place, names: Sequence[str]) -> DeltaTable:
             table.alter.add_columns(missing)
         except (DeltaError, OSError) as error:
             raise PneumoniaError(
-                f"the table did not take the columns to carry ({_first_line(error)}). Run the same command again."
+                f"the table did not take the columns to carry ({error_text(error)}). Run the same command again."
             ) from error
     return open_table(results)
 
@@ -212,7 +212,7 @@ def commit(
         if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
             raise _lost_race(planned_version) from error
         raise PneumoniaError(
-            f"the table's log could not be written ({_first_line(error)}). Nothing was committed; mend it and run "
+            f"the table's log could not be written ({error_text(error)}). Nothing was committed; mend it and run "
             "the same command again."
         ) from error
     failpoint("commit.after")
@@ -252,10 +252,7 @@ def _create_table(scores: Place) -> DeltaTable:
             description="Chest X-ray scores, one row per image and run. Research use only: not a medical device.",
         )
     except (DeltaError, OSError) as error:
-        raise InvalidInput(
-            f"{scores.uri}: cannot create the results table ({_first_line(error)}). "
-            "Choose a place that you may write to."
-        ) from error
+        raise cannot_write(scores, "cannot create the results table", error) from error
 
 
 def _check_schema(scores: Place, table: DeltaTable) -> None:
@@ -291,9 +288,3 @@ def _lost_race(planned_version: int) -> LostRace:
         "Nothing of this run was committed. Run the same command again: it keeps what is scored and adds what "
         "the other run does not have."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return error_text(error)
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
