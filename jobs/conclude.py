@@ -11,7 +11,8 @@ from jobs.progress import say
 from jobs.run import Order, Run
 from jobs.waves import live_chunks
 from jobs.work import Work, ray_errors_explained
-from pneumonia_core.places import Place, exists, read_bytes, write_bytes
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.places import Place, error_text, exists, read_bytes, write_bytes
 
 ROWS_PER_FILE: Final = 262_144
 MERGE_HERE_ROWS: Final = 20_000
@@ -118,9 +119,15 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
         "images_per_s": round(attempted / seconds, 1),
         "exit_code": exit_code,
     }
-    run.save(exit_code=exit_code, version=version, result=result)
-    write_bytes(run.folder.child("run.html"), run_page({**run.record, "state": "committed"}).encode())
-    run.finish("committed")
+    try:
+        run.save(exit_code=exit_code, version=version, result=result)
+        write_bytes(run.folder.child("run.html"), run_page({**run.record, "state": "committed"}).encode())
+        run.finish("committed")
+    except OSError as error:
+        raise PneumoniaError(
+            f"version {version} of the table has the rows of the run, but its last record could not be written "
+            f"({error_text(error)}). Mend it and run the same command again: it only writes the record."
+        ) from error
     _tell(result, rate, work.settings.max_reject_rate)
     return result
 

@@ -14,7 +14,15 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
-from pneumonia_core.places import Place, cannot_write, error_text, exists, list_names, storage_options
+from pneumonia_core.places import (
+    Place,
+    cannot_write,
+    error_text,
+    exists,
+    list_names,
+    make_folder,
+    storage_options,
+)
 
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
 APP_ID: Final = "pneumonia-score"
@@ -237,10 +245,14 @@ def committed_version(results: Place, run_id: str, since_version: int) -> int | 
 
 
 def _create_table(scores: Place) -> DeltaTable:
-    if list_names(scores):
+    log = list_names(scores.child("_delta_log"))
+    # A creation that a full disk cut short leaves a log without an entry.
+    if set(list_names(scores)) - {"_delta_log"} or any(name.endswith((".json", ".parquet")) for name in log):
         raise InvalidInput(
             f"{scores.uri} holds files but is no Delta table: another program made it. Give another --results."
         )
+    # deltalake would create it too, but does not say why it could not.
+    make_folder(scores)
     try:
         return DeltaTable.create(
             table_uri(scores),
