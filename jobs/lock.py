@@ -101,12 +101,10 @@ def _take_lease(place: Place) -> Lease | None:
         return None
     token = secrets.token_hex(8)
     taken = _write(place, token, version)
-    if taken is None:
-        return None
     if not place.is_s3:
         time.sleep(_SETTLE_S)
-    # A bucket may take a condition for granted: what counts is what it gives back.
-    return Lease(place, token, taken) if _owner(place) == token else None
+    # A bucket may take a condition for granted, or lose its answer: what counts is what it gives back.
+    return Lease(place, token, taken or _version(place)) if _owner(place) == token else None
 
 
 def _free_version(place: Place) -> str | None:

@@ -21,7 +21,7 @@ from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.manifests import ListingRules
 from pneumonia_core.members import MEMBER_FIELDS, member_values
-from pneumonia_core.places import Place, write_stream
+from pneumonia_core.places import Place, open_file, write_stream
 
 MAX_ATTEMPTS: Final = 5
 # Rejections that another night may not repeat.
@@ -110,7 +110,7 @@ class PlanningRules:
 def read_chunk(run_folder: Place, ref: ChunkRef) -> pa.Table:
     """The inventory rows of a chunk, in CHUNK_SCHEMA."""
     place = run_folder.child("chunks").child(ref.file)
-    with place.fs.open_input_file(place.path) as file:
+    with open_file(place) as file:
         return pq.ParquetFile(file).read_row_group(ref.row_group)
 
 

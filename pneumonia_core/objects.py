@@ -5,6 +5,7 @@ boto3 and not pyarrow: it lists a prefix of any size in constant memory, gives e
 """
 
 import datetime
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ _BACKOFF_S: Final = 0.5
 _PIECE: Final = 2**18
 _LARGEST_OBJECT: Final = 5 * 2**40
 
+# What a whole answer has.
+_HEADERS: Final = {
+    "HeadObject": frozenset({"content-length", "etag"}),
+    "GetObject": frozenset({"etag"}),
+    "PutObject": frozenset({"etag"}),
+}
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
 _CREDENTIALS: Final = frozenset(
@@ -81,7 +88,33 @@ def _client() -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session().client("s3", config=config, endpoint_url=endpoint(), region_name=region())
+    client = boto3.session.Session().client(
+        "s3", config=config, endpoint_url=endpoint(), region_name=region()
+    )
+    client.meta.events.register("needs-retry.s3", _retry_what_is_cut)
+    return client
+
+
+def _retry_what_is_cut(response: Any, operation: Any, attempts: int, **_: Any) -> float | None:
+    """Seconds after which to ask again where the answer's headers break off, None where they are whole.
+
+    Python takes a connection that ends within the headers for an answer without a body: a listing without keys, an
+    object of no bytes.
+    """
+    from botocore.exceptions import ConnectionClosedError
+
+    if response is None or response[0].status_code >= 300:
+        return None
+    http, parsed = response
+    if operation.name == "ListObjectsV2":
+        whole = "Name" in parsed
+    else:
+        whole = _HEADERS.get(operation.name, frozenset()) <= {name.lower() for name in http.headers}
+    if whole:
+        return None
+    if attempts >= _ATTEMPTS:
+        raise ConnectionClosedError(endpoint_url=endpoint() or "S3")
+    return _BACKOFF_S * attempts
 
 
 def head(uri: str) -> StoredObject:
@@ -135,9 +168,33 @@ def get_whole(uri: str) -> bytes:
     try:
         return get(uri, 0, _LARGEST_OBJECT)
     except RejectedImage as rejected:
-        if rejected.reason == "not_found":
-            raise FileNotFoundError(f"the bucket has no {uri}") from None
-        raise OSError(f"the bucket did not give {uri}: {rejected.detail}") from None
+        raise _of_ours(uri, rejected) from None
+
+
+def exists(uri: str) -> bool:
+    """Whether there is an object, or any beneath it as a folder. Raises OSError, or PneumoniaError."""
+    if split_uri(uri)[1]:
+        try:
+            head(uri)
+            return True
+        except RejectedImage as rejected:
+            if rejected.reason != "not_found":
+                raise _of_ours(uri, rejected) from None
+    return any(list_pages(f"{uri.rstrip('/')}/"))
+
+
+def size(uri: str) -> int:
+    """The bytes of an object of ours. Raises FileNotFoundError, or another OSError, or CredentialsError."""
+    try:
+        return head(uri).size_bytes
+    except RejectedImage as rejected:
+        raise _of_ours(uri, rejected) from None
+
+
+def _of_ours(uri: str, rejected: RejectedImage) -> OSError:
+    if rejected.reason == "not_found":
+        return FileNotFoundError(f"the bucket has no {uri}")
+    return OSError(f"the bucket did not give {uri}: {rejected.detail}")
 
 
 def list_pages(uri: str) -> Iterator[list[StoredObject]]:
@@ -156,10 +213,70 @@ def list_pages(uri: str) -> Iterator[list[StoredObject]]:
                 for entry in page.get("Contents", ())
             ]
     except (ClientError, BotoCoreError) as error:
-        raise PneumoniaError(
-            f"s3://{bucket} cannot be listed ({_code(error)}). Check bucket, credentials and "
-            "AWS_ENDPOINT_URL, then run the same command again."
-        ) from error
+        raise _not_listed(bucket, error) from error
+
+
+def _not_listed(bucket: str, error: BaseException) -> PneumoniaError:
+    return PneumoniaError(
+        f"s3://{bucket} cannot be listed ({_code(error)}). Check bucket, credentials and "
+        "AWS_ENDPOINT_URL, then run the same command again."
+    )
+
+
+def list_folder(uri: str) -> list[str]:
+    """The names of objects and folders directly beneath a folder's URI. Raises PneumoniaError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, key = split_uri(uri)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    try:
+        return [
+            name.removeprefix(prefix).rstrip("/")
+            for page in pages
+            for name in (
+                *(entry["Key"] for entry in page.get("Contents", ())),
+                *(entry["Prefix"] for entry in page.get("CommonPrefixes", ())),
+            )
+            if name != prefix
+        ]
+    except (ClientError, BotoCoreError) as error:
+        raise _not_listed(bucket, error) from error
+
+
+class RangeFile(io.RawIOBase):
+    """An object as a file that can be read anywhere, each time by a range. Raises OSError."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._position = 0
+        self._size = size(uri)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = (
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        )
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        count = min(len(view), max(self._size - self._position, 0))
+        try:
+            data = get(self._uri, self._position, count) if count else b""
+        except RejectedImage as rejected:
+            raise _of_ours(self._uri, rejected) from None
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def put(uri: str, data: Any, only_if: str | None = None) -> str | None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import ChunkRef, read_chunk
-from pneumonia_core.places import Place, list_names, read_bytes, write_bytes, write_stream
+from pneumonia_core.places import Place, file_size, list_names, read_bytes, write_bytes, write_stream
 from pneumonia_core.results import FILE_SCHEMA, DataFile, with_carried
 from pneumonia_core.scoring import PART_SCHEMA
 
@@ -77,7 +77,7 @@ def merge_parts(
     with write_stream(place) as stream:
         pq.write_table(rows, stream, compression="zstd", row_group_size=128 * 1024)
     failpoint("merge.after", path)
-    size = place.fs.get_file_info(place.path).size
+    size = file_size(place)
     nulls = {name: rows[name].null_count for name in rows.column_names}
     return Merged(
         DataFile(path, size, rows.num_rows, nulls, int(time.time() * 1000)),

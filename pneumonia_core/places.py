@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pneumonia_core import objects
@@ -106,6 +107,8 @@ def storage_options(place: Place) -> dict[str, str]:
 
 def exists(place: Place) -> bool:
     """Whether there is a file or folder."""
+    if place.is_s3:
+        return objects.exists(place.uri)
     return bool(place.fs.get_file_info(place.path).type != pafs.FileType.NotFound)
 
 
@@ -115,6 +118,23 @@ def read_bytes(place: Place) -> bytes:
         return objects.get_whole(place.uri)
     with place.fs.open_input_stream(place.path) as stream:
         return bytes(stream.read())
+
+
+def file_size(place: Place) -> int:
+    """Bytes of a file. Raises FileNotFoundError, or another OSError."""
+    if place.is_s3:
+        return objects.size(place.uri)
+    info = place.fs.get_file_info(place.path)
+    if not info.is_file:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place.uri)
+    return int(info.size)
+
+
+def open_file(place: Place) -> pa.NativeFile:
+    """A file to be read anywhere in it. Raises FileNotFoundError, or another OSError."""
+    if place.is_s3:
+        return pa.PythonFile(objects.RangeFile(place.uri), "r")
+    return place.fs.open_input_file(place.path)
 
 
 def write_bytes(place: Place, data: bytes, durable: bool = True) -> None:
@@ -172,6 +192,8 @@ def _sync_folder(folder: Path) -> None:
 
 def list_names(folder: Place) -> list[str]:
     """The names directly in a folder, without temporary files, sorted; empty where there is no folder."""
+    if folder.is_s3:
+        return sorted(name for name in objects.list_folder(folder.uri) if not name.startswith("."))
     selector = pafs.FileSelector(folder.path, allow_not_found=True)
     names = [info.base_name for info in folder.fs.get_file_info(selector)]
     return sorted(name for name in names if not name.startswith("."))

@@ -19,6 +19,7 @@ from pneumonia_core.places import (
     cannot_write,
     error_text,
     exists,
+    file_size,
     list_names,
     make_folder,
     storage_options,
@@ -217,6 +218,9 @@ def commit(
             actions, "append", table.schema(), [PARTITION], commit_properties=properties
         )
     except (DeltaError, OSError) as error:
+        if isinstance(error, CommitFailedError) and committed_version(results, run_id, planned_version):
+            # The bucket took it, its answer was lost, and the request was repeated.
+            return planned_version + 1
         if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
             raise _lost_race(planned_version) from error
         raise PneumoniaError(
@@ -284,7 +288,7 @@ def _check_schema(scores: Place, table: DeltaTable) -> None:
 
 def _add_action(results: Place, file: DataFile, run_date: str) -> AddAction:
     place = results.child("scores").child(file.path)
-    size = place.fs.get_file_info(place.path).size
+    size = file_size(place)
     if size != file.size_bytes:
         raise PneumoniaError(
             f"{place.uri} has {size} bytes instead of {file.size_bytes}: something else changed it. "

@@ -136,7 +136,7 @@ def test_mutated_tars_give_images_or_reasons(tmp_path_factory, changes, cut, nam
 
 
 @pytest.mark.soak
-@settings(max_examples=30_000, deadline=2000)
+@settings(max_examples=60_000, deadline=2000)
 @given(changes=mutations, cut=st.none() | st.integers(1, 2**20), name=st.sampled_from(["a.tar", "a.tar.gz"]))
 def test_soak_of_mutated_tars(tmp_path_factory, changes, cut, name):
     fuzz(tmp_path_factory, name, WHOLE if name == "a.tar" else gzip.compress(WHOLE, mtime=0), changes, cut)

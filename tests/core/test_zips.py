@@ -130,7 +130,7 @@ def test_mutated_zips_give_images_or_reasons(tmp_path_factory, changes, cut):
 
 
 @pytest.mark.soak
-@settings(max_examples=50_000, deadline=2000)
+@settings(max_examples=60_000, deadline=2000)
 @given(changes=mutations, cut=st.none() | st.integers(1, 2**20))
 def test_soak_of_mutated_zips(tmp_path_factory, changes, cut):
     fuzz(tmp_path_factory, changes, cut)
