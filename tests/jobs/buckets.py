@@ -70,7 +70,7 @@ def using(endpoint: str) -> Iterator[None]:
 
 
 class Proxy:
-    """Passes requests on, one connection at a time each in a thread. `to_client` counts the bytes of all answers.
+    """Passes requests on, each connection in a thread. `to_client` counts the bytes of all answers.
 
     A request whose first line matches `faults` is, with the probability `rate`, answered with 503 or cut in the
     middle of its answer, by turns, or always answered with `refusal`; requests with the same first line no more than `most` times.
@@ -87,14 +87,20 @@ class Proxy:
         self.to_client = 0
         self.injected = 0
         self._target = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
-        self._faults = re.compile(faults) if faults else None
-        self._rate, self._most, self._refusal = rate, most, refusal
-        self._failed: dict[str, int] = {}
         self._random = random.Random(7)
+        self.fail(faults, rate, most, refusal)
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def fail(
+        self, faults: str | None, rate: float = 1.0, most: int = 10**9, refusal: bytes | None = None
+    ) -> None:
+        """From now on these faults, None for no more."""
+        self._faults = re.compile(faults) if faults else None
+        self._rate, self._most, self._refusal = rate, most, refusal
+        self._failed: dict[str, int] = {}
 
     def __enter__(self) -> "Proxy":
         return self

@@ -1,6 +1,8 @@
 """Archives of every kind in one run, results in a bucket, and a bucket that fails: the same rows."""
 
+import hashlib
 import json
+import os
 
 import boto3
 import duckdb
@@ -8,23 +10,63 @@ import polars
 import pyarrow.compute as pc
 import pytest
 from archived import jpeg, tar_bytes, write_kinds
-from buckets import BUCKET, Proxy, environment, s3_server, using
+from buckets import BUCKET, SLOW_DOWN, Proxy, s3_server, using
+from clusters import Rules
 from deltalake import DeltaTable
 from scoring import last_json, pneumonia
 
+from pneumonia_core.failpoints import VARIABLE
 from pneumonia_core.phantoms import write_archive
 from pneumonia_core.places import list_names, open_place, storage_options
 
 IMAGES = 200
+FEW = 48
 SAME = ["image_sha256", "size_bytes", "source_format", "width", "height", "status", "p_normal", "p_bacterial",
         "p_viral", "p_pneumonia", "finding", "reject_reason", "reject_detail", "attempt"]  # fmt: skip
 
 
+SECRET = "hunter2hunter2"
+
+
 @pytest.fixture(scope="module")
-def endpoint():
-    with s3_server() as endpoint, using(endpoint):
+def proxy():
+    """What all of this module's commands and workers use: it passes on to the server, and fails when told to."""
+    with s3_server() as endpoint, Proxy(endpoint) as proxy, using(proxy.endpoint):
+        os.environ["AWS_SECRET_ACCESS_KEY"] = SECRET
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
-        yield endpoint
+        yield proxy
+
+
+@pytest.fixture(autouse=True)
+def without_faults(proxy):
+    yield
+    proxy.fail(None)
+
+
+@pytest.fixture(scope="module")
+def endpoint(proxy):
+    return proxy.endpoint
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory):
+    rules = Rules(tmp_path_factory.mktemp("bucket-rules") / "rules")
+    rules.set()
+    return rules
+
+
+@pytest.fixture(scope="module")
+def address(proxy, rules):
+    """A Ray whose workers know the bucket's endpoint and secret."""
+    from ray.cluster_utils import Cluster
+
+    os.environ[VARIABLE] = rules.variable
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    finally:
+        del os.environ[VARIABLE]
+    yield cluster.address
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +82,8 @@ def kinds(tmp_path_factory, endpoint):
     client = boto3.client("s3", endpoint_url=endpoint)
     for name, data in files.items():
         client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data)
+    for name in sorted(files)[:FEW]:
+        client.put_object(Bucket=BUCKET, Key=f"fewer/{name}", Body=files[name])
     kinds = {name: str(path) for name, path in write_kinds(root, files).items()}
     for name in ("a.tar", "a.zip"):
         client.upload_file(kinds[name], BUCKET, f"archives/{name}")
@@ -51,17 +95,20 @@ def rows_in_bucket(results: str):
     return DeltaTable(place.uri, storage_options=storage_options(place)).to_pyarrow_table()
 
 
-def score(archives: list[str], bundle, results: object, *more: object, **variables: str):
-    return pneumonia(
-        "score", *archives, "--model", bundle.path, "--results", results, "--num-cpus", 2, *more, **variables
-    )
+@pytest.fixture
+def score(address, tiny_bundle):
+    """Runs the command on the cluster that knows the bucket."""
+
+    def score(archives: list[str], results: object, *more: object, **variables: str):
+        options = ["--model", tiny_bundle.path, "--results", results, "--address", address]
+        return pneumonia("score", *archives, *options, *more, **variables)
+
+    return score
 
 
-def test_every_kind_of_archive_gives_the_same_rows_and_results_may_be_in_a_bucket(
-    kinds, tiny_bundle, endpoint
-):
+def test_every_kind_of_archive_gives_the_same_rows_and_results_may_be_in_a_bucket(kinds, score, endpoint):
     results = f"s3://{BUCKET}/results"
-    done = score(list(kinds.values()), tiny_bundle, results, "--precision", "float32")
+    done = score(list(kinds.values()), results, "--precision", "float32")
     assert done.returncode == 0, done.stderr
     assert last_json(done)["listed"] == 8 * IMAGES
     table = rows_in_bucket(results)
@@ -76,7 +123,7 @@ def test_every_kind_of_archive_gives_the_same_rows_and_results_may_be_in_a_bucke
     assert last_json(latest)["rows"] == 8 * IMAGES, latest.stderr
     runs = pneumonia("runs", results, "--json")
     assert [run["state"] for run in last_json(runs)["runs"]] == ["committed"], runs.stderr
-    again = score(list(kinds.values()), tiny_bundle, results, "--precision", "float32")
+    again = score(list(kinds.values()), results, "--precision", "float32")
     assert last_json(again)["nothing_new"], again.stderr
 
 
@@ -95,38 +142,55 @@ def read_by_others(results: str, endpoint: str, count: int) -> None:
     assert database.execute(f"SELECT count(*) FROM read_parquet({files})").fetchall() == [(count,)]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(kinds, address, tiny_bundle, tmp_path_factory):
+    results = tmp_path_factory.mktemp("undisturbed")
+    done = pneumonia(
+        "score",
+        f"s3://{BUCKET}/fewer",
+        "--model",
+        tiny_bundle.path,
+        "--results",
+        results,
+        "--address",
+        address,
+    )
+    assert done.returncode == 0, done.stderr
+    table = DeltaTable(str(results / "scores")).to_pyarrow_table()
+    return table.select(["image_uri", *SAME]).sort_by("image_uri")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("failpoint", ["part.after@2", "merge.after", "commit.before", "commit.after"])
 def test_killed_run_in_a_failing_bucket_ends_with_the_rows_of_an_undisturbed_one(
-    kinds, tiny_bundle, endpoint, tmp_path, failpoint
+    undisturbed, score, proxy, rules, tmp_path, failpoint
 ):
     results = f"s3://{BUCKET}/killed-{failpoint.replace('@', '-')}"
-    archive = [kinds["bucket"]]
-    done = score(archive, tiny_bundle, tmp_path / "undisturbed", "--precision", "float32")
+    proxy.fail(r"^(GET|PUT|HEAD) /", rate=0.05, most=2)
+    injected = proxy.injected
+    # Parts are written by workers, all else by the driver.
+    rules.set(f"{failpoint}=kill,once:{tmp_path / 'once'}")
+    arguments = ([f"s3://{BUCKET}/fewer"], results, "--chunk-size", 8)
+    died = score(*arguments, **{VARIABLE: rules.variable})
+    assert (tmp_path / "once").exists(), died.stderr
+    for _ in range(3):
+        done = score(*arguments)
+        if done.returncode == 0:
+            break
+    rules.set()
     assert done.returncode == 0, done.stderr
-    with Proxy(endpoint, r"^(GET|PUT|HEAD) /", rate=0.05, most=2) as proxy:
-        variables = environment(proxy.endpoint)
-        arguments = (archive, tiny_bundle, results, "--precision", "float32", "--chunk-size", 32)
-        score(*arguments, **variables, PNEUMONIA_FAILPOINTS=f"{failpoint}=kill,once:{tmp_path / 'once'}")
-        for _ in range(3):
-            done = score(*arguments, **variables)
-            if done.returncode == 0:
-                break
-        assert done.returncode == 0, done.stderr
-        assert proxy.injected
-    expected = DeltaTable(str(tmp_path / "undisturbed" / "scores")).to_pyarrow_table()
-    columns = ["image_uri", *SAME]
-    actual = rows_in_bucket(results).select(columns).sort_by("image_uri")
-    assert actual.equals(expected.select(columns).sort_by("image_uri"))
+    assert proxy.injected > injected
+    actual = rows_in_bucket(results).select(undisturbed.column_names).sort_by("image_uri")
+    assert actual.equals(undisturbed)
     assert list_names(open_place(f"{results}/runs/.unfinished")) == []
 
 
-def test_bucket_that_fails_for_good_gives_rows_that_say_so(tiny_bundle, endpoint, tmp_path):
+def test_bucket_that_fails_for_good_gives_rows_that_say_so(score, proxy, endpoint, tmp_path):
     client = boto3.client("s3", endpoint_url=endpoint)
     for number in range(8):
         client.put_object(Bucket=BUCKET, Key=f"few/{number}.jpeg", Body=jpeg(number))
-    with Proxy(endpoint, "GET .*few/3.jpeg") as proxy:
-        done = score([f"s3://{BUCKET}/few"], tiny_bundle, tmp_path, **environment(proxy.endpoint))
+    proxy.fail("GET .*few/3.jpeg", refusal=SLOW_DOWN)
+    done = score([f"s3://{BUCKET}/few"], tmp_path)
     assert done.returncode == 0, done.stderr
     table = DeltaTable(str(tmp_path / "scores")).to_pyarrow_table().to_pylist()
     rejected = {row["image_uri"]: row["reject_reason"] for row in table if row["status"] == "rejected"}
@@ -134,15 +198,43 @@ def test_bucket_that_fails_for_good_gives_rows_that_say_so(tiny_bundle, endpoint
     assert len(table) == 8
 
 
-def test_secrets_of_the_bucket_stand_nowhere_in_the_results(endpoint, tiny_bundle):
+def test_keys_of_any_text_are_rows_of_the_table(score, endpoint, tmp_path):
+    client = boto3.client("s3", endpoint_url=endpoint)
+    names = [
+        "a b.jpeg",
+        "Röntgen-肺.jpeg",
+        "carriage\rtab\t.jpeg",
+        "100%25.jpeg",
+        "x#y.jpeg",
+        "what?=.jpeg",
+        "d/e+f&g.jpeg",
+    ]
+    pictures = {name: jpeg(number) for number, name in enumerate(names)}
+    # moto has no route for a key with a newline in it: it stands in the name of a member.
+    member = "line\nbreak.jpeg"
+    objects = {**pictures, "a.tar": tar_bytes({member: jpeg(9)})}
+    for name, data in objects.items():
+        client.put_object(Bucket=BUCKET, Key=f"odd/{name}", Body=data)
+    done = score([f"s3://{BUCKET}/odd"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = DeltaTable(str(tmp_path / "scores")).to_pyarrow_table().to_pylist()
+    found = {row["image_uri"]: (row["status"], row["image_sha256"]) for row in table}
+    expected = {**pictures, f"a.tar!/{member}": jpeg(9)}
+    assert found == {
+        f"s3://{BUCKET}/odd/{name}": ("scored", hashlib.sha256(data).hexdigest())
+        for name, data in expected.items()
+    }
+    assert len(table) == len(expected)
+
+
+def test_secrets_of_the_bucket_stand_nowhere_in_the_results(score, endpoint):
     client = boto3.client("s3", endpoint_url=endpoint)
     client.put_object(Bucket=BUCKET, Key="secret/a.tar", Body=tar_bytes({"x.jpeg": jpeg(1)}))
     results = f"s3://{BUCKET}/secretless"
-    secret = {**environment(endpoint), "AWS_SECRET_ACCESS_KEY": "hunter2hunter2"}
-    done = score([f"s3://{BUCKET}/secret"], tiny_bundle, results, **secret)
+    done = score([f"s3://{BUCKET}/secret"], results)
     assert done.returncode == 0, done.stderr
     listed = client.list_objects_v2(Bucket=BUCKET, Prefix="secretless/")["Contents"]
     for entry in listed:
         body = client.get_object(Bucket=BUCKET, Key=entry["Key"])["Body"].read()
-        assert b"hunter2" not in body, entry["Key"]
-    assert "hunter2" not in done.stdout + done.stderr + json.dumps(last_json(done))
+        assert SECRET.encode() not in body, entry["Key"]
+    assert SECRET not in done.stdout + done.stderr + json.dumps(last_json(done))
