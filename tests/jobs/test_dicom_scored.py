@@ -37,13 +37,12 @@ def write_hospital(folder) -> dict[str, str | None]:
     return {name: reason for name, (_, reason) in files.items()}
 
 
-def test_folder_of_dicom_is_scored_and_names_nobody(tmp_path, tiny_bundle):
+def test_folder_of_dicom_is_scored_and_names_nobody(tmp_path, tiny_bundle, cluster):
     archive, results = tmp_path / "pacs", tmp_path / "results"
     archive.mkdir()
     expected = write_hospital(archive)
-    done = pneumonia(
-        "score", archive, "--model", tiny_bundle.path, "--results", results, PNEUMONIA_HASH_KEY="pepper"
-    )
+    # The workers of the session's Ray have the key.
+    done = pneumonia("score", archive, "--model", tiny_bundle.path, "--results", results, *cluster.options)
     assert done.returncode == 0, done.stderr
     assert last_json(done)["scored"] == sum(reason is None for reason in expected.values())
 
