@@ -1,8 +1,11 @@
 """Random nights against a plain Python model of the table."""
 
+import contextlib
 import dataclasses
+import json
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from PIL import Image
+from runs_killed import start
 from scoring import order, pneumonia, rows, score
 
 from pneumonia_core.failpoints import VARIABLE
 from pneumonia_core.phantoms import phantom
+from pneumonia_core.results import LostRace
 
 NAMES = st.integers(0, 11)
 # The session's Ray rejects such names when it reads them (conftest.py), with a reason that may pass.
@@ -33,6 +38,8 @@ class Nights(RuleBasedStateMachine):
     """Images are changed by day; each night the table must be what the model of it says."""
 
     bundle = None
+    address = None
+    all_nights = 0
 
     @initialize()
     def begin(self):
@@ -100,21 +107,39 @@ class Nights(RuleBasedStateMachine):
         self.expect(False, None)
         work = self.order()
         if work.model_id == self.bundle.model_id:
-            arguments = [
-                "score",
-                self.folder / "archive",
-                "--model",
-                self.bundle.path,
-                "--results",
-                self.folder / "r",
-            ]
-            options = ["--engine", "openvino", "--precision", "float32", "--chunk-size", 16, "--num-cpus", 1]
-            rules = f"{place}=kill;decode@unreadable-=reject:unreadable"
-            pneumonia(*arguments, *options, **{VARIABLE: rules})
+            pneumonia(*self.command(), **{VARIABLE: f"{place}=kill"})
         score(self.folder / "r", work)
+
+    @rule()
+    def night_with_another_run_at_once(self):
+        """The same order twice: the other has planned before this one begins, and one of them loses."""
+        work = self.order()
+        if work.model_id != self.bundle.model_id:
+            return
+        self.expect(False, None)
+        other = start(self.command(), **{VARIABLE: "save.before@staged=sleep:3"})
+        while other.poll() is None and not self.planned():
+            time.sleep(0.05)
+        with contextlib.suppress(LostRace):
+            score(self.folder / "r", work)
+        _, errors = other.communicate(timeout=120)
+        assert other.returncode == 0 or "another run committed" in errors, errors
+        if list((self.folder / "r" / "runs" / ".unfinished").iterdir()):
+            score(self.folder / "r", work)
+
+    def planned(self) -> bool:
+        unfinished = [path.name for path in (self.folder / "r" / "runs" / ".unfinished").glob("*")]
+        records = [self.folder / "r" / "runs" / name / "run.json" for name in unfinished]
+        return any(json.loads(record.read_text())["listing_complete"] for record in records)
+
+    def command(self):
+        place = ["--model", self.bundle.path, "--results", self.folder / "r", "--address", self.address]
+        options = ["--engine", "openvino", "--precision", "float32", "--chunk-size", 16]
+        return ["score", self.folder / "archive", *place, *options]
 
     def order(self, **changes):
         self.nights += 1
+        Nights.all_nights += 1
         return order(self.bundle, self.folder / "archive", **{"model_id": self.models[-1], **changes})
 
     def expect(self, retry: bool, limit: int | None) -> None:
@@ -158,6 +183,7 @@ class Nights(RuleBasedStateMachine):
 @pytest.mark.timeout(1200)
 def test_random_nights_agree_with_the_model(ray_here, tiny_bundle):
     Nights.bundle = tiny_bundle
+    Nights.address = ray_here.get_runtime_context().gcs_address
     run_state_machine_as_test(
         Nights,
         settings=settings(
@@ -169,3 +195,4 @@ def test_random_nights_agree_with_the_model(ray_here, tiny_bundle):
             database=None,
         ),
     )
+    assert Nights.all_nights >= 30
