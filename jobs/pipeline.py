@@ -25,6 +25,7 @@ from pneumonia_core.isolation import IsolatedDecoder
 from pneumonia_core.members import image_refs
 from pneumonia_core.parts import write_part
 from pneumonia_core.places import Place, delete_file, error_text, exists, write_bytes
+from pneumonia_core.reading import READERS_PER_CORE
 from pneumonia_core.scoring import Decode, Decoded, ScoringFacts, decode_ahead, read_and_decode, score_rows
 from pneumonia_core.trail import Trail
 
@@ -217,8 +218,9 @@ class ScoreChunk:
 
     def __init__(self, threads: int) -> None:
         self._engine = EngineOnce(threads)
-        self._ahead = max(2 * BATCH_SIZE, 4 * threads)
+        self._ahead = max(2 * BATCH_SIZE, READERS_PER_CORE * threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._readers = ThreadPoolExecutor(READERS_PER_CORE * threads, thread_name_prefix="read")
 
     def __call__(self, refs: pa.Table, job: ChunkJob) -> pa.Table:
         if _stop_requested(job):
@@ -230,7 +232,9 @@ class ScoreChunk:
         trail = Trail(job.run_folder, "chunk", ref.chunk)
         with _decoder(trail) as decode:
             refs = image_refs(rows)
-            images = _unless_stuck(decode_ahead(refs, job.facts.image_size, self._pool, self._ahead, decode))
+            size = job.facts.image_size
+            ahead = decode_ahead(refs, size, self._pool, self._readers, self._ahead, decode)
+            images = _unless_stuck(ahead)
             part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
         return _finish_chunk(job, ref.chunk, part, trail)
 
@@ -250,8 +254,13 @@ def _decode(ref: ChunkRef, job: ChunkJob, threads: int) -> pa.Table:
         rows = rows.slice(0, 0)
     size = job.facts.image_size
     trail = Trail(job.run_folder, "decode", ref.chunk)
-    with _decoder(trail) as decode, ThreadPoolExecutor(threads) as pool:
-        ahead = decode_ahead(image_refs(rows), size, pool, 4 * threads, decode)
+    in_flight = READERS_PER_CORE * threads
+    with (
+        _decoder(trail) as decode,
+        ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(in_flight) as readers,
+    ):
+        ahead = decode_ahead(image_refs(rows), size, pool, readers, in_flight, decode)
         images = list(_unless_stuck(ahead))
     trail.finish()
     return to_block(ref.chunk, rows, images, size)

@@ -47,11 +47,12 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """One image to be read. Of a member that can only be read in order, with its neighbours, the reader sets
-    `data`, or the `rejection` (reason, detail) that came instead."""
+    """One image to be read, of `size_bytes` where the listing knew them. Of one that is read ahead, or in order with
+    its neighbours, the reader sets `data`, or the `rejection` (reason, detail) that came instead."""
 
     uri: str
     member: Member | None = None
+    size_bytes: int = 0
     data: bytes | None = None
     rejection: tuple[str, str] | None = None
 
@@ -86,8 +87,8 @@ def image_refs(rows: pa.Table) -> list[ImageRef]:
     members: Sequence[tuple[Any, ...]] = list(
         zip(*(rows[field.name].to_pylist() for field in MEMBER_FIELDS), strict=True)
     )
-    uris = rows["image_uri"].to_pylist()
+    images = zip(rows["image_uri"].to_pylist(), rows["size_bytes"].to_pylist(), members, strict=True)
     return [
-        ImageRef(uri, None if values[0] is None else Member(*values))
-        for uri, values in zip(uris, members, strict=True)
+        ImageRef(uri, None if values[0] is None else Member(*values), size_bytes or 0)
+        for uri, size_bytes, values in images
     ]

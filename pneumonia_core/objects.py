@@ -82,7 +82,7 @@ def _client() -> Any:
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=_READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        max_pool_connections=64,
+        max_pool_connections=128,
         s3={"addressing_style": "path" if endpoint() else "auto"},
         # Checksums that other makers' S3 do not know.
         request_checksum_calculation="when_required",

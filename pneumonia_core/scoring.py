@@ -21,6 +21,7 @@ from pneumonia_core.failpoints import failpoint
 from pneumonia_core.findings import Thresholds, findings, p_pneumonia
 from pneumonia_core.images import Source, read_image
 from pneumonia_core.members import ImageRef
+from pneumonia_core.reading import MAX_BYTES_AHEAD, with_remote_bytes
 from pneumonia_core.results import FILE_SCHEMA
 from pneumonia_core.streams import with_streamed_members
 from pneumonia_core.trail import BATCH, IMAGE, Trail
@@ -88,20 +89,31 @@ def read_and_decode(ref: ImageRef, image_size: int) -> Decoded:
 
 
 def decode_ahead(
-    refs: Sequence[ImageRef], image_size: int, pool: Executor, ahead: int, decode: Decode = read_and_decode
+    refs: Sequence[ImageRef],
+    image_size: int,
+    pool: Executor,
+    readers: Executor,
+    ahead: int,
+    decode: Decode = read_and_decode,
 ) -> Iterator[Decoded]:
-    """The images of a chunk in order, up to `ahead` of them being read and decoded in the pool's threads.
+    """The images of a chunk in order, up to `ahead` of them being decoded in the pool's threads, which also read
+    those of this machine; others come from the threads of `readers`, as many at once again.
 
     Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
     """
-    waiting: deque[Future[list[Decoded]]] = deque()
-    images = iter(with_streamed_members(refs))
+    waiting: deque[tuple[int, Future[list[Decoded]]]] = deque()
+    held = 0
+    images = with_remote_bytes(with_streamed_members(refs), readers, ahead)
     while group := list(itertools.islice(images, IMAGES_PER_TASK)):
-        waiting.append(pool.submit(_decode_group, decode, group, image_size))
-        if len(waiting) * IMAGES_PER_TASK >= ahead:
-            yield from waiting.popleft().result(STUCK_AFTER_S * IMAGES_PER_TASK)
-    while waiting:
-        yield from waiting.popleft().result(STUCK_AFTER_S * IMAGES_PER_TASK)
+        size_bytes = sum(len(ref.data or b"") for ref in group)
+        held += size_bytes
+        waiting.append((size_bytes, pool.submit(_decode_group, decode, group, image_size)))
+        while waiting and (len(waiting) * IMAGES_PER_TASK >= ahead or held > MAX_BYTES_AHEAD):
+            size_bytes, oldest = waiting.popleft()
+            yield from oldest.result(STUCK_AFTER_S * IMAGES_PER_TASK)
+            held -= size_bytes
+    for _, future in waiting:
+        yield from future.result(STUCK_AFTER_S * IMAGES_PER_TASK)
 
 
 def _decode_group(decode: Decode, group: list[ImageRef], image_size: int) -> list[Decoded]:

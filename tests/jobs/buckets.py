@@ -70,7 +70,8 @@ def using(endpoint: str) -> Iterator[None]:
 
 
 class Proxy:
-    """Passes requests on, each connection in a thread. `to_client` counts the bytes of all answers.
+    """Passes requests on, each connection in a thread, after `delay_s`. `to_client` counts the bytes of all answers,
+    `most_at_once` the requests that waited at one time.
 
     A request whose first line matches `faults` is, with the probability `rate`, answered with 503 or cut in the
     middle of its answer, by turns, or always answered with `refusal`; requests with the same first line no more than `most` times.
@@ -84,6 +85,9 @@ class Proxy:
         most: int = 10**9,
         refusal: bytes | None = None,
     ) -> None:
+        self.delay_s = 0.0
+        self.most_at_once = 0
+        self._at_once = 0
         self.to_client = 0
         self.injected = 0
         self._target = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
@@ -138,6 +142,7 @@ class Proxy:
         """What the client asks, up to a fault."""
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
+                self._wait()
                 fault = self._choose(data)
                 if fault == "refuse":
                     client.sendall(self._refusal or SLOW_DOWN)
@@ -146,6 +151,16 @@ class Proxy:
                     cut.set()
                 server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)
+
+    def _wait(self) -> None:
+        if not self.delay_s:
+            return
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        time.sleep(self.delay_s)
+        with self._lock:
+            self._at_once -= 1
 
     def _choose(self, data: bytes) -> str | None:
         line = data.split(b"\r\n", 1)[0].decode("latin-1")
