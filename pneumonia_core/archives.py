@@ -198,10 +198,12 @@ def _s3_pages(uri: str) -> Iterator[list[StoredFile]]:
 
 
 def _other_pages(folder: Place) -> Iterator[list[StoredFile]]:
-    """The files of each folder, depth first: pyarrow holds one folder's entries at a time."""
+    """The files of each folder, depth first: pyarrow holds one folder's entries at a time. Of Google's it holds all: it
+    does not tell which folders there are, only what is in them at any depth."""
     scheme = folder.uri.partition("://")[0]
+    at_once = scheme == "gs"
     try:
-        found = folder.fs.get_file_info(pafs.FileSelector(folder.path))
+        found = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=at_once))
     except OSError as error:
         raise PneumoniaError(f"{folder.uri} cannot be listed ({error_text(error)}).") from error
     found.sort(key=lambda info: info.path)
@@ -211,7 +213,7 @@ def _other_pages(folder: Place) -> Iterator[list[StoredFile]]:
         if info.is_file
     ]
     for info in found:
-        if info.type == pafs.FileType.Directory:
+        if info.type == pafs.FileType.Directory and not at_once:
             yield from _other_pages(Place(f"{scheme}://{info.path}", folder.fs, info.path))
 
 

@@ -1,6 +1,7 @@
 """Where files live: a folder on this machine or a prefix in a bucket, with writes that are whole or absent."""
 
 import contextlib
+import datetime
 import errno
 import io
 import os
@@ -22,6 +23,8 @@ from pneumonia_core.failpoints import failpoint
 SCHEMES: Final = ("file", "s3", "gs", "abfs")
 # What would set a file system's options, were the text taken for a URI and not for a name.
 OPTIONS: Final = re.compile(r"\?[A-Za-z_]\w*=")
+# An image whose storage fails must have its row within the minute.
+_GS_RETRIES: Final = datetime.timedelta(seconds=20)
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 
 
@@ -40,6 +43,12 @@ class Place:
     @property
     def is_s3(self) -> bool:
         return self.uri.startswith("s3://")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process goes the name alone: credentials come from where it is used.
+        if self.is_local:
+            return Place, (self.uri, self.fs, self.path)
+        return listed_place, (self.uri,)
 
     def child(self, name: str) -> "Place":
         return Place(f"{self.uri.rstrip('/')}/{name}", self.fs, f"{self.path.rstrip('/')}/{name}")
@@ -65,21 +74,24 @@ def open_place(text: str) -> Place:
         )
     if not bucket:
         raise InvalidInput(f"{text!r} names no bucket: write {scheme}://BUCKET/KEY.")
-    path = f"{bucket}/{key}".rstrip("/")
-    return Place(f"{scheme}://{path}", _file_system(scheme, bucket), path)
+    return listed_place(f"{scheme}://{bucket}/{key}".rstrip("/"))
+
+
+def listed_place(uri: str) -> Place:
+    """The place of a bucket's URI that a listing gave: any text may stand in its key."""
+    scheme, _, path = uri.partition("://")
+    return Place(uri, _file_system(scheme, path.partition("/")[0]), path)
 
 
 @cache
 def _file_system(scheme: str, bucket: str) -> pafs.FileSystem:
-    """The file system of a bucket. It holds no secret, so that it can travel to workers: credentials come from
-    where it is used."""
+    """The file system of a bucket, with the credentials of this process's environment."""
     if scheme == "gs":
-        return pafs.GcsFileSystem()
+        # An emulator asks for no credentials, and there may be none.
+        emulated = bool(os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT"))
+        return pafs.GcsFileSystem(anonymous=emulated, retry_time_limit=_GS_RETRIES)
     if scheme == "abfs":
-        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
-        if not account:
-            raise InvalidInput("abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME.")
-        return pafs.AzureFileSystem(account)
+        return _azure()
     options: dict[str, Any] = {"retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=8)}
     if url := objects.endpoint():
         options["scheme"], _, options["endpoint_override"] = url.rstrip("/").partition("://")
@@ -89,6 +101,30 @@ def _file_system(scheme: str, bucket: str) -> pafs.FileSystem:
     if region := objects.region():
         options["region"] = region
     return pafs.S3FileSystem(connect_timeout=5, request_timeout=20, **options)
+
+
+def _azure() -> pafs.FileSystem:
+    """Azure's storage by its usual variables: a connection string, or the account's name, and its key or, without
+    one, the identity of this machine."""
+    known = dict(
+        pair.split("=", 1)
+        for pair in os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";")
+        if "=" in pair
+    )
+    name = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+    key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
+    account = known.get("AccountName") or name
+    if not account:
+        raise InvalidInput(
+            "abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE_CONNECTION_STRING."
+        )
+    options: dict[str, Any] = {"account_key": known.get("AccountKey") or key}
+    if endpoint := known.get("BlobEndpoint"):
+        scheme, _, rest = endpoint.partition("://")
+        for service in ("blob", "dfs"):
+            options[f"{service}_storage_scheme"] = scheme
+            options[f"{service}_storage_authority"] = rest.partition("/")[0]
+    return pafs.AzureFileSystem(account, **options)
 
 
 def storage_options(place: Place) -> dict[str, str]:

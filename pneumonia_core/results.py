@@ -127,6 +127,10 @@ def open_table(results: Place) -> DeltaTable:
     Raises InvalidInput where something else stands in its place.
     """
     scores = results.child("scores")
+    if not (scores.is_local or scores.is_s3):
+        raise InvalidInput(
+            f"{results.uri}: results stand on a disk or in S3. Give a local path or s3://BUCKET/KEY."
+        )
     try:
         table = DeltaTable(table_uri(scores), storage_options=storage_options(scores))
     except TableNotFoundError:

@@ -11,7 +11,7 @@ from typing import IO, Any, Final, cast
 from pneumonia_core import objects
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.images import MAX_SOURCE_BYTES
-from pneumonia_core.places import open_place
+from pneumonia_core.places import listed_place
 
 ReadAt = Callable[[int, int], bytes]
 _STREAM_PIECE: Final = 4 * 2**20
@@ -37,7 +37,7 @@ def stat_file(uri: str) -> StoredFile:
         found = objects.head(uri)
         return StoredFile(uri, found.size_bytes, found.version)
     with _local_errors():
-        place = open_place(uri)
+        place = listed_place(uri)
         info = place.fs.get_file_info(place.path)
         if not info.is_file:
             raise RejectedImage("not_found", "no file of that name")
@@ -68,7 +68,7 @@ def read_range(uri: str, offset: int, count: int) -> bytes:
     if uri.startswith("s3://"):
         return objects.get(uri, offset, count)
     with _local_errors():
-        place = open_place(uri)
+        place = listed_place(uri)
         with place.fs.open_input_file(place.path) as file:
             file.seek(offset)
             return bytes(file.read(count))
