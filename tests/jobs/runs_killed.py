@@ -36,14 +36,18 @@ class SoakReport:
     kills: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
     rereads: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, rereads: int) -> None:
         self.kills[kind] += 1
         self.rows[kind] += IMAGES
         self.rereads[kind] += rereads
 
+    def note(self, text: str) -> None:
+        self.notes.append(f"soak: {text}")
+
     def lines(self) -> list[str]:
-        return [
+        return self.notes + [
             f"soak: {kind}: {count} times, {self.rows[kind]:,} rows right, {self.rereads[kind]:,} images read again"
             for kind, count in self.kills.items()
         ]

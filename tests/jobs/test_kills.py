@@ -153,6 +153,24 @@ def test_image_that_kills_the_scoring_actor_costs_one_row(
     check_one_rejected(tmp_path / "r", undisturbed, "cxr_000040", "engine_error")
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("shape", ["cpu", "gpu"])
+@pytest.mark.parametrize("step", ["decode", "engine"])
+def test_soak_of_deadly_images_takes_little_longer(
+    archive, tiny_bundle, cluster, tmp_path, shape, step, report
+):
+    seconds = []
+    for number, rule in enumerate(("", f"{step}@cxr_000040=kill")):
+        cluster.workers_do(rule)
+        started = time.monotonic()
+        arguments = command(archive, tiny_bundle, tmp_path / str(number), "--shape", shape, *cluster.options)
+        done = pneumonia(*arguments)
+        seconds.append(time.monotonic() - started)
+        assert done.returncode == 0, done.stderr
+    report.note(f"{step} killed by an image, shape {shape}: {seconds[1] - seconds[0]:.1f} s longer")
+    assert seconds[1] - seconds[0] < 30
+
+
 def check_one_rejected(results: Path, undisturbed, name: str, reason: str) -> None:
     actual = rows(results).select(COLUMNS).sort_by("image_uri").to_pylist()
     expected = undisturbed.to_pylist()
