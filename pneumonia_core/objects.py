@@ -13,23 +13,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NoReturn
 
+from pneumonia_core import s3_client
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 
-# All attempts for one image together stay well below the minute after which its worker would be given up.
-_CONNECT_TIMEOUT_S: Final = 3
-_READ_TIMEOUT_S: Final = 6
-_ATTEMPTS: Final = 4
+# With the client's own attempts well below the minute after which the worker of an image would be given up.
 _GIVE_UP_AFTER_S: Final = 15.0
-_BACKOFF_S: Final = 0.5
 _PIECE: Final = 2**18
 _LARGEST_OBJECT: Final = 5 * 2**40
 
-# What a whole answer has.
-_HEADERS: Final = {
-    "HeadObject": frozenset({"content-length", "etag"}),
-    "GetObject": frozenset({"etag"}),
-    "PutObject": frozenset({"etag"}),
-}
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
 _CREDENTIALS: Final = frozenset(
@@ -63,67 +54,13 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def endpoint() -> str | None:
-    """The endpoint that the usual variables name, None for Amazon's own."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-
-
-def region() -> str | None:
-    """The region that the usual variables name."""
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-
-
-@cache
-def _client() -> Any:
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        max_pool_connections=128,
-        s3={"addressing_style": "path" if endpoint() else "auto"},
-        # Checksums that other makers' S3 do not know.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    client = boto3.session.Session().client(
-        "s3", config=config, endpoint_url=endpoint(), region_name=region()
-    )
-    client.meta.events.register("needs-retry.s3", _retry_what_is_cut)
-    return client
-
-
-def _retry_what_is_cut(response: Any, operation: Any, attempts: int, **_: Any) -> float | None:
-    """Seconds after which to ask again where the answer's headers break off, None where they are whole.
-
-    Python takes a connection that ends within the headers for an answer without a body: a listing without keys, an
-    object of no bytes.
-    """
-    from botocore.exceptions import ConnectionClosedError
-
-    if response is None or response[0].status_code >= 300:
-        return None
-    http, parsed = response
-    if operation.name == "ListObjectsV2":
-        whole = "Name" in parsed
-    else:
-        whole = _HEADERS.get(operation.name, frozenset()) <= {name.lower() for name in http.headers}
-    if whole:
-        return None
-    if attempts >= _ATTEMPTS:
-        raise ConnectionClosedError(endpoint_url=endpoint() or "S3")
-    return _BACKOFF_S * attempts
-
-
 def head(uri: str) -> StoredObject:
     """Size and version of an object. Raises RejectedImage, or CredentialsError."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, key = split_uri(uri)
     try:
-        answer = _client().head_object(Bucket=bucket, Key=key)
+        answer = s3_client.client().head_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError, ValueError) as error:
         _reject(error)
     return StoredObject(uri, answer["ContentLength"], answer["ETag"].strip('"'))
@@ -139,12 +76,12 @@ def get(uri: str, offset: int, count: int) -> bytes:
     deadline = time.monotonic() + _GIVE_UP_AFTER_S
     received = bytearray()
     condition: dict[str, str] = {}
-    pause_s = _BACKOFF_S
+    pause_s = s3_client.BACKOFF_S
     while len(received) < count:
         start = offset + len(received)
         answered = False
         try:
-            answer = _client().get_object(
+            answer = s3_client.client().get_object(
                 Bucket=bucket, Key=key, Range=f"bytes={start}-{offset + count - 1}", **condition
             )
             # A request is tried again by boto3; an answer that breaks off is not.
@@ -205,7 +142,7 @@ def list_pages(uri: str) -> Iterator[list[StoredObject]]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, prefix = split_uri(uri)
-    pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    pages = s3_client.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     try:
         for page in pages:
             yield [
@@ -229,7 +166,11 @@ def list_folder(uri: str) -> list[str]:
 
     bucket, key = split_uri(uri)
     prefix = f"{key.rstrip('/')}/" if key else ""
-    pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    pages = (
+        s3_client.client()
+        .get_paginator("list_objects_v2")
+        .paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    )
     try:
         return [
             name.removeprefix(prefix).rstrip("/")
@@ -289,7 +230,7 @@ def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
     if only_if is not None:
         condition = {"IfMatch": only_if} if only_if else {"IfNoneMatch": "*"}
     try:
-        answer = _client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+        answer = s3_client.client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
     except (ClientError, BotoCoreError) as error:
         refused = ("412", "409", "PreconditionFailed", "ConditionalRequestConflict", "404", "NoSuchKey")
         if only_if is not None and _code(error) in refused:
@@ -314,7 +255,7 @@ def get_aged(uri: str) -> AgedObject | None:
 
     bucket, key = split_uri(uri)
     try:
-        answer = _client().get_object(Bucket=bucket, Key=key)
+        answer = s3_client.client().get_object(Bucket=bucket, Key=key)
         data = answer["Body"].read()
     except (ClientError, BotoCoreError, HTTPError) as error:
         if _code(error) in _MISSING:
@@ -334,10 +275,10 @@ def delete(uris: list[str]) -> None:
     bucket, _ = split_uri(uris[0])
     try:
         if len(uris) == 1:
-            _client().delete_object(Bucket=bucket, Key=split_uri(uris[0])[1])
+            s3_client.client().delete_object(Bucket=bucket, Key=split_uri(uris[0])[1])
         else:
             keys = [{"Key": split_uri(uri)[1]} for uri in uris]
-            _client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            s3_client.client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
     except (ClientError, BotoCoreError) as error:
         raise OSError(f"the bucket did not delete {uris[0]} ({_code(error)})") from error
 
@@ -371,8 +312,12 @@ def _reject(error: BaseException) -> NoReturn:
     if code in _DENIED:
         raise RejectedImage("forbidden", "the storage does not allow to read it") from None
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError | PoolTimeout | TimeoutError):
-        raise RejectedImage("timeout", f"the storage did not answer within {_ATTEMPTS} attempts") from None
-    raise RejectedImage("unreadable", f"the storage failed in each of {_ATTEMPTS} attempts") from None
+        raise RejectedImage(
+            "timeout", f"the storage did not answer within {s3_client.ATTEMPTS} attempts"
+        ) from None
+    raise RejectedImage(
+        "unreadable", f"the storage failed in each of {s3_client.ATTEMPTS} attempts"
+    ) from None
 
 
 @cache
@@ -381,6 +326,6 @@ def check_bucket(bucket: str) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        _client().head_bucket(Bucket=bucket)
+        s3_client.client().head_bucket(Bucket=bucket)
     except (ClientError, BotoCoreError, ValueError) as error:
         raise OSError(f"the bucket {bucket} cannot be used ({_code(error)})") from error

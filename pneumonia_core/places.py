@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pneumonia_core import objects
+from pneumonia_core import objects, s3_client
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 
@@ -93,12 +93,12 @@ def _file_system(scheme: str, bucket: str) -> pafs.FileSystem:
     if scheme == "abfs":
         return _azure()
     options: dict[str, Any] = {"retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=8)}
-    if url := objects.endpoint():
+    if url := s3_client.endpoint():
         options["scheme"], _, options["endpoint_override"] = url.rstrip("/").partition("://")
-    elif not objects.region():
+    elif not s3_client.region():
         with contextlib.suppress(OSError):
             options["region"] = pafs.resolve_s3_region(bucket)
-    if region := objects.region():
+    if region := s3_client.region():
         options["region"] = region
     return pafs.S3FileSystem(connect_timeout=5, request_timeout=20, **options)
 
@@ -133,10 +133,10 @@ def storage_options(place: Place) -> dict[str, str]:
         return {}
     # Of two who commit the same version, the bucket itself lets one win.
     options = {"aws_conditional_put": "etag"}
-    if url := objects.endpoint():
+    if url := s3_client.endpoint():
         options["aws_endpoint_url"] = url
         options["aws_allow_http"] = str(url.startswith("http://")).lower()
-    if region := objects.region():
+    if region := s3_client.region():
         options["aws_region"] = region
     return options
 

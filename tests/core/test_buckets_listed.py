@@ -9,7 +9,7 @@ import pytest
 from archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 from buckets import BUCKET, Proxy, s3_server, using
 
-from pneumonia_core import objects
+from pneumonia_core import objects, s3_client
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.places import (
     delete_file,
@@ -123,7 +123,7 @@ def test_failures_that_stay_reject_the_image_in_time(s3, endpoint, monkeypatch):
 def test_storage_that_stays_silent_is_a_timeout(s3, monkeypatch):
     import socket
 
-    monkeypatch.setattr(objects, "_READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 0.5)
     s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
     images, _ = listing(f"s3://{BUCKET}/in")
     with (
@@ -145,7 +145,7 @@ def test_answer_that_ends_within_its_headers_is_no_answer(s3, monkeypatch):
     import socket
     import threading
 
-    monkeypatch.setattr(objects, "_BACKOFF_S", 0.05)
+    monkeypatch.setattr(s3_client, "BACKOFF_S", 0.05)
     for number in range(3):
         s3.put_object(Bucket=BUCKET, Key=f"in/{number}.jpeg", Body=jpeg(number))
     answered: list[bytes] = []
@@ -169,11 +169,11 @@ def test_answer_that_ends_within_its_headers_is_no_answer(s3, monkeypatch):
                 objects.head(f"s3://{BUCKET}/in/0.jpeg")
             with pytest.raises(OSError, match="did not take"):
                 objects.put(f"s3://{BUCKET}/in/0.jpeg", b"")
-    assert len(answered) == 4 * objects._ATTEMPTS
+    assert len(answered) == 4 * s3_client.ATTEMPTS
 
 
 def test_failures_while_listing_and_at_our_own_files_are_not_seen(s3, endpoint, monkeypatch):
-    monkeypatch.setattr(objects, "_BACKOFF_S", 0.05)
+    monkeypatch.setattr(s3_client, "BACKOFF_S", 0.05)
     place = open_place(f"s3://{BUCKET}/in")
     for number in range(6):
         write_bytes(place.child(f"{number:02d}.jpeg"), jpeg(number))
