@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "Fine-tune a ResNet on labelled X-rays and write a bundle.",
     "evaluate": "Measure a bundle on a labelled set; JSON and one HTML page.",
     "score": "Score archives of X-rays into a Delta table.",
+    "inspect": "What is in a data set or archive, what is broken, what gives the class away.",
     "latest": "One row for each image that is still in its archive.",
     "runs": "The scoring runs of a results folder.",
     "maintain": "Join small files, remove what dead runs left.",

@@ -49,6 +49,18 @@ def is_manifest(uri: str) -> bool:
     return uri.lower().endswith(MANIFEST_SUFFIXES)
 
 
+def column_names(text: str) -> list[str]:
+    """The columns of a manifest that a user names. Raises InvalidInput where it cannot be read."""
+    place = open_place(text)
+    try:
+        with place.fs.open_input_file(place.path) as file:
+            if text.lower().endswith(".parquet"):
+                return list(pq.read_schema(file).names)
+            return list(pacsv.open_csv(file).schema.names)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidInput(f"{text!r}: the table cannot be read. Check its name and its format.") from error
+
+
 def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
     """Raise InvalidInput where rules for manifests are given and no archive is one."""
     if (rules.carry or rules.allow_prefixes) and not any(map(is_manifest, archives)):
