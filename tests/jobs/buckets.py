@@ -99,9 +99,15 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def fail(
-        self, faults: str | None, rate: float = 1.0, most: int = 10**9, refusal: bytes | None = None
+        self,
+        faults: str | None,
+        rate: float = 1.0,
+        most: int = 10**9,
+        refusal: bytes | None = None,
+        always_cut: bool = False,
     ) -> None:
         """From now on these faults, None for no more."""
+        self._always_cut = always_cut
         self._faults = re.compile(faults) if faults else None
         self._rate, self._most, self._refusal = rate, most, refusal
         self._failed: dict[str, int] = {}
@@ -171,4 +177,6 @@ class Proxy:
                 return None
             self._failed[line] = self._failed.get(line, 0) + 1
             self.injected += 1
+            if self._always_cut:
+                return "cut"
             return "refuse" if self._refusal or self.injected % 2 else "cut"

@@ -198,6 +198,20 @@ def test_bucket_that_fails_for_good_gives_rows_that_say_so(score, proxy, endpoin
     assert len(table) == 8
 
 
+def test_commit_whose_answer_is_lost_is_not_taken_for_that_of_another_run(score, proxy, endpoint):
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.put_object(Bucket=BUCKET, Key="one/x.jpeg", Body=jpeg(1))
+    results = f"s3://{BUCKET}/lost-answer"
+    injected = proxy.injected
+    # The bucket takes the commit; what asks again is told that it is there already.
+    proxy.fail(r"^PUT .*_delta_log/0+1\.json", most=1, always_cut=True)
+    done = score([f"s3://{BUCKET}/one"], results)
+    assert done.returncode == 0, done.stderr
+    assert proxy.injected == injected + 1
+    assert last_json(done)["version"] == 1
+    assert rows_in_bucket(results).num_rows == 1
+
+
 def test_keys_of_any_text_are_rows_of_the_table(score, endpoint, tmp_path):
     client = boto3.client("s3", endpoint_url=endpoint)
     names = [
