@@ -16,6 +16,7 @@ PATIENTS_PER_CLASS: Final = 120
 IMAGES_PER_PATIENT: Final = 3
 ARCHIVE_IMAGES: Final = 240
 EPOCHS: Final = 20
+ROBUSTNESS_IMAGES: Final = 80
 _MARK: Final = ".pneumonia-demo"
 
 
@@ -82,7 +83,12 @@ def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:
     from jobs.evaluate import evaluate_bundle
 
     say("3/4 evaluating it on patients that it has not seen")
-    return evaluate_bundle(model=bundle, data=str(folder / "data"), output=str(folder / "evaluation"))
+    return evaluate_bundle(
+        model=bundle,
+        data=str(folder / "data"),
+        output=str(folder / "evaluation"),
+        robustness=ROBUSTNESS_IMAGES,
+    )
 
 
 def _score(folder: Path, bundle: str) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """Measure a bundle on a labelled set: its images go through the scoring pipeline like any archive's."""
 
 import json
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from jobs.config import Result, job_command, run_command
 from jobs.progress import say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
+
+MANIFEST: Final = "images.parquet"
 
 
 @job_command("evaluate")
@@ -36,6 +40,13 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError
 @click.option(
     "--bootstrap", type=click.IntRange(min=10), default=1000, show_default=True, help="Resamples of patients."
 )
+@click.option(
+    "--robustness",
+    type=click.IntRange(min=0),
+    default=400,
+    show_default=True,
+    help="Images to score again re-encoded, blurred, brightened, rotated and reshaped; 0 for none.",
+)
 @click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
 @click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs of the Ray started on this machine.")
 def command(**options: Any) -> Result:
@@ -52,10 +63,12 @@ def evaluate_bundle(
     precision: str = "auto",
     prevalence: float | None = None,
     bootstrap: int = 1000,
+    robustness: int = 400,
     address: str | None = None,
     num_cpus: int | None = None,
 ) -> Result:
     """Measure as the command does, in the Ray session that is open or in one of its own."""
+    from jobs.session import ray_session
     from jobs.work import Settings
 
     images = _images_of_split(data, split)
@@ -64,8 +77,13 @@ def evaluate_bundle(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"{output}: cannot create this folder ({error.strerror}).") from error
-    scored = _score(images, model, folder, engine, precision, Settings(address=address, num_cpus=num_cpus))
-    evaluation = _measure(images, scored, model, split, prevalence, bootstrap)
+    with ray_session(address, num_cpus):
+        rows = _score(images, model, folder, engine, precision, Settings(address=address, num_cpus=num_cpus))
+        modes = _colour_modes(folder)
+        measured = _measured(images, rows)
+        evaluation = _measure(measured, modes, model, split, prevalence, bootstrap)
+        evaluation["robustness"] = _robustness(measured, model, robustness, precision, folder, bootstrap)
+    evaluation["rejected"] = _rejected(rows)
     return _report(evaluation, model, data, split, folder)
 
 
@@ -89,17 +107,14 @@ def _score(
     import pyarrow.parquet as pq
 
     from jobs.score import CHUNK_SIZE, make_order, score_archives
-    from pneumonia_core.manifests import ListingRules
     from pneumonia_core.places import open_place
     from pneumonia_core.results import find_table
 
     uris = [open_place(image.path).uri for image in images]
-    manifest = folder / "images.parquet"
+    manifest = folder / MANIFEST
     pq.write_table(pa.table({"uri": uris}), manifest)
-    # The manifest is ours: it names the images of the labelled set, wherever they are.
-    rules = ListingRules(allow_prefixes=("/",))
     order = make_order(
-        (str(manifest),), model, engine, precision, None, False, "all", None, CHUNK_SIZE, rules
+        (str(manifest),), model, engine, precision, None, False, "all", None, CHUNK_SIZE, _rules()
     )
     results = open_place(str(folder / "results"))
     score_archives(results, order, settings)
@@ -107,15 +122,41 @@ def _score(
     assert table is not None
     rows = table.to_pyarrow_dataset().to_table(filter=pc.field("model_id") == order.model_id)
     # Of an image that changed since an earlier evaluation, the newest row counts.
-    return {row["image_uri"]: row for row in rows.sort_by("scored_at").to_pylist()}
+    newest = {row["image_uri"]: row for row in rows.sort_by("scored_at").to_pylist()}
+    return {uri: newest[uri] for uri in uris}
 
 
-def _measure(
-    images: list[Any], rows: dict[str, Any], model: str, split: str, prevalence: float | None, bootstrap: int
-) -> dict[str, Any]:
-    from pneumonia_core.bundle import open_bundle
-    from pneumonia_core.labels import CLASSES
-    from pneumonia_core.metrics import evaluate
+def _rules() -> Any:
+    from pneumonia_core.manifests import ListingRules
+
+    # The manifest is ours: it names the images of the labelled set, wherever they are.
+    return ListingRules(allow_prefixes=("/",))
+
+
+def _colour_modes(folder: Path) -> dict[str, str]:
+    """The colour mode of each image of the manifest that could be read, by its URI."""
+    from jobs.surveyed import survey_listing
+    from pneumonia_core.inventory import Lister
+    from pneumonia_core.places import open_place
+
+    with Lister([open_place(str(folder / MANIFEST)).uri], _rules()) as lister:
+        while not lister.wait(60):
+            continue
+        surveyed = survey_listing(lister.take(), lister.listed)
+    modes = zip(surveyed["image_uri"].to_pylist(), surveyed["mode"].to_pylist(), strict=True)
+    return {uri: mode for uri, mode in modes if mode is not None}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The labelled images that have a score, in one order: truth, and their rows of the table."""
+
+    labels: list[int]
+    patients: list[str]
+    rows: list[dict[str, Any]]
+
+
+def _measured(images: list[Any], rows: dict[str, Any]) -> Measured:
     from pneumonia_core.places import open_place
 
     found = [(image, rows[open_place(image.path).uri]) for image in images]
@@ -124,23 +165,88 @@ def _measure(
         raise PneumoniaError(
             "none of the images could be scored: there is nothing to measure. See the run's page."
         )
-    bundle = open_bundle(model)
-    evaluation = evaluate(
+    return Measured(
         [image.label for image, _ in scored],
-        [[row[f"p_{name}"] for name in CLASSES] for _, row in scored],
         [image.patient_id for image, _ in scored],
+        [row for _, row in scored],
+    )
+
+
+def _rejected(rows: dict[str, Any]) -> dict[str, int]:
+    reasons = Counter(row["reject_reason"] for row in rows.values() if row["status"] == "rejected")
+    return dict(sorted(reasons.items()))
+
+
+def _measure(
+    measured: Measured,
+    modes: dict[str, str],
+    model: str,
+    split: str,
+    prevalence: float | None,
+    bootstrap: int,
+) -> dict[str, Any]:
+    from pneumonia_core.bundle import open_bundle
+    from pneumonia_core.labels import CLASSES
+    from pneumonia_core.metrics import evaluate
+    from pneumonia_core.subgroups import size_groups, subgroups
+
+    bundle = open_bundle(model)
+    rows = measured.rows
+    probabilities = [[row[f"p_{name}"] for name in CLASSES] for row in rows]
+    evaluation = evaluate(
+        measured.labels,
+        probabilities,
+        measured.patients,
         bundle.thresholds,
         prevalence=prevalence,
+        calibrated_at=_prevalence_of_validation(bundle.path),
         bootstrap=bootstrap,
     )
-    rejected = [row["reject_reason"] for _, row in found if row["status"] == "rejected"]
+    factors = {
+        "image size": size_groups([row["width"] for row in rows], [row["height"] for row in rows]),
+        "colour mode": [modes.get(row["image_uri"], "unknown") for row in rows],
+    }
+    parts = subgroups(
+        measured.labels, probabilities, measured.patients, bundle.thresholds, factors, bootstrap
+    )
     return {
         **evaluation,
         "model_id": bundle.model_id,
         "split": split,
-        "engine": scored[0][1]["engine"],
-        "rejected": {reason: rejected.count(reason) for reason in sorted(set(rejected))},
+        "engine": rows[0]["engine"],
+        "subgroups": parts,
     }
+
+
+def _prevalence_of_validation(bundle: Path) -> float | None:
+    """The share of pneumonia on which the bundle's probabilities were calibrated, where it says so."""
+    document = bundle / "evaluation.json"
+    if not document.is_file():
+        return None
+    share = json.loads(document.read_text(encoding="utf-8"))["prevalence"]["evaluated"]
+    return float(share) if 0 < share < 1 else None
+
+
+def _robustness(
+    measured: Measured, model: str, count: int, precision: str, folder: Path, bootstrap: int
+) -> dict[str, Any] | None:
+    from jobs.perturbed import measure_robustness
+    from jobs.work import ray_errors_explained
+    from pneumonia_core.bundle import open_bundle
+
+    if not count:
+        return None
+    with ray_errors_explained():
+        return measure_robustness(
+            measured.rows,
+            measured.labels,
+            measured.patients,
+            count,
+            open_bundle(model),
+            precision,
+            str(folder),
+            bootstrap,
+        )
 
 
 def _report(evaluation: dict[str, Any], model: str, data: str, split: str, folder: Path) -> Result:
@@ -168,8 +274,26 @@ def _report(evaluation: dict[str, Any], model: str, data: str, split: str, folde
     page.write_text(evaluation_page(evaluation, f"Evaluation on {split}", facts), encoding="utf-8")
     figures = headline(evaluation)
     say(", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))
+    _say_robustness(evaluation["robustness"])
     say(f"the evaluation's page: {page}")
     return {"state": "done", "evaluation": str(folder / "evaluation.json"), "page": str(page), **figures}
+
+
+def _say_robustness(table: dict[str, Any] | None) -> None:
+    """For each perturbation one line: how far AUROC and scores move."""
+    if table is None:
+        return
+    say(f"on {table['images']} images again, AUROC {_signed(table['auroc']['value'], '')}; moved by")
+    for row in table["rows"]:
+        say(
+            f"  {row['label']:<46} AUROC {_signed(row['auroc_change']['value'])}   |Δp| mean "
+            f"{row['mean_change']:.3f}, 99 % {row['p99_change']:.3f}   classes apart "
+            f"{_signed(row['shift_difference'])}"
+        )
+
+
+def _signed(value: float | None, sign: str = "+") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}"
 
 
 def headline(evaluation: dict[str, Any]) -> dict[str, float | None]:

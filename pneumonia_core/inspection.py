@@ -154,7 +154,7 @@ def _patient_counts(patients: dict[str, set[str]]) -> dict[str, int] | None:
 
 def _concerns(summary: dict[str, Any]) -> list[str]:
     """What one would rather know before training on the images, or trusting a figure measured on them."""
-    concerns = []
+    concerns: list[str] = []
     for part, cues in summary["cues"].items():
         flagged = [f"{cue['cue']} {cue['auroc']:.3f}" for cue in cues if cue["flagged"]]
         if flagged and not (part == "all" and concerns):

@@ -60,6 +60,7 @@ def evaluate(
     thresholds: Thresholds,
     *,
     prevalence: float | None = None,
+    calibrated_at: float | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -72,7 +73,8 @@ def evaluate(
     - `images`, `patients`, `images_by_class`, `thresholds` {pneumonia, bacterial}
     - `bootstrap`: {level, resamples, used, skipped, seed, unit}; resamples that lack a class which the
       data have are skipped
-    - `prevalence`: {evaluated, assumed} share of pneumonia images; assumed is null without `prevalence`
+    - `prevalence`: {evaluated, assumed, calibrated_at} shares of pneumonia images; assumed is null without
+      `prevalence`
     - `tasks`: `pneumonia_vs_normal` (score p_pneumonia, all images) and `bacterial_vs_viral` (score
       p_bacterial / p_pneumonia, pneumonia images), each {positive, negative, images, positives, threshold,
       measures auroc, auprc, accuracy, sensitivity, specificity, sensitivity_at_specificity_90 and _95,
@@ -83,11 +85,14 @@ def evaluate(
 
     With `prevalence`, the figures are those expected where that share of the images shows pneumonia: images
     are weighted to that share (accuracy, AUPRC and calibration change; AUROC, sensitivity and specificity do
-    not), and calibration looks at probabilities corrected for the prior (calibration.prior_corrected). The
+    not), and calibration looks at probabilities corrected for the prior (calibration.prior_corrected), from the
+    share `calibrated_at` in the images on which the temperature was fitted (default: that of these images). The
     findings stay those of the scores at the thresholds. Raises InvalidInput for unusable input.
     """
     truth, scores, patient_index = _checked(labels, probabilities, patients, prevalence)
-    tasks = _tasks(truth, scores, thresholds, prevalence)
+    share_evaluated = float((truth != NORMAL).mean())
+    prior = share_evaluated if calibrated_at is None else calibrated_at
+    tasks = _tasks(truth, scores, thresholds, prevalence, prior)
     found = finding_labels(scores, thresholds)
     sampled, skipped = _sampled(truth, found, patient_index, tasks, prevalence, bootstrap, seed)
     return {
@@ -103,7 +108,7 @@ def evaluate(
             "skipped": skipped,
             "seed": seed,
         },
-        "prevalence": {"evaluated": float((truth != NORMAL).mean()), "assumed": prevalence},
+        "prevalence": {"evaluated": share_evaluated, "assumed": prevalence, "calibrated_at": prior},
         "tasks": {task.name: _task_report(task, truth, prevalence, sampled) for task in tasks},
         "three_class": {
             "accuracy": measure(sampled["three_class.accuracy"]),
@@ -142,12 +147,13 @@ def _tasks(
     scores: npt.NDArray[np.float32],
     thresholds: Thresholds,
     prevalence: float | None,
+    prior: float,
 ) -> list[Task]:
     ill = truth != NORMAL
     total, share = p_pneumonia(scores), bacterial_share(scores)
     probability = np.clip(total.astype(np.float64), 0, 1)
     if prevalence is not None:
-        probability = prior_corrected(probability, float(ill.mean()), prevalence)
+        probability = prior_corrected(probability, prior, prevalence)
     t1, t2 = np.float32(thresholds.pneumonia), np.float32(thresholds.bacterial)
     sick = np.flatnonzero(ill)
     return [
@@ -198,9 +204,9 @@ def _measures(
 ) -> dict[str, Floats]:
     """All measures by dotted name, each [R] or, for the reliability bins, [R, 10]."""
     right = found == truth
-    measures = {"three_class.accuracy": _weighted_share(right, weights)}
+    measures = {"three_class.accuracy": weighted_share(right, weights)}
     for label, name in enumerate(CLASSES):
-        measures[f"three_class.{name}"] = _weighted_share(right[truth == label], weights[:, truth == label])
+        measures[f"three_class.{name}"] = weighted_share(right[truth == label], weights[:, truth == label])
     for task in tasks:
         for name, values in _task_measures(task, weights[:, task.rows]).items():
             measures[f"{task.name}.{name}"] = values
@@ -209,10 +215,10 @@ def _measures(
 
 def _task_measures(task: Task, weights: Floats) -> dict[str, Floats]:
     positive, called = task.positive, task.called
-    measures = _ranking_measures(task.scores, positive, weights)
-    measures["accuracy"] = _weighted_share(called == positive, weights)
-    measures["sensitivity"] = _weighted_share(called[positive], weights[:, positive])
-    measures["specificity"] = _weighted_share(~called[~positive], weights[:, ~positive])
+    measures = ranking_measures(task.scores, positive, weights)
+    measures["accuracy"] = weighted_share(called == positive, weights)
+    measures["sensitivity"] = weighted_share(called[positive], weights[:, positive])
+    measures["specificity"] = weighted_share(~called[~positive], weights[:, ~positive])
     curve = reliability(task.probability, positive, weights)
     both = positive.any() and not positive.all()
     undefined = np.full(len(weights), np.nan)
@@ -226,7 +232,7 @@ def _task_measures(task: Task, weights: Floats) -> dict[str, Floats]:
     return measures
 
 
-def _ranking_measures(
+def ranking_measures(
     scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], weights: Floats
 ) -> dict[str, Floats]:
     """Area under the ROC curve, average precision, and sensitivity at a specificity of 90 and 95 % or more.
@@ -257,7 +263,7 @@ def _ranking_measures(
     return measures
 
 
-def _weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+def weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         share: Floats = (weights @ happened.astype(np.float64)) / weights.sum(axis=1)
     return share

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pneumonia_core.labels import CLASSES
+from pneumonia_core.pages.checklist import reporting_items
 from pneumonia_core.pages.evaluation import CALIBRATION_MEASURES, MEASURES, stated_prevalence
 from pneumonia_core.pages.render import render_markdown
 
@@ -27,6 +28,7 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
     `evaluation` is that of `metrics.evaluate`.
     """
     data_set = facts.get("data_set", "other")
+    data_set = data_set if data_set in DATA_SETS else "other"
     return render_markdown(
         "model_card.md",
         facts={
@@ -40,7 +42,8 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
             "evaluated_on": "held-back images",
             **facts,
         },
-        data_set=data_set if data_set in DATA_SETS else "other",
+        data_set=data_set,
+        items=reporting_items(data_set),
         evaluation=evaluation,
         classes=CLASSES,
         measures=MEASURES,

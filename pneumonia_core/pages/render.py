@@ -36,7 +36,7 @@ def _environment(html: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        shown=shown, md=_markdown_escaped, value=value, percent=percent, interval=interval, count=count,
+        shown=shown, md=_markdown_escaped, value=value, signed=signed, percent=percent, interval=interval, count=count,
         share=share, prose=_prose, megabytes=megabytes, duration=duration,
     )  # fmt: skip
     return environment
@@ -78,8 +78,7 @@ def _prose(name: object) -> str:
 
 def value(measure: dict[str, float | None], digits: int = 3) -> str:
     """The value of a measure: '0.977', or a dash where it is undefined."""
-    number = measure["value"]
-    return "–" if number is None else _signed(number, digits)
+    return signed(measure["value"], digits)
 
 
 def interval(measure: dict[str, float | None], digits: int = 3) -> str:
@@ -88,11 +87,15 @@ def interval(measure: dict[str, float | None], digits: int = 3) -> str:
     if low is None or high is None:
         return ""
     dash = " to " if low < 0 else "–"
-    return f"{_signed(low, digits)}{dash}{_signed(high, digits)}"
+    return f"{signed(low, digits)}{dash}{signed(high, digits)}"
 
 
-def _signed(number: float, digits: int) -> str:
-    return f"{number:.{digits}f}".replace("-", "−")
+def signed(number: float | None, digits: int = 3) -> str:
+    """A number with a true minus sign, zero without; a dash where it is undefined."""
+    if number is None:
+        return "–"
+    text = f"{number:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def percent(number: float, digits: int = 0) -> str:

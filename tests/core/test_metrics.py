@@ -278,7 +278,22 @@ def test_assumed_prevalence_is_that_of_a_set_cut_to_it() -> None:
         < 0.01
         < cut["tasks"]["pneumonia_vs_normal"]["calibration"]["ece"]["value"]
     )
-    assert assumed["prevalence"] == {"evaluated": pytest.approx(2 / 3, abs=0.01), "assumed": 0.2}
+    share = pytest.approx(2 / 3, abs=0.01)
+    assert assumed["prevalence"] == {"evaluated": share, "assumed": 0.2, "calibrated_at": share}
+
+
+def test_prior_is_corrected_from_where_the_probabilities_were_calibrated() -> None:
+    """Cut to one half ill, probabilities calibrated at two thirds fit an assumed fifth only if that is known."""
+    labels, probabilities, _ = scored(40000, seed=9, skill=1.4)
+    ill, well = np.flatnonzero(labels != NORMAL), np.flatnonzero(labels == NORMAL)
+    kept = np.concatenate([ill[: len(well)], well])
+    errors = {
+        prior: evaluate(
+            labels[kept], probabilities[kept], kept, HALVES, prevalence=0.2, calibrated_at=prior, bootstrap=0
+        )["tasks"]["pneumonia_vs_normal"]["calibration"]["ece"]["value"]
+        for prior in (None, 2 / 3)
+    }
+    assert errors[2 / 3] < 0.01 < errors[None]
 
 
 def test_temperature_undoes_a_known_scale_from_logits_or_log_probabilities() -> None:

@@ -13,9 +13,12 @@ from pneumonia_core.findings import Thresholds
 from pneumonia_core.labels import BACTERIAL, NORMAL, VIRAL
 from pneumonia_core.metrics import evaluate
 from pneumonia_core.pages import evaluation_page, model_card, run_page
-from pneumonia_core.pages.card import known_data_set
-from pneumonia_core.pages.render import duration, interval, megabytes, shown, value
+from pneumonia_core.pages.card import DATA_SETS, known_data_set
+from pneumonia_core.pages.checklist import reporting_items
+from pneumonia_core.pages.render import duration, interval, megabytes, shown, signed, value
 from pneumonia_core.pages.run import REASONS
+from pneumonia_core.robustness import PERTURBATIONS, robustness
+from pneumonia_core.subgroups import subgroups
 
 NASTY = "/data/<script>alert('x')</script>\x1b[31m\u202egpj.exe & \"more\""
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -120,6 +123,42 @@ def test_evaluation_page_needs_nothing_from_outside_and_shows_every_measure() ->
         assert value(row["ppv"]) in outline.texts
 
 
+def whole_evaluation(**options: Any) -> dict[str, Any]:
+    """With the tables that `pneumonia evaluate` adds."""
+    rng = np.random.default_rng(1)
+    scores = rng.dirichlet([1, 1, 1], (40, 1 + len(PERTURBATIONS))).astype(np.float32)
+    labels, patients = np.arange(40) % 3, np.arange(40)
+    groups = {NASTY: ["L"] * 20 + [NASTY] * 20}
+    return {
+        **evaluation(**options),
+        "subgroups": subgroups(labels, scores[:, 0], patients, Thresholds(0.5, 0.5), groups, bootstrap=20),
+        "robustness": robustness(
+            labels,
+            patients,
+            scores,
+            PERTURBATIONS,
+            Thresholds(0.5, 0.5),
+            {True: 1.2, False: 1.5},
+            bootstrap=20,
+        ),
+    }
+
+
+def test_evaluation_page_shows_groups_and_what_moves_the_scores() -> None:
+    figures = whole_evaluation()
+    page = evaluation_page(figures, "a")
+    texts = assert_self_contained(page).texts
+    assert "\x1b" not in page
+    for row in figures["subgroups"]:
+        assert value(row["auroc"]) in texts
+    for row in figures["robustness"]["rows"]:
+        assert row["label"] in texts
+        assert value(row["auroc_change"]) in texts
+        assert signed(row["p99_change"]) in texts
+    assert "1.20 times its height for normal, 1.50 for pneumonia" in "".join(texts)
+    assert "What moves the scores" not in evaluation_page(evaluation(), "a")
+
+
 def test_evaluation_page_is_the_same_for_the_same_figures() -> None:
     figures = evaluation()
     assert evaluation_page(figures, "a") == evaluation_page(figures, "a")
@@ -192,6 +231,24 @@ def test_model_card_has_the_headings_of_mitchell_et_al() -> None:
     assert f"| AUROC | {value(auroc)} | {interval(auroc)} |" in card
     for line in card.splitlines():  # a table row has as many cells as its head
         assert not line.startswith("| AU") or line.count("|") == 4
+
+
+@pytest.mark.parametrize("data_set", DATA_SETS)
+def test_model_card_says_where_each_reporting_item_is(data_set: str) -> None:
+    items = reporting_items(data_set)
+    card = model_card({"network": "resnet18", "image_size": 64, "data_set": data_set}, evaluation())
+    for row in items:
+        assert f"| {row['item']} | {row['tripod']} | {row['claim']} | {row['where']} |" in card
+        reason = row["where"].removeprefix("not applicable")
+        assert reason == row["where"] or len(reason) > 4
+    numbers = {int(n) for row in items for n in re.findall(r"\d+", row["tripod"])}
+    ranges = {
+        n
+        for row in items
+        for a, b in re.findall(r"(\d+)\D*–(\d+)", row["tripod"])
+        for n in range(int(a), int(b) + 1)
+    }
+    assert numbers | ranges == set(range(1, 28))  # every item of TRIPOD+AI
 
 
 def test_model_card_states_origin_and_licence_of_the_data() -> None:

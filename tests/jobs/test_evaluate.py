@@ -1,0 +1,80 @@
+"""`pneumonia evaluate` over real Ray: scores, groups, perturbations, and its page."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jobs.evaluate import evaluate_bundle
+from pneumonia_core.findings import p_pneumonia
+from pneumonia_core.phantoms import write_labelled
+from pneumonia_core.robustness import PERTURBATIONS
+
+
+@pytest.fixture(scope="module")
+def evaluated(ray_here, tiny_bundle, tmp_path_factory):
+    """The document, the folder, and what the command returned."""
+    data, folder = tmp_path_factory.mktemp("labelled"), tmp_path_factory.mktemp("evaluated")
+    write_labelled(data, 16, 1, seed=4)
+    result = evaluate_bundle(
+        model=str(tiny_bundle.path),
+        data=str(data),
+        split="train",
+        output=str(folder),
+        robustness=12,
+        bootstrap=50,
+    )
+    return json.loads((folder / "evaluation.json").read_text()), folder, result, data
+
+
+def test_evaluation_has_groups_and_robustness_also_on_its_page(evaluated):
+    document, folder, result, _ = evaluated
+    assert result["state"] == "done"
+    factors = {row["factor"]: 0 for row in document["subgroups"]}
+    assert list(factors) == ["image size", "colour mode"]
+    for row in document["subgroups"]:
+        factors[row["factor"]] += row["images"]
+    assert set(factors.values()) == {document["images"]}
+    table = document["robustness"]
+    assert table["images"] == 12
+    assert table["images_by_class"] == {"normal": 6, "bacterial": 3, "viral": 3}
+    names = [perturbation.name for perturbation in PERTURBATIONS]
+    assert [row["name"] for row in table["rows"]] == names[: len(table["rows"])]
+    assert len(table["rows"]) == len(names) - 2 * (table["median_aspect"] is None)
+    page = (folder / "evaluation.html").read_text()
+    assert "What moves the scores" in page
+    assert "Parts of the images" in page
+
+
+def test_perturbed_images_are_first_scored_as_they_are(evaluated, tiny_bundle):
+    from deltalake import DeltaTable
+
+    from jobs.perturbed import score_perturbed
+    from pneumonia_core.places import open_place
+
+    _, folder, _, _ = evaluated
+    rows = DeltaTable(str(folder / "results" / "scores")).to_pyarrow_table().to_pylist()[:12]
+    uris = [row["image_uri"] for row in rows]
+    kept, probabilities = score_perturbed(
+        [*uris, "file:///absent.jpeg"], np.arange(13) < 6, {False: 1.3, True: 1.0}, tiny_bundle,
+        rows[0]["engine"], "auto", open_place(str(folder)),
+    )  # fmt: skip
+    assert kept.tolist() == list(range(12))
+    assert probabilities.shape == (12, 1 + len(PERTURBATIONS), 3)
+    expected = [row["p_pneumonia"] for row in rows]
+    assert p_pneumonia(probabilities[:, 0]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny_bundle):
+    document, folder, _, data = evaluated
+    evaluate_bundle(
+        model=str(tiny_bundle.path), data=str(data), split="train", output=str(folder), robustness=0, bootstrap=50,
+        prevalence=0.1,
+    )  # fmt: skip
+    again = json.loads((folder / "evaluation.json").read_text())
+    assert again["robustness"] is None
+    assert again["prevalence"]["assumed"] == 0.1
+    # Weights to a prevalence change no ranking, but the last digit of its sum.
+    before, after = (one["tasks"]["pneumonia_vs_normal"]["auroc"] for one in (document, again))
+    assert after == pytest.approx(before)
+    assert "What moves the scores" not in (folder / "evaluation.html").read_text()
