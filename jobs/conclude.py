@@ -32,7 +32,8 @@ def commit_run(work: Work, run: Run, superseded: frozenset[int]) -> Result:
             "run the same command again."
         )
     merged = _merge(run, [ref for ref in live if ref.chunk in done], superseded)
-    counts = _count(run, merged, sum(ref.rows for ref in left), len(superseded))
+    judged = work.bundle.domain is not None
+    counts = _count(run, merged, sum(ref.rows for ref in left), len(superseded), judged)
     files = [part.file for part in merged if part.file.rows]
     run.save(state="staged", counts=counts, files=[file.path for file in files])
     version = None
@@ -65,8 +66,8 @@ def _merge(run: Run, refs: Sequence[Any], superseded: frozenset[int]) -> list[An
         return list(ray.get([remote.remote(*job) for job in jobs]))
 
 
-def _count(run: Run, merged: Sequence[Any], left_rows: int, superseded: int) -> dict[str, Any]:
-    """The counts of the run. Raises ConservationError where the law does not hold."""
+def _count(run: Run, merged: Sequence[Any], left_rows: int, superseded: int, judged: bool) -> dict[str, Any]:
+    """The counts of the run; `judged` says whether the bundle tells what is out of domain. Raises ConservationError where the law does not hold."""
     from pneumonia_core.parts import ConservationError
 
     statuses: Counter[str] = sum((part.statuses for part in merged), Counter())
@@ -88,6 +89,7 @@ def _count(run: Run, merged: Sequence[Any], left_rows: int, superseded: int) -> 
         **counts,
         "reject_reasons": dict(sorted(reasons.items())),
         "findings": dict(sorted(findings.items())),
+        "out_of_domain": sum(part.out_of_domain for part in merged) if judged else None,
         "bytes_read": sum(part.bytes_read for part in merged),
     }
 
@@ -115,6 +117,7 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
         "gone": run.record.get("gone"),
         "reject_reasons": counts["reject_reasons"],
         "findings": counts["findings"],
+        "out_of_domain": counts.get("out_of_domain"),
         "seconds": round(seconds, 1),
         "images_per_s": round(attempted / seconds, 1),
         "exit_code": exit_code,
@@ -156,6 +159,12 @@ def _tell(result: Result, rate: float, max_rate: float) -> None:
         )
     if result["findings"]:
         say("findings: " + ", ".join(f"{count:,} {name}" for name, count in result["findings"].items()))
+    if result["out_of_domain"]:
+        share = result["out_of_domain"] / result["scored"]
+        say(
+            f"out of domain: {result['out_of_domain']:,} of the scored images ({share:.1%}) are unlike the "
+            "training data; do not trust their scores (in_domain is false)"
+        )
     say(f"the run's page: {result['page']}")
     if rate > max_rate:
         say(

@@ -10,7 +10,8 @@ from jobs.progress import printable
 from jobs.run import read_runs
 from pneumonia_core.errors import InvalidInput
 
-_COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred")
+# Not known of runs of bundles and versions that did not judge it.
+_COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_of_domain")
 
 
 @job_command("runs")
@@ -31,7 +32,15 @@ def command(results: str, as_json: bool) -> Result:
 
 
 def _table(records: list[dict[str, Any]]) -> str:
-    header = ["run", "date", "state", *_COUNTS, "seconds", "exit", "archives"]
+    header = [
+        "run",
+        "date",
+        "state",
+        *(name.replace("_", " ") for name in _COUNTS),
+        "seconds",
+        "exit",
+        "archives",
+    ]
     rows = [header, *(_row(record) for record in records)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     numeric = range(3, 3 + len(_COUNTS) + 2)
@@ -53,7 +62,7 @@ def _row(record: dict[str, Any]) -> list[str]:
         record["run_id"],
         record["run_date"],
         record["state"],
-        *(f"{counts[name]:,}" if name in counts else "" for name in _COUNTS),
+        *(f"{counts[name]:,}" if counts.get(name) is not None else "" for name in _COUNTS),
         str(seconds),
         exit_code,
         archives,

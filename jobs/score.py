@@ -108,6 +108,7 @@ def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
         result.update(
             scored=0, rejected=0, deferred=0, listed=listed, unchanged=listed, reject_reasons={}, findings={}
         )
+        result.update(out_of_domain=None if work.bundle.domain is None else 0)
     return {**result, "nothing_new": True}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from jobs.tensorboard import ScalarLog
 from jobs.training_run import TrainingRun, open_training
 from jobs.workers import cluster_nodes, plan_workers
 from pneumonia_core.catalog import KERAS_LAYOUT, NETWORKS, STAGES, check_network, check_source
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.labels import LabelledImage, read_labelled, split_training
 from pneumonia_core.places import open_place
 from pneumonia_core.recipe import FINE_TUNING_RATE, FROM_SCRATCH_RATE, Recipe
@@ -60,6 +62,13 @@ DEFAULTS = Recipe()
 @click.option(
     "--name", default=None, help="Name of the training in the storage.  [default: from its options]"
 )
+@click.option(
+    "--ages",
+    default=None,
+    metavar="MIN,MAX",
+    help="Ages of the training patients in completed years: a DICOM image of another age is out of domain. "
+    " [default: 1,5 for Kermany's data set, else none]",
+)
 @click.option("--resume", is_flag=True, help="Go on with the training of this name, if it has begun.")
 @click.option("--address", default=None, help="Ray cluster.  [default: RAY_ADDRESS, else this machine]")
 def command(**options: Any) -> Result:
@@ -78,6 +87,7 @@ def train(
     gpus: int = 0,
     storage: str | None = None,
     name: str | None = None,
+    ages: str | None = None,
     resume: bool = False,
     address: str | None = None,
     data_set: str | None = None,
@@ -86,27 +96,45 @@ def train(
     """Train as the command does, in the Ray session that is open or in one of its own.
 
     `data_set` is what the model card says of the data, see pages.card; None goes by the file names.
+    `ages` None are those of the data set, where it is known.
     `recipe_options` are fields of Recipe; `weights` None is imagenet where Keras has such weights.
     """
     from jobs.session import ray_session
+    from pneumonia_core.domain import KNOWN_AGES_YEARS
     from pneumonia_core.pages.card import known_data_set
 
+    ages_years = _parse_ages(ages)
     started = time.perf_counter()
     recipe = _recipe(recipe_options)
     # The workers have another working directory.
     data, folder = str(Path(data).absolute()), Path(models).absolute()
     training, validation = split_training(read_labelled(data))
-    run = _open_run(recipe, data, folder, storage, name, resume)
+    run = _open_run(recipe, data, folder, storage, name, resume, ages_years)
     if run.result is not None:
         return run.result
     data_set = data_set or known_data_set(image.path for image in training)
+    ages_years = ages_years or KNOWN_AGES_YEARS.get(data_set)
     with ray_session(address):
-        trained, held_back, images = _train_on_cluster(
+        trained, decoded, held_back, images = _train_on_cluster(
             recipe, training, validation, workers, gpus, run, folder
         )
-        result = _write_bundle(trained, held_back, images, len(training), data_set, folder, run, started)
+        result = _write_bundle(
+            trained, decoded, held_back, images, data_set, ages_years, folder, run, started
+        )
     run.finish(result)
     return result
+
+
+def _parse_ages(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        youngest, oldest = (float(part) for part in text.split(","))
+    except ValueError:
+        youngest, oldest = 0.0, -1.0
+    if not 0 <= youngest <= oldest < math.inf:
+        raise InvalidInput(f"--ages {text!r}: write the least and the greatest age in years: 1,5.")
+    return youngest, oldest
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
@@ -125,9 +153,15 @@ def _recipe(options: dict[str, Any]) -> Recipe:
 
 
 def _open_run(
-    recipe: Recipe, data: str, models: Path, storage: str | None, name: str | None, resume: bool
+    recipe: Recipe,
+    data: str,
+    models: Path,
+    storage: str | None,
+    name: str | None,
+    resume: bool,
+    ages_years: tuple[float, float] | None,
 ) -> TrainingRun:
-    settings = {**asdict(recipe), "data": data}
+    settings = {**asdict(recipe), "data": data, **({"ages_years": list(ages_years)} if ages_years else {})}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     place = open_place(storage) if storage else open_place(str(models)).child("training")
     return open_training(place, name or f"{recipe.network}-{digest[:8]}", settings, resume)
@@ -141,8 +175,8 @@ def _train_on_cluster(
     gpus: int,
     run: TrainingRun,
     models: Path,
-) -> tuple["Trained", Decoded, np.ndarray]:
-    """The trained network, and the validation set with its images."""
+) -> tuple["Trained", Decoded, Decoded, np.ndarray]:
+    """The trained network, the training and the validation set, and the validation images."""
     from jobs.trainer import run_training
 
     plan = plan_workers(workers, gpus, recipe.batch_size, *cluster_nodes())
@@ -157,19 +191,21 @@ def _train_on_cluster(
     images = held_back.images()
     with ScalarLog(models / "tensorboard" / run.name) as scalars:
         trained = run_training(recipe, decoded, images, held_back.labels, plan, run, scalars)
-    return trained, held_back, images
+    return trained, decoded, held_back, images
 
 
 def _write_bundle(
     trained: "Trained",
+    decoded: Decoded,
     held_back: Decoded,
     images: np.ndarray,
-    training_images: int,
     data_set: str,
+    ages_years: tuple[float, float] | None,
     models: Path,
     run: TrainingRun,
     started: float,
 ) -> Result:
+    from pneumonia_core.domain import GUARD_IMAGES
     from pneumonia_core.release import HeldBack, Origin, release
 
     say("writing the bundle")
@@ -178,7 +214,7 @@ def _write_bundle(
         "run": run.name,
         "recipe": {**asdict(recipe), "weights": Path(recipe.weights).name},
         "first_trained_stage": trained.first_stage,
-        "images": {"training": training_images, "validation": len(held_back.labels)},
+        "images": {"training": len(decoded.labels), "validation": len(held_back.labels)},
         "history": history,
     }
     bundle, evaluation = release(
@@ -186,8 +222,9 @@ def _write_bundle(
         recipe.network,
         recipe.image_size,
         trained.weights,
+        decoded.images(GUARD_IMAGES),
         HeldBack(images, held_back.labels, held_back.patients),
-        Origin(run.data_digest(), data_set, Path(recipe.weights).name, facts),
+        Origin(run.data_digest(), data_set, Path(recipe.weights).name, facts, ages_years),
     )
     say(f"bundle {bundle.path}")
     return {
@@ -209,6 +246,7 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
         **{f"auroc_{name}": task["auroc"]["value"] for name, task in tasks.items()},
         **{f"accuracy_{name}": task["accuracy"]["value"] for name, task in tasks.items()},
         "accuracy_three_class": evaluation["three_class"]["accuracy"]["value"],
+        "out_of_domain": evaluation["domain"]["flagged_share"],
     }
 
 

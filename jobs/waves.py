@@ -115,7 +115,13 @@ def _chunk_job(work: Work, run: Run, planner: Any) -> tuple[Any, Any]:
         run.save(engine=engine, state="scoring")
     bundle = work.bundle
     facts = ScoringFacts(
-        run.run_id, bundle.model_id, engine, bundle.thresholds, bundle.image_size, planner.newest_row()
+        run.run_id,
+        bundle.model_id,
+        engine,
+        bundle.thresholds,
+        bundle.image_size,
+        planner.newest_row(),
+        bundle.domain,
     )
     return ChunkJob(run.folder, facts, work.order.precision, gpu, ship_bundle(bundle, engine)), shape
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pneumonia_core.engines import BATCH_SIZE, ENGINES, open_exported
+from pneumonia_core.domain import Domain, in_domain
+from pneumonia_core.engines import BATCH_SIZE, ENGINES, Scores, open_exported
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import Thresholds, findings
 from pneumonia_core.images import FILTER, GEOMETRY
@@ -25,11 +26,14 @@ from pneumonia_core.versions import installed_versions
 FORMAT_VERSION: Final = 1
 MAX_AUROC_DIFFERENCE: Final = 0.002
 MIN_FINDINGS_AGREEMENT: Final = 0.995
+# Of images near the threshold alone, an engine's rounding decides.
+MIN_DOMAIN_AGREEMENT: Final = 0.98
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a trained network is, besides its weights. `training` is free JSON for the reader."""
+    """What a trained network is, besides its weights. `training` is free JSON for the reader; `domain` is
+    None where it does not say what is unlike its training data."""
 
     network: str
     image_size: int
@@ -37,6 +41,7 @@ class ModelFacts:
     temperature: float
     data_fingerprint: str
     training: dict[str, Any] = field(default_factory=dict)
+    domain: Domain | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ class EngineFacts:
     auroc_difference: float
     findings_agreement: float
     largest_difference: float
+    domain_agreement: float | None = None
 
     @property
     def parity_passed(self) -> bool:
         return (
             self.auroc_difference <= MAX_AUROC_DIFFERENCE
             and self.findings_agreement >= MIN_FINDINGS_AGREEMENT
+            and (self.domain_agreement is None or self.domain_agreement >= MIN_DOMAIN_AGREEMENT)
         )
 
 
@@ -74,6 +81,10 @@ class Bundle:
     @property
     def thresholds(self) -> Thresholds:
         return self.facts.thresholds
+
+    @property
+    def domain(self) -> Domain | None:
+        return self.facts.domain
 
 
 def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
@@ -104,6 +115,7 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
             temperature=document["temperature"],
             data_fingerprint=document["data_fingerprint"],
             training=document["training"],
+            domain=_parse_domain(document.get("domain")),
         ),
         engines={
             name: EngineFacts(**{k: v for k, v in entry.items() if k != "parity_passed"})
@@ -130,8 +142,8 @@ def write_bundle(
 ) -> Bundle:
     """Write a new bundle under `models_dir` and open it.
 
-    `model` is the float32 Keras scoring model, uint8 [B, H, W] to {"probabilities": [B, 3]} and perhaps
-    {"domain": [B]}. Parity of each engine is measured on the held-back `parity_images` uint8 [N, H, W]
+    `model` is the float32 Keras scoring model, uint8 [B, H, W] to {"probabilities": [B, 3]} and, where
+    `facts` have a domain, {"domain": [B]}. Parity of each engine is measured on the held-back `parity_images` uint8 [N, H, W]
     with their `parity_labels` int [N]. `baseline` float32 [N, 3] are the probabilities on validation.
     `documents` are further text files by name.
     """
@@ -170,6 +182,7 @@ def compute_model_id(model: Any, facts: ModelFacts) -> str:
         "image": [facts.image_size, GEOMETRY, FILTER],
         "thresholds": asdict(facts.thresholds),
         "temperature": facts.temperature,
+        **({"domain": asdict(facts.domain)} if facts.domain else {}),
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for weight in model.weights:
@@ -226,6 +239,14 @@ def _check_file(folder: Path, name: str, expected: str) -> None:
         )
 
 
+def _parse_domain(written: dict[str, Any] | None) -> Domain | None:
+    """Bundles of earlier versions have none."""
+    if written is None:
+        return None
+    ages = written["ages_years"]
+    return Domain(written["threshold"], (ages[0], ages[1]) if ages else None)
+
+
 def _write_baseline(path: Path, baseline: np.ndarray) -> None:
     """Histograms of the scores on validation, 50 equal bins from 0 to 1, to see drift against."""
     edges = np.linspace(0.0, 1.0, 51)
@@ -245,16 +266,17 @@ def _write_baseline(path: Path, baseline: np.ndarray) -> None:
     pq.write_table(pa.concat_tables(tables), path)
 
 
-def _predict(model: Any, images: np.ndarray) -> np.ndarray:
-    batches = [
-        np.asarray(model.predict_on_batch(images[i : i + BATCH_SIZE])["probabilities"])
-        for i in range(0, len(images), BATCH_SIZE)
-    ]
-    return np.concatenate(batches)
+def _predict(model: Any, images: np.ndarray) -> Scores:
+    batches = [model.predict_on_batch(images[i : i + BATCH_SIZE]) for i in range(0, len(images), BATCH_SIZE)]
+    domains = [np.asarray(batch["domain"]) for batch in batches if "domain" in batch]
+    return Scores(
+        np.concatenate([np.asarray(batch["probabilities"]) for batch in batches]),
+        np.concatenate(domains) if domains else None,
+    )
 
 
 def _measure_engine(
-    folder: Path, name: str, facts: ModelFacts, images: np.ndarray, labels: np.ndarray, reference: np.ndarray
+    folder: Path, name: str, facts: ModelFacts, images: np.ndarray, labels: np.ndarray, reference: Scores
 ) -> EngineFacts:
     """Parity and speed at bfloat16 where the CPU has it; at float32 where that fails parity."""
     precisions = ["bfloat16", "float32"] if cpu_has_bfloat16() else ["float32"]
@@ -262,20 +284,28 @@ def _measure_engine(
         engine = open_exported(folder, name, precision, facts.image_size, threads=_cpus())
         engine(images[:BATCH_SIZE])
         started = time.perf_counter()
-        probabilities = engine(images).probabilities
+        scores = engine(images)
         images_per_s = len(images) / (time.perf_counter() - started)
+        ours, theirs = (findings(each.probabilities, facts.thresholds) for each in (scores, reference))
         measured = EngineFacts(
             precision=precision,
             images_per_s=round(images_per_s, 1),
-            auroc_difference=_auroc_difference(labels, probabilities, reference),
-            findings_agreement=float(
-                np.mean(findings(probabilities, facts.thresholds) == findings(reference, facts.thresholds))
-            ),
-            largest_difference=float(np.abs(probabilities - reference).max()),
+            auroc_difference=_auroc_difference(labels, scores.probabilities, reference.probabilities),
+            findings_agreement=float(np.mean(ours == theirs)),
+            largest_difference=float(np.abs(scores.probabilities - reference.probabilities).max()),
+            domain_agreement=_domain_agreement(facts.domain, scores, reference),
         )
         if measured.parity_passed:
             break
     return measured
+
+
+def _domain_agreement(domain: Domain | None, scores: Scores, reference: Scores) -> float | None:
+    if domain is None or scores.domain is None or reference.domain is None:
+        return None
+    unknown = [None] * len(scores.domain)
+    ours, theirs = (in_domain(domain, each, unknown) for each in (scores.domain, reference.domain))
+    return float(np.mean(ours == theirs))
 
 
 def _auroc_difference(labels: np.ndarray, probabilities: np.ndarray, reference: np.ndarray) -> float:
@@ -307,6 +337,7 @@ def _write_manifest(folder: Path, model_id: str, facts: ModelFacts, engines: dic
         "image": {"size": facts.image_size, "geometry": GEOMETRY, "filter": FILTER},
         "thresholds": asdict(facts.thresholds),
         "temperature": facts.temperature,
+        "domain": asdict(facts.domain) if facts.domain else None,
         "engines": {
             name: {**asdict(entry), "parity_passed": entry.parity_passed} for name, entry in engines.items()
         },

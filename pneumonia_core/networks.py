@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from pneumonia_core.catalog import STAGES, TORCHVISION_LAYOUT, check_network
+from pneumonia_core.domain import LARGEST_DEVIATION, Guard
 from pneumonia_core.labels import CLASSES
 from pneumonia_core.resnet import resnet
+
+# What the domain guard looks at: early stages see mostly brightness and grain, the last one only what tells
+# the classes apart.
+DOMAIN_STAGES: Final = ("layer2", "layer3")
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,9 @@ def build_classifier(
     return classifier
 
 
-def scoring_model(classifier: keras.Model, temperature: float) -> keras.Model:
-    """The float32 model that a bundle holds: `image` uint8 [B, H, W] to {"probabilities": float32 [B, 3]}.
+def scoring_model(classifier: keras.Model, temperature: float, guard: Guard | None = None) -> keras.Model:
+    """The float32 model that a bundle holds: `image` uint8 [B, H, W] to {"probabilities": float32 [B, 3]}
+    and, with a guard, {"domain": float32 [B]}, see domain.domain_scores.
 
     Probabilities are softmax(logits / temperature) (Guo et al. 2017). A classifier trained in mixed
     precision is rebuilt under float32; its weights are float32 already.
@@ -99,11 +105,35 @@ def scoring_model(classifier: keras.Model, temperature: float) -> keras.Model:
         images = keras.Input((image_size, image_size), dtype="uint8", name="image")
         logits = _logits(images, network, dropout=0.0)
         scaled = layers.Rescaling(1 / temperature, name="temperature")(logits)
-        probabilities = layers.Softmax(name="probabilities")(scaled)
-        scorer = keras.Model(images, {"probabilities": probabilities}, name=network)
+        outputs = {"probabilities": layers.Softmax(name="probabilities")(scaled)}
+        if guard is not None:
+            features = domain_features(keras.Model(images, logits, name=network))
+            outputs["domain"] = _domain_output(features)
+        scorer = keras.Model(images, outputs, name=network)
     copy_weights(classifier, scorer)
+    if guard is not None:
+        scorer.get_layer("domain.standard").set_weights([guard.mean, guard.variance])
+        scorer.get_layer("domain.white").set_weights([guard.whitening])
     scorer.trainable = False
     return scorer
+
+
+def domain_features(model: keras.Model) -> Any:
+    """The symbolic features float32 [B, D] of a classifier that the domain guard judges: the means over the
+    picture of the channels of DOMAIN_STAGES."""
+    pooled = [
+        layers.GlobalAveragePooling2D(dtype="float32", name=f"domain.{stage}")(stage_output(model, stage))
+        for stage in DOMAIN_STAGES
+    ]
+    return layers.Concatenate(dtype="float32", name="domain.features")(pooled)
+
+
+def _domain_output(features: Any) -> Any:
+    """domain.domain_scores as layers."""
+    standard = layers.BatchNormalization(center=False, scale=False, epsilon=0.0, name="domain.standard")
+    white = layers.Dense(features.shape[-1], use_bias=False, name="domain.white")(standard(features))
+    white = ops.clip(white, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+    return layers.Identity(name="domain")(ops.sqrt(ops.mean(ops.square(white), axis=-1)))
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:

@@ -30,6 +30,7 @@ class Merged:
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
+    out_of_domain: int = 0
     bytes_read: int = 0
 
 
@@ -84,6 +85,7 @@ def merge_parts(
         statuses=_counts(rows["status"]),
         reasons=_counts(rows["reject_reason"]),
         findings=_counts(rows["finding"]),
+        out_of_domain=_out_of_domain(rows["in_domain"]),
         bytes_read=pc.sum(rows["size_bytes"]).as_py() or 0,
     )
 
@@ -125,3 +127,8 @@ def _counts(column: pa.ChunkedArray) -> Counter[str]:
     return Counter(
         {entry["values"]: entry["counts"] for entry in column.drop_null().value_counts().to_pylist()}
     )
+
+
+def _out_of_domain(in_domain: pa.ChunkedArray) -> int:
+    """How many images are known to be unlike the training data."""
+    return int(pc.sum(pc.invert(in_domain)).as_py() or 0)

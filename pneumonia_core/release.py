@@ -1,4 +1,4 @@
-"""A trained network made ready to score: calibrated, measured on validation, written as a bundle."""
+"""A trained network made ready to score: calibrated, guarded, measured on validation, written as a bundle."""
 
 import datetime
 import json
@@ -11,15 +11,23 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
+from pneumonia_core.augment import Augmentation, Augmenter, draw, reencode_some
 from pneumonia_core.bundle import Bundle, ModelFacts, write_bundle
 from pneumonia_core.calibration import choose_thresholds, fit_temperature
+from pneumonia_core.domain import Domain, Guard, choose_threshold, domain_scores, fit_guard
 from pneumonia_core.findings import Thresholds
 from pneumonia_core.metrics import evaluate
-from pneumonia_core.networks import build_classifier, scoring_model
+from pneumonia_core.networks import build_classifier, domain_features, scoring_model
 from pneumonia_core.pages.card import model_card
 
 BATCH_SIZE: Final = 32
 PARITY_IMAGES: Final = 512
+# The guard must know images as encoders, exposure and position vary them, or it would flag an image for its
+# file; every image at random quality, so that it does not know the training files' own encoder either.
+_REENCODED: Final = Augmentation(jpeg_quality=(40, 95), encoder_share=1.0)
+_VARIED: Final = Augmentation(
+    translation=0.03, rotation_deg=3.0, zoom=(0.92, 1.05), contrast=0.12, brightness=0.06
+)
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,14 @@ class HeldBack:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a network comes from: `data_set` as pages.card knows it, `weights` it started from, and
-    `training` for the bundle and the card to tell."""
+    """Where a network comes from: `data_set` as pages.card knows it, `weights` it started from, `training`
+    for the bundle and the card to tell, and the ages in years of the youngest and oldest patient, if known."""
 
     data_fingerprint: str
     data_set: str
     weights: str
     training: dict[str, Any]
+    ages_years: tuple[float, float] | None = None
 
 
 def release(
@@ -47,13 +56,15 @@ def release(
     network: str,
     image_size: int,
     weights: Sequence[np.ndarray],
+    trained_on: np.ndarray,
     held_back: HeldBack,
     origin: Origin,
 ) -> tuple[Bundle, dict[str, Any]]:
     """The bundle of a classifier with these weights, and its evaluation on the validation images.
 
     Temperature and thresholds are fitted on the same images, so that the evaluation is a little too good;
-    the model card says so.
+    the model card says so. The domain guard is fitted on `trained_on`, training images uint8 [N, H, W], of
+    which domain.GUARD_IMAGES are plenty.
     """
     classifier = build_classifier(network, image_size)
     classifier.set_weights(weights)
@@ -61,12 +72,22 @@ def release(
     temperature = fit_temperature(logits, held_back.labels)
     probabilities = softmax(logits / temperature, axis=1).astype(np.float32)
     thresholds = Thresholds(*choose_thresholds(held_back.labels, probabilities))
-    evaluation = evaluate(held_back.labels, probabilities, held_back.patients, thresholds)
-    facts = ModelFacts(network, image_size, thresholds, temperature, origin.data_fingerprint, origin.training)
+    guard, familiarity = _guard(classifier, trained_on, held_back.images)
+    domain = Domain(choose_threshold(familiarity), origin.ages_years)
+    evaluation = {
+        **evaluate(held_back.labels, probabilities, held_back.patients, thresholds),
+        "domain": {
+            "threshold": domain.threshold,
+            "flagged_share": float(np.mean(familiarity > domain.threshold)),
+        },
+    }
+    facts = ModelFacts(
+        network, image_size, thresholds, temperature, origin.data_fingerprint, origin.training, domain
+    )
     compared = _spread(len(held_back.labels), PARITY_IMAGES)
     bundle = write_bundle(
         models_dir,
-        scoring_model(classifier, temperature),
+        scoring_model(classifier, temperature, guard),
         facts,
         held_back.images[compared],
         held_back.labels[compared],
@@ -85,6 +106,36 @@ def _logits(classifier: keras.Model, images: np.ndarray) -> np.ndarray:
     )
 
 
+def _guard(
+    classifier: keras.Model, trained_on: np.ndarray, validation: np.ndarray
+) -> tuple[Guard, np.ndarray]:
+    """The guard, and the domain scores float32 [N] of the validation images."""
+    probe = keras.Model(classifier.input, domain_features(classifier))
+    rng = np.random.default_rng(0)
+    guard = fit_guard(
+        np.concatenate(
+            [
+                _features(probe, reencode_some(trained_on, rng, _REENCODED)),
+                _features(probe, _varied(trained_on, rng)),
+            ]
+        )
+    )
+    return guard, domain_scores(guard, _features(probe, validation))
+
+
+def _varied(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    size = images.shape[1]
+    augment = Augmenter(size)
+    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+    varied = [np.asarray(augment(batch, draw(rng, len(batch), size, _VARIED))) for batch in batches]
+    return reencode_some(np.concatenate(varied).round().astype(np.uint8), rng, _VARIED)
+
+
+def _features(probe: keras.Model, images: np.ndarray) -> np.ndarray:
+    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+    return np.concatenate([np.asarray(probe.predict_on_batch(batch)) for batch in batches])
+
+
 def _spread(count: int, wanted: int) -> np.ndarray:
     """Indices of up to `wanted` of `count` images, evenly spread: they are sorted by class."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
@@ -99,6 +150,7 @@ def _documents(facts: ModelFacts, origin: Origin, evaluation: dict[str, Any]) ->
             "data_fingerprint": facts.data_fingerprint,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "weights": origin.weights,
+            "ages_years": origin.ages_years,
             "data_set": origin.data_set,
             "training": _told(origin.training),
             "evaluated_on": "validation patients, cut from the training data",

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pneumonia_core.archives import read_image_bytes
+from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.failpoints import failpoint
@@ -65,6 +66,7 @@ class ScoringFacts:
     thresholds: Thresholds
     image_size: int
     not_before: datetime.datetime | None = None
+    domain: Domain | None = None
 
 
 def read_and_decode(ref: ImageRef, image_size: int) -> Decoded:
@@ -233,9 +235,6 @@ def _part_table(
     scored[list(failed)] = False
     probabilities = np.zeros((count, 3), np.float32)
     probabilities[positions] = np.nan_to_num(scores.probabilities)
-    domain = np.zeros(count, np.float32)
-    if scores.domain is not None:
-        domain[positions] = scores.domain
     unknown = ~scored
     in_table: dict[str, pa.Array | pa.ChunkedArray] = {
         "row_id": rows["row_id"],
@@ -257,8 +256,7 @@ def _part_table(
         "finding": pa.array(
             findings(probabilities, facts.thresholds).astype(object), pa.string(), mask=unknown
         ),
-        "domain_score": pa.array(domain, mask=unknown if scores.domain is not None else np.ones(count, bool)),
-        "in_domain": pa.nulls(count, pa.bool_()),
+        **_domain_columns(images, positions, scores.domain, unknown, facts.domain),
         **_rejections(images, failed),
         "attempt": rows["attempt"],
         "engine": _constant(facts.engine, count),
@@ -267,6 +265,26 @@ def _part_table(
         "scored_at": pa.array([_now(facts)] * count, pa.timestamp("us", tz="UTC")),
     }
     return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
+
+
+def _domain_columns(
+    images: list[Decoded],
+    positions: list[int],
+    scores: np.ndarray | None,
+    unknown: np.ndarray,
+    domain: Domain | None,
+) -> dict[str, pa.Array]:
+    count = len(images)
+    if scores is None or domain is None:
+        return {"domain_score": pa.nulls(count, pa.float32()), "in_domain": pa.nulls(count, pa.bool_())}
+    # An engine that fails on some images gives no score for them: they are rejected.
+    of_image = np.full(count, np.nan, np.float32)
+    of_image[positions] = scores
+    familiar = in_domain(domain, of_image, [image.source.age_years for image in images])
+    return {
+        "domain_score": pa.array(of_image, mask=unknown),
+        "in_domain": pa.array(familiar, mask=unknown),
+    }
 
 
 def _now(facts: ScoringFacts) -> datetime.datetime:

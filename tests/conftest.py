@@ -56,6 +56,26 @@ def worker_rules(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def guarded_bundle(tmp_path_factory):
+    """A bundle of a ResNet-18 with fixed random weights, 64 px, that knows synthetic X-rays of children of
+    one to five years."""
+    import keras
+
+    from pneumonia_core.networks import build_classifier
+    from pneumonia_core.phantoms import phantom
+    from pneumonia_core.release import HeldBack, Origin, release
+
+    keras.utils.set_random_seed(7)
+    classifier = build_classifier("resnet18", 64)
+    images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(360)])
+    labels = np.arange(360) % 3
+    trained_on, validation = images[:240], HeldBack(images[240:], labels[240:], np.arange(240, 360))
+    origin = Origin("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
+    folder = tmp_path_factory.mktemp("guarded")
+    return release(folder, "resnet18", 64, classifier.get_weights(), trained_on, validation, origin)[0]
+
+
+@pytest.fixture(scope="session")
 def ray_here(worker_rules):
     """One Ray of two CPUs for the whole session; jobs called in this process use it, and commands by its address."""
     import ray

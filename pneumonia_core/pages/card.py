@@ -19,6 +19,7 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
     - `network`, `image_size` (pixels)
     - `model_id`, `version` (of this package), `temperature`, `data_fingerprint`, `date`
     - `weights`: what training started from, such as "imagenet" or "none"
+    - `ages_years`: those of the youngest and the oldest training patient
     - `data_set`: "kermany", "synthetic" or "other" (see `known_data_set`); it decides what the card says
       about origin, licence and limits
     - `training`: {name: value}, listed as it is (recipe, number of images and patients, seconds)
@@ -38,6 +39,7 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
             "data_fingerprint": None,
             "date": None,
             "weights": None,
+            "ages_years": None,
             "training": {},
             "evaluated_on": "held-back images",
             **facts,

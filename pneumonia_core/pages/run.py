@@ -40,7 +40,7 @@ def run_page(run: dict[str, Any]) -> str:
 
     Read are `run_id`, `state`, `run_date` and, where present, `created_at`, `updated_at`, `model`, `engine`,
     `exit_code`, `error`, `configuration`, `versions`, `gone`, `counts` (listed, scored, rejected, unchanged,
-    deferred, reject_reasons, findings, bytes_read), `result` (seconds, images_per_s, table, version) and
+    deferred, reject_reasons, findings, out_of_domain, bytes_read), `result` (seconds, images_per_s, table, version) and
     `timings` ({step: seconds}). Names in it are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
@@ -54,6 +54,7 @@ def run_page(run: dict[str, Any]) -> str:
         counts={name: counts.get(name, 0) for name in ("listed", *OUTCOMES)},
         outcomes=OUTCOMES,
         findings=[(name, findings.get(name, 0)) for name in CLASSES] if findings else [],
+        out_of_domain=counts.get("out_of_domain"),
         reasons=[
             (reason, REJECT_STAGE.get(reason, "–"), REASONS.get(reason, ""), number)
             for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
