@@ -79,7 +79,8 @@ def _set_up_tensorflow(workers_on_this_node: int) -> None:
 
     threads = max(1, _cpus_of_this_node() // workers_on_this_node)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+    # No more operations at once than cores: two workers of a core each lost a tenth to one another's caches.
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
@@ -103,6 +104,7 @@ def _learner(assignment: Assignment, start: Start, weights: list[np.ndarray], st
         assignment.class_weights,
         assignment.steps_per_epoch,
         strategy,
+        start.fresh_from,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia_core.recipe import Recipe, first_trained_stage
+from pneumonia_core.recipe import Recipe, first_fresh_stage, first_trained_stage
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Start:
 
     recipe: Recipe
     first_stage: str
+    fresh_from: str
     loaded_layers: int
     epoch: int
     history: tuple[dict[str, Any], ...]
@@ -54,6 +55,7 @@ def starting_point(
     start = Start(
         Recipe(**document["recipe"]),
         document["first_stage"],
+        document["fresh_from"],
         document["loaded_layers"],
         document["epoch"],
         tuple(document["history"]),
@@ -86,6 +88,7 @@ def _first_weights(assignment: Assignment) -> tuple[Start, list[np.ndarray]]:
     start = Start(
         recipe=replace(recipe, precision=_precision(recipe.precision)),
         first_stage=recipe.train_from or first_trained_stage(loaded.stages),
+        fresh_from=first_fresh_stage(loaded.stages),
         loaded_layers=len(loaded.layers),
         epoch=0,
         history=(),

@@ -11,8 +11,9 @@ from keras import ops
 
 from pneumonia_core.augment import Augmenter
 from pneumonia_core.labels import CLASSES
-from pneumonia_core.networks import build_classifier, train_from
-from pneumonia_core.recipe import Recipe
+from pneumonia_core.networks import build_classifier, stage_of, train_from
+from pneumonia_core.normalization import with_fused_normalization
+from pneumonia_core.recipe import Recipe, stage_rates
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Learner:
 
     `averaged` is a second classifier that holds the exponential moving average of the first one's weights;
     it is what is evaluated and kept. All workers must call `step`, `share_statistics` and `total` alike:
-    each is a collective operation.
+    each is a collective operation. `fresh_from` is the first stage whose weights were not loaded: those
+    before it train at lower rates.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Learner:
         class_weights: Sequence[float],
         steps_per_epoch: int,
         strategy: Any = None,
+        fresh_from: str = "conv1",
     ) -> None:
         self._recipe = recipe
         self._strategy = strategy or tf.distribute.get_strategy()
@@ -49,7 +52,7 @@ class Learner:
         self.averaged = _classifier(recipe, initial_weights, first_stage)
         with self._strategy.scope():
             self.classifier = _classifier(recipe, initial_weights, first_stage)
-            self._optimizer = _optimizer(recipe, steps_per_epoch)
+            self._optimizer = _optimizer(recipe, steps_per_epoch, _rates(self.classifier, fresh_from))
             self._optimizer.build(self.classifier.trainable_variables)
         self._moving = _moving_pairs(self.classifier, self.averaged)
         self._step = tf.function(self._distributed_step, autograph=False)
@@ -174,13 +177,36 @@ def _all_reduce(tensors: list[Any]) -> list[Any]:
 
 
 def _classifier(recipe: Recipe, weights: Sequence[np.ndarray], first_stage: str) -> keras.Model:
-    model = build_classifier(recipe.network, recipe.image_size, recipe.dropout, recipe.precision)
+    plain = build_classifier(recipe.network, recipe.image_size, recipe.dropout, recipe.precision)
+    model = with_fused_normalization(plain)
     model.set_weights(weights)
     train_from(model, first_stage)
     return model
 
 
-def _optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+class StagedAdamW(keras.optimizers.AdamW):
+    """AdamW with a factor on the learning rate of each variable, in the order of the variables."""
+
+    def __init__(self, learning_rate: Any, weight_decay: float, factors: Sequence[float]) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay)
+        self._factors = tuple(factors)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = self._factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
+def _rates(classifier: keras.Model, fresh_from: str) -> list[float]:
+    """The factor of each trainable variable's learning rate."""
+    rates = stage_rates(fresh_from)
+    return [
+        rates[stage_of(classifier.name, layer.name)]
+        for layer in classifier.layers
+        for _ in layer.trainable_variables
+    ]
+
+
+def _optimizer(recipe: Recipe, steps_per_epoch: int, factors: Sequence[float]) -> keras.optimizers.Optimizer:
     warmup = max(1, round(recipe.warmup_epochs * steps_per_epoch))
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
@@ -188,7 +214,7 @@ def _optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimiz
         warmup_steps=warmup,
         decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    optimizer = StagedAdamW(schedule, recipe.weight_decay, factors)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 

@@ -6,11 +6,13 @@ from typing import Final
 
 import numpy as np
 
+from pneumonia_core.catalog import STAGES
 from pneumonia_core.labels import CLASSES
 
 REFERENCE_BATCH: Final = 32
 FINE_TUNING_RATE: Final = 5e-4
 FROM_SCRATCH_RATE: Final = 1e-3
+RATE_OF_STAGE_BEFORE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,15 @@ class Recipe:
     network: str = "resnet50"
     weights: str = "imagenet"
     image_size: int = 224
-    epochs: int = 12
-    batch_size: int = 32
+    epochs: int = 16
+    batch_size: int = 64
     train_from: str | None = None
     learning_rate: float = FINE_TUNING_RATE
     warmup_epochs: float = 0.5
     weight_decay: float = 1e-4
     label_smoothing: float = 0.05
     dropout: float = 0.3
-    averaging: float = 0.99
+    averaging: float = 0.98
     precision: str = "auto"
     seed: int = 0
 
@@ -55,6 +57,18 @@ def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
         if stage not in loaded_stages:
             return stage
     return "layer3"
+
+
+def first_fresh_stage(loaded_stages: tuple[str, ...]) -> str:
+    """The first stage whose weights were not loaded; the head's never are."""
+    return next(stage for stage in STAGES if stage not in loaded_stages)
+
+
+def stage_rates(fresh_from: str) -> dict[str, float]:
+    """The factor of each stage's learning rate: one where weights are fresh, and half as much for each
+    stage before, which knows more already (discriminative rates, Howard and Ruder 2018)."""
+    first = STAGES.index(fresh_from)
+    return {stage: RATE_OF_STAGE_BEFORE ** max(0, first - at) for at, stage in enumerate(STAGES)}
 
 
 def class_weights(labels: np.ndarray) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """Training speed under Ray Train against the same step in a plain loop of one process, on the same cores.
 
-    python tests/bench/train_throughput.py [--images 640] [--network resnet18] [--workers 2]
+    python tests/bench/train_throughput.py [--images 1280] [--network resnet18] [--workers 2]
 
 Both sides run the same Learner on the same synthetic X-rays with the same augmentation, made ready by a
 thread. Plain, Ray, plain: the two plain figures show how steady the machine is.
@@ -108,7 +108,7 @@ def _write_images(data: Path, count: int) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--train-from", default="layer3")

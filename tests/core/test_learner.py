@@ -12,7 +12,7 @@ import tensorflow as tf
 from pneumonia_core.augment import Augmentation, draw
 from pneumonia_core.learner import Batch, Learner
 from pneumonia_core.networks import build_classifier
-from pneumonia_core.recipe import Recipe, class_weights, first_trained_stage
+from pneumonia_core.recipe import Recipe, class_weights, first_fresh_stage, first_trained_stage, stage_rates
 
 SIZE, STEPS = 32, 4
 STILL = Augmentation(
@@ -188,3 +188,20 @@ def as_worker(rank, precision, output):
 
 if __name__ == "__main__":
     as_worker(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+
+
+def test_stages_train_the_slower_the_more_they_know():
+    """With weights for all but layer4 and the head, layer3 moves half as fast as layer4."""
+    assert first_fresh_stage(("conv1", "layer1", "layer2", "layer3")) == "layer4"
+    rates = stage_rates("layer4")
+    assert (rates["layer2"], rates["layer3"], rates["layer4"], rates["head"]) == (0.25, 0.5, 1.0, 1.0)
+    moved = {}
+    for fresh_from in ("layer3", "layer4"):
+        weights = build_classifier("resnet18", SIZE).get_weights()
+        keras.utils.set_random_seed(0)
+        one = Learner(recipe(), weights, "layer3", (1.0,) * 3, STEPS, fresh_from=fresh_from)
+        kernel = one.classifier.get_layer("layer3.0.conv1").kernel
+        before = kernel.numpy()
+        one.step(batch(0))
+        moved[fresh_from] = np.abs(kernel.numpy() - before).mean()
+    assert moved["layer4"] == pytest.approx(moved["layer3"] / 2, rel=0.05)
