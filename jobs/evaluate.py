@@ -4,13 +4,16 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from jobs.config import Result, job_command, run_command
 from jobs.progress import say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
+
+if TYPE_CHECKING:
+    from pneumonia_core.bundle import Bundle
 
 MANIFEST: Final = "images.parquet"
 
@@ -215,7 +218,16 @@ def _measure(
         "split": split,
         "engine": rows[0]["engine"],
         "subgroups": parts,
+        **_domain(bundle, rows),
     }
+
+
+def _domain(bundle: "Bundle", rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many of the scored images are unlike the training data, where the bundle can tell."""
+    if bundle.domain is None:
+        return {}
+    flagged = sum(row["in_domain"] is False for row in rows)
+    return {"domain": {"threshold": bundle.domain.threshold, "flagged_share": flagged / len(rows)}}
 
 
 def _prevalence_of_validation(bundle: Path) -> float | None:
@@ -254,6 +266,7 @@ def _report(evaluation: dict[str, Any], model: str, data: str, split: str, folde
     from pneumonia_core.pages.evaluation import evaluation_page
 
     bundle = open_bundle(model)
+    domain = evaluation.get("domain")
     facts = {
         "Model": {
             "network": bundle.facts.network,
@@ -267,6 +280,7 @@ def _report(evaluation: dict[str, Any], model: str, data: str, split: str, folde
             "images": evaluation["images"],
             "patients": evaluation["patients"],
             "could not be scored": sum(evaluation["rejected"].values()),
+            **({"out of domain": f"{domain['flagged_share']:.1%}"} if domain else {}),
         },
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")

@@ -77,7 +77,10 @@ _LATERAL_CODES: Final = frozenset(
         "R-10226",
     ]
 )
-_AGE: Final = re.compile(r"(\d{1,3})\s*([YMWD]?)")
+# The standard has `062Y`; others write `62`, `62.0`, `62 YRS`, `18 MONTHS`.
+_AGE: Final = re.compile(
+    r"0*(\d{1,3})(?:\.0*)?\s*(|Y|YO|YRS?|YEARS?|M|MO|MTHS?|MONTHS?|W|WKS?|WEEKS?|D|DAYS?)"
+)
 _PER_YEAR: Final = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 
 
@@ -110,9 +113,9 @@ def study_key(header: Header) -> str | None:
 
 
 def age_years(header: Header) -> float | None:
-    """The patient's age in years of `62`, `062Y`, `018M`, `03W`, `010D`; None where it is none of these."""
+    """The patient's age in years of `62`, `062Y`, `018M`, `03W`, `010D` and the like; None where it is no age."""
     match = _AGE.fullmatch(header.text(tags.PATIENT_AGE) or "")
-    return int(match[1]) / _PER_YEAR[match[2]] if match else None
+    return int(match[1]) / _PER_YEAR[match[2][:1]] if match else None
 
 
 def check_chest_radiograph(header: Header) -> None:

@@ -235,7 +235,12 @@ def test_study_key_is_the_keyed_hash_of_the_instance_and_age_is_in_years(monkeyp
         ("018M", 1.5),
         ("010D", 10 / 365.25),
         ("03W", 21 / 365.25),
+        ("62", 62),
+        ("62 yrs", 62),
+        ("18 MONTHS", 1.5),
         ("Y", None),
+        ("62X", None),
+        ("-3Y", None),
     ):
         age = read_image(dicom_file(PICTURE, PatientAge=text), SIDE)[1].age_years
         assert age == (None if years is None else pytest.approx(years, rel=1e-3)), text

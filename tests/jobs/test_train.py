@@ -27,7 +27,7 @@ def data(tmp_path_factory):
 def trained(ray_here, data, tmp_path_factory):
     """A training of two workers and two epochs, and the folder of its models."""
     models = tmp_path_factory.mktemp("models")
-    return train(data=str(data), models=str(models), workers=2, epochs=2, **SMALL), models
+    return train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", **SMALL), models
 
 
 def test_two_workers_train_a_bundle_that_scores(trained):
@@ -57,6 +57,20 @@ def test_the_bundle_tells_how_it_was_trained(trained):
     assert json.loads((folder / "evaluation.json").read_text())["images"] == 6
 
 
+def test_the_bundle_knows_the_domain_of_its_training(trained):
+    folder = Path(trained[0]["bundle"])
+    domain = json.loads((folder / "bundle.json").read_text())["domain"]
+    assert domain["ages_years"] == [2.0, 4.0]
+    assert domain["threshold"] > 0
+    assert trained[0]["validation"]["out_of_domain"] <= 0.05
+
+
+@pytest.mark.parametrize("ages", ["5", "5,1", "one,five", "-1,5", "1,nan", "1,inf"])
+def test_ages_that_are_no_range_are_refused(ages, tmp_path):
+    with pytest.raises(InvalidInput, match="--ages"):
+        train(data=str(tmp_path), models=str(tmp_path), ages=ages)
+
+
 def test_tensorboard_reads_the_scalars_of_every_epoch(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -69,7 +83,7 @@ def test_tensorboard_reads_the_scalars_of_every_epoch(trained):
 
 def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
     result, models = trained
-    again = train(data=str(data), models=str(models), workers=2, epochs=2, resume=True, **SMALL)
+    again = train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", resume=True, **SMALL)
     assert again == result
     assert len(list(models.glob("resnet18-*"))) == 1
 
