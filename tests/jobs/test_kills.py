@@ -58,7 +58,7 @@ def kill_at_random(victim: str, archive: Path, bundle, undisturbed, cluster, fol
     slowly = (f"decode=log:{log}", "decode=sleep:0.07")
     moment = random.Random(seed).uniform(0.0, 3.0)
     if victim == "driver":
-        _kill_driver(command(archive, bundle, folder / "r", *OWN_RAY), moment, ";".join(slowly))
+        _kill_driver(command(archive, bundle, folder / "r", *OWN_RAY), moment, ";".join(slowly), log)
     else:
         cluster.workers_do(*slowly)
         shape, name = {"actor": ("cpu", "ray::MapWorker"), "decoder": ("gpu", "ray::MapBatches(decode")}[
@@ -71,11 +71,12 @@ def kill_at_random(victim: str, archive: Path, bundle, undisturbed, cluster, fol
     return reads(log) - IMAGES
 
 
-def _kill_driver(arguments: list[object], moment: float, rules: str) -> None:
-    """With its Ray, as a machine that dies."""
+def _kill_driver(arguments: list[object], moment: float, rules: str, log: Path) -> None:
+    """With its Ray, as a machine that dies. What comes before the first image has failpoints of its own."""
     process = start(arguments, **{VARIABLE: rules})
     try:
-        wait_for_process(process.pid, "ray::")
+        while not log.exists() and process.poll() is None:
+            time.sleep(0.05)
         time.sleep(moment)
     finally:
         kill_with_descendants(process.pid)
