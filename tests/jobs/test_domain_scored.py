@@ -10,8 +10,9 @@ from dicom_files import dicom_file, exposed_phantom
 from PIL import Image
 from scoring import order, rows, score
 
+from jobs.evaluate import evaluate_bundle
 from jobs.runs import command as runs_command
-from pneumonia_core.phantoms import phantom
+from pneumonia_core.phantoms import phantom, write_labelled
 
 # By DICOM's PatientAge, read leniently; the bundle's training patients are one to five years old.
 AGES = {"062Y": False, "62": False, "006Y": False, "006M": False, "018M": True, "005Y": True, "": True}
@@ -86,3 +87,20 @@ def test_bundle_without_a_guard_leaves_the_columns_null(tmp_path, tiny_bundle, r
     row = rows(results).to_pylist()[0]
     assert (row["status"], row["domain_score"], row["in_domain"]) == ("scored", None, None)
     assert result["out_of_domain"] is None
+
+
+def test_evaluation_tells_how_much_of_the_set_is_out_of_domain(tmp_path, guarded_bundle, ray_here):
+    write_labelled(tmp_path / "data", 6, 1, seed=4)
+    evaluate_bundle(
+        model=str(guarded_bundle.path),
+        data=str(tmp_path / "data"),
+        split="train",
+        output=str(tmp_path / "out"),
+        robustness=0,
+        bootstrap=20,
+    )
+    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())["domain"]
+    assert told["threshold"] == guarded_bundle.domain.threshold
+    flagged = [row["in_domain"] is False for row in rows(tmp_path / "out" / "results").to_pylist()]
+    assert told["flagged_share"] == np.mean(flagged)
+    assert "out of domain" in (tmp_path / "out" / "evaluation.html").read_text()
