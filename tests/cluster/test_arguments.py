@@ -11,6 +11,7 @@ TEXTS_THAT_ARE_NO_LOCATIONS = {
     "carry",
     "vacuum",
     "actors",
+    "ages",
     "address",
     "date",
     "deadline",
