@@ -21,6 +21,16 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture
+def exact_float32():
+    """Undoes what an engine that ran in this process before has switched for all of TensorFlow's graphs."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options(
+        {"auto_mixed_precision_onednn_bfloat16": False, "auto_mixed_precision": False}
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """A bundle of a small convolutional network with fixed random weights, 64 px."""

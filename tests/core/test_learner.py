@@ -14,6 +14,7 @@ from pneumonia_core.learner import Batch, Learner
 from pneumonia_core.networks import build_classifier
 from pneumonia_core.recipe import Recipe, class_weights, first_fresh_stage, first_trained_stage, stage_rates
 
+pytestmark = pytest.mark.usefixtures("exact_float32")
 SIZE, STEPS = 32, 4
 STILL = Augmentation(
     translation=0, rotation_deg=0, zoom=(1, 1), flip=False, contrast=0, brightness=0, encoder_share=0

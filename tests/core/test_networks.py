@@ -14,6 +14,7 @@ from pneumonia_core.networks import (
     train_from,
 )
 
+pytestmark = pytest.mark.usefixtures("exact_float32")
 SIZE = 64
 
 
