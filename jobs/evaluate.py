@@ -73,6 +73,7 @@ def evaluate_bundle(
     """Measure as the command does, in the Ray session that is open or in one of its own."""
     from jobs.session import ray_session
     from jobs.work import Settings
+    from pneumonia_core.bundle import open_bundle
 
     images = _images_of_split(data, split)
     folder = Path(output).absolute()
@@ -84,10 +85,11 @@ def evaluate_bundle(
         rows = _score(images, model, folder, engine, precision, Settings(address=address, num_cpus=num_cpus))
         modes = _colour_modes(folder)
         measured = _measured(images, rows)
-        evaluation = _measure(measured, modes, model, split, prevalence, bootstrap)
-        evaluation["robustness"] = _robustness(measured, model, robustness, precision, folder, bootstrap)
+        bundle = open_bundle(model)
+        evaluation = _measure(measured, modes, bundle, split, prevalence, bootstrap)
+        evaluation["robustness"] = _robustness(measured, bundle, robustness, precision, folder, bootstrap)
     evaluation["rejected"] = _rejected(rows)
-    return _report(evaluation, model, data, split, folder)
+    return _report(evaluation, bundle, data, split, folder)
 
 
 def _images_of_split(data: str, split: str) -> list[Any]:
@@ -183,17 +185,15 @@ def _rejected(rows: dict[str, Any]) -> dict[str, int]:
 def _measure(
     measured: Measured,
     modes: dict[str, str],
-    model: str,
+    bundle: "Bundle",
     split: str,
     prevalence: float | None,
     bootstrap: int,
 ) -> dict[str, Any]:
-    from pneumonia_core.bundle import open_bundle
     from pneumonia_core.labels import CLASSES
     from pneumonia_core.metrics import evaluate
     from pneumonia_core.subgroups import size_groups, subgroups
 
-    bundle = open_bundle(model)
     rows = measured.rows
     probabilities = [[row[f"p_{name}"] for name in CLASSES] for row in rows]
     evaluation = evaluate(
@@ -240,11 +240,10 @@ def _prevalence_of_validation(bundle: Path) -> float | None:
 
 
 def _robustness(
-    measured: Measured, model: str, count: int, precision: str, folder: Path, bootstrap: int
+    measured: Measured, bundle: "Bundle", count: int, precision: str, folder: Path, bootstrap: int
 ) -> dict[str, Any] | None:
     from jobs.perturbed import measure_robustness
     from jobs.work import ray_errors_explained
-    from pneumonia_core.bundle import open_bundle
 
     if not count:
         return None
@@ -254,18 +253,16 @@ def _robustness(
             measured.labels,
             measured.patients,
             count,
-            open_bundle(model),
+            bundle,
             precision,
             str(folder),
             bootstrap,
         )
 
 
-def _report(evaluation: dict[str, Any], model: str, data: str, split: str, folder: Path) -> Result:
-    from pneumonia_core.bundle import open_bundle
+def _report(evaluation: dict[str, Any], bundle: "Bundle", data: str, split: str, folder: Path) -> Result:
     from pneumonia_core.pages.evaluation import evaluation_page
 
-    bundle = open_bundle(model)
     domain = evaluation.get("domain")
     facts = {
         "Model": {

@@ -42,7 +42,7 @@ def native_stderr_aside() -> Iterator[None]:
     sys.stderr = terminal
     try:
         yield
-    except Exception:
+    except Exception:  # whatever it is goes on its way: here it is only said where the rest stands
         print(f"what the libraries printed is in {name}", file=terminal)
         raise
     else:

@@ -68,7 +68,7 @@ def release(
     """
     classifier = build_classifier(network, image_size)
     classifier.set_weights(weights)
-    logits = _logits(classifier, held_back.images)
+    logits = _outputs(classifier, held_back.images)
     temperature = fit_temperature(logits, held_back.labels)
     probabilities = softmax(logits / temperature, axis=1).astype(np.float32)
     thresholds = Thresholds(*choose_thresholds(held_back.labels, probabilities))
@@ -97,13 +97,13 @@ def release(
     return bundle, evaluation
 
 
-def _logits(classifier: keras.Model, images: np.ndarray) -> np.ndarray:
-    return np.concatenate(
-        [
-            np.asarray(classifier.predict_on_batch(images[start : start + BATCH_SIZE]))
-            for start in range(0, len(images), BATCH_SIZE)
-        ]
-    )
+def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What a model of one output gives for all images."""
+    return np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in _batches(images)])
+
+
+def _batches(images: np.ndarray) -> list[np.ndarray]:
+    return [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
 
 
 def _guard(
@@ -115,25 +115,19 @@ def _guard(
     guard = fit_guard(
         np.concatenate(
             [
-                _features(probe, reencode_some(trained_on, rng, _REENCODED)),
-                _features(probe, _varied(trained_on, rng)),
+                _outputs(probe, reencode_some(trained_on, rng, _REENCODED)),
+                _outputs(probe, _varied(trained_on, rng)),
             ]
         )
     )
-    return guard, domain_scores(guard, _features(probe, validation))
+    return guard, domain_scores(guard, _outputs(probe, validation))
 
 
 def _varied(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     size = images.shape[1]
     augment = Augmenter(size)
-    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-    varied = [np.asarray(augment(batch, draw(rng, len(batch), size, _VARIED))) for batch in batches]
+    varied = [np.asarray(augment(batch, draw(rng, len(batch), size, _VARIED))) for batch in _batches(images)]
     return reencode_some(np.concatenate(varied).round().astype(np.uint8), rng, _VARIED)
-
-
-def _features(probe: keras.Model, images: np.ndarray) -> np.ndarray:
-    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-    return np.concatenate([np.asarray(probe.predict_on_batch(batch)) for batch in batches])
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:
