@@ -26,6 +26,8 @@ OPTIONS: Final = re.compile(r"\?[A-Za-z_]\w*=")
 # An image whose storage fails must have its row within the minute.
 _GS_RETRIES: Final = datetime.timedelta(seconds=20)
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
+# Colours and arrows in deltalake's errors.
+_ORNAMENT: Final = re.compile(r"\x1b\[\d+m|↳")
 
 
 @dataclass(frozen=True)
@@ -268,10 +270,14 @@ def delete_folder(place: Place) -> None:
 
 
 def cannot_write(place: Place, what: str, error: Exception) -> PneumoniaError:
-    """The error that says that `what` cannot be done there: a full disk may have room later, any other place must be
-    another."""
+    """The error that says that `what` cannot be done there: a full disk may have room later, a bucket may answer again,
+    any other place must be another."""
+    remedy = None
     if _error_number(error) in (errno.ENOSPC, errno.EDQUOT):
         remedy = "Make room there, then run the same command again."
+    elif broke_off(error):
+        remedy = "Run the same command again when the storage answers."
+    if remedy:
         return PneumoniaError(f"{place.uri}: {what} ({error_text(error)}). {remedy}")
     return InvalidInput(f"{place.uri}: {what} ({error_text(error)}). Choose a place that you may write to.")
 
@@ -280,7 +286,13 @@ def error_text(error: Exception) -> str:
     """What the operating system or the storage says of an error, in a few words."""
     if number := _error_number(error):
         return os.strerror(number)
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    lines = [_ORNAMENT.sub("", line).strip() for line in str(error).splitlines()]
+    return ": ".join(line for line in lines if line)[:300] or type(error).__name__
+
+
+def broke_off(error: Exception) -> bool:
+    """Whether the connection to a bucket failed, by what deltalake says: it has no class for that."""
+    return "Generic S3 error" in str(error) and "HTTP error" in str(error)
 
 
 def _error_number(error: Exception) -> int | None:

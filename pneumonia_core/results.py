@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
@@ -16,6 +17,7 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.places import (
     Place,
+    broke_off,
     cannot_write,
     error_text,
     exists,
@@ -25,6 +27,11 @@ from pneumonia_core.places import (
     storage_options,
 )
 
+T = TypeVar("T")
+
+# Between the attempts of one request to a bucket; deltalake itself may wait for minutes in each.
+_PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 4.0)
+_ASK_FOR_S: Final = 60.0
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
 APP_ID: Final = "pneumonia-score"
 PARTITION: Final = "run_date"
@@ -132,16 +139,35 @@ def open_table(results: Place) -> DeltaTable:
             f"{results.uri}: results stand on a disk or in S3. Give a local path or s3://BUCKET/KEY."
         )
     try:
-        table = DeltaTable(table_uri(scores), storage_options=storage_options(scores))
+        table = asked_again(lambda: DeltaTable(table_uri(scores), storage_options=storage_options(scores)))
     except TableNotFoundError:
         table = _create_table(scores)
     except (DeltaError, OSError) as error:
+        if broke_off(error):
+            raise PneumoniaError(
+                f"{scores.uri}: the table could not be read ({error_text(error)}). Run the same command again when "
+                "the storage answers."
+            ) from error
         raise InvalidInput(
             f"{scores.uri}: cannot be opened as a Delta table ({error_text(error)}). "
             "Restore it, or give another --results."
         ) from error
     _check_schema(scores, table)
     return table
+
+
+def asked_again(action: Callable[[], T]) -> T:
+    """What the action returns, tried again where the connection to a bucket broke off: deltalake repeats what the bucket
+    refuses, but not what broke off within an answer."""
+    until = time.monotonic() + _ASK_FOR_S
+    for pause_s in _PAUSES_S:
+        try:
+            return action()
+        except (DeltaError, OSError) as error:
+            if not broke_off(error) or time.monotonic() > until:
+                raise
+        time.sleep(pause_s)
+    return action()
 
 
 def table_uri(scores: Place) -> str:
@@ -182,7 +208,7 @@ def add_carried_columns(results: Place, names: Sequence[str]) -> DeltaTable:
     ]
     if missing:
         try:
-            table.alter.add_columns(missing)
+            asked_again(lambda: table.alter.add_columns(missing))
         except (DeltaError, OSError) as error:
             raise PneumoniaError(
                 f"the table did not take the columns to carry ({error_text(error)}). Run the same command again."
@@ -218,8 +244,11 @@ def commit(
     )
     failpoint("commit.before")
     try:
-        table.create_write_transaction(
-            actions, "append", table.schema(), [PARTITION], commit_properties=properties
+        # Asked again it cannot commit twice: the bucket takes a version from one writer only.
+        asked_again(
+            lambda: table.create_write_transaction(
+                actions, "append", table.schema(), [PARTITION], commit_properties=properties
+            )
         )
     except (DeltaError, OSError) as error:
         if isinstance(error, CommitFailedError) and committed_version(results, run_id, planned_version):
@@ -246,7 +275,7 @@ def committed_version(results: Place, run_id: str, since_version: int) -> int | 
     table = find_table(results)
     if table is None:
         return None
-    for entry in table.history(max(table.version() - since_version, 0) or 1):
+    for entry in asked_again(lambda: table.history(max(table.version() - since_version, 0) or 1)):
         if entry.get("run_id") == run_id:
             return int(entry["version"])
     return None
@@ -262,14 +291,16 @@ def _create_table(scores: Place) -> DeltaTable:
     # deltalake would create it too, but does not say why it could not.
     make_folder(scores)
     try:
-        return DeltaTable.create(
-            table_uri(scores),
-            SCHEMA,
-            storage_options=storage_options(scores),
-            mode="ignore",
-            partition_by=[PARTITION],
-            name="scores",
-            description="Chest X-ray scores, one row per image and run. Research use only: not a medical device.",
+        return asked_again(
+            lambda: DeltaTable.create(
+                table_uri(scores),
+                SCHEMA,
+                storage_options=storage_options(scores),
+                mode="ignore",
+                partition_by=[PARTITION],
+                name="scores",
+                description="Chest X-ray scores, one row per image and run. Research use only: not a medical device.",
+            )
         )
     except (DeltaError, OSError) as error:
         raise cannot_write(scores, "cannot create the results table", error) from error

@@ -185,6 +185,19 @@ def test_killed_run_in_a_failing_bucket_ends_with_the_rows_of_an_undisturbed_one
     assert list_names(open_place(f"{results}/runs/.unfinished")) == []
 
 
+@pytest.mark.slow
+def test_nights_go_on_where_one_in_three_answers_fails(score, proxy, endpoint):
+    client = boto3.client("s3", endpoint_url=endpoint)
+    results = f"s3://{BUCKET}/one-in-three"
+    proxy.fail(r"^(GET|PUT|HEAD) /", rate=0.33, most=2)
+    for night in range(3):
+        client.put_object(Bucket=BUCKET, Key=f"nights/{night}.jpeg", Body=jpeg(night))
+        done = score([f"s3://{BUCKET}/nights"], results)
+        assert done.returncode == 0, done.stderr
+        assert last_json(done)["scored"] == 1
+    assert rows_in_bucket(results).num_rows == 3
+
+
 def test_bucket_that_fails_for_good_gives_rows_that_say_so(score, proxy, endpoint, tmp_path):
     client = boto3.client("s3", endpoint_url=endpoint)
     for number in range(8):
