@@ -57,7 +57,7 @@ def column_names(text: str) -> list[str]:
             if text.lower().endswith(".parquet"):
                 return list(pq.read_schema(file).names)
             return list(pacsv.open_csv(file).schema.names)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, UnicodeError) as error:
         raise InvalidInput(f"{text!r}: the table cannot be read. Check its name and its format.") from error
 
 
@@ -119,10 +119,10 @@ def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:
                 yield from zip(
                     *(batch.column(name).cast(pa.string()).to_pylist() for name in names), strict=True
                 )
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, KeyError) as error:
+    except (pa.ArrowException, KeyError, UnicodeError) as error:
         also = f" and those to carry: {', '.join(carry)}" if carry else ""
         raise InvalidInput(
-            f"{uri!r}: a manifest is a Parquet or CSV table with a column `uri`{also}."
+            f"{uri!r}: a manifest is a Parquet or CSV table in UTF-8 with a column `uri`{also}."
         ) from error
     except OSError as error:
         raise InvalidInput(f"{uri!r}: the manifest cannot be read.") from error
