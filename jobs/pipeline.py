@@ -87,7 +87,12 @@ class Receipt:
     error: str | None = None
 
 
-def choose_shape(kind: str, actors: tuple[int, int] | None = None, decode_cpus: float | None = None) -> Shape:
+def choose_shape(
+    kind: str,
+    actors: tuple[int, int] | None = None,
+    decode_cpus: float | None = None,
+    actor_cpus: float | None = None,
+) -> Shape:
     """The shape for the connected cluster: `gpu` where it has GPUs, unless `kind` says otherwise.
 
     Whatever the cluster, all actors' CPUs and the largest task's together stay within its CPUs: otherwise
@@ -98,7 +103,7 @@ def choose_shape(kind: str, actors: tuple[int, int] | None = None, decode_cpus: 
         kind = "gpu" if gpus else "cpu"
     if kind == "gpu":
         return _gpu_shape(sum(cpus), gpus, actors, decode_cpus)
-    actor_cpus = min(MAX_ACTOR_CPUS, min(cpus))
+    actor_cpus = min(actor_cpus or MAX_ACTOR_CPUS, min(cpus))
     fitting = sum(int(count // actor_cpus) for count in cpus)
     # More actors than fit wait for the cluster to grow; the first one always fits.
     least, most = actors or (1, fitting)

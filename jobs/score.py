@@ -218,6 +218,11 @@ def _parse_actors(text: str | None) -> tuple[int, int] | None:
 )
 @click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
 @click.option("--actors", help="Number of scoring actors, or least,most.")
+@click.option(
+    "--actor-cpus",
+    type=click.FloatRange(min=0.1),
+    help="CPUs of a scoring actor (shape cpu). Default: those of a node, up to 8. Less for very small images.",
+)
 @click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
 @click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
 @click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs of the Ray started on this machine.")
@@ -240,6 +245,7 @@ def command(
     allow_prefix: tuple[str, ...],
     shape: str,
     actors: str | None,
+    actor_cpus: float | None,
     decode_cpus: float | None,
     address: str | None,
     num_cpus: int | None,
@@ -265,6 +271,7 @@ def command(
         shape=shape,
         actors=_parse_actors(actors),
         decode_cpus=decode_cpus,
+        actor_cpus=actor_cpus,
         deadline_s=None if deadline is None else parse_duration_s(deadline),
         max_reject_rate=max_reject_rate,
         fresh=fresh,

@@ -108,7 +108,9 @@ def _chunk_job(work: Work, run: Run, planner: Any) -> tuple[Any, Any]:
     from pneumonia_core.scoring import ScoringFacts
 
     start_ray(work)
-    shape = choose_shape(work.settings.shape, work.settings.actors, work.settings.decode_cpus)
+    shape = choose_shape(
+        work.settings.shape, work.settings.actors, work.settings.decode_cpus, work.settings.actor_cpus
+    )
     gpu = shape.actor_gpus > 0
     engine = run.record.get("engine") or choose_engine(work.bundle, work.order.engine, gpu)
     if run.record.get("engine") is None:

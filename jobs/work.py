@@ -30,6 +30,7 @@ class Settings:
     shape: str = "auto"
     actors: tuple[int, int] | None = None
     decode_cpus: float | None = None
+    actor_cpus: float | None = None
     deadline_s: float | None = None
     max_reject_rate: float = 1.0
     fresh: bool = False

@@ -34,7 +34,16 @@ from pneumonia_core.members import (
 from pneumonia_core.names import ARCHIVE_SUFFIXES, SNIFFED_BYTES, Verdict, judge_name, judge_path
 from pneumonia_core.places import Place, error_text, open_place
 from pneumonia_core.seen import Seen
-from pneumonia_core.stored import ReadAt, StoredFile, Window, local_file, read_file, read_range, stat_file
+from pneumonia_core.stored import (
+    ReadAt,
+    StoredFile,
+    Window,
+    local_file,
+    read_file,
+    read_range,
+    read_real_file,
+    stat_file,
+)
 from pneumonia_core.streams import InflatingStream
 from pneumonia_core.tars import CUT, tar_members
 from pneumonia_core.zips import DEFLATED, STORED, ZipMember, member_head, read_zip_member, zip_members
@@ -100,7 +109,7 @@ def read_image_bytes(ref: ImageRef) -> bytes:
     if member.method == UNKNOWN_METHOD:
         raise RejectedImage("unsupported", "compressed by a method other than deflate")
     if member.method == REAL_PATH:
-        return _read_real_path(member.container)
+        return read_real_file(member.container.removeprefix("file://"))
     if member.method in (ZIP_STORED, ZIP_DEFLATED):
         return read_zip_member(
             _read_at(member.container),
@@ -124,13 +133,6 @@ def _read_tar_member(member: Member) -> bytes:
     if len(data) < member.size_bytes:
         raise RejectedImage("truncated", f"the archive ends after {len(data)} of {member.size_bytes} bytes")
     return data
-
-
-def _read_real_path(uri: str) -> bytes:
-    path = uri.removeprefix("file://")
-    if os.path.realpath(path) != path:
-        raise RejectedImage("forbidden", "its path has become a link since it was listed")
-    return read_file(uri)
 
 
 def _read_at(uri: str) -> ReadAt:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import pyarrow as pa
@@ -170,8 +171,21 @@ def _judge(text: str, folder: str, allowed: tuple[str, ...]) -> tuple[str, str |
 
 def _judge_local(path: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
     path = os.path.abspath(path)  # noqa: PTH100 - keeps raw text
-    real = f"file://{os.path.realpath(path)}"
+    real = f"file://{_real_path(path)}"
     return f"file://{path}", real if real.startswith(allowed) else None
+
+
+def _real_path(path: str) -> str:
+    # Each folder is asked for once, not for each of its files.
+    folder, name = os.path.split(path)
+    if os.path.islink(path):  # noqa: PTH114 - keeps raw text
+        return os.path.realpath(path)
+    return os.path.join(_real_folder(folder), name)  # noqa: PTH118
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)
 
 
 def _without_secrets(text: str) -> str:

@@ -61,6 +61,15 @@ def read_file(uri: str) -> bytes:
     return data
 
 
+def read_real_file(path: str) -> bytes:
+    """The whole of a local file whose path has no link in it. Raises RejectedImage as `read_file`, and where the path
+    leads elsewhere by now."""
+    data = _read_local(path, 0, MAX_SOURCE_BYTES + 1, must_be_real=True)
+    if len(data) > MAX_SOURCE_BYTES:
+        raise RejectedImage("too_large", f"more bytes than the limit of {MAX_SOURCE_BYTES}")
+    return data
+
+
 def read_range(uri: str, offset: int, count: int) -> bytes:
     """Up to `count` bytes from `offset` on, fewer where the file ends. Raises RejectedImage as `read_file`."""
     if uri.startswith("file://"):
@@ -74,11 +83,13 @@ def read_range(uri: str, offset: int, count: int) -> bytes:
             return bytes(file.read(count))
 
 
-def _read_local(path: str, offset: int, count: int) -> bytes:
+def _read_local(path: str, offset: int, count: int, must_be_real: bool = False) -> bytes:
     with _local_errors():
         # Not to wait for ever for whoever writes into a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0):  # noqa: PTH123 - a plain path is the raw name
+            if must_be_real and _opened_path(descriptor, path) != path:
+                raise RejectedImage("forbidden", "its path has become a link since it was listed")
             status = os.fstat(descriptor)
             if not S_ISREG(status.st_mode):
                 raise RejectedImage("unreadable", "no regular file")
@@ -90,6 +101,15 @@ def _read_local(path: str, offset: int, count: int) -> bytes:
                 pieces.append(piece)
                 offset, wanted = offset + len(piece), wanted - len(piece)
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _opened_path(descriptor: int, path: str) -> str:
+    """Where an open file stands. Linux says it of the descriptor: one call instead of one for each folder of the path,
+    and no one can put a link there in between."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")  # noqa: PTH115
+    except OSError:
+        return os.path.realpath(path)
 
 
 @contextlib.contextmanager
