@@ -64,8 +64,6 @@ def decode_labelled(images: Sequence[LabelledImage], size: int, cpus: float, nam
         _tell_rejected(facts["reason"][rejected], len(facts), name)
         rows = rows.filter(expr="reason == ''", num_cpus=cpus).materialize()
         facts = facts[~rejected]
-    # Otherwise the batches of an epoch come in the order in which threads made them ready, whatever the seed.
-    rows.context.execution_options.preserve_order = True
     return Decoded(
         rows,
         facts["label"].to_numpy(np.int64),

@@ -24,8 +24,7 @@ def dry_run(results: Place, order: Order) -> Result:
         ):
             while not lister.wait(60):
                 say(f"listed {lister.listed:,} images")
-            segments = lister.take()
-            batches = [planner.plan(segments, [], order.chunk_size, relisted=False)] if segments else []
+            batches = planner.plan(lister.take(), [], order.chunk_size, relisted=False)
             gone = planner.write_gone(order.archives, batches)
             skipped = dict(lister.skipped)
     counts = {

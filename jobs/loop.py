@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from jobs.start import Assignment, Start, starting_point
+from jobs.first_stage import fit_first_head
+from jobs.start import Assignment, Start, numbered, starting_point, weights_of
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.recipe import Recipe
+from pneumonia_core.recipe import Recipe, best_epoch, is_over
 
 PROGRESS_INTERVAL_S = 2.0
+SHOWN_IMAGES = 16
 PACK_BYTES = 8 << 20  # gradients travel in packs of this size; all in one pack took a tenth more of the step
 
 
@@ -55,22 +57,32 @@ def _train(assignment: Assignment) -> dict[str, Any]:
     keras.utils.set_random_seed(assignment.recipe.seed + rank)
     start, weights, state = starting_point(assignment, rank)
     learner = _learner(assignment, start, weights, strategy)
+    restored = state is not None
     if state is not None:
         learner.restore(state)
+    best = [] if state is None else weights_of("best", state)
     del weights, state
     validation = _Validation.of(assignment, rank, world)
     history = list(start.history)
     if rank == 0:
         _post(assignment, {"kind": "start", **asdict(start), "history": None})
     shard = ray.train.get_dataset_shard("train")
-    for epoch in range(start.epoch, start.recipe.epochs):
+    if not restored and start.fresh_from == "head":
+        images = fit_first_head(learner, shard, start.recipe, assignment.class_weights)
+        figures, _ = validation.measure(learner)
+        if rank == 0:
+            _post(assignment, {"kind": "head", "images": images, **figures})
+    while not is_over(start.recipe, history):
+        epoch = len(history)
         trained = _train_epoch(learner, shard, assignment, start.recipe, epoch, rank, world)
         learner.share_statistics()
-        measured = validation.measure(learner)
-        history.append({"epoch": epoch + 1, **trained, **measured})
-        _report(learner, start, history, rank)
+        figures, probabilities = validation.measure(learner)
+        history.append({"epoch": epoch + 1, **trained, **figures})
+        if best_epoch(history) == len(history):
+            best = learner.averaged.get_weights()
+        _report(learner, start, history, best, rank)
         if rank == 0:
-            _post(assignment, {"kind": "epoch", **history[-1]})
+            _post(assignment, {"kind": "epoch", **history[-1], "probabilities": probabilities})
     return {"history": history, "start": {**asdict(start), "history": None}}
 
 
@@ -123,6 +135,8 @@ def _train_epoch(
         asked = time.perf_counter()
         batch = next(batches)
         waited_s += time.perf_counter() - asked if number else 0.0
+        if rank == number == epoch == 0:
+            _post(assignment, {"kind": "inputs", "images": learner.augmented(batch.first(SHOWN_IMAGES))})
         losses.append(float(learner.step(batch)))
         if number == 0:
             started = time.perf_counter()
@@ -175,24 +189,26 @@ class _Validation:
         images, labels = ray.get([assignment.validation_images, assignment.validation_labels])
         return cls(images[rank::world], labels, rank, world)
 
-    def measure(self, learner: Any) -> dict[str, Any]:
-        """Figures of the averaged network on all validation images; a collective operation."""
+    def measure(self, learner: Any) -> tuple[dict[str, Any], np.ndarray]:
+        """Figures of the averaged network on all validation images, and its probabilities for them float32 [N, 3];
+        a collective operation."""
+        from scipy.special import softmax
+
         started = time.perf_counter()
         logits = np.zeros((len(self.labels), 3), np.float32)
         logits[self.rank :: self.world] = learner.logits(self.images)
         logits = learner.total(logits)
-        figures = _figures(self.labels, logits)
-        return {**figures, "validation_s": time.perf_counter() - started}
+        probabilities = softmax(logits.astype(np.float64), axis=1)
+        figures = _figures(self.labels, probabilities)
+        return {**figures, "validation_s": time.perf_counter() - started}, probabilities.astype(np.float32)
 
 
-def _figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    from scipy.special import softmax
+def _figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import log_loss, roc_auc_score
 
     from pneumonia_core.findings import bacterial_share, p_pneumonia
     from pneumonia_core.labels import BACTERIAL, NORMAL
 
-    probabilities = softmax(logits.astype(np.float64), axis=1)
     ill = labels != NORMAL
     share = bacterial_share(probabilities[ill])
     return {
@@ -203,7 +219,9 @@ def _figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     }
 
 
-def _report(learner: Any, start: Start, history: list[dict[str, Any]], rank: int) -> None:
+def _report(
+    learner: Any, start: Start, history: list[dict[str, Any]], best: list[np.ndarray], rank: int
+) -> None:
     """Hand Ray Train the epoch's figures and, from rank 0, a checkpoint; all workers wait for each other."""
     import ray.train
 
@@ -211,7 +229,9 @@ def _report(learner: Any, start: Start, history: list[dict[str, Any]], rank: int
         ray.train.report({})
         return
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "state.npz", **learner.state())
+        # Only a training that may end before its schedule needs its best epoch again.
+        kept: dict[str, Any] = numbered("best", best if start.recipe.patience else ())
+        np.savez(Path(folder) / "state.npz", **learner.state(), **kept)
         document = {**asdict(start), "epoch": history[-1]["epoch"], "history": history}
         (Path(folder) / "state.json").write_text(json.dumps(document), encoding="utf-8")
         ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))

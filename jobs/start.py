@@ -1,6 +1,7 @@
 """Where a worker starts: what it is told, and the first weights or the last checkpoint."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Start:
 
     recipe: Recipe
     first_stage: str
-    fresh_from: str
+    fresh_from: str | None
     loaded_layers: int
     epoch: int
     history: tuple[dict[str, Any], ...]
@@ -60,7 +61,17 @@ def starting_point(
         document["epoch"],
         tuple(document["history"]),
     )
-    return start, [state[name] for name in sorted(state) if name.startswith("classifier.")], state
+    return start, weights_of("classifier", state), state
+
+
+def numbered(group: str, weights: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """A network's weights by names that keep their order."""
+    return {f"{group}.{index:04}": array for index, array in enumerate(weights)}
+
+
+def weights_of(group: str, state: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The weights that stand in a state under such names, none where there are none."""
+    return [state[name] for name in sorted(state) if name.startswith(f"{group}.")]
 
 
 def _fresh_start(assignment: Assignment, rank: int) -> tuple[Start, list[np.ndarray]]:

@@ -14,7 +14,7 @@ import numpy as np
 from jobs.config import Result, job_command, run_command
 from jobs.decoded import Decoded, decode_labelled
 from jobs.progress import say
-from jobs.tensorboard import ScalarLog
+from jobs.tensorboard import EventLog
 from jobs.training_run import TrainingRun, open_training
 from jobs.workers import cluster_nodes, plan_workers
 from pneumonia_core.catalog import KERAS_LAYOUT, NETWORKS, STAGES, check_network, check_source
@@ -55,6 +55,13 @@ DEFAULTS = Recipe()
     show_default=True,
     type=click.Choice(["auto", "float32", "mixed_bfloat16"]),
 )
+@click.option(
+    "--patience",
+    default=DEFAULTS.patience,
+    show_default=True,
+    type=click.IntRange(0),
+    help="End after so many epochs without a better one, and keep the best; 0: never.",
+)
 @click.option("--seed", default=0, show_default=True, type=int)
 @click.option(
     "--storage", default=None, help="Folder for checkpoints, seen by all nodes.  [default: MODELS/training]"
@@ -75,7 +82,8 @@ def command(**options: Any) -> Result:
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
     Images of whole patients are set aside for validation; temperature and thresholds are chosen on them.
-    The network that is written holds the moving average of the weights after the last epoch.
+    A head is fitted to the loaded trunk first, then the deeper stages train, the earlier the slower. The network that
+    is written holds the moving average of the weights after the last epoch.
     """
     return train(**options)
 
@@ -189,8 +197,8 @@ def _train_on_cluster(
         f"{recipe.image_size} px, {plan.count} worker{'s' if plan.count > 1 else ''}"
     )
     images = held_back.images()
-    with ScalarLog(models / "tensorboard" / run.name) as scalars:
-        trained = run_training(recipe, decoded, images, held_back.labels, plan, run, scalars)
+    with EventLog(models / "tensorboard" / run.name) as log:
+        trained = run_training(recipe, decoded, images, held_back.labels, plan, run, log)
     return trained, decoded, held_back, images
 
 

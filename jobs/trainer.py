@@ -14,12 +14,13 @@ from jobs.board import open_board
 from jobs.decoded import Decoded
 from jobs.loop import train_on_worker
 from jobs.progress import Progress, say
-from jobs.start import Assignment
-from jobs.tensorboard import ScalarLog
+from jobs.start import Assignment, weights_of
+from jobs.tensorboard import EventLog
+from jobs.training_pictures import grid, write_epoch
 from jobs.training_run import TrainingRun
 from jobs.workers import Workers
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.recipe import Recipe, class_weights
+from pneumonia_core.recipe import Recipe, best_epoch, class_weights, stopped_early
 
 SAMPLE_IMAGES = 64
 CHECKPOINTS_KEPT = 2
@@ -46,9 +47,10 @@ def run_training(
     validation_labels: np.ndarray,
     workers: Workers,
     run: TrainingRun,
-    scalars: ScalarLog,
+    log: EventLog,
 ) -> Trained:
-    """Train and give the last epoch's averaged weights. Raises PneumoniaError when it fails."""
+    """Train and give the averaged weights of the last epoch, or of the best one where patience ran out. Raises
+    PneumoniaError when it fails."""
     import ray
 
     board = open_board()
@@ -62,7 +64,7 @@ def run_training(
         board=board,
     )
     fit = _Fit(_trainer(assignment, training, workers, run))
-    with _Watch(board, assignment, workers, scalars) as watch:
+    with _Watch(board, assignment, workers, validation_labels, log) as watch:
         while not fit.done.wait(POLL_S):
             watch.look()
         watch.look()
@@ -80,9 +82,12 @@ def run_training(
 def _trainer(assignment: Assignment, training: Decoded, workers: Workers, run: TrainingRun) -> Any:
     # Workers that hang in a collective operation are noticed by this timeout.
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(HEALTH_TIMEOUT_S))
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.tensorflow import TensorflowTrainer
 
+    # Otherwise the batches of an epoch come in the order in which threads made them ready, whatever the seed.
+    options = DataConfig.default_ingest_options()
+    options.preserve_order = True
     resources = {"CPU": workers.cpus, **({"GPU": 1.0} if workers.gpu else {})}
     loop: Any = train_on_worker  # Ray's annotation has no return value; Ray itself takes one
     return TensorflowTrainer(
@@ -95,6 +100,7 @@ def _trainer(assignment: Assignment, training: Decoded, workers: Workers, run: T
             placement_strategy="PACK" if workers.gpu else "SPREAD",
         ),
         datasets={"train": training.dataset},
+        dataset_config=DataConfig(execution_options=options),
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage.path,
@@ -127,9 +133,11 @@ class _Fit:
 class _Watch:
     """Reads the board and tells a person and TensorBoard what is on it."""
 
-    def __init__(self, board: Any, assignment: Assignment, workers: Workers, scalars: ScalarLog) -> None:
+    def __init__(
+        self, board: Any, assignment: Assignment, workers: Workers, labels: np.ndarray, log: EventLog
+    ) -> None:
         recipe = assignment.recipe
-        self._board, self._workers, self._scalars = board, workers, scalars
+        self._board, self._workers, self._labels, self._log = board, workers, labels, log
         self._per_step, self._per_epoch = recipe.batch_size, recipe.batch_size * assignment.steps_per_epoch
         self._epochs, self._starts = recipe.epochs, 0
         self._progress = Progress(recipe.epochs * self._per_epoch, "images", "training")
@@ -146,8 +154,15 @@ class _Watch:
     def look(self) -> None:
         import ray
 
+        tell = {
+            "start": self._start,
+            "head": self._head,
+            "inputs": self._inputs,
+            "step": self._step,
+            "epoch": self._epoch,
+        }
         for note in ray.get(self._board.take.remote()):
-            {"start": self._start, "step": self._step, "epoch": self._epoch}[note["kind"]](note)
+            tell[note["kind"]](note)
         if not self._starts and time.monotonic() > self._patient_until:
             self._patient_until = float("inf")
             say(
@@ -174,6 +189,16 @@ class _Watch:
             )
         self._advance_to(note["epoch"] * self._per_epoch)
 
+    def _head(self, note: dict[str, Any]) -> None:
+        say(
+            f"a head fitted to the features of {note['images']:,} images as they are: {_aurocs(note)}, "
+            f"{time.monotonic() - self._epoch_began:.0f} s"
+        )
+        self._epoch_began = time.monotonic()
+
+    def _inputs(self, note: dict[str, Any]) -> None:
+        self._log.image(0, "inputs", grid(note["images"]))
+
     def _step(self, note: dict[str, Any]) -> None:
         done = (note["epoch"] - 1) * self._per_epoch + note["step"] * self._per_step
         self._advance_to(done, epoch=f"{note['epoch']}/{self._epochs}", loss=f"{note['loss']:.3f}")
@@ -182,13 +207,10 @@ class _Watch:
         seconds, self._epoch_began = time.monotonic() - self._epoch_began, time.monotonic()
         self._advance_to(note["epoch"] * self._per_epoch)
         say(
-            f"epoch {note['epoch']} of {self._epochs}: loss {note['loss']:.3f}, validation AUROC "
-            f"{note['auroc_pneumonia']:.4f} pneumonia vs normal, {note['auroc_bacterial']:.4f} bacterial vs "
-            f"viral, {note['images_per_s']:.1f} images/s, {seconds:.0f} s"
+            f"epoch {note['epoch']} of {self._epochs}: loss {note['loss']:.3f}, {_aurocs(note)}, "
+            f"{note['images_per_s']:.1f} images/s, {seconds:.0f} s"
         )
-        self._scalars.write(
-            note["epoch"], {name: value for name, value in note.items() if isinstance(value, float)}
-        )
+        write_epoch(self._log, note["epoch"], note, self._labels)
 
     def _advance_to(self, images: int, **facts: object) -> None:
         self._progress.advance(images - self._progress.done, **facts)
@@ -197,9 +219,20 @@ class _Watch:
 def _trained(checkpoint: Any) -> Trained:
     with checkpoint.as_directory() as folder:
         document = json.loads((Path(folder) / "state.json").read_text(encoding="utf-8"))
+        recipe, history = Recipe(**document["recipe"]), document["history"]
+        early = stopped_early(recipe, history)
+        if early:
+            say(f"no better epoch since epoch {best_epoch(history)}: its weights are kept")
         with np.load(Path(folder) / "state.npz", allow_pickle=False) as file:
-            weights = [file[name] for name in sorted(file.files) if name.startswith("averaged.")]
-    return Trained(weights, document["history"], Recipe(**document["recipe"]), document["first_stage"])
+            weights = weights_of("best" if early else "averaged", file)
+    return Trained(weights, history, recipe, document["first_stage"])
+
+
+def _aurocs(note: dict[str, Any]) -> str:
+    return (
+        f"validation AUROC {note['auroc_pneumonia']:.4f} pneumonia vs normal, {note['auroc_bacterial']:.4f} "
+        "bacterial vs viral"
+    )
 
 
 def _as_error(failure: dict[str, Any], run: TrainingRun) -> PneumoniaError:

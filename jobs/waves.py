@@ -56,12 +56,11 @@ def _plan_wave(run: Run, planner: Any, lister: Any) -> list[Any]:
     segments = lister.take()
     if not segments:
         return []
-    batch = planner.plan(
-        segments, run.batches, run.record["configuration"]["chunk_size"], relisted=run.resumed
-    )
-    run.batches.append(batch)
+    chunk_size = run.record["configuration"]["chunk_size"]
+    batches = planner.plan(segments, run.batches, chunk_size, relisted=run.resumed)
+    run.batches.extend(batches)
     run.save()
-    return list(batch.chunk_refs())
+    return [ref for batch in batches for ref in batch.chunk_refs()]
 
 
 def _check_found_something(work: Work, run: Run, planner: Any, lister: Any) -> None:

@@ -18,7 +18,7 @@ from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.engines import BATCH_SIZE, ENGINES, Scores, open_exported
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import Thresholds, findings
-from pneumonia_core.images import FILTER, GEOMETRY
+from pneumonia_core.images import ENCODING, FILTER, GEOMETRY
 from pneumonia_core.labels import CLASSES, NORMAL
 from pneumonia_core.processors import cpu_has_bfloat16
 from pneumonia_core.versions import installed_versions
@@ -179,7 +179,7 @@ def compute_model_id(model: Any, facts: ModelFacts) -> str:
         "format": FORMAT_VERSION,
         "classes": CLASSES,
         "network": facts.network,
-        "image": [facts.image_size, GEOMETRY, FILTER],
+        "image": [facts.image_size, GEOMETRY, FILTER, ENCODING],
         "thresholds": asdict(facts.thresholds),
         "temperature": facts.temperature,
         **({"domain": asdict(facts.domain)} if facts.domain else {}),
@@ -334,7 +334,12 @@ def _write_manifest(folder: Path, model_id: str, facts: ModelFacts, engines: dic
         "model_id": model_id,
         "classes": list(CLASSES),
         "network": facts.network,
-        "image": {"size": facts.image_size, "geometry": GEOMETRY, "filter": FILTER},
+        "image": {
+            "size": facts.image_size,
+            "geometry": GEOMETRY,
+            "filter": FILTER,
+            "jpeg_quality": ENCODING,
+        },
         "thresholds": asdict(facts.thresholds),
         "temperature": facts.temperature,
         "domain": asdict(facts.domain) if facts.domain else None,

@@ -14,6 +14,9 @@ from pneumonia_core.errors import RejectedImage
 
 GEOMETRY: Final = "stretch"
 FILTER: Final = "triangle"
+# Quality of the JPEG that every square goes through: the data that people train on came through one, and without it a
+# network tells what did not by its finer grain (the scores of originals moved by up to 0.19, now by 0.03).
+ENCODING: Final = 75
 MAX_SOURCE_BYTES: Final = 512 * 2**20
 MAX_PIXELS: Final = 100_000_000
 MIN_SIDE: Final = 32
@@ -56,7 +59,7 @@ def decode(data: bytes, size: int) -> np.ndarray:
     """The image as grey uint8 [size, size], whatever came in. Raises RejectedImage.
 
     JPEG, PNG (8 and 16 bit, palette, alpha), BMP, TIFF or DICOM, known by content. EXIF orientation is applied,
-    the picture is stretched to the square with an antialiasing triangle filter.
+    the picture is stretched to the square with an antialiasing triangle filter and written as JPEG once.
     """
     return read_image(data, size)[0]
 
@@ -72,12 +75,19 @@ def read_picture(data: bytes) -> Image.Image:
 
 
 def to_square(grey: Image.Image, size: int) -> np.ndarray:
-    """A grey picture as the network sees it: stretched to uint8 [size, size]. Raises RejectedImage if blank."""
-    square = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+    """A grey picture as the network sees it: stretched to uint8 [size, size], through a JPEG encoder, whatever it came
+    through before. Raises RejectedImage if blank."""
+    square = _through_jpeg(grey.resize((size, size), Image.Resampling.BILINEAR))
     contrast = int(square.max()) - int(square.min())
     if contrast < MIN_CONTRAST:
         raise RejectedImage("blank", f"all pixels within {contrast} grey levels of 255")
     return square
+
+
+def _through_jpeg(square: Image.Image) -> np.ndarray:
+    file = io.BytesIO()
+    square.save(file, "JPEG", quality=ENCODING)
+    return np.asarray(Image.open(file, formats=("JPEG",)))
 
 
 def _read(data: bytes, size: int | None, finish: Callable[[Image.Image], Picture]) -> tuple[Picture, Source]:

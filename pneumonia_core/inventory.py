@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
@@ -30,6 +32,12 @@ RETRYABLE_REASONS: Final = (*REJECT_REASONS["read"], "crashed_decoder", "too_slo
 SEGMENT_ROWS: Final = 65_536
 # Whoever reads a chunk reads the footer of its file, which grows with its row groups: 1.6 ms for 64, 25 ms for 3,000.
 CHUNKS_PER_FILE: Final = 64
+# What is planned at once: it bounds the memory of a night of any size, and costs a reading of the table each.
+SEGMENTS_PER_BATCH: Final = 8
+_ROWS_AT_ONCE: Final = 16_384
+# What of the table says whether an image is done.
+_KEY: Final = ("image_uri", "image_version")
+_OUTCOME: Final = ("model_id", "status", "reject_reason", "attempt")
 _NO_RULES: Final = ListingRules()
 
 _LISTED_SCHEMA: Final = pa.schema(
@@ -205,10 +213,14 @@ class Lister:
 
 
 class Planner:
-    """Joins what was listed with what the table holds, in DuckDB, which spills to disk."""
+    """Joins what was listed with what the table holds, in DuckDB, which spills to disk.
+
+    Its memory does not grow with the table or the listing: of both, a little is read at a time, and every join keeps
+    in memory the side that is bounded, which is always written on the right.
+    """
 
     def __init__(
-        self, run_folder: Place, table: DeltaTable, rules: PlanningRules, memory_mb: int = 400
+        self, run_folder: Place, table: DeltaTable, rules: PlanningRules, memory_mb: int = 192
     ) -> None:
         self._run_folder = run_folder
         self._rules = rules
@@ -217,8 +229,10 @@ class Planner:
         self._database.execute(f"SET memory_limit='{memory_mb}MB'")
         self._database.execute(f"SET temp_directory='{self._spill.name}'")
         self._database.execute("SET threads=2")
+        # Of what pyarrow reads it does not know the size, and would keep a table of any size in memory.
+        self._database.execute("SET disabled_optimizers='join_order,build_side_probe_side'")
         self.table_is_empty = not table.file_uris()
-        self._database.register("known", table.to_pyarrow_dataset())
+        self._known = table.to_pyarrow_dataset()
 
     def __enter__(self) -> Self:
         return self
@@ -231,13 +245,13 @@ class Planner:
 
     def knows_model(self) -> bool:
         """Whether the table has a row under the model."""
-        query = "SELECT 1 FROM known WHERE model_id = ? LIMIT 1"
-        return bool(self._database.execute(query, [self._rules.model_id]).fetchall())
+        return self._has_row(pc.field("model_id") == self._rules.model_id)
 
     def newest_row(self) -> datetime.datetime | None:
         """When the table's newest row was scored, None where it has no row."""
         if self.table_is_empty:
             return None
+        self._scan_known("scored_at")
         ((newest_us,),) = self._database.execute("SELECT epoch_us(max(scored_at)) FROM known").fetchall()
         if newest_us is None:
             return None
@@ -245,31 +259,46 @@ class Planner:
 
     def knows_archives(self, archives: Sequence[str]) -> bool:
         """Whether the table has a row of one of these archives."""
-        query = f"SELECT 1 FROM known WHERE archive IN {_sql_tuple(archives)} LIMIT 1"
-        return bool(self._database.execute(query).fetchall())
+        return self._has_row(pc.field("archive").isin(archives))
+
+    def _has_row(self, condition: pc.Expression) -> bool:
+        return bool(self._known.head(1, columns=["archive"], filter=condition).num_rows)
 
     def check_inventory(self, batches: Sequence[Batch]) -> None:
         """Raise PneumoniaError unless the inventory numbers its rows without gap or repeat."""
-        if not batches:
-            return
-        self._register_inventory(batches)
-        query = "SELECT count(*), count(DISTINCT row_id), coalesce(max(row_id), -1) FROM inventory"
-        ((rows, distinct, last),) = self._database.execute(query).fetchall()
+        rows = 0
+        for record_batch in self._inventory(batches, "row_id") if batches else ():
+            expected = np.arange(rows, rows + record_batch.num_rows)
+            if not np.array_equal(record_batch["row_id"].to_numpy(), expected):
+                raise PneumoniaError(
+                    f"the inventory does not number its rows from {rows} to {expected[-1]} one by one. Nothing was "
+                    "committed; run the same command with --fresh."
+                )
+            rows += record_batch.num_rows
         listed = sum(batch.listed for batch in batches)
-        if not rows == distinct == last + 1 == listed:
+        if rows != listed:
             raise PneumoniaError(
-                f"the inventory has {rows} rows with {distinct} numbers up to {last}, but {listed} images were "
-                "listed. Nothing was committed; run the same command with --fresh."
+                f"the inventory has {rows} rows, but {listed} images were listed. Nothing was committed; run the "
+                "same command with --fresh."
             )
 
     def plan(
         self, segments: Sequence[Path], earlier: Sequence[Batch], chunk_size: int, relisted: bool
-    ) -> Batch:
-        """Plan the next stretch of the listing: writes its inventory file and its chunk file.
+    ) -> list[Batch]:
+        """Plan the next stretch of the listing: writes its inventory and chunk files.
 
         `relisted` says that the listing began anew in a resumed run, so that images of `earlier` batches
         come again and are passed over.
         """
+        planned: list[Batch] = []
+        for start in range(0, len(segments), SEGMENTS_PER_BATCH):
+            some = segments[start : start + SEGMENTS_PER_BATCH]
+            planned.append(self._plan_batch(some, [*earlier, *planned], chunk_size, relisted))
+        return planned
+
+    def _plan_batch(
+        self, segments: Sequence[Path], earlier: Sequence[Batch], chunk_size: int, relisted: bool
+    ) -> Batch:
         index = len(earlier)
         failpoint("plan.before", str(index))
         self._database.execute(
@@ -277,9 +306,14 @@ class Planner:
             f"SELECT * FROM read_parquet({_sql_list([str(path) for path in segments])})"
         )
         if relisted and earlier:
-            self._register_inventory(earlier)
+            self._scan_inventory(earlier, "image_uri")
             self._database.execute(
-                "CREATE OR REPLACE TEMP TABLE fresh AS SELECT * FROM listed ANTI JOIN inventory USING (image_uri)"
+                "CREATE OR REPLACE TEMP TABLE again AS "
+                "SELECT i.image_uri FROM inventory i SEMI JOIN listed USING (image_uri)"
+            )
+            self._database.execute(
+                "CREATE OR REPLACE TEMP TABLE fresh AS "
+                "SELECT * FROM listed ANTI JOIN again USING (image_uri) ORDER BY position"
             )
             self._database.execute("CREATE OR REPLACE TEMP VIEW listed AS SELECT * FROM fresh")
         next_row = sum(batch.listed for batch in earlier)
@@ -301,9 +335,10 @@ class Planner:
 
     def superseded(self, batches: Sequence[Batch]) -> frozenset[int]:
         """The rows to score that the table has got meanwhile, by another run's commit."""
-        self._register_inventory(batches)
+        self._scan_inventory(batches, "row_id", "image_uri", "image_version", "attempt", "disposition")
+        self._scan_known(*_KEY, *_OUTCOME)
         query = f"""
-            SELECT i.row_id FROM inventory i JOIN known k
+            SELECT i.row_id FROM known k JOIN inventory i
             ON i.image_uri = k.image_uri AND i.image_version = k.image_version
             WHERE i.disposition = 'score' AND {self._model_condition()}
             GROUP BY i.row_id, i.attempt HAVING {self._is_final()} OR max(k.attempt) >= i.attempt
@@ -317,7 +352,8 @@ class Planner:
         gone = 0
         with write_stream(place) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             if not self.table_is_empty:
-                self._register_inventory(batches)
+                self._scan_inventory(batches, "image_uri")
+                self._scan_known("image_uri", "archive")
                 query = f"""
                     SELECT DISTINCT k.image_uri, k.archive FROM known k ANTI JOIN inventory i USING (image_uri)
                     WHERE k.archive IN {_sql_tuple(archives)}
@@ -327,13 +363,19 @@ class Planner:
                     gone += record_batch.num_rows
         return gone
 
-    def _register_inventory(self, batches: Sequence[Batch]) -> None:
-        import pyarrow.dataset as pads
+    def _scan_known(self, *columns: str) -> None:
+        """These columns of the table as `known`, for one query."""
+        self._database.register("known", _read_slowly(self._known, columns))
 
+    def _scan_inventory(self, batches: Sequence[Batch], *columns: str) -> None:
+        """These columns of the inventory as `inventory`, for one query."""
+        self._database.register("inventory", self._inventory(batches, *columns))
+
+    def _inventory(self, batches: Sequence[Batch], *columns: str) -> pa.RecordBatchReader:
         folder = self._run_folder.child("inventory")
         paths = [folder.child(batch.file).path for batch in batches]
         dataset = pads.dataset(paths, schema=INVENTORY_SCHEMA, filesystem=folder.fs, format="parquet")
-        self._database.register("inventory", dataset)
+        return _read_slowly(dataset, columns)
 
     def _write_batch(self, index: int, next_row: int, room: int | None, chunk_size: int) -> Counter[str]:
         """Write inventory and chunks of a batch in one pass; counts by disposition."""
@@ -384,12 +426,14 @@ class Planner:
     def _joined(self) -> Iterator[pa.RecordBatch]:
         """The listed images in order, with `done` and the number of this `attempt`."""
         if self.table_is_empty:
-            query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed ORDER BY position"
+            # What is listed stands in the order of its positions already: sorting would hold it all.
+            query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed"
         else:
+            self._scan_known(*_KEY, *_OUTCOME)
             query = f"""
                 WITH hits AS (
                     SELECT l.position, {self._is_final()} AS done, max(k.attempt) AS attempts
-                    FROM listed l JOIN known k
+                    FROM known k JOIN listed l
                     ON l.image_uri = k.image_uri AND l.image_version = k.image_version
                     WHERE {self._model_condition()} GROUP BY l.position
                 )
@@ -397,7 +441,7 @@ class Planner:
                        (coalesce(hits.attempts, 0) + 1)::SMALLINT AS attempt
                 FROM listed LEFT JOIN hits USING (position) ORDER BY position
             """
-        yield from self._database.sql(query).to_arrow_reader(65_536)
+        yield from self._database.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
 
     def _model_condition(self) -> str:
         return "true" if self._rules.any_model else f"k.model_id = {_sql_text(self._rules.model_id)}"
@@ -411,6 +455,13 @@ class Planner:
             f"(bool_or(k.status = 'scored' OR k.reject_reason NOT IN ({reasons})) "
             f"OR max(k.attempt) >= {MAX_ATTEMPTS})"
         )
+
+
+def _read_slowly(dataset: pads.Dataset, columns: Sequence[str]) -> pa.RecordBatchReader:
+    """The columns in the order of the rows; pyarrow by itself reads a gigabyte ahead."""
+    return dataset.scanner(
+        columns=list(columns), batch_size=_ROWS_AT_ONCE, batch_readahead=2, fragment_readahead=1
+    ).to_reader()
 
 
 def _chunk_file(batch: int, number: int) -> str:

@@ -1,6 +1,6 @@
 """A network being trained: the step, the average of its weights, what a checkpoint holds. No Ray in here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,19 @@ class Batch:
     labels: np.ndarray
     drawn: dict[str, np.ndarray]
 
+    def first(self, count: int) -> "Batch":
+        """The same of its first images."""
+        drawn = {name: values[:count] for name, values in self.drawn.items()}
+        return Batch(self.images[:count], self.labels[:count], drawn)
+
 
 class Learner:
     """A classifier with its optimiser under a distribution strategy, stepped batch by batch.
 
     `averaged` is a second classifier that holds the exponential moving average of the first one's weights;
     it is what is evaluated and kept. All workers must call `step`, `share_statistics` and `total` alike:
-    each is a collective operation. `fresh_from` is the first stage whose weights were not loaded: those
-    before it train at lower rates.
+    each is a collective operation. `fresh_from` is the first stage whose weights were not loaded,
+    None where all were: those before it train at lower rates.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Learner:
         class_weights: Sequence[float],
         steps_per_epoch: int,
         strategy: Any = None,
-        fresh_from: str = "conv1",
+        fresh_from: str | None = "conv1",
     ) -> None:
         self._recipe = recipe
         self._strategy = strategy or tf.distribute.get_strategy()
@@ -58,6 +63,8 @@ class Learner:
         self._step = tf.function(self._distributed_step, autograph=False)
         self._total = tf.function(self._distributed_total, autograph=False)
         self._logits = tf.function(self._averaged_logits, autograph=False)
+        features = keras.Model(self.averaged.input, self.averaged.get_layer("features").output)
+        self._features = tf.function(lambda images: features(images, training=False), autograph=False)
 
     @property
     def steps_done(self) -> int:
@@ -73,14 +80,32 @@ class Learner:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits float32 [N, 3] of the averaged network for uint8 [N, H, W], on this worker alone."""
+        return np.concatenate(
+            [np.zeros((0, len(CLASSES)), np.float32), *self._in_batches(self._logits, images)]
+        )
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What the head sees, float32 [N, D], of uint8 [N, H, W] without augmentation, on this worker alone."""
+        width = self.averaged.get_layer("features").output.shape[-1]
+        return np.concatenate([np.zeros((0, width), np.float32), *self._in_batches(self._features, images)])
+
+    def set_head(self, kernel: np.ndarray, bias: np.ndarray) -> None:
+        """Begin from this head, kernel [D, 3] and bias [3]."""
+        for model in (self.classifier, self.averaged):
+            model.get_layer("logits").set_weights([kernel, bias])
+
+    def augmented(self, batch: Batch) -> np.ndarray:
+        """The batch's images as a step sees them, uint8 [B, H, W]."""
+        return np.asarray(self._augment(batch.images, batch.drawn)).round().astype(np.uint8)
+
+    def _in_batches(self, function: Any, images: np.ndarray) -> Iterator[np.ndarray]:
+        # All of one size, so that one graph is traced.
         size = self._recipe.batch_size
-        parts = [np.zeros((0, len(CLASSES)), np.float32)]
         for start in range(0, len(images), size):
             part = images[start : start + size]
             padded = np.zeros((size, *images.shape[1:]), images.dtype)
             padded[: len(part)] = part
-            parts.append(self._logits(padded).numpy()[: len(part)])
-        return np.concatenate(parts)
+            yield function(padded).numpy()[: len(part)]
 
     def total(self, values: np.ndarray) -> np.ndarray:
         """The sum of `values` over all workers, on every worker."""
@@ -196,7 +221,7 @@ class StagedAdamW(keras.optimizers.AdamW):
         super().update_step(gradient, variable, learning_rate * factor)
 
 
-def _rates(classifier: keras.Model, fresh_from: str) -> list[float]:
+def _rates(classifier: keras.Model, fresh_from: str | None) -> list[float]:
     """The factor of each trainable variable's learning rate."""
     rates = stage_rates(fresh_from)
     return [

@@ -1,6 +1,7 @@
 """How a network is trained: every number of it, one frozen value that travels to the workers."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,8 +22,9 @@ class Recipe:
 
     `train_from` is the first stage that trains (`conv1`, `layer1` … `layer4`, `head`), the ones before it
     stay as loaded; None leaves it to `first_trained_stage`. `precision` is a Keras dtype
-    policy, or `auto` until a worker has seen its processor. The
-    defaults are the recipe that is known to work on the Kermany set.
+    policy, or `auto` until a worker has seen its processor. After `patience` epochs without a better one the training
+    ends; 0 is never: the schedule's last epochs are mostly its best. The defaults are the recipe that is known to work
+    on the Kermany set.
     """
 
     network: str = "resnet50"
@@ -38,6 +40,7 @@ class Recipe:
     dropout: float = 0.3
     averaging: float = 0.98
     precision: str = "auto"
+    patience: int = 0
     seed: int = 0
 
     @property
@@ -59,16 +62,33 @@ def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
     return "layer3"
 
 
-def first_fresh_stage(loaded_stages: tuple[str, ...]) -> str:
-    """The first stage whose weights were not loaded; the head's never are."""
-    return next(stage for stage in STAGES if stage not in loaded_stages)
+def first_fresh_stage(loaded_stages: tuple[str, ...]) -> str | None:
+    """The first stage whose weights were not loaded; None where all were, those of a bundle of ours."""
+    return next((stage for stage in STAGES if stage not in loaded_stages), None)
 
 
-def stage_rates(fresh_from: str) -> dict[str, float]:
-    """The factor of each stage's learning rate: one where weights are fresh, and half as much for each
+def stage_rates(fresh_from: str | None) -> dict[str, float]:
+    """The factor of each stage's learning rate: one where weights are fresh, and in the head, and half as much for each
     stage before, which knows more already (discriminative rates, Howard and Ruder 2018)."""
-    first = STAGES.index(fresh_from)
+    first = STAGES.index(fresh_from or "head")
     return {stage: RATE_OF_STAGE_BEFORE ** max(0, first - at) for at, stage in enumerate(STAGES)}
+
+
+def best_epoch(figures: Sequence[Mapping[str, float]]) -> int:
+    """The number, from 1, of the first epoch whose mean of the two validation AUROCs was the highest; 0 before any."""
+    means = [epoch["auroc_pneumonia"] + epoch["auroc_bacterial"] for epoch in figures]
+    return means.index(max(means)) + 1 if means else 0
+
+
+def is_over(recipe: Recipe, figures: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a training that has these figures of its epochs ends here."""
+    done = len(figures)
+    return done >= recipe.epochs or stopped_early(recipe, figures)
+
+
+def stopped_early(recipe: Recipe, figures: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the patience of a training was used up."""
+    return 0 < recipe.patience <= len(figures) - best_epoch(figures)
 
 
 def class_weights(labels: np.ndarray) -> tuple[float, ...]:

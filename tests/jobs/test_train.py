@@ -1,5 +1,5 @@
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +10,6 @@ import pytest
 from jobs.train import train
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.phantoms import write_labelled
-from tests.jobs.processes import descendants, kill_with_descendants
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"network": "resnet18", "weights": "none", "image_size": 32, "batch_size": 8}
@@ -81,6 +80,72 @@ def test_tensorboard_reads_the_scalars_of_every_epoch(trained):
         assert [event.step for event in events.Scalars(tag)] == [1, 2]
 
 
+def test_tensorboard_shows_inputs_confusion_and_curves(trained):
+    import io
+
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    result, models = trained
+    events = EventAccumulator(str(models / "tensorboard" / result["run"]))
+    events.Reload()
+    (inputs,) = events.Images("inputs")
+    # A batch of eight on two workers: four images of 32 px, two by two with a gap.
+    assert Image.open(io.BytesIO(inputs.encoded_image_string)).size == (68, 68)
+    assert [event.step for event in events.Images("confusion")] == [1, 2]
+    for name, images in (("pneumonia vs normal", 6), ("bacterial vs viral", 4)):
+        curves = events.Tensors(f"{name}/pr_curves")
+        assert [event.step for event in curves] == [1, 2]
+        counts = make_ndarray(curves[0].tensor_proto)
+        np.testing.assert_array_equal(counts[:4].sum(axis=0), images)
+        assert counts[5, 0] == 1
+
+
+def test_loaded_trunk_gets_a_fitted_head_first(trained, ray_here, data, tmp_path, capsys):
+    import keras
+
+    whole = keras.saving.load_model(Path(trained[0]["bundle"]) / "model.keras")
+    trunk = keras.Model(whole.input, whole.get_layer("features").output, name="resnet18")
+    trunk.save(tmp_path / "trunk.keras")
+    options = {**SMALL, "weights": str(tmp_path / "trunk.keras")}
+    result = train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
+    # Of 39 images each of two workers has as many.
+    assert "a head fitted to the features of 38 images" in capsys.readouterr().err
+    assert result["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_bundle_of_ours_goes_on_with_its_own_head(trained, ray_here, data, tmp_path, capsys):
+    options = {**SMALL, "weights": str(Path(trained[0]["bundle"]) / "model.keras")}
+    result = train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
+    said = capsys.readouterr().err
+    assert "layers from" in said
+    assert "a head fitted" not in said
+    assert result["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data, tmp_path, capsys):
+    result = train(
+        data=str(data),
+        models=str(tmp_path),
+        workers=1,
+        epochs=9,
+        patience=2,
+        learning_rate=0.0,
+        precision="float32",
+        **SMALL,
+    )
+    best = int(re.search(r"no better epoch since epoch (\d+)", capsys.readouterr().err)[1])
+    assert result["epochs"] == best + 2
+    history = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]["history"]
+    # The figures of the bundle are those of the weights that are kept.
+    assert result["validation"]["auroc_pneumonia_vs_normal"] == pytest.approx(
+        history[best - 1]["auroc_pneumonia"], abs=1e-6
+    )
+
+
 def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
     result, models = trained
     again = train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", resume=True, **SMALL)
@@ -113,65 +178,6 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(data, tmp_path
 def test_a_diverged_training_says_what_to_change(ray_here, data, tmp_path):
     with pytest.raises(PneumoniaError, match="Lower --learning-rate"):
         train(data=str(data), models=str(tmp_path), workers=1, epochs=1, learning_rate=1e30, **SMALL)
-
-
-def command(data, models, *options, workers=2, epochs=4):
-    return [
-        *(sys.executable, "-m", "jobs.train", "--data", str(data), "--models", str(models)),
-        *("--network", "resnet18", "--weights", "none", "--image-size", "32", "--batch-size", "8"),
-        *("--workers", str(workers), "--epochs", str(epochs), "--name", "t", *options),
-    ]
-
-
-def wait_for_epoch(process, epoch):
-    """Reads the lines of a training until it tells of this epoch."""
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith(f"epoch {epoch} "):
-            return lines
-    raise AssertionError(f"ended without epoch {epoch}: {lines}")
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_training_goes_on(data, tmp_path):
-    process = subprocess.Popen(
-        command(data, tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        lines = wait_for_epoch(process, 2)
-        worker = next(pid for pid, name in descendants(process.pid).items() if "RayTrainWorker" in name)
-        os.kill(worker, 9)
-        output, rest = process.communicate(timeout=400)
-    finally:
-        kill_with_descendants(process.pid)
-    said = "".join(lines) + rest
-    assert process.returncode == 0, said
-    assert "workers were lost: training goes on after epoch" in said
-    result = json.loads(output.splitlines()[-1])
-    history = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]["history"]
-    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
-
-
-@pytest.mark.slow
-def test_a_killed_command_goes_on_with_resume(data, tmp_path):
-    process = subprocess.Popen(
-        command(data, tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        wait_for_epoch(process, 2)
-    finally:
-        kill_with_descendants(process.pid)
-        process.communicate()
-    refused = subprocess.run(command(data, tmp_path), cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr
-    resumed = subprocess.run(command(data, tmp_path, "--resume"), cwd=ROOT, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "going on after epoch" in resumed.stderr
-    assert "epoch 1 of 4" not in resumed.stderr
-    result = json.loads(resumed.stdout.splitlines()[-1])
-    assert result["epochs"] == 4
 
 
 @pytest.mark.slow
