@@ -211,7 +211,7 @@ def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
     try:
         document = json.loads(text)
         version = document["format_version"]
-        document["files"], document["model_id"], document["engines"]
+        document["files"], document["model_id"], document["engines"], document["image"]["size"]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"{folder}/bundle.json is not what `pneumonia train` writes. Restore it."
@@ -221,7 +221,18 @@ def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
             f"{folder}: bundle format {version}, this version reads {FORMAT_VERSION}. "
             "Use the version of pneumonia-scoring that wrote it, or train again."
         )
+    prepared = _preparation(document["image"]["size"])
+    if document["image"] != prepared:
+        raise InvalidInput(
+            f"{folder}: its network was trained on images prepared as {json.dumps(document['image'])}, this version "
+            f"prepares them as {json.dumps(prepared)}. Use the version of pneumonia-scoring that wrote it, or train again."
+        )
     return dict(document)
+
+
+def _preparation(image_size: int) -> dict[str, Any]:
+    """How an image becomes what the network sees, as a bundle tells it."""
+    return {"size": image_size, "geometry": GEOMETRY, "filter": FILTER, "jpeg_quality": ENCODING}
 
 
 def _check_file(folder: Path, name: str, expected: str) -> None:
@@ -334,12 +345,7 @@ def _write_manifest(folder: Path, model_id: str, facts: ModelFacts, engines: dic
         "model_id": model_id,
         "classes": list(CLASSES),
         "network": facts.network,
-        "image": {
-            "size": facts.image_size,
-            "geometry": GEOMETRY,
-            "filter": FILTER,
-            "jpeg_quality": ENCODING,
-        },
+        "image": _preparation(facts.image_size),
         "thresholds": asdict(facts.thresholds),
         "temperature": facts.temperature,
         "domain": asdict(facts.domain) if facts.domain else None,
