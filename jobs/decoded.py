@@ -54,8 +54,9 @@ def decode_labelled(images: Sequence[LabelledImage], size: int, cpus: float, nam
     rows = ray.data.from_arrow(tables).map_batches(
         decode, fn_kwargs={"size": size}, batch_size=None, batch_format="numpy", num_cpus=cpus
     )
+    # Otherwise the blocks stand in the order in which tasks made them ready, and a seed would not repeat a training.
+    rows.context.execution_options.preserve_order = True
     rows = rows.materialize()
-    # Ray Data gives blocks as they come, so the order is kept in a column.
     facts = (
         rows.select_columns(["row", "label", "patient", "sha256", "reason"]).to_pandas().sort_values("row")
     )

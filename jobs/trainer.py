@@ -82,12 +82,12 @@ def run_training(
 def _trainer(assignment: Assignment, training: Decoded, workers: Workers, run: TrainingRun) -> Any:
     # Workers that hang in a collective operation are noticed by this timeout.
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(HEALTH_TIMEOUT_S))
+    from ray.data import ExecutionOptions
     from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.tensorflow import TensorflowTrainer
 
     # Otherwise the batches of an epoch come in the order in which threads made them ready, whatever the seed.
-    options = DataConfig.default_ingest_options()
-    options.preserve_order = True
+    in_order = DataConfig(execution_options=ExecutionOptions(preserve_order=True))
     resources = {"CPU": workers.cpus, **({"GPU": 1.0} if workers.gpu else {})}
     loop: Any = train_on_worker  # Ray's annotation has no return value; Ray itself takes one
     return TensorflowTrainer(
@@ -100,7 +100,7 @@ def _trainer(assignment: Assignment, training: Decoded, workers: Workers, run: T
             placement_strategy="PACK" if workers.gpu else "SPREAD",
         ),
         datasets={"train": training.dataset},
-        dataset_config=DataConfig(execution_options=options),
+        dataset_config=in_order,
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage.path,

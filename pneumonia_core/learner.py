@@ -142,6 +142,7 @@ class Learner:
             "classifier": self.classifier.weights,
             "averaged": self.averaged.weights,
             "optimizer": self._optimizer.variables,
+            "random": _random_states(self.classifier),
         }
 
     def _distributed_step(self, images: Any, labels: Any, drawn: Any) -> Any:
@@ -252,6 +253,12 @@ def _moving_pairs(classifier: keras.Model, averaged: keras.Model) -> list[tuple[
         if layer.trainable
         for current, average in zip(layer.weights, twin.weights, strict=True)
     ]
+
+
+def _random_states(model: keras.Model) -> list[Any]:
+    """Where the random numbers of the dropout stand: they are variables, but no weights."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
 
 
 def _statistics(model: keras.Model) -> list[Any]:
