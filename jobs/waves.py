@@ -10,7 +10,7 @@ from pneumonia_core.errors import InvalidInput
 
 FIRST_LISTING_WAIT_S: Final = 10.0
 # Bounds what Ray Data holds of a wave in the driver.
-CHUNKS_PER_WAVE: Final = 8192
+CHUNKS_PER_WAVE: Final = 2048
 
 
 def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]) -> None:

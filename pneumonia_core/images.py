@@ -87,7 +87,8 @@ def to_square(grey: Image.Image, size: int) -> np.ndarray:
 def _through_jpeg(square: Image.Image) -> np.ndarray:
     file = io.BytesIO()
     square.save(file, "JPEG", quality=ENCODING)
-    return np.asarray(Image.open(file, formats=("JPEG",)))
+    # Opening it as a file would parse again, in Python, what is known.
+    return np.asarray(Image.frombytes("L", square.size, file.getvalue(), "jpeg", "L", ""))
 
 
 def _read(data: bytes, size: int | None, finish: Callable[[Image.Image], Picture]) -> tuple[Picture, Source]:
