@@ -26,6 +26,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 FILES = 1000
+CHUNK_SIZE = 1024
 
 
 def main() -> None:
@@ -43,18 +44,9 @@ def main() -> None:
 
 
 def run(folder: Path, rows: int, manifest: Path, bundle: Path) -> None:
-    # Between images so small is the interpreter: a process for each core, not a thread.
-    processes = ["--actors", str(os.cpu_count()), "--actor-cpus", "1"]
-    command = [
-        "score",
-        str(manifest),
-        "--model",
-        str(bundle),
-        "--engine",
-        "openvino",
-        *processes,
-        "--results",
-    ]
+    # Between images so small is the interpreter: a process for each core, not a thread, and more of them in a chunk.
+    small = ["--actors", str(os.cpu_count()), "--actor-cpus", "1", "--chunk-size", str(CHUNK_SIZE)]
+    command = ["score", str(manifest), "--model", str(bundle), "--engine", "openvino", *small, "--results"]
     report("first night", *measure([*command, str(folder / "r")]))
     files = len([path for path in (folder / "r").rglob("*.parquet")])
     print(f"{'':24}{files} Parquet files under the results")
@@ -64,7 +56,7 @@ def run(folder: Path, rows: int, manifest: Path, bundle: Path) -> None:
     report("second night, planning", *measure([*command, str(folder / "r"), "--dry-run"]))
     report("second night, 1 % new", *measure([*command, str(folder / "r")]))
     parts = folder / "half" / "runs"
-    half = rows // 256 // 2
+    half = rows // CHUNK_SIZE // 2
     measure([*command, str(folder / "half")], kill_when=lambda: count_parts(parts) >= half)
     done = count_parts(parts)
     first: list[float] = []
