@@ -62,6 +62,17 @@ def test_jpeg_is_close_to_the_picture_and_tells_its_source_size():
     assert (source.format, source.width, source.height) == ("jpeg", 900, 1200)
 
 
+def test_encoder_that_a_picture_came_through_is_not_seen():
+    """A thumbnail that somebody has written as JPEG, and the original that was not: the same but for rounding."""
+    original = Image.fromarray(picture(900, 700))
+    thumbnail = original.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    squares = [
+        decode(data, SIDE).astype(int)
+        for data in (encoded(original, "PNG"), encoded(thumbnail, "JPEG", quality=75))
+    ]
+    assert np.abs(squares[0] - squares[1]).max() <= 2
+
+
 @pytest.mark.parametrize("bits", [12, 16])
 def test_16_bit_png_gives_the_same_square_as_8_bit(bits):
     values = (picture().astype(np.float64) / 255 * (2**bits - 1)).astype(np.uint16)

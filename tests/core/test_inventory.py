@@ -1,0 +1,91 @@
+"""Planning in stretches: whatever their number, every image has one row, one number and one place in a chunk."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pneumonia_core import inventory
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.inventory import Planner, PlanningRules, read_chunk
+from pneumonia_core.places import open_place
+from pneumonia_core.results import open_table
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    return open_place(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def planner(tmp_path, run, monkeypatch):
+    """A planner of small stretches and files for an empty table."""
+    monkeypatch.setattr(inventory, "SEGMENTS_PER_BATCH", 2)
+    monkeypatch.setattr(inventory, "CHUNKS_PER_FILE", 3)
+    with Planner(run, open_table(open_place(str(tmp_path / "results"))), PlanningRules("m")) as planner:
+        yield planner
+
+
+def segment(folder, numbers: range):
+    """What the lister leaves of the images with these numbers, which are their positions too."""
+    count = len(numbers)
+    columns = {
+        "position": list(numbers),
+        "image_uri": [f"file:///archive/{number:04d}.jpeg" for number in numbers],
+        "image_version": ["1-1"] * count,
+        "size_bytes": [1] * count,
+        "archive": ["file:///archive"] * count,
+    }
+    schema = inventory._LISTED_SCHEMA
+    arrays = [pa.array(columns.get(field.name, [None] * count), field.type) for field in schema]
+    path = folder / f"{numbers.start:04d}.parquet"
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+    return path
+
+
+def rows_of(run, batches):
+    refs = [ref for batch in batches for ref in batch.chunk_refs()]
+    assert [ref.chunk for ref in refs] == list(range(len(refs)))
+    tables = [read_chunk(run, ref) for ref in refs]
+    assert [table.num_rows for table in tables] == [ref.rows for ref in refs]
+    whole = pa.concat_tables(tables)
+    return whole["row_id"].to_pylist(), whole["image_uri"].to_pylist()
+
+
+def test_every_image_is_once_in_order_in_the_chunks_of_several_stretches(planner, run, tmp_path):
+    segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
+    batches = planner.plan(segments, [], 2, relisted=False)
+    assert [batch.listed for batch in batches] == [20, 20, 10]
+    numbers, uris = rows_of(run, batches)
+    assert numbers == list(range(50))
+    assert uris == [f"file:///archive/{number:04d}.jpeg" for number in range(50)]
+    planner.check_inventory(batches)
+
+
+def test_relisted_images_are_passed_over_and_the_new_ones_keep_their_order(planner, run, tmp_path):
+    first = planner.plan([segment(tmp_path, range(5, 25))], [], 4, relisted=False)
+    again = planner.plan(
+        [segment(tmp_path, range(start, start + 10)) for start in (0, 10, 20)], first, 4, True
+    )
+    numbers, uris = rows_of(run, [*first, *again])
+    assert numbers == list(range(30))
+    expected = [*range(5, 25), *range(5), *range(25, 30)]
+    assert uris == [f"file:///archive/{number:04d}.jpeg" for number in expected]
+    planner.check_inventory([*first, *again])
+
+
+def test_limit_counts_over_stretches(planner, run, tmp_path):
+    planner._rules = PlanningRules("m", limit=25)
+    segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
+    batches = planner.plan(segments, [], 4, relisted=False)
+    assert [(batch.to_score, batch.deferred) for batch in batches] == [(20, 0), (5, 15), (0, 10)]
+    assert len(rows_of(run, batches)[0]) == 25
+
+
+@pytest.mark.parametrize("batches", ["twice", "one missing"])
+def test_inventory_that_does_not_number_its_rows_once_each_is_refused(planner, tmp_path, batches):
+    segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
+    planned = planner.plan(segments, [], 4, relisted=False)
+    wrong = [planned[0], *planned] if batches == "twice" else planned[1:]
+    with pytest.raises(PneumoniaError, match="--fresh"):
+        planner.check_inventory(wrong)
