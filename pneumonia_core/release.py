@@ -27,7 +27,7 @@ VARIATIONS: Final = 3
 # file; every image at random quality, so that it does not know the training files' own encoder either.
 _REENCODED: Final = Augmentation(jpeg_quality=(40, 95), encoder_share=1.0)
 _VARIED: Final = Augmentation(
-    translation=0.03, rotation_deg=3.0, zoom=(0.92, 1.05), contrast=0.12, brightness=0.06
+    translation=0.03, rotation_deg=3.0, zoom=(0.92, 1.05), in_place=0, contrast=0.12, brightness=0.06
 )
 
 

@@ -58,7 +58,7 @@ def run(folder: Path, rows: int, manifest: Path, bundle: Path) -> None:
     parts = folder / "half" / "runs"
     half = rows // CHUNK_SIZE // 2
     measure([*command, str(folder / "half")], kill_when=lambda: count_parts(parts) >= half)
-    done = count_parts(parts)
+    done = settled(parts)
     first: list[float] = []
     started = time.perf_counter()
 
@@ -144,6 +144,14 @@ def measure(arguments: list[str], kill_when=None) -> tuple[float, float, dict]:
 
 def count_parts(runs: Path) -> int:
     return sum(1 for _ in runs.glob("*/parts/*.parquet"))
+
+
+def settled(runs: Path) -> int:
+    """The parts that are there once the killed driver's workers have ended too."""
+    before = -1
+    while before != (before := count_parts(runs)):
+        time.sleep(5)
+    return before
 
 
 def report(name: str, seconds: float, peak_mb: float, result: dict) -> None:

@@ -51,14 +51,25 @@ def test_flip_mirrors_left_and_right(images):
 
 
 def test_geometry_stays_within_its_bounds(images):
-    moved = [spot_of(i) for i in augmented(images, dataclasses.replace(STILL, translation=0.06))]
+    still = dataclasses.replace(STILL, in_place=0)
+    moved = [spot_of(i) for i in augmented(images, dataclasses.replace(still, translation=0.06))]
     assert all(abs(x - 30) <= 0.06 * SIZE + 1 and abs(y - 20) <= 0.06 * SIZE + 1 for x, y in moved)
-    magnified = [spot_of(i) for i in augmented(images, dataclasses.replace(STILL, zoom=(0.8, 0.8)))]
+    magnified = [spot_of(i) for i in augmented(images, dataclasses.replace(still, zoom=(0.8, 0.8)))]
     centre = (SIZE - 1) / 2
     assert all(abs(x - (centre + (30 - centre) / 0.8)) <= 1 for x, _ in magnified)
-    turned = [spot_of(i) for i in augmented(images, dataclasses.replace(STILL, rotation_deg=5))]
+    turned = [spot_of(i) for i in augmented(images, dataclasses.replace(still, rotation_deg=5))]
     radii = [np.hypot(x - centre, y - centre) for x, y in turned]
     np.testing.assert_allclose(radii, np.hypot(30 - centre, 20 - centre), atol=1.5)
+
+
+def test_some_images_keep_their_pixels_but_for_the_flip(images):
+    strength = dataclasses.replace(Augmentation(), contrast=0, brightness=0, encoder_share=0, in_place=0.5)
+    many = np.repeat(images, 16, axis=0)
+    out = augmented(many, strength)
+    mirrored = many[:, :, ::-1]
+    same = [np.allclose(a, b, atol=1e-2) or np.allclose(a, c, atol=1e-2)
+            for a, b, c in zip(out, many, mirrored, strict=True)]  # fmt: skip
+    assert 0.3 < np.mean(same) < 0.7
 
 
 def test_values_stay_grey_levels(images):

@@ -128,8 +128,10 @@ class Nights(RuleBasedStateMachine):
             score(self.folder / "r", work)
 
     def planned(self) -> bool:
-        unfinished = [path.name for path in (self.folder / "r" / "runs" / ".unfinished").glob("*")]
-        records = [self.folder / "r" / "runs" / name / "run.json" for name in unfinished]
+        runs = self.folder / "r" / "runs"
+        # A name that begins with a dot is a file that is still being written.
+        unfinished = [path.name for path in (runs / ".unfinished").glob("[!.]*")]
+        records = [runs / name / "run.json" for name in unfinished]
         return any(json.loads(record.read_text())["listing_complete"] for record in records)
 
     def command(self):
