@@ -7,8 +7,9 @@ from jobs.conclude import remembered_rescore
 from jobs.config import Result
 from jobs.progress import say
 from jobs.run import Order
-from pneumonia_core.inventory import Lister, Planner, PlanningRules
+from pneumonia_core.listing import Lister
 from pneumonia_core.places import Place, open_place
+from pneumonia_core.planning import Planner, PlanningRules
 from pneumonia_core.results import find_table, open_table
 
 

@@ -141,7 +141,7 @@ def _rules() -> Any:
 def _colour_modes(folder: Path) -> dict[str, str]:
     """The colour mode of each image of the manifest that could be read, by its URI."""
     from jobs.surveyed import survey_listing
-    from pneumonia_core.inventory import Lister
+    from pneumonia_core.listing import Lister
     from pneumonia_core.places import open_place
 
     with Lister([open_place(str(folder / MANIFEST)).uri], _rules()) as lister:

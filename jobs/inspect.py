@@ -74,7 +74,7 @@ def _survey(
     from jobs.session import ray_session
     from jobs.surveyed import survey_listing
     from jobs.work import ray_errors_explained
-    from pneumonia_core.inventory import Lister
+    from pneumonia_core.listing import Lister
 
     with Lister(archives, rules) as lister:
         while not lister.wait(60):

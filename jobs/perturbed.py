@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from jobs.pipeline import ChunkJob, EngineOnce, Shape, choose_shape, ship_bundle
+from jobs.pipeline import ChunkJob, EngineOnce, ship_bundle
 from jobs.progress import Progress, say
+from jobs.shapes import Shape, choose_shape
 from pneumonia_core.bundle import Bundle
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.places import Place, open_place

@@ -4,7 +4,6 @@ import contextlib
 import os
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from jobs.blocks import from_block, to_block
-from jobs.progress import say
+from jobs.shapes import Shape, cluster_cpus
 from pneumonia_core.bundle import Bundle, engine_files, open_bundle
 from pneumonia_core.engines import BATCH_SIZE, Engine, load_engine
 from pneumonia_core.errors import PneumoniaError
@@ -29,9 +28,6 @@ from pneumonia_core.reading import READERS_PER_CORE
 from pneumonia_core.scoring import Decode, Decoded, ScoringFacts, decode_ahead, read_and_decode, score_rows
 from pneumonia_core.trail import Trail
 
-SHAPES: Final = ("auto", "cpu", "gpu")
-# Larger groups of cores in one process gain nothing: the interpreter between the images becomes the limit.
-MAX_ACTOR_CPUS: Final = 8
 # While one chunk's part is written, the other's images keep the cores busy.
 CHUNKS_PER_ACTOR: Final = 2
 NO_PROGRESS_S: Final = 600
@@ -41,27 +37,6 @@ _STOP: Final = "stop"
 _RECEIPT_SCHEMA: Final = pa.schema(
     [("chunk", pa.int64()), ("scored", pa.int64()), ("rejected", pa.int64()), ("error", pa.string())]
 )
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How the pipeline lies on the cluster: in shape `cpu` one actor does all, in shape `gpu` decoding is
-    done by tasks of `decode_cpus` and the engine runs in actors."""
-
-    kind: str
-    min_actors: int
-    max_actors: int
-    actor_cpus: float
-    actor_gpus: float
-    decode_cpus: float
-
-    @property
-    def actor_threads(self) -> int:
-        return max(1, round(self.actor_cpus))
-
-    @property
-    def decode_threads(self) -> int:
-        return max(1, round(self.decode_cpus))
 
 
 @dataclass(frozen=True)
@@ -85,57 +60,6 @@ class Receipt:
     rejected: int
     # What kept the chunk from being finished: exceptions lose their cause on the way through Ray Data.
     error: str | None = None
-
-
-def choose_shape(
-    kind: str,
-    actors: tuple[int, int] | None = None,
-    decode_cpus: float | None = None,
-    actor_cpus: float | None = None,
-) -> Shape:
-    """The shape for the connected cluster: `gpu` where it has GPUs, unless `kind` says otherwise.
-
-    Whatever the cluster, all actors' CPUs and the largest task's together stay within its CPUs: otherwise
-    Ray Data would wait for ever.
-    """
-    cpus, gpus = _wait_for_cpus()
-    if kind == "auto":
-        kind = "gpu" if gpus else "cpu"
-    if kind == "gpu":
-        return _gpu_shape(sum(cpus), gpus, actors, decode_cpus)
-    actor_cpus = min(actor_cpus or MAX_ACTOR_CPUS, min(cpus))
-    fitting = sum(int(count // actor_cpus) for count in cpus)
-    # More actors than fit wait for the cluster to grow; the first one always fits.
-    least, most = actors or (1, fitting)
-    return Shape("cpu", min(least, fitting), most, actor_cpus, 0, 0)
-
-
-def _wait_for_cpus() -> tuple[list[float], float]:
-    """The CPUs of each node that has any, and all GPUs; a cluster that has none yet is asked to grow."""
-    import ray
-
-    asked = False
-    while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus = [resources["CPU"] for resources in nodes if resources.get("CPU", 0.0) > 0]
-        if cpus:
-            return cpus, sum(resources.get("GPU", 0.0) for resources in nodes)
-        if not asked:
-            say("the cluster has no CPU yet: waiting for a node")
-            ray.autoscaler.sdk.request_resources(num_cpus=1)
-            asked = True
-        time.sleep(2)
-
-
-def _gpu_shape(cpus: float, gpus: float, actors: tuple[int, int] | None, decode_cpus: float | None) -> Shape:
-    least, most = actors or (1, max(1, int(gpus)))
-    decode = min(decode_cpus or 1.0, cpus / 2)
-    # With GPUs the actor only feeds its GPU; without, it computes on a CPU of its own where there is one.
-    actor_cpus = min(1.0, (cpus - decode) / most)
-    if actor_cpus < 0.1:
-        most = max(1, int((cpus - decode) / 0.1))
-        actor_cpus = min(1.0, (cpus - decode) / most)
-    return Shape("gpu", min(least, most), most, actor_cpus, 1.0 if gpus >= most else 0.0, decode)
 
 
 def ship_bundle(bundle: Bundle, engine: str) -> Any:
@@ -375,10 +299,3 @@ def _refs_of(table: pa.Table) -> list[ChunkRef]:
 
 def _receipts(receipts: Sequence[Receipt]) -> pa.Table:
     return pa.Table.from_pylist([vars(receipt) for receipt in receipts], schema=_RECEIPT_SCHEMA)
-
-
-def cluster_cpus() -> int:
-    """CPUs of the connected cluster, at least 1."""
-    import ray
-
-    return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))

@@ -39,7 +39,7 @@ def score_archives(results: Place, order: Order, settings: Settings) -> Result:
 
 def _score_once(work: Work) -> tuple[Result, bool]:
     """One run from listing to commit. Returns its result, and whether it had been begun before."""
-    from pneumonia_core.inventory import Planner
+    from pneumonia_core.planning import Planner
     from pneumonia_core.results import add_carried_columns
 
     table = add_carried_columns(work.results, work.order.rules.carry)
@@ -58,7 +58,7 @@ def _score_once(work: Work) -> tuple[Result, bool]:
 
 def _rules(work: Work, run: Run, table: Any) -> Any:
     """Which images are to be scored; asks for --rescore where a new model meets a table with rows."""
-    from pneumonia_core.inventory import Planner, PlanningRules
+    from pneumonia_core.planning import Planner, PlanningRules
 
     order = work.order
     rules = PlanningRules(order.model_id, False, order.retry_rejected, order.limit)

@@ -36,7 +36,7 @@ def _survey(listed: pa.Table, progress: Progress) -> pa.Table:
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
-    from jobs.pipeline import cluster_cpus
+    from jobs.shapes import cluster_cpus
 
     context = DataContext.get_current()
     context.target_max_block_size = 2**31

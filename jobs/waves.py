@@ -16,7 +16,7 @@ CHUNKS_PER_WAVE: Final = 2048
 def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]) -> None:
     """Score what is listed while the listing goes on, in waves that grow with it."""
     from jobs.pipeline import clear_stop
-    from pneumonia_core.inventory import Lister
+    from pneumonia_core.listing import Lister
     from pneumonia_core.parts import done_chunks
 
     clear_stop(run.folder)
@@ -102,7 +102,8 @@ def _add(run: Run, name: str, count: int) -> int:
 
 def _chunk_job(work: Work, run: Run, planner: Any) -> tuple[Any, Any]:
     """What the actors need, and the shape for this cluster; the engine is chosen once for the run."""
-    from jobs.pipeline import ChunkJob, choose_shape, ship_bundle
+    from jobs.pipeline import ChunkJob, ship_bundle
+    from jobs.shapes import choose_shape
     from pneumonia_core.engines import choose_engine
     from pneumonia_core.scoring import ScoringFacts
 

@@ -5,6 +5,7 @@ Everything random is drawn by numpy on the host (`draw`), everything heavy is pl
 """
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,7 +68,9 @@ def _transforms(rng: np.random.Generator, count: int, size: int, strength: Augme
     """Projective transforms float32 [count, 8] from result to source pixels, about the image's centre."""
     moved = rng.random(count) >= strength.in_place
     angle = moved * np.deg2rad(rng.uniform(-strength.rotation_deg, strength.rotation_deg, count))
-    zoom_x, zoom_y = np.exp(moved * rng.uniform(*np.log(strength.zoom), (2, count)))
+    zoom_x, zoom_y = np.exp(
+        moved * rng.uniform(math.log(strength.zoom[0]), math.log(strength.zoom[1]), (2, count))
+    )
     mirror = np.where(strength.flip & (rng.random(count) < 0.5), -1.0, 1.0)
     shift_x, shift_y = moved * rng.uniform(-strength.translation, strength.translation, (2, count)) * size
     a0, a1 = np.cos(angle) * zoom_x * mirror, -np.sin(angle) * zoom_y

@@ -4,10 +4,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pneumonia_core import inventory
+from pneumonia_core import inventory, planning
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.inventory import Planner, PlanningRules, read_chunk
+from pneumonia_core.inventory import read_chunk
+from pneumonia_core.listing import LISTED_SCHEMA
 from pneumonia_core.places import open_place
+from pneumonia_core.planning import Planner, PlanningRules
 from pneumonia_core.results import open_table
 
 
@@ -20,8 +22,9 @@ def run(tmp_path):
 @pytest.fixture
 def planner(tmp_path, run, monkeypatch):
     """A planner of small stretches and files for an empty table."""
-    monkeypatch.setattr(inventory, "SEGMENTS_PER_BATCH", 2)
-    monkeypatch.setattr(inventory, "CHUNKS_PER_FILE", 3)
+    monkeypatch.setattr(planning, "SEGMENTS_PER_BATCH", 2)
+    for module in (inventory, planning):
+        monkeypatch.setattr(module, "CHUNKS_PER_FILE", 3)
     with Planner(run, open_table(open_place(str(tmp_path / "results"))), PlanningRules("m")) as planner:
         yield planner
 
@@ -36,10 +39,9 @@ def segment(folder, numbers: range):
         "size_bytes": [1] * count,
         "archive": ["file:///archive"] * count,
     }
-    schema = inventory._LISTED_SCHEMA
-    arrays = [pa.array(columns.get(field.name, [None] * count), field.type) for field in schema]
+    arrays = [pa.array(columns.get(field.name, [None] * count), field.type) for field in LISTED_SCHEMA]
     path = folder / f"{numbers.start:04d}.parquet"
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+    pq.write_table(pa.Table.from_arrays(arrays, schema=LISTED_SCHEMA), path)
     return path
 
 

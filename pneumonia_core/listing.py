@@ -1,0 +1,113 @@
+"""Listing in the background: the images of all archives, in segments on this machine's disk."""
+
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pneumonia_core.archives import list_archive
+from pneumonia_core.manifests import ListingRules
+from pneumonia_core.members import MEMBER_FIELDS, member_values
+
+SEGMENT_ROWS: Final = 65_536
+_NO_RULES: Final = ListingRules()
+
+LISTED_SCHEMA: Final = pa.schema(
+    [
+        pa.field("position", pa.int64()),
+        pa.field("image_uri", pa.string()),
+        pa.field("image_version", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("archive", pa.string()),
+        *MEMBER_FIELDS,
+        pa.field("carried", pa.string()),
+    ]
+)
+
+
+class Lister:
+    """Lists archives in a thread, into Parquet segments on this machine's disk: memory stays flat.
+
+    `take` gives the segments finished since the last call; `done` says that no more will come.
+    """
+
+    def __init__(self, archives: Sequence[str], rules: ListingRules = _NO_RULES) -> None:
+        self._rules = rules
+        self.skipped: Counter[str] = Counter()
+        self.listed = 0
+        self._archives = archives
+        self._segments: list[Path] = []
+        self._taken = 0
+        self._error: BaseException | None = None
+        self._stopping = threading.Event()
+        self._finished = threading.Event()
+        self._folder = tempfile.TemporaryDirectory(prefix="pneumonia-listing-")
+        self._thread = threading.Thread(target=self._run, name="lister", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._folder.cleanup()
+
+    @property
+    def done(self) -> bool:
+        return self._finished.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the listing is done, at most so long; whether it is."""
+        return self._finished.wait(timeout_s)
+
+    def take(self) -> list[Path]:
+        """The segments finished since the last call. Raises what the listing raised."""
+        finished = self.done
+        if self._error is not None:
+            raise self._error
+        until = len(self._segments) if finished else max(len(self._segments) - 1, self._taken)
+        taken = self._segments[self._taken : until]
+        self._taken = until
+        return taken
+
+    def _run(self) -> None:
+        try:
+            self._list()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the segments
+            self._error = error
+        finally:
+            self._finished.set()
+
+    def _list(self) -> None:
+        rows: list[tuple[Any, ...]] = []
+        for archive in self._archives:
+            for image in list_archive(archive, self.skipped, self._rules):
+                values = (image.uri, image.version, image.size_bytes, archive)
+                rows.append((*values, *member_values(image.member), image.carried))
+                if len(rows) == SEGMENT_ROWS:
+                    self._write(rows)
+                    rows = []
+                if self._stopping.is_set():
+                    return
+        if rows:
+            self._write(rows)
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        path = Path(self._folder.name) / f"{len(self._segments):06d}.parquet"
+        positions = range(self.listed, self.listed + len(rows))
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip((positions, *zip(*rows, strict=True)), LISTED_SCHEMA, strict=True)
+        ]
+        pq.write_table(pa.table(columns, schema=LISTED_SCHEMA), path, compression="zstd")
+        self.listed += len(rows)
+        self._segments.append(path)

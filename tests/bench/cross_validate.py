@@ -1,0 +1,170 @@
+"""Cross-validation by patient: every image of the train and val splits is scored by a network that saw no image of
+its patient, in training or in choosing thresholds.
+
+    python tests/bench/cross_validate.py --data KERMANY --weights FILE --keep FOLDER [--originals FOLDER]
+
+Uses the commands as anyone would: a labels table for each fold calls the fold's patients `test`, `pneumonia train`
+cuts its validation from the rest, `pneumonia evaluate` measures the fold. The patients of `--originals`, a Kermany
+folder of some of the same images as they were published, are all in the first fold, so that its network can be
+asked how encoding and shape move the scores of images that it does not know. A fold that is done is not done again.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from pneumonia_core.findings import Thresholds  # noqa: E402
+from pneumonia_core.labels import CLASSES, LabelledImage, parse_kermany_name, read_labelled  # noqa: E402
+from pneumonia_core.metrics import evaluate  # noqa: E402
+
+NETWORK = "resnet18"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--keep", required=True, type=Path, help="Folder for tables, bundles and scores.")
+    parser.add_argument("--originals", type=Path)
+    parser.add_argument("--folds", type=int, default=3)
+    options = parser.parse_args()
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles anew. Unset it.")
+    images = [image for image in read_labelled(options.data) if image.split != "test"]
+    originals = labelled_originals(options.originals) if options.originals else []
+    folds = assign_folds(images, {image.patient_id for image in originals}, options.folds)
+    for number in range(options.folds):
+        measure_fold(number, images, originals, folds, options.weights, options.keep)
+    report([options.keep / f"fold{number}" for number in range(options.folds)], images)
+
+
+def labelled_originals(folder: Path) -> list[LabelledImage]:
+    images = []
+    for file in sorted(folder.rglob("*.jpeg")):
+        parsed = parse_kermany_name(file.stem)
+        if parsed is None:
+            sys.exit(f"{file}: not a name of the Kermany set.")
+        images.append(LabelledImage(str(file.absolute()), *parsed, "test"))
+    return images
+
+
+def assign_folds(images: list[LabelledImage], first: set[str], folds: int) -> dict[str, int]:
+    """The fold of each patient: of each class as many patients in every fold, those of `first` in the first."""
+    assigned: dict[str, int] = {}
+    for label in range(len(CLASSES)):
+        patients = {image.patient_id for image in images if image.label == label}
+        ranked = sorted(patients, key=lambda patient: (patient not in first, fold_hash(patient)))
+        for fold, some in enumerate(np.array_split(np.array(ranked), folds)):
+            assigned.update(dict.fromkeys(some.tolist(), fold))
+    return assigned
+
+
+def fold_hash(patient: str) -> bytes:
+    # Not the hash that training cuts its validation by.
+    return hashlib.sha256(f"fold {patient}".encode()).digest()
+
+
+def measure_fold(
+    number: int,
+    images: list[LabelledImage],
+    originals: list[LabelledImage],
+    folds: dict[str, int],
+    weights: str,
+    keep: Path,
+) -> None:
+    folder = keep / f"fold{number}"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / "labels.csv"
+    write_labels(table, images, {patient for patient, fold in folds.items() if fold == number})
+    if not (folder / "trained.json").exists():
+        trained = pneumonia(
+            "train", "--data", table, "--models", folder / "models", "--network", NETWORK, "--weights", weights,
+            "--resume",
+        )  # fmt: skip
+        (folder / "trained.json").write_text(json.dumps(trained))
+    bundle = json.loads((folder / "trained.json").read_text())["bundle"]
+    if not (folder / "test" / "evaluation.json").exists():
+        pneumonia(
+            "evaluate", "--model", bundle, "--data", table, "--output", folder / "test", "--robustness", 0
+        )
+    if number == 0 and originals and not (folder / "originals" / "evaluation.json").exists():
+        table = folder / "originals.csv"
+        write_labels(table, originals, {image.patient_id for image in originals})
+        pneumonia(
+            "evaluate", "--model", bundle, "--data", table, "--output", folder / "originals",
+            "--robustness", len(originals) * 2,
+        )  # fmt: skip
+
+
+def write_labels(path: Path, images: list[LabelledImage], test: set[str]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri", "label", "patient_id", "split"])
+        for image in images:
+            split = "test" if image.patient_id in test else "train"
+            writer.writerow([image.path, CLASSES[image.label], image.patient_id, split])
+
+
+def pneumonia(*arguments: object) -> dict[str, object]:
+    """The result of a command, which tells its progress on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        sys.exit(f"pneumonia {arguments[0]} ended with {done.returncode}.")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def report(folders: list[Path], images: list[LabelledImage]) -> None:
+    """The figures of each fold at its own thresholds, their means, and those of all images as one set."""
+    names = ("pneumonia AUROC", "accuracy", "bacterial-vs-viral AUROC", "three-class accuracy", "flagged")
+    print(f"{'':10}" + "".join(f"{name:>26}" for name in names))
+    rows = [figures(json.loads((folder / "test" / "evaluation.json").read_text())) for folder in folders]
+    for number, row in enumerate(rows):
+        print(f"fold {number:<5}" + "".join(f"{value:26.4f}" for value in row))
+    print(f"{'mean':10}" + "".join(f"{value:26.4f}" for value in np.mean(rows, axis=0)))
+    by_path = {f"file://{image.path}": image for image in images}
+    scored = [row for folder in folders for row in scores(folder / "test" / "results" / "scores")]
+    found = [by_path[row["image_uri"]] for row in scored]
+    pooled = evaluate(
+        [image.label for image in found],
+        [[row[f"p_{name}"] for name in CLASSES] for row in scored],
+        [image.patient_id for image in found],
+        Thresholds(0.5, 0.5),
+    )
+    for task, measures in pooled["tasks"].items():
+        auroc = measures["auroc"]
+        value, low, high = auroc["value"], auroc["low"], auroc["high"]
+        print(f"all {pooled['images']} images, {task}: AUROC {value:.4f} ({low:.4f} to {high:.4f})")
+
+
+def figures(evaluation: dict) -> list[float]:
+    tasks = evaluation["tasks"]
+    return [
+        tasks["pneumonia_vs_normal"]["auroc"]["value"],
+        tasks["pneumonia_vs_normal"]["accuracy"]["value"],
+        tasks["bacterial_vs_viral"]["auroc"]["value"],
+        evaluation["three_class"]["accuracy"]["value"],
+        evaluation["domain"]["flagged_share"],
+    ]
+
+
+def scores(table: Path) -> list[dict]:
+    rows = DeltaTable(str(table)).to_pyarrow_dataset().to_table(filter=pc.field("status") == "scored")
+    return rows.to_pylist()
+
+
+if __name__ == "__main__":
+    main()
