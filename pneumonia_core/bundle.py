@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,20 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pneumonia_core.domain import Domain, in_domain
-from pneumonia_core.engines import BATCH_SIZE, ENGINES, Scores, open_exported
+from pneumonia_core.domain import Domain
+from pneumonia_core.engines import ENGINES
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import Thresholds, findings
+from pneumonia_core.findings import Thresholds
 from pneumonia_core.images import ENCODING, FILTER, GEOMETRY
-from pneumonia_core.labels import CLASSES, NORMAL
-from pneumonia_core.processors import cpu_has_bfloat16
+from pneumonia_core.labels import CLASSES
+from pneumonia_core.parity import EngineFacts, measure_engine, predict
 from pneumonia_core.versions import installed_versions
 
 FORMAT_VERSION: Final = 1
-MAX_AUROC_DIFFERENCE: Final = 0.002
-MIN_FINDINGS_AGREEMENT: Final = 0.995
-# Of images near the threshold alone, an engine's rounding decides.
-MIN_DOMAIN_AGREEMENT: Final = 0.98
 
 
 @dataclass(frozen=True)
@@ -42,26 +36,6 @@ class ModelFacts:
     data_fingerprint: str
     training: dict[str, Any] = field(default_factory=dict)
     domain: Domain | None = None
-
-
-@dataclass(frozen=True)
-class EngineFacts:
-    """An exported engine, and how it compared with the float32 Keras model on held-back images."""
-
-    precision: str
-    images_per_s: float
-    auroc_difference: float
-    findings_agreement: float
-    largest_difference: float
-    domain_agreement: float | None = None
-
-    @property
-    def parity_passed(self) -> bool:
-        return (
-            self.auroc_difference <= MAX_AUROC_DIFFERENCE
-            and self.findings_agreement >= MIN_FINDINGS_AGREEMENT
-            and (self.domain_agreement is None or self.domain_agreement >= MIN_DOMAIN_AGREEMENT)
-        )
 
 
 @dataclass(frozen=True)
@@ -158,11 +132,9 @@ def write_bundle(
         _write_baseline(folder / "baseline.parquet", baseline)
         for name, text in documents.items():
             (folder / name).write_text(text, encoding="utf-8")
-        reference = _predict(model, parity_images)
-        engines = {
-            name: _measure_engine(folder, name, facts, parity_images, parity_labels, reference)
-            for name in ENGINES
-        }
+        reference = predict(model, parity_images)
+        compared = (facts.thresholds, facts.domain, parity_images, parity_labels, reference)
+        engines = {name: measure_engine(folder, name, *compared) for name in ENGINES}
         model_id = compute_model_id(model, facts)
         _write_manifest(folder, model_id, facts, engines)
         final = _free_name(models_dir, f"{facts.network}-{model_id}")
@@ -275,63 +247,6 @@ def _write_baseline(path: Path, baseline: np.ndarray) -> None:
         for name, values in columns.items()
     ]
     pq.write_table(pa.concat_tables(tables), path)
-
-
-def _predict(model: Any, images: np.ndarray) -> Scores:
-    batches = [model.predict_on_batch(images[i : i + BATCH_SIZE]) for i in range(0, len(images), BATCH_SIZE)]
-    domains = [np.asarray(batch["domain"]) for batch in batches if "domain" in batch]
-    return Scores(
-        np.concatenate([np.asarray(batch["probabilities"]) for batch in batches]),
-        np.concatenate(domains) if domains else None,
-    )
-
-
-def _measure_engine(
-    folder: Path, name: str, facts: ModelFacts, images: np.ndarray, labels: np.ndarray, reference: Scores
-) -> EngineFacts:
-    """Parity and speed at bfloat16 where the CPU has it; at float32 where that fails parity."""
-    precisions = ["bfloat16", "float32"] if cpu_has_bfloat16() else ["float32"]
-    for precision in precisions:
-        engine = open_exported(folder, name, precision, facts.image_size, threads=_cpus())
-        engine(images[:BATCH_SIZE])
-        started = time.perf_counter()
-        scores = engine(images)
-        images_per_s = len(images) / (time.perf_counter() - started)
-        ours, theirs = (findings(each.probabilities, facts.thresholds) for each in (scores, reference))
-        measured = EngineFacts(
-            precision=precision,
-            images_per_s=round(images_per_s, 1),
-            auroc_difference=_auroc_difference(labels, scores.probabilities, reference.probabilities),
-            findings_agreement=float(np.mean(ours == theirs)),
-            largest_difference=float(np.abs(scores.probabilities - reference.probabilities).max()),
-            domain_agreement=_domain_agreement(facts.domain, scores, reference),
-        )
-        if measured.parity_passed:
-            break
-    return measured
-
-
-def _domain_agreement(domain: Domain | None, scores: Scores, reference: Scores) -> float | None:
-    if domain is None or scores.domain is None or reference.domain is None:
-        return None
-    unknown = [None] * len(scores.domain)
-    ours, theirs = (in_domain(domain, each, unknown) for each in (scores.domain, reference.domain))
-    return float(np.mean(ours == theirs))
-
-
-def _auroc_difference(labels: np.ndarray, probabilities: np.ndarray, reference: np.ndarray) -> float:
-    # Scoring opens bundles too, and needs none of it: importing it takes a second.
-    from sklearn.metrics import roc_auc_score
-
-    diseased = labels != NORMAL
-    if diseased.all() or not diseased.any():
-        raise ValueError("parity needs held-back images with and without pneumonia")
-    ours = roc_auc_score(diseased, 1 - probabilities[:, NORMAL])
-    return float(abs(ours - roc_auc_score(diseased, 1 - reference[:, NORMAL])))
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_manifest(folder: Path, model_id: str, facts: ModelFacts, engines: dict[str, EngineFacts]) -> None:
