@@ -43,18 +43,22 @@ def fit_temperature(logits_or_log_probs: npt.ArrayLike, labels: npt.ArrayLike) -
     return float(np.exp(found.x))
 
 
-def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, float]:
+def choose_thresholds(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, copies: int = 1
+) -> tuple[float, float]:
     """The thresholds (t1, t2) of the finding, chosen on validation: see findings.Thresholds.
 
     Each maximises Youden's J = sensitivity + specificity - 1 (Youden 1950), which does not depend on how
     many images are ill. Accuracy would: 74 % of the training images are ill and 62.5 % of the test images,
     so a threshold of best training accuracy calls too many healthy children ill.
 
-    J jumps from image to image, and the best of many jumps is partly luck. So the threshold is the centre
-    of the plateau, from the lowest to the highest threshold with J within one standard error of its best (the
-    one-standard-error rule of Breiman et al. 1984, applied to a threshold). In simulations with 60 to 500
-    images the J lost on new data was half or less of what the bare maximum lost. Raises InvalidInput where a
-    class is missing.
+    J jumps from image to image, and the best of many jumps is partly luck. So every threshold with J within one
+    standard error of the best is as good as it (the one-standard-error rule of Breiman et al. 1984, applied to a
+    threshold). Of those from the lowest to the highest, without the outer quarters, the one nearest to one half is
+    chosen, where a calibrated probability changes its mind: films of another place than these need not score as
+    clearly.
+    `copies` of each image are there, varied, which tell no more patients apart than one would. Raises InvalidInput
+    where a class is missing.
     """
     truth = np.asarray(labels, dtype=np.int64)
     missing = [name for label, name in ((NORMAL, "normal"), (BACTERIAL, "bacterial"), (VIRAL, "viral"))
@@ -64,12 +68,20 @@ def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tu
             f"thresholds need validation images of every class; {', '.join(missing)} is missing."
         )
     ill = truth != NORMAL
-    t1 = _youden_plateau(p_pneumonia(probabilities), ill)
-    t2 = _youden_plateau(bacterial_share(probabilities)[ill], truth[ill] == BACTERIAL)
+    t1 = _nearest_half(*_youden_plateau(p_pneumonia(probabilities), ill, copies))
+    t2 = _nearest_half(*_youden_plateau(bacterial_share(probabilities)[ill], truth[ill] == BACTERIAL, copies))
     return t1, t2
 
 
-def _youden_plateau(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> float:
+def _nearest_half(least: float, greatest: float) -> float:
+    quarter = (greatest - least) / 4
+    return float(np.float32(min(max(0.5, least + quarter), greatest - quarter)))
+
+
+def _youden_plateau(
+    scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], copies: int
+) -> tuple[float, float]:
+    """The lowest and the highest threshold with J within one standard error of its best."""
     distinct = np.unique(scores)
     # A threshold in (edges[k], edges[k + 1]] calls the same images positive wherever it lies there.
     edges = np.concatenate([[0.0], distinct, [1.0]])
@@ -79,8 +91,8 @@ def _youden_plateau(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bo
     youden = 1 - missed / len(ill) + cleared / len(well) - 1
     best = int(youden.argmax())
     variance = _binomial_variance(missed[best], len(ill)) + _binomial_variance(cleared[best], len(well))
-    plateau = np.flatnonzero(youden >= youden[best] - np.sqrt(variance) - 1e-12)
-    return float(np.float32((edges[plateau[0]] + edges[plateau[-1] + 1]) / 2))
+    plateau = np.flatnonzero(youden >= youden[best] - np.sqrt(copies * variance) - 1e-12)
+    return float(edges[plateau[0]]), float(edges[plateau[-1] + 1])
 
 
 def _binomial_variance(count: int, total: int) -> float:

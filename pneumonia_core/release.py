@@ -108,7 +108,7 @@ def _calibrated(classifier: keras.Model, held_back: HeldBack, logits: np.ndarray
     scores, labels = np.concatenate([logits, *varied]), np.tile(held_back.labels, VARIATIONS + 1)
     temperature = fit_temperature(scores, labels)
     probabilities = softmax(scores / temperature, axis=1).astype(np.float32)
-    return temperature, Thresholds(*choose_thresholds(labels, probabilities))
+    return temperature, Thresholds(*choose_thresholds(labels, probabilities, VARIATIONS + 1))
 
 
 def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:

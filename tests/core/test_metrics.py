@@ -306,12 +306,18 @@ def test_temperature_undoes_a_known_scale_from_logits_or_log_probabilities() -> 
     )
 
 
-def test_thresholds_lie_in_the_middle_of_a_gap() -> None:
+def test_thresholds_lie_in_a_gap_nearest_to_one_half_but_off_its_edges() -> None:
     labels = np.repeat([NORMAL, BACTERIAL, VIRAL], 20)
-    probabilities = np.repeat([[0.9, 0.06, 0.04], [0.3, 0.6, 0.1], [0.3, 0.2, 0.5]], 20, axis=0)
+    probabilities = np.repeat([[0.9, 0.06, 0.04], [0.5, 0.4, 0.1], [0.5, 0.1, 0.4]], 20, axis=0)
     t1, t2 = choose_thresholds(labels, probabilities)
-    assert t1 == pytest.approx((0.1 + 0.7) / 2, abs=1e-6)
-    assert t2 == pytest.approx((0.2 / 0.7 + 0.6 / 0.7) / 2, abs=1e-6)
+    assert t1 == pytest.approx(0.1 + 0.75 * (0.5 - 0.1), abs=1e-6)
+    assert t2 == pytest.approx(0.5, abs=1e-6)
+
+
+def test_copies_of_images_leave_the_threshold_where_it_is() -> None:
+    labels, probabilities, _ = scored(400, seed=3, skill=1.5)
+    once = choose_thresholds(labels, probabilities)
+    assert choose_thresholds(np.tile(labels, 4), np.tile(probabilities, (4, 1)), 4) == once
 
 
 def test_thresholds_do_not_follow_the_class_prior() -> None:
