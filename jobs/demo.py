@@ -92,14 +92,12 @@ def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:
 
 
 def _score(folder: Path, bundle: str) -> dict[str, Any]:
-    from jobs.score import CHUNK_SIZE, make_order, score_archives
+    from jobs.score import make_order, score_archives
     from jobs.work import Settings
     from pneumonia_core.places import make_folder, open_place
 
     say(f"4/4 scoring an archive of {ARCHIVE_IMAGES} images, some of them broken")
-    order = make_order(
-        (str(folder / "archive"),), bundle, "auto", "auto", None, False, None, None, CHUNK_SIZE
-    )
+    order = make_order((str(folder / "archive"),), bundle)
     results = open_place(str(folder / "results"))
     make_folder(results)
     return score_archives(results, order, Settings())

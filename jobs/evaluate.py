@@ -111,7 +111,7 @@ def _score(
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from jobs.score import CHUNK_SIZE, make_order, score_archives
+    from jobs.score import make_order, score_archives
     from pneumonia_core.places import open_place
     from pneumonia_core.results import find_table
 
@@ -119,7 +119,7 @@ def _score(
     manifest = folder / MANIFEST
     pq.write_table(pa.table({"uri": uris}), manifest)
     order = make_order(
-        (str(manifest),), model, engine, precision, None, False, "all", None, CHUNK_SIZE, _rules()
+        (str(manifest),), model, engine=engine, precision=precision, rescore="all", rules=_rules()
     )
     results = open_place(str(folder / "results"))
     score_archives(results, order, settings)

@@ -115,15 +115,17 @@ def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
 def make_order(
     archive: tuple[str, ...],
     model: str,
-    engine: str,
-    precision: str,
-    date: str | None,
-    retry_rejected: bool,
-    rescore: str | None,
-    limit: int | None,
-    chunk_size: int,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    date: str | None = None,
+    retry_rejected: bool = False,
+    rescore: str | None = None,
+    limit: int | None = None,
+    chunk_size: int = CHUNK_SIZE,
     rules: ListingRules = _NO_RULES,
 ) -> Order:
+    """What the command's arguments ask for, checked: archives and bundle are there, and the options go together."""
     from pneumonia_core.archives import check_disjoint, open_archive
     from pneumonia_core.bundle import open_bundle
     from pneumonia_core.engines import choose_engine
@@ -263,7 +265,16 @@ def command(
 
     rules = ListingRules(_parse_columns(carry), tuple(open_place(text).uri for text in allow_prefix))
     order = make_order(
-        archive, model, engine, precision, date, retry_rejected, rescore, limit, chunk_size, rules
+        archive,
+        model,
+        engine=engine,
+        precision=precision,
+        date=date,
+        retry_rejected=retry_rejected,
+        rescore=rescore,
+        limit=limit,
+        chunk_size=chunk_size,
+        rules=rules,
     )
     settings = Settings(
         address=address,

@@ -102,7 +102,7 @@ def test_carrying_without_a_manifest_or_over_our_own_columns_is_refused(tiny_bun
 
     def ask(archive: object, *carry: str) -> None:
         rules = ListingRules(carry=carry)
-        make_order((str(archive),), str(tiny_bundle.path), "auto", "auto", None, False, None, None, 16, rules)
+        make_order((str(archive),), str(tiny_bundle.path), chunk_size=16, rules=rules)
 
     with pytest.raises(InvalidInput, match="go with a manifest"):
         ask(tmp_path, "site")
