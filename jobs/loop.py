@@ -59,7 +59,7 @@ def _train(assignment: Assignment) -> dict[str, Any]:
     learner = _learner(assignment, start, weights, strategy)
     restored = state is not None
     if state is not None:
-        learner.restore(state)
+        learner.restore(state, rank)
     best = [] if state is None else weights_of("best", state)
     del weights, state
     validation = _Validation.of(assignment, rank, world)

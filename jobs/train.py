@@ -62,7 +62,7 @@ DEFAULTS = Recipe()
     type=click.IntRange(0),
     help="End after so many epochs without a better one, and keep the best; 0: never.",
 )
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option(
     "--storage", default=None, help="Folder for checkpoints, seen by all nodes.  [default: MODELS/training]"
 )
@@ -81,7 +81,7 @@ DEFAULTS = Recipe()
 def command(**options: Any) -> Result:
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
-    Images of whole patients are set aside for validation; temperature and thresholds are chosen on them.
+    Images of whole patients are set aside for validation; calibration and thresholds are chosen on them.
     A head is fitted to the loaded trunk first, then the deeper stages train, the earlier the slower. The network that
     is written holds the moving average of the weights after the last epoch.
     """

@@ -1,4 +1,4 @@
-"""Temperature and thresholds, fitted on validation; and how well probabilities agree with what was seen.
+"""Thresholds, chosen on validation; and how well probabilities agree with what was seen.
 
 Measures take weights float64 [R, N], one row for each bootstrap resample (the times it drew an image),
 and give float64 [R, ...].
@@ -8,8 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, logit
+from scipy.special import expit, logit
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import bacterial_share, p_pneumonia
@@ -18,29 +17,7 @@ from pneumonia_core.labels import BACTERIAL, NORMAL, VIRAL
 Floats = npt.NDArray[np.float64]
 
 RELIABILITY_BINS: Final = 10
-TEMPERATURE_RANGE: Final = (0.1, 10.0)
 PROBABILITY_FLOOR: Final = 1e-6  # keeps the logit of a float32 probability of 0 or 1 finite
-
-
-def fit_temperature(logits_or_log_probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """The temperature T that makes softmax(logits / T) likeliest for the labels (Guo et al., ICML 2017).
-
-    `logits_or_log_probs` is [N, 3]: log-probabilities are logits up to a constant per image. `labels` is
-    int [N]. T stays within 0.1 to 10, so that a handful of images told apart without error does not give
-    certainties. Raises InvalidInput without images.
-    """
-    logits = np.asarray(logits_or_log_probs, dtype=np.float64)
-    truth = np.asarray(labels, dtype=np.int64)
-    if len(truth) == 0:
-        raise InvalidInput("the temperature needs validation images, and there are none.")
-
-    def negative_log_likelihood(log_temperature: float) -> float:
-        scaled = log_softmax(logits * np.exp(-log_temperature), axis=1)
-        return float(-scaled[np.arange(len(truth)), truth].mean())
-
-    bounds = tuple(np.log(TEMPERATURE_RANGE))
-    found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
 
 
 def choose_thresholds(
@@ -54,10 +31,9 @@ def choose_thresholds(
 
     J jumps from image to image, and the best of many jumps is partly luck. So every threshold with J within one
     standard error of the best is as good as it (the one-standard-error rule of Breiman et al. 1984, applied to a
-    threshold). Of those from the lowest to the highest, without the outer quarters, the one nearest to one half is
-    chosen, where a calibrated probability changes its mind: films of another place than these need not score as
-    clearly.
-    `copies` of each image are there, varied, which tell no more patients apart than one would. Raises InvalidInput
+    threshold). Of those from the lowest to the highest, without the outer quarters, the one nearest to the share of
+    positives among these images is chosen: there a calibrated probability says that the image itself speaks for
+    neither, which is where J is best. `copies` of each image are there, varied, which tell no more patients apart than one would. Raises InvalidInput
     where a class is missing.
     """
     truth = np.asarray(labels, dtype=np.int64)
@@ -68,14 +44,15 @@ def choose_thresholds(
             f"thresholds need validation images of every class; {', '.join(missing)} is missing."
         )
     ill = truth != NORMAL
-    t1 = _nearest_half(*_youden_plateau(p_pneumonia(probabilities), ill, copies))
-    t2 = _nearest_half(*_youden_plateau(bacterial_share(probabilities)[ill], truth[ill] == BACTERIAL, copies))
+    t1 = _choose_threshold(p_pneumonia(probabilities), ill, copies)
+    t2 = _choose_threshold(bacterial_share(probabilities)[ill], truth[ill] == BACTERIAL, copies)
     return t1, t2
 
 
-def _nearest_half(least: float, greatest: float) -> float:
+def _choose_threshold(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], copies: int) -> float:
+    least, greatest = _youden_plateau(scores, positive, copies)
     quarter = (greatest - least) / 4
-    return float(np.float32(min(max(0.5, least + quarter), greatest - quarter)))
+    return float(np.float32(np.clip(positive.mean(), least + quarter, greatest - quarter)))
 
 
 def _youden_plateau(

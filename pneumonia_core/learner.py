@@ -131,11 +131,17 @@ class Learner:
             for index, variable in enumerate(variables)
         }
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state of the same recipe."""
+    def restore(self, state: dict[str, np.ndarray], rank: int = 0) -> None:
+        """Go on from a state of the same recipe, which the first worker saved.
+
+        The other workers have random seeds of their own, and take from it how many numbers were drawn.
+        """
         for group, variables in self._stateful().items():
             for index, variable in enumerate(variables):
-                variable.assign(state[f"{group}.{index:04}"])
+                saved = state[f"{group}.{index:04}"]
+                if group == "random" and rank:
+                    saved = np.array([variable.numpy()[0], saved[1]], saved.dtype)
+                variable.assign(saved)
 
     def _stateful(self) -> dict[str, list[Any]]:
         return {

@@ -20,7 +20,6 @@ from pneumonia_core.calibration import (
     calibration_line,
     choose_thresholds,
     expected_calibration_error,
-    fit_temperature,
     prior_corrected,
     reliability,
 )
@@ -28,7 +27,7 @@ from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import Thresholds, bacterial_share, finding_labels, p_pneumonia
 from pneumonia_core.labels import BACTERIAL, CLASSES, NORMAL
 
-__all__ = ["choose_thresholds", "evaluate", "fit_temperature"]
+__all__ = ["choose_thresholds", "evaluate"]
 
 PREVALENCES: Final = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CURVE_POINTS: Final = 400
@@ -86,7 +85,7 @@ def evaluate(
     With `prevalence`, the figures are those expected where that share of the images shows pneumonia: images
     are weighted to that share (accuracy, AUPRC and calibration change; AUROC, sensitivity and specificity do
     not), and calibration looks at probabilities corrected for the prior (calibration.prior_corrected), from the
-    share `calibrated_at` in the images on which the temperature was fitted (default: that of these images). The
+    share `calibrated_at` in the images on which they were calibrated (default: that of these images). The
     findings stay those of the scores at the thresholds. Raises InvalidInput for unusable input.
     """
     truth, scores, patient_index = _checked(labels, probabilities, patients, prevalence)

@@ -3,22 +3,22 @@
 import datetime
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import keras
 import numpy as np
-from scipy.special import softmax
 
 from pneumonia_core.augment import Augmentation, Augmenter, draw, reencode_some
 from pneumonia_core.bundle import Bundle, ModelFacts, write_bundle
-from pneumonia_core.calibration import choose_thresholds, fit_temperature
+from pneumonia_core.calibration import choose_thresholds
 from pneumonia_core.domain import Domain, Guard, choose_threshold, domain_scores, fit_guard
 from pneumonia_core.findings import Thresholds
 from pneumonia_core.metrics import evaluate
 from pneumonia_core.networks import build_classifier, domain_features, scoring_model
 from pneumonia_core.pages.card import model_card
+from pneumonia_core.recalibration import Calibration, fit_calibration
 
 BATCH_SIZE: Final = 32
 PARITY_IMAGES: Final = 512
@@ -63,15 +63,15 @@ def release(
 ) -> tuple[Bundle, dict[str, Any]]:
     """The bundle of a classifier with these weights, and its evaluation on the validation images.
 
-    Temperature and thresholds are fitted on the same images, so that the evaluation is a little too good;
+    Calibration and thresholds are fitted on the same images, so that the evaluation is a little too good;
     the model card says so. The domain guard is fitted on `trained_on`, training images uint8 [N, H, W], of
     which domain.GUARD_IMAGES are plenty.
     """
     classifier = build_classifier(network, image_size)
     classifier.set_weights(weights)
     logits = _outputs(classifier, held_back.images)
-    temperature, thresholds = _calibrated(classifier, held_back, logits)
-    probabilities = softmax(logits / temperature, axis=1).astype(np.float32)
+    calibration, thresholds = _calibrated(classifier, held_back, logits)
+    probabilities = _probabilities(calibration, logits)
     guard, familiarity = _guard(classifier, trained_on, held_back.images)
     domain = Domain(choose_threshold(familiarity), origin.ages_years)
     evaluation = {
@@ -81,13 +81,20 @@ def release(
             "flagged_share": float(np.mean(familiarity > domain.threshold)),
         },
     }
+    _calibrate_head(classifier, calibration)
     facts = ModelFacts(
-        network, image_size, thresholds, temperature, origin.data_fingerprint, origin.training, domain
+        network,
+        image_size,
+        thresholds,
+        calibration.temperature,
+        origin.data_fingerprint,
+        {**origin.training, "calibration": asdict(calibration)},
+        domain,
     )
     compared = _spread(len(held_back.labels), PARITY_IMAGES)
     bundle = write_bundle(
         models_dir,
-        scoring_model(classifier, temperature, guard),
+        scoring_model(classifier, calibration.temperature, guard),
         facts,
         held_back.images[compared],
         held_back.labels[compared],
@@ -97,8 +104,10 @@ def release(
     return bundle, evaluation
 
 
-def _calibrated(classifier: keras.Model, held_back: HeldBack, logits: np.ndarray) -> tuple[float, Thresholds]:
-    """Temperature and thresholds for the images, whose `logits` these are, and slight variations of them.
+def _calibrated(
+    classifier: keras.Model, held_back: HeldBack, logits: np.ndarray
+) -> tuple[Calibration, Thresholds]:
+    """Calibration and thresholds for the images, whose `logits` these are, and slight variations of them.
 
     A film that lies a little differently scores a little differently: on the films of one hospital alone the best
     threshold may stand where those of another begin.
@@ -106,9 +115,20 @@ def _calibrated(classifier: keras.Model, held_back: HeldBack, logits: np.ndarray
     rng = np.random.default_rng(1)
     varied = [_outputs(classifier, _varied(held_back.images, rng)) for _ in range(VARIATIONS)]
     scores, labels = np.concatenate([logits, *varied]), np.tile(held_back.labels, VARIATIONS + 1)
-    temperature = fit_temperature(scores, labels)
-    probabilities = softmax(scores / temperature, axis=1).astype(np.float32)
-    return temperature, Thresholds(*choose_thresholds(labels, probabilities, VARIATIONS + 1))
+    calibration = fit_calibration(scores, labels, VARIATIONS + 1)
+    probabilities = _probabilities(calibration, scores)
+    return calibration, Thresholds(*choose_thresholds(labels, probabilities, VARIATIONS + 1))
+
+
+def _probabilities(calibration: Calibration, logits: np.ndarray) -> np.ndarray:
+    return np.exp(calibration.log_probabilities(logits)).astype(np.float32)
+
+
+def _calibrate_head(classifier: keras.Model, calibration: Calibration) -> None:
+    """Let the classifier's last layer give calibrated logits, but for the temperature."""
+    head = classifier.get_layer("logits")
+    kernel, bias = (weight.astype(np.float64) for weight in head.get_weights())
+    head.set_weights([kernel @ calibration.matrix, bias @ calibration.matrix + calibration.offset])
 
 
 def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -160,7 +180,7 @@ def _documents(facts: ModelFacts, origin: Origin, evaluation: dict[str, Any]) ->
             "weights": origin.weights,
             "ages_years": origin.ages_years,
             "data_set": origin.data_set,
-            "training": _told(origin.training),
+            "training": _told(facts.training),
             "evaluated_on": "validation patients, cut from the training data",
         },
         evaluation,

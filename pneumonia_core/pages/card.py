@@ -24,7 +24,7 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
       about origin, licence and limits
     - `training`: {name: value}, listed as it is (recipe, number of images and patients, seconds)
     - `evaluated_on`: which images the evaluation is of, such as "validation patients, cut from train"; where
-      it speaks of validation, the card says that thresholds and temperature were fitted on these images
+      it speaks of validation, the card says that thresholds and calibration were fitted on these images
 
     `evaluation` is that of `metrics.evaluate`.
     """

@@ -43,7 +43,16 @@ def test_no_patient_is_in_both_parts_and_every_class_is_in_each():
     training, validation = split_training(images(40))
     assert not {i.patient_id for i in training} & {i.patient_id for i in validation}
     assert {i.label for i in training} == {i.label for i in validation} == {0, 1, 2}
-    assert len(validation) == 3 * 4 * 2
+    few_training, few = split_training(images(2))
+    assert {i.label for i in few_training} == {i.label for i in few} == {0, 1, 2}
+
+
+def test_a_tenth_of_the_patients_is_validation_and_stays_it_whoever_comes():
+    _, before = split_training(images(1000))
+    _, after = split_training(images(2000))
+    assert 3 * 2 * 80 < len(before) < 3 * 2 * 120
+    known = {image.patient_id for image in images(1000)}
+    assert {image.patient_id for image in after} & known == {image.patient_id for image in before}
 
 
 def test_split_does_not_depend_on_the_order_of_the_images():

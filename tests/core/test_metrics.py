@@ -17,7 +17,6 @@ from pneumonia_core.calibration import (
     calibration_line,
     choose_thresholds,
     expected_calibration_error,
-    fit_temperature,
     prior_corrected,
     reliability,
 )
@@ -296,17 +295,7 @@ def test_prior_is_corrected_from_where_the_probabilities_were_calibrated() -> No
     assert errors[2 / 3] < 0.01 < errors[None]
 
 
-def test_temperature_undoes_a_known_scale_from_logits_or_log_probabilities() -> None:
-    labels, probabilities, _ = scored(5000, seed=7, skill=1.5)
-    logits = np.log(probabilities.astype(np.float64))
-    assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
-    assert fit_temperature(0.5 * logits + 7, labels) == pytest.approx(0.5, rel=0.05)
-    assert fit_temperature(logits[:20] * 0 + np.eye(3)[labels[:20]], labels[:20]) == pytest.approx(
-        0.1, rel=0.01
-    )
-
-
-def test_thresholds_lie_in_a_gap_nearest_to_one_half_but_off_its_edges() -> None:
+def test_thresholds_lie_in_a_gap_nearest_to_the_share_of_positives_but_off_its_edges() -> None:
     labels = np.repeat([NORMAL, BACTERIAL, VIRAL], 20)
     probabilities = np.repeat([[0.9, 0.06, 0.04], [0.5, 0.4, 0.1], [0.5, 0.1, 0.4]], 20, axis=0)
     t1, t2 = choose_thresholds(labels, probabilities)
