@@ -10,7 +10,7 @@ from jobs.config import Result
 from jobs.progress import say
 from jobs.run import Order, Run
 from jobs.waves import live_chunks
-from jobs.work import Work, ray_errors_explained
+from jobs.work import Work, ray_errors_explained, start_ray
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.places import Place, error_text, exists, read_bytes, write_bytes
 
@@ -31,9 +31,9 @@ def commit_run(work: Work, run: Run, superseded: frozenset[int]) -> Result:
             f"{len(left)} chunks have no part, the first is chunk {left[0].chunk}. Nothing was committed; "
             "run the same command again."
         )
-    merged = _merge(run, [ref for ref in live if ref.chunk in done], superseded)
+    merged = _merge(work, run, [ref for ref in live if ref.chunk in done], superseded)
     judged = work.bundle.domain is not None
-    counts = _count(run, merged, sum(ref.rows for ref in left), len(superseded), judged)
+    counts = _count(run, merged, _left_rows(run, left, superseded), len(superseded), judged)
     files = [part.file for part in merged if part.file.rows]
     run.save(state="staged", counts=counts, files=[file.path for file in files])
     version = None
@@ -44,7 +44,16 @@ def commit_run(work: Work, run: Run, superseded: frozenset[int]) -> Result:
     return _finish(work, run, version)
 
 
-def _merge(run: Run, refs: Sequence[Any], superseded: frozenset[int]) -> list[Any]:
+def _left_rows(run: Run, left: Sequence[Any], superseded: frozenset[int]) -> int:
+    """How many rows of these chunks no run has scored."""
+    from pneumonia_core.inventory import read_chunk
+
+    if not superseded:
+        return sum(ref.rows for ref in left)
+    return sum(len({*read_chunk(run.folder, ref)["row_id"].to_pylist()} - superseded) for ref in left)
+
+
+def _merge(work: Work, run: Run, refs: Sequence[Any], superseded: frozenset[int]) -> list[Any]:
     """The parts as a few large files under scores/; in Ray tasks where they are many."""
     from pneumonia_core.parts import merge_parts
 
@@ -61,6 +70,8 @@ def _merge(run: Run, refs: Sequence[Any], superseded: frozenset[int]) -> list[An
         return [merge_parts(*job) for job in jobs]
     import ray
 
+    # Of a resumed run all may have been scored: without this Ray would join whatever cluster it finds.
+    start_ray(work)
     remote: Any = ray.remote(num_cpus=1)(merge_parts)
     with ray_errors_explained():
         return list(ray.get([remote.remote(*job) for job in jobs]))
@@ -149,9 +160,9 @@ def _tell(result: Result, rate: float, max_rate: float) -> None:
     parts = [
         f"{result[name]:,} {name}" for name in ("scored", "rejected", "unchanged", "deferred") if result[name]
     ]
-    say(
-        f"committed {result['table']} version {result['version']}: {', '.join(parts)} of {result['listed']:,} listed"
-    )
+    done = "no new row for" if result["version"] is None else "committed"
+    version = "" if result["version"] is None else f" version {result['version']}"
+    say(f"{done} {result['table']}{version}: {', '.join(parts) or 'none'} of {result['listed']:,} listed")
     if result["reject_reasons"]:
         say(
             "rejected: "
@@ -180,6 +191,5 @@ def remember_rescore(results: Place, order: Order) -> None:
 
 
 def remembered_rescore(results: Place) -> dict[str, str]:
-
     place = results.child("runs").child(".rescore.json")
     return dict(json.loads(read_bytes(place))) if exists(place) else {}

@@ -26,7 +26,7 @@ def dry_run(results: Place, order: Order) -> Result:
             while not lister.wait(60):
                 say(f"listed {lister.listed:,} images")
             batches = planner.plan(lister.take(), [], order.chunk_size, relisted=False)
-            gone = planner.write_gone(order.archives, batches)
+            gone, _ = planner.write_gone(order.archives, batches)
             skipped = dict(lister.skipped)
     counts = {
         name: sum(getattr(batch, name) for batch in batches)

@@ -31,9 +31,10 @@ class FileLock:
         """It cannot be lost."""
 
     def release(self, delete: bool = True) -> None:
-        os.close(self._descriptor)
+        # Deleted while it is held: whoever locks the file after us sees that it is no longer there.
         if delete:
             delete_file(self._place)
+        os.close(self._descriptor)
 
 
 class Lease:
@@ -92,7 +93,19 @@ def _take_file_lock(place: Place) -> FileLock | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
+    if not _is_still_there(place, descriptor):
+        # Its last owner has removed the file meanwhile: who comes next locks another one.
+        os.close(descriptor)
+        return None
     return FileLock(place, descriptor)
+
+
+def _is_still_there(place: Place, descriptor: int) -> bool:
+    try:
+        found, opened = Path(place.path).stat(), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def _take_lease(place: Place) -> Lease | None:

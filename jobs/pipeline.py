@@ -31,6 +31,7 @@ from pneumonia_core.trail import Trail
 # While one chunk's part is written, the other's images keep the cores busy.
 CHUNKS_PER_ACTOR: Final = 2
 NO_PROGRESS_S: Final = 600
+NO_PROGRESS_IMAGES: Final = 256
 # What a machine or a storage does; anything else is a mistake of ours and keeps its traceback.
 _EXPECTED: Final = (PneumoniaError, OSError)
 _STOP: Final = "stop"
@@ -78,7 +79,9 @@ def score_chunks(refs: Sequence[ChunkRef], job: ChunkJob, shape: Shape) -> Itera
     context = DataContext.get_current()
     # A chunk stays one block all the way, however large its images are.
     context.target_max_block_size = 2**31
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    # Only a finished chunk counts as progress, and a large one takes longer.
+    largest = max(ref.rows for ref in refs)
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S * max(1, largest // NO_PROGRESS_IMAGES)
     context.execution_options.resource_limits = _limits(refs, job, shape)
     pool = ActorPoolStrategy(
         min_size=shape.min_actors,

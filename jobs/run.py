@@ -125,9 +125,9 @@ def open_run(results: Place, order: Order, planned_version: int, fresh: bool) ->
     """
     for run in _unfinished_runs(results):
         difference = _difference(run.record["configuration"], order.configuration())
-        if fresh:
+        if fresh and not _is_committed(results, run):
             run.finish("abandoned", exit_code=1)
-        elif difference:
+        elif difference and not fresh:
             run.unlock()
             raise InvalidInput(
                 f"the unfinished run {run.run_id} was asked something else:\n{difference}\n"
@@ -138,6 +138,15 @@ def open_run(results: Place, order: Order, planned_version: int, fresh: bool) ->
             return run
         run.unlock()
     return _new_run(results, order, planned_version)
+
+
+def _is_committed(results: Place, run: Run) -> bool:
+    """Whether the table has the rows of a run that only lacks its last record."""
+    from pneumonia_core.results import committed_version
+
+    if run.record["state"] != "staged":
+        return False
+    return committed_version(results, run.run_id, run.record["planned_version"]) is not None
 
 
 def read_runs(results: Place) -> list[dict[str, Any]]:

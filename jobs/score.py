@@ -34,6 +34,11 @@ def score_archives(results: Place, order: Order, settings: Settings) -> Result:
                 result, resumed = _score_once(work)
                 if not resumed or result["run_date"] == order.run_date:
                     return result
+                if work.past_deadline:
+                    say(
+                        f"finished the night of {result['run_date']}; the deadline leaves no time for {order.run_date}"
+                    )
+                    return result
                 say(f"finished the night of {result['run_date']}; now that of {order.run_date}")
 
 
@@ -93,12 +98,16 @@ def _align_with_table(run: Run, table: Any, planner: Any) -> frozenset[int]:
 
 def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
     """The result where there is no row to write and nothing went: the last committed run stands."""
-    gone = planner.write_gone(work.order.archives, run.batches) if run.record["listing_complete"] else None
-    run.record["gone"] = gone
+    if not run.record["listing_complete"]:
+        # The deadline came: what was not listed may be new, or gone.
+        run.record["gone"] = None
+        return None
+    gone, digest = planner.write_gone(work.order.archives, run.batches)
+    run.record.update(gone=gone, gone_digest=digest)
     if any(batch.to_score or batch.deferred for batch in run.batches):
         return None
     last = last_committed(work.results, run.record["configuration"])
-    if last is None or last.get("gone") != gone:
+    if last is None or (last.get("gone"), last.get("gone_digest")) != (gone, digest):
         return None
     listed = sum(batch.listed for batch in run.batches)
     run.discard()

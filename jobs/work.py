@@ -104,10 +104,16 @@ def stopping_on_sigterm(work: Work) -> Iterator[None]:
 @contextlib.contextmanager
 def ray_errors_explained() -> Iterator[None]:
     """What goes wrong on the cluster, as one line instead of Ray's tracebacks."""
+    from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
     try:
         yield
+    except ExecutionTimeoutError as error:
+        raise PneumoniaError(
+            "the cluster finished no chunk for too long: its workers are stuck, or have too little memory or too few "
+            "CPUs. What is finished is kept; run the same command again to go on."
+        ) from error
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[-1] if lines else type(error).__name__

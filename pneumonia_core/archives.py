@@ -1,6 +1,7 @@
 """Archives of images: what is in them, in a fixed order, and the bytes of each image. Nothing is unpacked."""
 
 import contextlib
+import errno
 import itertools
 import os
 from collections import Counter
@@ -49,6 +50,10 @@ from pneumonia_core.tars import CUT, tar_members
 from pneumonia_core.zips import DEFLATED, STORED, ZipMember, member_head, read_zip_member, zip_members
 
 _SNIFFING_THREADS: Final = 16
+# Of a name: there is nothing, or nothing for us. Any other error is the disk's.
+_ABSENT: Final = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENXIO)
+)
 _NO_RULES: Final = ListingRules()
 
 
@@ -57,9 +62,10 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     place = open_place(text)
     try:
         found = Path(place.path).exists() if place.is_local else _exists_remotely(place)
-    except (OSError, PneumoniaError) as error:
-        reason = error_text(error) if isinstance(error, OSError) else str(error)
-        raise InvalidInput(f"{place.uri}: the archive cannot be opened ({reason}).") from error
+    except OSError as error:
+        raise InvalidInput(f"{place.uri}: the archive cannot be opened ({error_text(error)}).") from error
+    except objects.CredentialsError as error:
+        raise InvalidInput(f"{place.uri}: the archive cannot be opened ({error}).") from error
     if not found:
         raise InvalidInput(f"{text!r}: no such file or folder. Check the spelling of the archive.")
     if is_manifest(place.uri):
@@ -147,8 +153,15 @@ def _exists_remotely(place: Place) -> bool:
             objects.head(place.uri)
             return True
         except RejectedImage as rejected:
+            if rejected.reason == "forbidden":
+                raise InvalidInput(
+                    f"{place.uri}: the archive cannot be opened ({rejected.detail})."
+                ) from rejected
             if rejected.reason != "not_found":
-                raise PneumoniaError(rejected.detail) from rejected
+                raise PneumoniaError(
+                    f"{place.uri}: the archive cannot be opened ({rejected.detail}). Run the same command again when it "
+                    "answers."
+                ) from rejected
     return any(objects.list_pages(_prefix(place.uri)))
 
 
@@ -236,35 +249,55 @@ def _is_image_head(head: bytes) -> bool:
 
 
 def _walk(folder: str, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """Depth first, names in byte order, so that every listing of the same folder has the same order."""
+    """Depth first, names in byte order, so that every listing of the same folder has the same order.
+
+    Of a folder's entries only the names are held, in a few dozen bytes each.
+    """
+    folders: set[bytes] = set()
+    ordered: list[bytes] = []
     try:
         with os.scandir(folder) as entries:
-            ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-    except OSError:
+            for entry in entries:
+                ordered.append(os.fsencode(entry.name))
+                if entry.is_dir(follow_symlinks=False):
+                    folders.add(ordered[-1])
+    except OSError as error:
+        _raise_unless_absent(error, folder)
         skipped["folder that cannot be opened"] += 1
         return
-    for entry in ordered:
-        if judge_name(entry.name) == "hidden":
+    ordered.sort()
+    for raw in ordered:
+        name = os.fsdecode(raw)
+        if judge_name(name) == "hidden":
             skipped["hidden"] += 1
-        elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, skipped)
+        elif raw in folders:
+            yield from _walk(os.path.join(folder, name), skipped)  # noqa: PTH118 - the raw name
         else:
-            yield from _file(entry, skipped)
+            yield from _file(os.path.join(folder, name), name, skipped)  # noqa: PTH118
 
 
-def _file(entry: "os.DirEntry[str]", skipped: Counter[str]) -> Iterator[ListedImage]:
+def _raise_unless_absent(error: OSError, path: str) -> None:
+    """Images on a disk that fails are not gone: the listing must not go on without them."""
+    if error.errno not in _ABSENT:
+        raise PneumoniaError(
+            f"file://{path} cannot be listed ({error_text(error)}). Mend it and run the same command again."
+        ) from error
+
+
+def _file(path: str, name: str, skipped: Counter[str]) -> Iterator[ListedImage]:
     try:
-        status = entry.stat()
-    except OSError:
+        status = os.stat(path)  # noqa: PTH116 - a plain path is the raw name
+    except OSError as error:
+        _raise_unless_absent(error, path)
         skipped["broken link"] += 1
         return
     if not S_ISREG(status.st_mode):
         skipped["no regular file"] += 1
         return
-    verdict = judge_name(entry.name)
-    stored = local_file(entry.path, status)
+    verdict = judge_name(name)
+    stored = local_file(path, status)
     if verdict == "look inside":
-        verdict = "image" if _looks_like_image_here(entry.path) else "no image"
+        verdict = "image" if _looks_like_image_here(path) else "no image"
     if verdict == "image":
         yield ListedImage(stored.uri, stored.version, stored.size_bytes)
     elif verdict == "archive":

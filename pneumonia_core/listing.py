@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pneumonia_core.archives import list_archive
-from pneumonia_core.manifests import ListingRules
+from pneumonia_core.manifests import ListingRules, is_manifest
 from pneumonia_core.members import MEMBER_FIELDS, member_values
+from pneumonia_core.seen import Seen
 
 SEGMENT_ROWS: Final = 65_536
 _NO_RULES: Final = ListingRules()
@@ -89,8 +90,13 @@ class Lister:
 
     def _list(self) -> None:
         rows: list[tuple[Any, ...]] = []
+        # A manifest may name what lies in another archive, or is named by another manifest.
+        seen = Seen() if len(self._archives) > 1 and any(map(is_manifest, self._archives)) else None
         for archive in self._archives:
             for image in list_archive(archive, self.skipped, self._rules):
+                if seen is not None and not seen.add(image.uri):
+                    self.skipped["listed by an earlier archive"] += 1
+                    continue
                 values = (image.uri, image.version, image.size_bytes, archive)
                 rows.append((*values, *member_values(image.member), image.carried))
                 if len(rows) == SEGMENT_ROWS:

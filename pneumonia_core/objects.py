@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Final, NoReturn
 
 from pneumonia_core import s3_client
-from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 
 # With the client's own attempts well below the minute after which the worker of an image would be given up.
 _GIVE_UP_AFTER_S: Final = 15.0
@@ -154,7 +154,13 @@ def list_pages(uri: str) -> Iterator[list[StoredObject]]:
 
 
 def _not_listed(bucket: str, error: BaseException) -> PneumoniaError:
-    return PneumoniaError(
+    code = _code(error)
+    kind: type[PneumoniaError] = PneumoniaError
+    if code in _CREDENTIALS or code == "NoCredentialsError":
+        kind = CredentialsError
+    elif code in _MISSING or code in _DENIED:
+        kind = InvalidInput
+    return kind(
         f"s3://{bucket} cannot be listed ({_code(error)}). Check bucket, credentials and "
         "AWS_ENDPOINT_URL, then run the same command again."
     )

@@ -26,6 +26,7 @@ OPTIONS: Final = re.compile(r"\?[A-Za-z_]\w*=")
 # An image whose storage fails must have its row within the minute.
 _GS_RETRIES: Final = datetime.timedelta(seconds=20)
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
+_BUSY: Final = re.compile(r"status code: (5\d\d|429)")
 # Colours and arrows in deltalake's errors.
 _ORNAMENT: Final = re.compile(r"\x1b\[\d+m|↳")
 
@@ -291,8 +292,10 @@ def error_text(error: Exception) -> str:
 
 
 def broke_off(error: Exception) -> bool:
-    """Whether the connection to a bucket failed, by what deltalake says: it has no class for that."""
-    return "Generic S3 error" in str(error) and "HTTP error" in str(error)
+    """Whether the connection to a bucket failed or it had no time for us, by what deltalake says: it has no class for
+    that."""
+    text = str(error)
+    return "Generic S3 error" in text and ("HTTP error" in text or bool(_BUSY.search(text)))
 
 
 def _error_number(error: Exception) -> int | None:

@@ -1,14 +1,15 @@
 """What becomes of each listed image: the listing joined with the table, a stretch at a time."""
 
 import datetime
+import functools
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, ParamSpec, Self, TypeVar
 
 import duckdb
 import numpy as np
@@ -22,7 +23,10 @@ from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import CHUNK_SCHEMA, CHUNKS_PER_FILE, INVENTORY_SCHEMA, Batch, chunk_file_name
 from pneumonia_core.listing import LISTED_SCHEMA
-from pneumonia_core.places import Place, open_file, write_stream
+from pneumonia_core.places import Place, error_text, open_file, write_stream
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_ATTEMPTS: Final = 5
 # Rejections that another night may not repeat.
@@ -48,6 +52,22 @@ class PlanningRules:
     any_model: bool = False
     retry_rejected: bool = False
     limit: int | None = None
+
+
+def _explained(action: Callable[P, T]) -> Callable[P, T]:
+    """The action, whose reading and spilling DuckDB does: what fails there, in the words of ours."""
+
+    @functools.wraps(action)
+    def explained(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return action(*arguments, **options)
+        except duckdb.Error as error:
+            raise PneumoniaError(
+                f"the images could not be compared with the table ({error_text(error)}). Nothing was committed; mend it "
+                "and run the same command again."
+            ) from error
+
+    return explained
 
 
 class Planner:
@@ -85,6 +105,7 @@ class Planner:
         """Whether the table has a row under the model."""
         return self._has_row(pc.field("model_id") == self._rules.model_id)
 
+    @_explained
     def newest_row(self) -> datetime.datetime | None:
         """When the table's newest row was scored, None where it has no row."""
         if self.table_is_empty:
@@ -120,6 +141,7 @@ class Planner:
                 "same command with --fresh."
             )
 
+    @_explained
     def plan(
         self, segments: Sequence[Path], earlier: Sequence[Batch], chunk_size: int, relisted: bool
     ) -> list[Batch]:
@@ -171,6 +193,7 @@ class Planner:
             chunk_size,
         )
 
+    @_explained
     def superseded(self, batches: Sequence[Batch]) -> frozenset[int]:
         """The rows to score that the table has got meanwhile, by another run's commit."""
         self._scan_inventory(batches, "row_id", "image_uri", "image_version", "attempt", "disposition")
@@ -183,23 +206,29 @@ class Planner:
         """
         return frozenset(row[0] for row in self._database.execute(query).fetchall())
 
-    def write_gone(self, archives: Sequence[str], batches: Sequence[Batch]) -> int:
-        """Write gone.parquet: the images that the table has of these archives and the listing has not."""
+    @_explained
+    def write_gone(self, archives: Sequence[str], batches: Sequence[Batch]) -> tuple[int, str]:
+        """Write gone.parquet: the images that the table has of these archives and the listing has not.
+
+        Their number, and a digest of which they are, in whatever order.
+        """
         place = self._run_folder.child("gone.parquet")
         schema = pa.schema([("image_uri", pa.string()), ("archive", pa.string())])
-        gone = 0
+        gone, digest = 0, 0
         with write_stream(place) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             if not self.table_is_empty:
                 self._scan_inventory(batches, "image_uri")
                 self._scan_known("image_uri", "archive")
                 query = f"""
-                    SELECT DISTINCT k.image_uri, k.archive FROM known k ANTI JOIN inventory i USING (image_uri)
+                    SELECT DISTINCT k.image_uri, k.archive, md5_number_lower(k.image_uri || chr(10) || k.archive) AS digest
+                    FROM known k ANTI JOIN inventory i USING (image_uri)
                     WHERE k.archive IN {_sql_tuple(archives)}
                 """
                 for record_batch in self._database.sql(query).to_arrow_reader(100_000):
-                    writer.write_batch(record_batch.cast(schema))
+                    writer.write_batch(record_batch.select(schema.names).cast(schema))
                     gone += record_batch.num_rows
-        return gone
+                    digest ^= int(np.bitwise_xor.reduce(record_batch["digest"].to_numpy()))
+        return gone, f"{digest:016x}"
 
     def _scan_known(self, *columns: str) -> None:
         """These columns of the table as `known`, for one query."""

@@ -251,8 +251,9 @@ def commit(
             )
         )
     except (DeltaError, OSError) as error:
-        if isinstance(error, CommitFailedError) and committed_version(results, run_id, planned_version):
-            # The bucket took it, its answer was lost, and the request was repeated.
+        if committed_version(results, run_id, planned_version):
+            # It was taken. Its answer was lost and the request repeated, or what comes after a commit, a checkpoint of
+            # the log, failed: the next one is made anew.
             return planned_version + 1
         if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
             raise _lost_race(planned_version) from error

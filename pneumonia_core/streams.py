@@ -110,6 +110,10 @@ def _read_in_order(uri: str, method: str, refs: Iterable[ImageRef]) -> Iterator[
                     stream = _take(uri, method, ref.member.offset)
                 yield replace(ref, data=_member(stream, ref.member))
             except RejectedImage as rejected:
+                if rejected.stage == "read" and stream is not None and stream.failure is not None:
+                    # The storage failed, not the archive: the next member begins a new stream.
+                    _close(stream)
+                    stream = None
                 yield replace(ref, rejection=(rejected.reason, rejected.detail))
     finally:
         _put_back(stream)
@@ -143,5 +147,9 @@ def _put_back(stream: InflatingStream | None) -> None:
         _idle.append(stream)
         closing = _idle.pop(0) if len(_idle) > _IDLE_STREAMS else None
     if closing is not None:
-        with contextlib.suppress(OSError):
-            closing.close()
+        _close(closing)
+
+
+def _close(stream: InflatingStream) -> None:
+    with contextlib.suppress(OSError):
+        stream.close()

@@ -29,6 +29,8 @@ class Trail:
             self._last.extend(_last_record(self._mark(self.beginnings)))
             self.beginnings += 1
         if self.beginnings >= MAX_BEGINNINGS:
+            # The next command may have better machines, and as many beginnings.
+            self._forget()
             raise PneumoniaError(
                 f"workers died {self.beginnings} times on chunk {chunk}, and no image of it is to blame: the machines "
                 "may be short of memory. Nothing was committed; run the same command again, with fewer --actors."
@@ -57,6 +59,9 @@ class Trail:
 
     def finish(self) -> None:
         """The chunk's part is written: its marks can go."""
+        self._forget()
+
+    def _forget(self) -> None:
         for number in range(self.beginnings + 1):
             delete_file(self._mark(number))
 

@@ -217,7 +217,7 @@ def test_places_with_credentials_or_options_are_refused_and_not_repeated(text):
 
 
 def test_bucket_that_does_not_exist_is_one_clear_line(s3):
-    with pytest.raises(InvalidInput, match="cannot be opened"):
+    with pytest.raises(InvalidInput, match="cannot be listed"):
         listing("s3://no-such-bucket/in")
     with pytest.raises(InvalidInput, match="cannot create"):
         make_folder(open_place("s3://no-such-bucket/results"))

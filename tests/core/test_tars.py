@@ -9,6 +9,8 @@ from archived import contents, jpeg, listing, pictures, tar_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pneumonia_core import streams
+from pneumonia_core.errors import RejectedImage
 from pneumonia_core.streams import _idle
 from pneumonia_core.tars import CUT, DAMAGED
 
@@ -140,3 +142,26 @@ def test_mutated_tars_give_images_or_reasons(tmp_path_factory, changes, cut, nam
 @given(changes=mutations, cut=st.none() | st.integers(1, 2**20), name=st.sampled_from(["a.tar", "a.tar.gz"]))
 def test_soak_of_mutated_tars(tmp_path_factory, changes, cut, name):
     fuzz(tmp_path_factory, name, WHOLE if name == "a.tar" else gzip.compress(WHOLE, mtime=0), changes, cut)
+
+
+def test_storage_that_fails_for_a_while_costs_the_member_at_hand(tmp_path, monkeypatch):
+    files = pictures(6)
+    path = write(tmp_path, gzip.compress(tar_bytes(files), 1), "a.tar.gz")
+    images, _ = listing(path)
+    opened = []
+
+    class Failing(io.FileIO):
+        def read(self, count=-1):
+            if len(opened) == 1 and self.tell() > 0:
+                raise RejectedImage("timeout", "the storage did not answer")
+            return super().read(min(count, 8192) if count > 0 else count)
+
+    def open_failing(uri):
+        opened.append(uri)
+        return Failing(path)
+
+    monkeypatch.setattr(streams, "open_stream", open_failing)
+    found = list(contents(images).values())
+    assert found.count("timeout") == 1
+    assert len([data for data in found if isinstance(data, bytes)]) == 5
+    assert len(opened) == 2

@@ -98,3 +98,17 @@ def test_lease_is_renewed_and_lost_to_another_owner(run, monkeypatch):
         held.check()
     held.release()
     assert exists(run.child("lock"))
+
+
+def test_lock_whose_file_its_last_owner_removed_is_none(tmp_path, monkeypatch):
+    held = take_lock(open_place(str(tmp_path)))
+    flock = lock.fcntl.flock
+
+    def after_the_owner(*arguments):
+        held.release()
+        flock(*arguments)
+
+    monkeypatch.setattr(lock.fcntl, "flock", after_the_owner)
+    assert take_lock(open_place(str(tmp_path))) is None
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    assert take_lock(open_place(str(tmp_path)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import polars
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from PIL import Image
@@ -99,6 +100,43 @@ def test_second_night_scores_only_what_is_new_or_changed(ray_here, tiny_bundle, 
     counts = (night["listed"], night["scored"], night["unchanged"], night["gone"])
     assert counts == (12, 2, 10, 1)
     assert rows(tmp_path / "r").num_rows == 14
+
+
+def test_another_image_that_is_gone_is_news(ray_here, tiny_bundle, tmp_path):
+    archive = tmp_path / "archive"
+    write_archive(archive, 6, seed=1)
+    first, second = sorted(path for path in archive.rglob("*") if path.is_file())[:2]
+    score(tmp_path / "r", order(tiny_bundle, archive))
+    first.rename(tmp_path / "first")
+    assert score(tmp_path / "r", order(tiny_bundle, archive))["gone"] == 1
+    assert score(tmp_path / "r", order(tiny_bundle, archive))["nothing_new"]
+    (tmp_path / "first").rename(first)
+    second.unlink()
+    night = score(tmp_path / "r", order(tiny_bundle, archive))
+    assert "nothing_new" not in night
+    gone = pq.read_table(tmp_path / "r" / "runs" / night["run_id"] / "gone.parquet")
+    assert gone["image_uri"].to_pylist() == [f"file://{second}"]
+
+
+def test_listing_that_the_deadline_cut_short_is_not_called_unchanged(ray_here, tiny_bundle, tmp_path):
+    archive = tmp_path / "archive"
+    write_archive(archive, 6, seed=1)
+    score(tmp_path / "r", order(tiny_bundle, archive))
+    for _ in range(2):
+        night = score(tmp_path / "r", order(tiny_bundle, archive), deadline_s=0)
+        assert "nothing_new" not in night
+        assert (night["version"], night["gone"]) == (None, None)
+    # A whole listing is news once.
+    assert score(tmp_path / "r", order(tiny_bundle, archive))["gone"] == 0
+    assert score(tmp_path / "r", order(tiny_bundle, archive))["nothing_new"]
+
+
+def test_parts_are_merged_on_the_cluster_where_they_are_many(ray_here, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.conclude.MERGE_HERE_ROWS", 3)
+    archive = tmp_path / "archive"
+    write_archive(archive, 12, seed=1)
+    assert score(tmp_path / "r", order(tiny_bundle, archive, chunk_size=4))["scored"] == 12
+    assert len(set(rows(tmp_path / "r")["image_uri"].to_pylist())) == 12
 
 
 def test_hostile_folder_gives_one_row_each_with_the_right_reason(ray_here, tiny_bundle, tmp_path):

@@ -1,0 +1,31 @@
+"""The trail of a chunk: who died on it, and that giving up does not block it for ever."""
+
+import pytest
+
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.places import open_place
+from pneumonia_core.trail import IMAGE, MAX_BEGINNINGS, Trail
+
+
+def test_image_on_which_a_careful_worker_died_is_to_blame(tmp_path):
+    folder = open_place(str(tmp_path))
+    assert not Trail(folder, "score", 0).careful
+    second = Trail(folder, "score", 0)
+    second.record(IMAGE, 7)
+    assert Trail(folder, "score", 0).blamed == {7}
+
+
+def test_chunk_that_no_worker_survives_is_given_up_and_may_be_begun_again(tmp_path):
+    folder = open_place(str(tmp_path))
+    for _ in range(MAX_BEGINNINGS):
+        Trail(folder, "score", 0)
+    with pytest.raises(PneumoniaError, match="short of memory"):
+        Trail(folder, "score", 0)
+    assert Trail(folder, "score", 0).beginnings == 0
+
+
+def test_finished_chunk_leaves_nothing(tmp_path):
+    folder = open_place(str(tmp_path))
+    Trail(folder, "score", 0)
+    Trail(folder, "score", 0).finish()
+    assert not list((tmp_path / "begun").iterdir())
