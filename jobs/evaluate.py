@@ -121,7 +121,8 @@ def _score(
     order = make_order(
         (str(manifest),), model, engine=engine, precision=precision, rescore="all", rules=_rules()
     )
-    results = open_place(str(folder / "results"))
+    # What was scored otherwise is not scored: an evaluation with another engine has rows of its own.
+    results = open_place(str(folder / "results")).child(f"{order.model_id}-{order.engine}-{order.precision}")
     score_archives(results, order, settings)
     table = find_table(results)
     assert table is not None

@@ -22,9 +22,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         _quiet_ray_data()
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address and address != "local":
-        _connect(address)
+    if names_a_cluster(address):
+        _connect(address or os.environ["RAY_ADDRESS"])
     else:
         # A bare ray.init() would join whatever else runs on this machine.
         ray.init(
@@ -40,6 +39,11 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
             yield
     finally:
         ray.shutdown()
+
+
+def names_a_cluster(address: str | None) -> bool:
+    """Whether this address, or else RAY_ADDRESS, is one of a cluster that runs already."""
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
 @contextmanager

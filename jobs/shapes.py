@@ -64,6 +64,9 @@ def _wait_for_cpus() -> tuple[list[float], float]:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cpus = [resources["CPU"] for resources in nodes if resources.get("CPU", 0.0) > 0]
         if cpus:
+            if asked:
+                # Ray keeps what was asked for until something else is: the actors themselves hold their nodes.
+                ray.autoscaler.sdk.request_resources(num_cpus=0)
             return cpus, sum(resources.get("GPU", 0.0) for resources in nodes)
         if not asked:
             say("the cluster has no CPU yet: waiting for a node")

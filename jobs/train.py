@@ -16,7 +16,7 @@ from jobs.decoded import Decoded, decode_labelled
 from jobs.progress import say
 from jobs.tensorboard import EventLog
 from jobs.training_run import TrainingRun, open_training
-from jobs.workers import cluster_nodes, plan_workers
+from jobs.workers import plan_workers, wait_for_nodes
 from pneumonia_core.catalog import KERAS_LAYOUT, NETWORKS, STAGES, check_network, check_source
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.labels import LabelledImage, read_labelled, split_training
@@ -107,7 +107,7 @@ def train(
     `ages` None are those of the data set, where it is known.
     `recipe_options` are fields of Recipe; `weights` None is imagenet where Keras has such weights.
     """
-    from jobs.session import ray_session
+    from jobs.session import names_a_cluster, ray_session
     from pneumonia_core.domain import KNOWN_AGES_YEARS
     from pneumonia_core.pages.card import known_data_set
 
@@ -124,7 +124,7 @@ def train(
     ages_years = ages_years or KNOWN_AGES_YEARS.get(data_set)
     with ray_session(address):
         trained, decoded, held_back, images = _train_on_cluster(
-            recipe, training, validation, workers, gpus, run, folder
+            recipe, training, validation, workers, gpus, run, folder, names_a_cluster(address)
         )
         result = _write_bundle(
             trained, decoded, held_back, images, data_set, ages_years, folder, run, started
@@ -183,11 +183,12 @@ def _train_on_cluster(
     gpus: int,
     run: TrainingRun,
     models: Path,
+    on_a_cluster: bool,
 ) -> tuple["Trained", Decoded, Decoded, np.ndarray]:
     """The trained network, the training and the validation set, and the validation images."""
     from jobs.trainer import run_training
 
-    plan = plan_workers(workers, gpus, recipe.batch_size, *cluster_nodes())
+    plan = plan_workers(workers, gpus, recipe.batch_size, wait_for_nodes(gpus, on_a_cluster))
     shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
     decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training")
     held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation")

@@ -20,6 +20,7 @@ from pneumonia_core.places import (
 SETTINGS = "settings.json"
 RESULT = "result.json"
 FAILURE = "failure.txt"
+RAY_MARKER = ".validate_storage_marker"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class TrainingRun:
         _write(self.folder.child(RESULT), result)
         for name in list_names(self.folder):
             entry = self.folder.child(name)
-            if name not in (SETTINGS, RESULT):
+            if name.startswith("checkpoint") or name in (FAILURE, RAY_MARKER):
                 (delete_folder if _is_folder(entry) else delete_file)(entry)
 
     def keep_trace(self, trace: str) -> Place:
@@ -79,6 +80,10 @@ def open_training(storage: Place, name: str, settings: dict[str, Any], resume: b
                 f"give another --name, or delete {run.folder.path} to start over."
             )
         delete_folder(run.folder)
+    elif list_names(run.folder):
+        raise InvalidInput(
+            f"{run.folder.path} is no training's folder, and not empty. Give another --name or --storage."
+        )
     make_folder(run.folder)
     _write(run.folder.child(SETTINGS), {"settings": settings})
     return run

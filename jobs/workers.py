@@ -1,11 +1,15 @@
 """How many workers a training has, and how much of the cluster each reserves."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from jobs.progress import say
 from pneumonia_core.errors import InvalidInput
+
+GROWTH_S: Final = 600
 
 
 @dataclass(frozen=True)
@@ -18,47 +22,82 @@ class Workers:
     decode_cpus: float
 
 
-def plan_workers(
-    count: int | None, gpus: int, batch_size: int, node_cpus: Sequence[float], cluster_gpus: float
-) -> Workers:
-    """Workers for a cluster whose nodes have `node_cpus` CPUs.
+@dataclass(frozen=True)
+class Node:
+    """What a node of the cluster has."""
 
-    By default one worker per node, or one per GPU asked for. Raises InvalidInput for what cannot be.
+    cpus: float
+    gpus: float = 0.0
+
+
+def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[Node]) -> Workers:
+    """Workers for a cluster of these nodes.
+
+    By default one per GPU asked for, or one per node, as many of them as share the batch evenly. Raises InvalidInput for
+    what cannot be.
     """
     if gpus and count not in (None, gpus):
         raise InvalidInput(
             f"--workers {count} with --gpus {gpus}: each worker has one GPU; leave --workers out."
         )
-    if gpus > cluster_gpus:
-        raise InvalidInput(f"--gpus {gpus}: the cluster has {cluster_gpus:g}. Give fewer, or --gpus 0.")
-    count = gpus or count or max(1, len(node_cpus))
+    if not nodes:
+        raise InvalidInput("the cluster has no node with a CPU. Start one, or train on this machine.")
+    if gpus > (present := sum(node.gpus for node in nodes)):
+        raise InvalidInput(f"--gpus {gpus}: the cluster has {present:g}. Give fewer, or --gpus 0.")
+    count = gpus or count or max(n for n in range(1, len(nodes) + 1) if batch_size % n == 0)
     if batch_size % count:
         raise InvalidInput(
             f"--batch-size {batch_size} cannot be shared by {count} workers: "
             f"give {math.ceil(batch_size / count) * count}."
         )
-    decode_cpus = 1.0 if sum(node_cpus) >= 2 else 0.5
-    return Workers(count, cpus_per_worker(node_cpus, count, decode_cpus), bool(gpus), decode_cpus)
+    decode_cpus = 1.0 if sum(node.cpus for node in nodes) >= 2 else 0.5
+    return Workers(count, cpus_per_worker(nodes, count, decode_cpus, bool(gpus)), bool(gpus), decode_cpus)
 
 
-def cpus_per_worker(node_cpus: Sequence[float], workers: int, reserve: float) -> float:
-    """The most CPUs that each of `workers` can reserve so that `reserve` stays free for tasks.
+def cpus_per_worker(nodes: Sequence[Node], workers: int, reserve: float, gpu: bool = False) -> float:
+    """The most CPUs that each of `workers`, which needs a GPU of its node if `gpu`, can reserve so that `reserve` stays
+    free for tasks.
 
     If the workers reserved all CPUs, the tasks that feed them would wait for ever. Whole numbers, or below
     one 1/2, 1/4 …; reserving says nothing of how many threads a worker has.
     """
-    largest = int(max(node_cpus, default=1))
+    largest = int(max(node.cpus for node in nodes))
     sizes = [*range(largest, 0, -1), *(2.0**-power for power in range(1, 10))]
     for size in sizes:
-        fits = sum(int(cpus // size) for cpus in node_cpus) >= workers
-        if fits and size * workers <= sum(node_cpus) - reserve:
+        slots = sum(min(int(n.cpus // size), int(n.gpus) if gpu else workers) for n in nodes)
+        if slots >= workers and size * workers <= sum(node.cpus for node in nodes) - reserve:
             return float(size)
-    raise InvalidInput(f"--workers {workers}: too many for {sum(node_cpus):g} CPUs. Give fewer.")
+    cpus = sum(node.cpus for node in nodes)
+    raise InvalidInput(f"{workers} workers: too many for {cpus:g} CPUs. Give fewer.")
 
 
-def cluster_nodes() -> tuple[list[float], float]:
-    """The CPUs of each node of the connected cluster that has any, and the GPUs of all."""
+def wait_for_nodes(gpus: int, may_grow: bool) -> list[Node]:
+    """The nodes of the connected cluster that have CPUs.
+
+    One that `may_grow` and has none, or fewer GPUs than these, is asked for more, and given ten minutes.
+    """
+    import ray.autoscaler.sdk
+
+    until = time.monotonic() + (GROWTH_S if may_grow else 0)
+    asked = False
+    while True:
+        nodes = _nodes()
+        enough = bool(nodes) and sum(node.gpus for node in nodes) >= gpus
+        if enough or time.monotonic() >= until:
+            break
+        if not asked:
+            say("waiting for the cluster to grow: it has too few nodes yet")
+            ray.autoscaler.sdk.request_resources(bundles=[{"CPU": 1, "GPU": 1}] * gpus or [{"CPU": 1}])
+            asked = True
+        time.sleep(2)
+    if asked:
+        # Ray keeps what was asked for until something else is: the training itself holds its nodes.
+        ray.autoscaler.sdk.request_resources(num_cpus=0)
+    return nodes
+
+
+def _nodes() -> list[Node]:
     import ray
 
     alive: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [r["CPU"] for r in alive if r.get("CPU")], sum(r.get("GPU", 0) for r in alive)
+    return [Node(r["CPU"], r.get("GPU", 0.0)) for r in alive if r.get("CPU")]

@@ -87,7 +87,12 @@ def _read_kermany_folder(folder: Path) -> list[LabelledImage]:
 
 
 def _read_labels_table(path: Path) -> list[LabelledImage]:
-    table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise InvalidInput(
+            f"{path}: the labels table cannot be read. Check that it is a whole table."
+        ) from error
     missing = {"uri", "label", "patient_id", "split"} - set(table.column_names)
     if missing:
         raise InvalidInput(
@@ -100,7 +105,14 @@ def _read_labels_table(path: Path) -> list[LabelledImage]:
                 f"{path}: label {row['label']!r} with split {row['split']!r}: labels are "
                 f"{', '.join(CLASSES)}, splits are {', '.join(SPLITS)}."
             )
+        if row["patient_id"] in (None, "") or row["uri"] in (None, ""):
+            raise InvalidInput(
+                f"{path}: a row of the labels table has no uri or no patient_id. Each needs both: images of one patient "
+                "must not be trained on and measured by."
+            )
         uri = str(row["uri"]).removeprefix("file://")
+        if "://" in uri:
+            raise InvalidInput(f"{path}: {uri!r}: images to train on lie in folders that all workers see.")
         file = uri if Path(uri).is_absolute() else str(path.parent / uri)
         images.append(LabelledImage(file, CLASSES.index(row["label"]), str(row["patient_id"]), row["split"]))
     if not images:

@@ -136,7 +136,7 @@ def report(folders: list[Path], images: list[LabelledImage]) -> None:
         print(f"fold {number:<5}" + "".join(f"{value:26.4f}" for value in row))
     print(f"{'mean':10}" + "".join(f"{value:26.4f}" for value in np.mean(rows, axis=0)))
     by_path = {f"file://{image.path}": image for image in images}
-    scored = [row for folder in folders for row in scores(folder / "test" / "results" / "scores")]
+    scored = [row for folder in folders for row in scores(folder / "test" / "results")]
     found = [by_path[row["image_uri"]] for row in scored]
     pooled = evaluate(
         [image.label for image in found],
@@ -161,7 +161,8 @@ def figures(evaluation: dict) -> list[float]:
     ]
 
 
-def scores(table: Path) -> list[dict]:
+def scores(results: Path) -> list[dict]:
+    (table,) = results.glob("*/scores")
     rows = DeltaTable(str(table)).to_pyarrow_dataset().to_table(filter=pc.field("status") == "scored")
     return rows.to_pylist()
 

@@ -75,6 +75,21 @@ def test_labels_table_is_read(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("uri,label,patient_id,split\na.png,viral,1,test\nb.png,viral,,train\n", "no patient_id"),
+        ("uri,label,patient_id,split\na.png,viral\n", "cannot be read"),
+        ("", "cannot be read"),
+        ("uri,label,patient_id,split\ns3://b/a.png,viral,1,test\n", "all workers see"),
+    ],
+)
+def test_labels_table_that_would_mislead_is_refused(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(InvalidInput, match=message):
+        read_labelled(str(tmp_path / "labels.csv"))
+
+
 def test_data_that_are_none_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(InvalidInput, match="no such data set"):
         read_labelled(str(tmp_path / "absent"))

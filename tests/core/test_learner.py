@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from pneumonia_core.augment import Augmentation, draw
-from pneumonia_core.learner import Batch, Learner
+from pneumonia_core.learner import Batch, Learner, _random_states
 from pneumonia_core.networks import build_classifier
 from pneumonia_core.recipe import Recipe, class_weights, first_fresh_stage, first_trained_stage, stage_rates
 
@@ -105,6 +105,17 @@ def test_a_restored_learner_goes_on_as_if_it_had_never_stopped(tmp_path):
     assert second.steps_done == 4
     for ours, theirs in zip(second.averaged.get_weights(), whole.averaged.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_other_workers_go_on_with_random_numbers_of_their_own():
+    first, second = learner("layer4", dropout=0.5), learner("layer4", dropout=0.5)
+    first.step(batch(0))
+    (ours,) = _random_states(second.classifier)
+    ours.assign([99, 0])
+    second.restore(first.state(), rank=1)
+    (theirs,) = _random_states(first.classifier)
+    assert ours.numpy().tolist() == [99, theirs.numpy()[1]]
+    assert theirs.numpy()[1] > 0
 
 
 def test_class_weights_are_the_higher_the_rarer_the_class():

@@ -53,7 +53,8 @@ def test_perturbed_images_are_first_scored_as_they_are(evaluated, tiny_bundle):
     from pneumonia_core.places import open_place
 
     _, folder, _, _ = evaluated
-    rows = DeltaTable(str(folder / "results" / "scores")).to_pyarrow_table().to_pylist()[:12]
+    (scores,) = (folder / "results").glob("*/scores")
+    rows = DeltaTable(str(scores)).to_pyarrow_table().to_pylist()[:12]
     uris = [row["image_uri"] for row in rows]
     kept, probabilities = score_perturbed(
         [*uris, "file:///absent.jpeg"], np.arange(13) < 6, {False: 1.3, True: 1.0}, tiny_bundle,

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.feed import batches_of_epoch, prefetched
 from jobs.training_run import open_training
-from jobs.workers import cpus_per_worker, plan_workers
+from jobs.workers import Node, cpus_per_worker, plan_workers
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.labels import read_labelled, split_training
 from pneumonia_core.phantoms import write_labelled
@@ -31,25 +31,34 @@ from pneumonia_core.places import exists, make_folder, open_place, write_bytes
 )
 def test_workers_leave_room_for_tasks_and_fit_on_the_nodes(nodes, workers, cpus):
     reserve = 1.0 if sum(nodes) >= 2 else min(0.5, sum(nodes) / 2)
-    size = cpus_per_worker(nodes, workers, reserve)
+    size = cpus_per_worker([Node(cpus) for cpus in nodes], workers, reserve)
     assert size == cpus
     assert size * workers <= sum(nodes) - reserve
     assert sum(node // size for node in nodes) >= workers
 
 
 def test_by_default_there_is_a_worker_per_node_or_per_gpu():
-    assert plan_workers(None, 0, 32, [8, 8], 0).count == 2
-    plan = plan_workers(None, 4, 32, [64], 8)
+    assert plan_workers(None, 0, 32, [Node(8), Node(8)]).count == 2
+    plan = plan_workers(None, 4, 32, [Node(64, 8)])
     assert (plan.count, plan.gpu) == (4, True)
+
+
+def test_as_many_of_the_nodes_train_as_share_the_batch_evenly():
+    assert [plan_workers(None, 0, 64, [Node(8)] * count).count for count in (3, 5, 7, 8)] == [2, 4, 4, 8]
+
+
+def test_workers_with_gpus_are_sized_for_the_nodes_that_have_them():
+    plan = plan_workers(None, 2, 64, [Node(16), Node(16), Node(8, 1), Node(8, 1)])
+    assert (plan.count, plan.cpus, plan.gpu) == (2, 8, True)
 
 
 def test_plans_that_cannot_be_say_what_to_change():
     with pytest.raises(InvalidInput, match="give 33"):
-        plan_workers(3, 0, 32, [8], 0)
+        plan_workers(3, 0, 32, [Node(8)])
     with pytest.raises(InvalidInput, match="the cluster has 0"):
-        plan_workers(None, 1, 32, [8], 0)
+        plan_workers(None, 1, 32, [Node(8)])
     with pytest.raises(InvalidInput, match="leave --workers out"):
-        plan_workers(2, 1, 32, [8], 1)
+        plan_workers(2, 1, 32, [Node(8, 1)])
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +136,10 @@ def test_decoding_keeps_the_order_and_leaves_out_what_cannot_be_read(ray_here, t
     for index in (0, 10, len(readable) - 1):
         with open(readable[index].path, "rb") as file:  # noqa: PTH123
             np.testing.assert_array_equal(pictures[index], decode(file.read(), 32))
-    assert "left out 2 of 81 training images that cannot be read: 2 not_an_image" in capsys.readouterr().err
+    assert (
+        f"left out 2 of {len(images)} training images that cannot be read: 2 not_an_image"
+        in capsys.readouterr().err
+    )
     again = decode_labelled(images[::-1], 32, 1, "training")
     assert again.digest == decoded.digest
 
@@ -180,6 +192,17 @@ def test_a_finished_training_keeps_its_result_and_no_checkpoint(tmp_path):
     assert not exists(run.folder.child("checkpoint_1"))
     assert open_training(storage, "t", {"epochs": 3}, resume=True).result == {"state": "done"}
     assert open_training(storage, "t", {"epochs": 4}, resume=False).result is None
+
+
+def test_what_else_lies_in_a_training_s_folder_is_left_alone(tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "labels.csv").write_text("mine")
+    with pytest.raises(InvalidInput, match="not empty"):
+        open_training(open_place(str(tmp_path)), "t", {}, resume=False)
+    run = unfinished(open_place(str(tmp_path / "storage")), {})
+    (tmp_path / "storage" / "t" / "notes.txt").write_text("mine")
+    run.finish({"state": "done"})
+    assert (tmp_path / "storage" / "t" / "notes.txt").exists()
 
 
 def test_resume_begins_a_training_that_has_not_begun(tmp_path):
