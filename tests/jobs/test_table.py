@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,11 @@ from deltalake import DeltaTable
 from scoring import order, rows, score
 
 from jobs import latest, maintain
+from jobs.conclude import _left_rows
+from jobs.run import Run
+from pneumonia_core.inventory import CHUNK_SCHEMA, ChunkRef
 from pneumonia_core.phantoms import write_archive
+from pneumonia_core.places import open_place
 from pneumonia_core.scoring import ScoringFacts, _now
 
 
@@ -70,6 +75,32 @@ def test_night_after_maintenance_is_incremental(nights, tiny_bundle, tmp_path):
     results, _ = nights
     run(maintain.command, results, "--compact")
     assert score(results, order(tiny_bundle, tmp_path / "archive"))["nothing_new"]
+
+
+def test_commit_that_only_its_checkpoint_failed_is_one(ray_here, tiny_bundle, tmp_path, monkeypatch):
+    archive = tmp_path / "archive"
+    write_archive(archive, 4, seed=1)
+    real = DeltaTable.create_write_transaction
+
+    def then_full(self, *arguments, **options):
+        real(self, *arguments, **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", then_full)
+    assert score(tmp_path / "r", order(tiny_bundle, archive))["version"] == 1
+    assert rows(tmp_path / "r").num_rows == 4
+
+
+def test_rows_that_another_run_has_scored_are_not_left(tmp_path):
+    run = Run(open_place(str(tmp_path)), {})
+    (tmp_path / "chunks").mkdir()
+    columns = {name: [""] * 4 for name in ("image_uri", "image_version", "archive")}
+    given = {**columns, "row_id": range(4), "attempt": [1] * 4}
+    arrays = [pa.array(given.get(field.name, [None] * 4), field.type) for field in CHUNK_SCHEMA]
+    pq.write_table(pa.Table.from_arrays(arrays, schema=CHUNK_SCHEMA), tmp_path / "chunks" / "c.parquet")
+    refs = [ChunkRef(0, "c.parquet", 0, 4)]
+    assert _left_rows(run, refs, frozenset()) == 4
+    assert _left_rows(run, refs, frozenset({1, 2, 9})) == 2
 
 
 def test_clock_that_jumped_back_dates_rows_behind_the_newest(tiny_bundle):
