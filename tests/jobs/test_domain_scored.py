@@ -101,6 +101,7 @@ def test_evaluation_tells_how_much_of_the_set_is_out_of_domain(tmp_path, guarded
     )
     told = json.loads((tmp_path / "out" / "evaluation.json").read_text())["domain"]
     assert told["threshold"] == guarded_bundle.domain.threshold
-    flagged = [row["in_domain"] is False for row in rows(tmp_path / "out" / "results").to_pylist()]
+    (scores,) = (tmp_path / "out" / "results").iterdir()
+    flagged = [row["in_domain"] is False for row in rows(scores).to_pylist()]
     assert told["flagged_share"] == np.mean(flagged)
     assert "out of domain" in (tmp_path / "out" / "evaluation.html").read_text()
