@@ -189,8 +189,9 @@ def last_committed(results: Place, configuration: dict[str, Any]) -> dict[str, A
 
 def _new_run(results: Place, order: Order, planned_version: int) -> Run:
     now = datetime.datetime.now(datetime.UTC)
-    # Sorts by the table's version, which no clock can turn back; the random end keeps two runs apart.
-    run_id = f"{planned_version:06d}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    # Sorts by the table's version, which no clock can turn back, then by time to the microsecond; the random end keeps
+    # two runs apart.
+    run_id = f"{planned_version:06d}-{now:%Y%m%dT%H%M%S}-{now.microsecond:05x}{secrets.token_hex(1)}"
     folder = results.child("runs").child(run_id)
     record = {
         "format_version": 1,
