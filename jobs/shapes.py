@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,11 +49,28 @@ def choose_shape(
         kind = "gpu" if gpus else "cpu"
     if kind == "gpu":
         return _gpu_shape(sum(cpus), gpus, actors, decode_cpus)
-    actor_cpus = min(actor_cpus or MAX_ACTOR_CPUS, min(cpus))
-    fitting = sum(int(count // actor_cpus) for count in cpus)
+    return cpu_shape(cpus, actors, actor_cpus)
+
+
+def cpu_shape(cpus: Sequence[float], actors: tuple[int, int] | None, actor_cpus: float | None) -> Shape:
+    """Actors of as many cores as the least number of them leaves each, on nodes of these CPUs."""
+    wanted = actors[0] if actors else 1
+    actor_cpus = min(actor_cpus or _largest_for(wanted, cpus), min(cpus))
+    fitting = _fitting(actor_cpus, cpus)
     # More actors than fit wait for the cluster to grow; the first one always fits.
     least, most = actors or (1, fitting)
     return Shape("cpu", min(least, fitting), most, actor_cpus, 0, 0)
+
+
+def _largest_for(actors: int, cpus: Sequence[float]) -> int:
+    """The most CPUs, up to the limit, that so many actors can have each; 1 where they do not fit even so."""
+    sizes = range(MAX_ACTOR_CPUS, 1, -1)
+    return next((size for size in sizes if _fitting(min(size, *cpus), cpus) >= actors), 1)
+
+
+def _fitting(actor_cpus: float, cpus: Sequence[float]) -> int:
+    """How many actors of so many CPUs the nodes hold."""
+    return sum(int(count // actor_cpus) for count in cpus)
 
 
 def _wait_for_cpus() -> tuple[list[float], float]:

@@ -19,24 +19,34 @@ SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
     """The endpoint of a moto server in a process of its own, ended with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process, endpoint = _started_server()
     try:
-        endpoint = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5):
-                break
-            time.sleep(0.1)
         yield endpoint
     finally:
         process.kill()
         process.wait()
+
+
+def _started_server() -> tuple[subprocess.Popen[bytes], str]:
+    """A server that answers: another process may take the port between its choice and its use."""
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        endpoint = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < until:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5):
+                if process.poll() is None:
+                    return process, endpoint
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    raise RuntimeError("the S3 server did not start on any of five ports")
 
 
 def environment(endpoint: str) -> dict[str, str]:
