@@ -37,8 +37,13 @@ DEFAULTS = Recipe()
     "--weights", default=None, help="imagenet, none or a file.  [default: imagenet where Keras has it]"
 )
 @click.option("--train-from", default=None, type=click.Choice(STAGES), help="First stage that trains.")
-@click.option("--workers", default=None, type=click.IntRange(1), help="[default: one per node]")
-@click.option("--gpus", default=0, type=click.IntRange(0), help="Train on so many GPUs, one worker each.")
+@click.option(
+    "--workers",
+    default=None,
+    type=click.IntRange(1),
+    help="[default: one per GPU, without GPUs one per node]",
+)
+@click.option("--gpus", default=0, type=click.IntRange(0), help="Train on so many GPUs, over all workers.")
 @click.option("--epochs", default=DEFAULTS.epochs, show_default=True, type=click.IntRange(1))
 @click.option("--batch-size", default=DEFAULTS.batch_size, show_default=True, type=click.IntRange(1))
 @click.option("--image-size", default=DEFAULTS.image_size, show_default=True, type=int)
@@ -196,6 +201,7 @@ def _train_on_cluster(
     say(
         f"{len(decoded.labels):,} training and {len(held_back.labels):,} validation images of "
         f"{recipe.image_size} px, {plan.count} worker{'s' if plan.count > 1 else ''}"
+        + (f" with {plan.gpus} GPU{'s' if plan.gpus > 1 else ''} each" if plan.gpus else "")
     )
     images = held_back.images()
     with EventLog(models / "tensorboard" / run.name) as log:

@@ -88,16 +88,16 @@ def _trainer(assignment: Assignment, training: Decoded, workers: Workers, run: T
 
     # Otherwise the batches of an epoch come in the order in which threads made them ready, whatever the seed.
     in_order = DataConfig(execution_options=ExecutionOptions(preserve_order=True))
-    resources = {"CPU": workers.cpus, **({"GPU": 1.0} if workers.gpu else {})}
+    resources = {"CPU": workers.cpus, **({"GPU": float(workers.gpus)} if workers.gpus else {})}
     loop: Any = train_on_worker  # Ray's annotation has no return value; Ray itself takes one
     return TensorflowTrainer(
         loop,
         train_loop_config={"assignment": assignment},
         scaling_config=ScalingConfig(
             num_workers=workers.count,
-            use_gpu=workers.gpu,
+            use_gpu=workers.gpus > 0,
             resources_per_worker=resources,
-            placement_strategy="PACK" if workers.gpu else "SPREAD",
+            placement_strategy="PACK" if workers.gpus else "SPREAD",
         ),
         datasets={"train": training.dataset},
         dataset_config=in_order,
@@ -167,7 +167,7 @@ class _Watch:
             self._patient_until = float("inf")
             say(
                 f"still waiting for {self._workers.count} workers of {self._workers.cpus:g} CPUs"
-                f"{' and a GPU' if self._workers.gpu else ''} each: is the cluster busy or growing?"
+                f"{f' and {self._workers.gpus} GPUs' if self._workers.gpus else ''} each: is the cluster busy or growing?"
             )
 
     def _start(self, note: dict[str, Any]) -> None:

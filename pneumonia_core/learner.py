@@ -26,8 +26,16 @@ class Batch:
 
     def first(self, count: int) -> "Batch":
         """The same of its first images."""
-        drawn = {name: values[:count] for name, values in self.drawn.items()}
-        return Batch(self.images[:count], self.labels[:count], drawn)
+        return self._of(slice(count))
+
+    def part(self, number: int, parts: int) -> "Batch":
+        """The same of one of so many equal parts of its images."""
+        size = len(self.labels) // parts
+        return self._of(slice(number * size, (number + 1) * size))
+
+    def _of(self, some: slice) -> "Batch":
+        drawn = {name: values[some] for name, values in self.drawn.items()}
+        return Batch(self.images[some], self.labels[some], drawn)
 
 
 class Learner:
@@ -35,7 +43,7 @@ class Learner:
 
     `averaged` is a second classifier that holds the exponential moving average of the first one's weights;
     it is what is evaluated and kept. All workers must call `step`, `share_statistics` and `total` alike:
-    each is a collective operation. `fresh_from` is the first stage whose weights were not loaded,
+    each is a collective operation. A worker with several GPUs gives each a part of its batch. `fresh_from` is the first stage whose weights were not loaded,
     None where all were: those before it train at lower rates.
     """
 
@@ -51,6 +59,7 @@ class Learner:
     ) -> None:
         self._recipe = recipe
         self._strategy = strategy or tf.distribute.get_strategy()
+        self._devices = len(strategy.extended.worker_devices) if strategy else 1
         self._class_weights = tf.constant(class_weights, tf.float32)
         self._compressed = recipe.precision == "mixed_bfloat16"
         self._augment = Augmenter(recipe.image_size, recipe.seed)
@@ -61,6 +70,7 @@ class Learner:
             self._optimizer.build(self.classifier.trainable_variables)
         self._moving = _moving_pairs(self.classifier, self.averaged)
         self._step = tf.function(self._distributed_step, autograph=False)
+        self._share = tf.function(self._distributed_share, autograph=False)
         self._total = tf.function(self._distributed_total, autograph=False)
         self._logits = tf.function(self._averaged_logits, autograph=False)
         features = keras.Model(self.averaged.input, self.averaged.get_layer("features").output)
@@ -76,7 +86,19 @@ class Learner:
 
     def step(self, batch: Batch) -> Any:
         """Train on this worker's part of a global batch; its part of the loss, a scalar tensor."""
-        return self._step(batch.images, batch.labels, batch.drawn)
+        return self._step(*self._parted(batch))
+
+    def _parted(self, batch: Batch) -> tuple[Any, Any, Any]:
+        """What `step` takes, a part for each of this worker's devices."""
+        if self._devices == 1:
+            return batch.images, batch.labels, batch.drawn
+        parts = [batch.part(number, self._devices) for number in range(self._devices)]
+
+        def part(context: Any) -> Any:
+            mine = parts[context.replica_id_in_sync_group % self._devices]
+            return tf.nest.map_structure(tf.constant, (mine.images, mine.labels, mine.drawn))
+
+        return tuple(self._strategy.experimental_distribute_values_from_function(part))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits float32 [N, 3] of the averaged network for uint8 [N, H, W], on this worker alone."""
@@ -112,16 +134,25 @@ class Learner:
         return np.asarray(self._total(tf.constant(values)))
 
     def share_statistics(self) -> None:
-        """Give all workers the mean of their batch-normalisation statistics, which each kept on its own."""
-        variables = [*_statistics(self.classifier), *_statistics(self.averaged)]
+        """Give all workers the mean of their batch-normalisation statistics, which each device kept on its own."""
+        self._share()
+        variables = _statistics(self.averaged)
         if not variables:
             return
         sums = self.total(np.concatenate([variable.numpy() for variable in variables]))
-        means = np.split(
-            sums / self._strategy.num_replicas_in_sync, np.cumsum([v.shape[0] for v in variables])
-        )
+        workers = self._strategy.num_replicas_in_sync // self._devices
+        means = np.split(sums / workers, np.cumsum([v.shape[0] for v in variables]))
         for variable, mean in zip(variables, means, strict=False):
             variable.assign(mean)
+
+    def _distributed_share(self) -> None:
+        self._strategy.run(self._replica_share)
+
+    def _replica_share(self) -> None:
+        variables = _statistics(self.classifier)
+        sums = _all_reduce([tf.convert_to_tensor(variable.value) for variable in variables])
+        for variable, total in zip(variables, sums, strict=True):
+            variable.assign(total / self._strategy.num_replicas_in_sync)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that training goes on from, by name."""
@@ -152,17 +183,31 @@ class Learner:
         }
 
     def _distributed_step(self, images: Any, labels: Any, drawn: Any) -> Any:
+        if self._devices > 1:
+            losses = self._strategy.run(self._replica_step, args=(images, labels, drawn))
+            self._move_average()
+            return tf.add_n(self._strategy.experimental_local_results(losses))
         loss, gradients = self._strategy.run(self._replica_gradients, args=(images, labels, drawn))
         # Out here the optimizer takes the gradients as the sums that they are; inside it would add them again.
         self._optimizer.apply_gradients(zip(gradients, self.classifier.trainable_variables, strict=True))
         self._move_average()
         return loss
 
+    def _replica_step(self, images: Any, labels: Any, drawn: Any) -> Any:
+        """A step of one of several devices: the optimizer adds the gradients of all by itself."""
+        loss, gradients = self._gradients(images, labels, drawn)
+        self._optimizer.apply_gradients(zip(gradients, self.classifier.trainable_variables, strict=True))
+        return loss
+
     def _replica_gradients(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, list[Any]]:
+        loss, gradients = self._gradients(images, labels, drawn)
+        return loss, self._summed(gradients)
+
+    def _gradients(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, list[Any]]:
         x = self._augment(images, drawn)
         with tf.GradientTape() as tape:
             loss = self._loss(labels, self.classifier(x, training=True))
-        return loss, self._summed(tape.gradient(loss, self.classifier.trainable_variables))
+        return loss, tape.gradient(loss, self.classifier.trainable_variables)
 
     def _summed(self, gradients: list[Any]) -> list[Any]:
         """The gradients added over all workers.
@@ -199,7 +244,9 @@ class Learner:
 
     def _distributed_total(self, values: Any) -> Any:
         # An argument is on no device, which all_reduce refuses.
-        return self._strategy.run(lambda local: _all_reduce([tf.identity(local)])[0], args=(values,))
+        sums = self._strategy.run(lambda local: _all_reduce([tf.identity(local)])[0], args=(values,))
+        # Each of a worker's devices added what its worker has.
+        return self._strategy.experimental_local_results(sums)[0] / self._devices
 
 
 def _all_reduce(tensors: list[Any]) -> list[Any]:

@@ -148,7 +148,7 @@ def test_two_workers_train_as_one_with_the_whole_batch(precision, tmp_path, two_
             "TF_CONFIG": json.dumps(settings),
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
-        command = [sys.executable, __file__, str(rank), precision, str(tmp_path / f"{rank}.npz")]
+        command = [sys.executable, __file__, "worker", str(rank), precision, str(tmp_path / f"{rank}.npz")]
         processes.append(subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]))
     try:
         assert [process.wait(timeout=300) for process in processes] == [0, 0]
@@ -167,6 +167,22 @@ def test_two_workers_train_as_one_with_the_whole_batch(precision, tmp_path, two_
     assert apart < (0.001 if precision == "float32" else 0.1) * moved
 
 
+def test_one_worker_with_two_devices_trains_as_with_one(tmp_path):
+    """Two logical devices of this processor, in a process of their own, against one."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, __file__, "devices", str(tmp_path / "two.npz")]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(root)}, cwd=root, check=True, timeout=300)
+    alone = trained("float32")
+    with np.load(tmp_path / "two.npz") as two:
+        assert float(two["total"]) == 3.0
+        assert len(two["statistics"]) == 2
+        np.testing.assert_array_equal(two["statistics"][0], two["statistics"][1])
+        assert np.abs(two["statistics"]).max() > 0
+        for name, ours in alone.state().items():
+            if name.startswith("averaged."):
+                np.testing.assert_allclose(two[name], ours, atol=1e-6)
+
+
 @pytest.fixture
 def two_ports():
     import socket
@@ -178,28 +194,6 @@ def two_ports():
     for one in sockets:
         one.close()
     return ports
-
-
-def trained(precision, strategy=None, rows=slice(None)):
-    one = learner("layer4", strategy, precision=precision, learning_rate=1e-3)
-    for layer in one.classifier.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False  # half a batch has other statistics than a whole one, which is meant
-    for step in range(STEPS):
-        one.step(batch(step, rows))
-    return one
-
-
-def as_worker(rank, precision, output):
-    tf.config.threading.set_inter_op_parallelism_threads(2)
-    one = trained(precision, tf.distribute.MultiWorkerMirroredStrategy(), slice(rank, None, 2))
-    one.share_statistics()
-    total = one.total(np.array(float(rank + 1)))
-    np.savez(output, total=total, **one.state())
-
-
-if __name__ == "__main__":
-    as_worker(int(sys.argv[1]), sys.argv[2], sys.argv[3])
 
 
 def test_stages_train_the_slower_the_more_they_know():
@@ -217,3 +211,41 @@ def test_stages_train_the_slower_the_more_they_know():
         one.step(batch(0))
         moved[fresh_from] = np.abs(kernel.numpy() - before).mean()
     assert moved["layer4"] == pytest.approx(moved["layer3"] / 2, rel=0.05)
+
+
+def trained(precision, strategy=None, rows=slice(None)):
+    one = learner("layer4", strategy, precision=precision, learning_rate=1e-3)
+    for layer in one.classifier.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False  # half a batch has other statistics than a whole one, which is meant
+    for step in range(STEPS):
+        one.step(batch(step, rows))
+    return one
+
+
+def as_worker(rank, precision, output):
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    rows = slice(int(rank), None, 2)
+    one = trained(precision, tf.distribute.MultiWorkerMirroredStrategy(), rows)
+    one.share_statistics()
+    total = one.total(np.array(float(rank) + 1))
+    np.savez(output, total=total, **one.state())
+
+
+def on_two_devices(output):
+    (processor,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    one = trained("float32", strategy)
+    normalizing = learner("layer4", strategy)
+    for step in range(STEPS):
+        normalizing.step(batch(step))
+    normalizing.share_statistics()
+    moving = normalizing.classifier.get_layer("layer4.0.bn1").moving_mean.value
+    statistics = [copy.numpy() for copy in strategy.experimental_local_results(moving)]
+    total = one.total(np.array(3.0))
+    np.savez(output, total=total, statistics=statistics, **one.state())
+
+
+if __name__ == "__main__":
+    {"worker": as_worker, "devices": on_two_devices}[sys.argv[1]](*sys.argv[2:])

@@ -40,7 +40,12 @@ def test_workers_leave_room_for_tasks_and_fit_on_the_nodes(nodes, workers, cpus)
 def test_by_default_there_is_a_worker_per_node_or_per_gpu():
     assert plan_workers(None, 0, 32, [Node(8), Node(8)]).count == 2
     plan = plan_workers(None, 4, 32, [Node(64, 8)])
-    assert (plan.count, plan.gpu) == (4, True)
+    assert (plan.count, plan.gpus) == (4, 1)
+
+
+def test_fewer_workers_than_gpus_have_several_each():
+    plan = plan_workers(2, 8, 64, [Node(64, 4), Node(64, 4)])
+    assert (plan.count, plan.cpus, plan.gpus) == (2, 63, 4)
 
 
 def test_as_many_of_the_nodes_train_as_share_the_batch_evenly():
@@ -49,7 +54,7 @@ def test_as_many_of_the_nodes_train_as_share_the_batch_evenly():
 
 def test_workers_with_gpus_are_sized_for_the_nodes_that_have_them():
     plan = plan_workers(None, 2, 64, [Node(16), Node(16), Node(8, 1), Node(8, 1)])
-    assert (plan.count, plan.cpus, plan.gpu) == (2, 8, True)
+    assert (plan.count, plan.cpus, plan.gpus) == (2, 8, 1)
 
 
 def test_plans_that_cannot_be_say_what_to_change():
@@ -58,7 +63,11 @@ def test_plans_that_cannot_be_say_what_to_change():
     with pytest.raises(InvalidInput, match="the cluster has 0"):
         plan_workers(None, 1, 32, [Node(8)])
     with pytest.raises(InvalidInput, match="leave --workers out"):
-        plan_workers(2, 1, 32, [Node(8, 1)])
+        plan_workers(2, 3, 32, [Node(8, 3)])
+    with pytest.raises(InvalidInput, match="by 4 GPUs: give 36"):
+        plan_workers(2, 4, 34, [Node(8, 4)])
+    with pytest.raises(InvalidInput, match=r"4 of a node .* the nodes have 2, 2"):
+        plan_workers(1, 4, 32, [Node(8, 2), Node(8, 2)])
 
 
 @pytest.fixture(scope="module")
