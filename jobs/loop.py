@@ -50,7 +50,7 @@ def _train(assignment: Assignment) -> dict[str, Any]:
 
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    _set_up_tensorflow(context.get_local_world_size())
+    _set_up_tensorflow(context.get_local_world_size(), assignment.gpus)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
     )
@@ -86,14 +86,18 @@ def _train(assignment: Assignment) -> dict[str, Any]:
     return {"history": history, "start": {**asdict(start), "history": None}}
 
 
-def _set_up_tensorflow(workers_on_this_node: int) -> None:
+def _set_up_tensorflow(workers_on_this_node: int, gpus: int) -> None:
     import tensorflow as tf
+
+    if not gpus:
+        # Ray hides no GPU from a worker that asked for none.
+        tf.config.set_visible_devices([], "GPU")
 
     threads = max(1, _cpus_of_this_node() // workers_on_this_node)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # No more operations at once than cores: two workers of a core each lost a tenth to one another's caches.
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    for gpu in tf.config.list_physical_devices("GPU"):
+    for gpu in tf.config.get_visible_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
 

@@ -15,10 +15,12 @@ from pneumonia_core.recipe import Recipe, first_fresh_stage, first_trained_stage
 class Assignment:
     """What a worker is told. References are to arrays in the object store.
 
-    `sample` are some training images, uint8 [N, H, W], `validation` all of (images, labels) to validate on.
+    `sample` are some training images, uint8 [N, H, W], `validation` all of (images, labels) to validate on. A worker has
+    `gpus` GPUs.
     """
 
     recipe: Recipe
+    gpus: int
     steps_per_epoch: int
     class_weights: tuple[float, ...]
     sample: Any
@@ -117,7 +119,7 @@ def _precision(wanted: str) -> str:
         return wanted
     capabilities = [
         tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-        for gpu in tf.config.list_physical_devices("GPU")
+        for gpu in tf.config.get_visible_devices("GPU")
     ]
     has_bfloat16 = all(major >= 8 for major, _ in capabilities) if capabilities else cpu_has_bfloat16()
     return "mixed_bfloat16" if has_bfloat16 else "float32"

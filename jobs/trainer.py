@@ -28,6 +28,7 @@ LOST_WORKERS_ALLOWED = 10
 HEALTH_TIMEOUT_S = 120
 POLL_S = 0.3
 PATIENCE_S = 90
+SILENCE_S = 300
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def run_training(
     board = open_board()
     assignment = Assignment(
         recipe=recipe,
+        gpus=workers.gpus,
         steps_per_epoch=max(1, len(training.labels) // recipe.batch_size),
         class_weights=class_weights(training.labels),
         sample=ray.put(training.images(SAMPLE_IMAGES)),
@@ -163,12 +165,22 @@ class _Watch:
         }
         for note in ray.get(self._board.take.remote()):
             tell[note["kind"]](note)
-        if not self._starts and time.monotonic() > self._patient_until:
+            self._patient_until = time.monotonic() + SILENCE_S
+        if time.monotonic() > self._patient_until:
             self._patient_until = float("inf")
+            self._wonder()
+
+    def _wonder(self) -> None:
+        workers = (
+            f"{self._workers.count} workers of {self._workers.cpus:g} CPUs"
+            f"{f' and {self._workers.gpus} GPUs' if self._workers.gpus else ''} each"
+        )
+        if self._starts:
             say(
-                f"still waiting for {self._workers.count} workers of {self._workers.cpus:g} CPUs"
-                f"{f' and {self._workers.gpus} GPUs' if self._workers.gpus else ''} each: is the cluster busy or growing?"
+                f"no word of the workers for {SILENCE_S} s: does one of {workers} wait for a node that was lost?"
             )
+        else:
+            say(f"still waiting for {workers}: is the cluster busy or growing?")
 
     def _start(self, note: dict[str, Any]) -> None:
         self._starts += 1

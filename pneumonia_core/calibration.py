@@ -31,10 +31,10 @@ def choose_thresholds(
 
     J jumps from image to image, and the best of many jumps is partly luck. So every threshold with J within one
     standard error of the best is as good as it (the one-standard-error rule of Breiman et al. 1984, applied to a
-    threshold). Of those from the lowest to the highest, without the outer quarters, the one nearest to the share of
-    positives among these images is chosen: there a calibrated probability says that the image itself speaks for
-    neither, which is where J is best. `copies` of each image are there, varied, which tell no more patients apart than one would. Raises InvalidInput
-    where a class is missing.
+    threshold). Of those, the one nearest to the share of positives among these images is chosen, but off the edges, by
+    a quarter, of the stretch of thresholds that it lies in: there a calibrated probability says that the image itself
+    speaks for neither, which is where J is best. `copies` of each image are there, varied, which tell no more patients
+    apart than one would. Raises InvalidInput where a class is missing.
     """
     truth = np.asarray(labels, dtype=np.int64)
     missing = [name for label, name in ((NORMAL, "normal"), (BACTERIAL, "bacterial"), (VIRAL, "viral"))
@@ -50,15 +50,19 @@ def choose_thresholds(
 
 
 def _choose_threshold(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], copies: int) -> float:
-    least, greatest = _youden_plateau(scores, positive, copies)
+    share = positive.mean()
+    least, greatest = min(
+        _as_good_as_the_best(scores, positive, copies),
+        key=lambda stretch: abs(share - np.clip(share, *stretch)),
+    )
     quarter = (greatest - least) / 4
-    return float(np.float32(np.clip(positive.mean(), least + quarter, greatest - quarter)))
+    return float(np.float32(np.clip(share, least + quarter, greatest - quarter)))
 
 
-def _youden_plateau(
+def _as_good_as_the_best(
     scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], copies: int
-) -> tuple[float, float]:
-    """The lowest and the highest threshold with J within one standard error of its best."""
+) -> list[tuple[float, float]]:
+    """The stretches of thresholds, from and to, with J within one standard error of its best."""
     distinct = np.unique(scores)
     # A threshold in (edges[k], edges[k + 1]] calls the same images positive wherever it lies there.
     edges = np.concatenate([[0.0], distinct, [1.0]])
@@ -68,8 +72,9 @@ def _youden_plateau(
     youden = 1 - missed / len(ill) + cleared / len(well) - 1
     best = int(youden.argmax())
     variance = _binomial_variance(missed[best], len(ill)) + _binomial_variance(cleared[best], len(well))
-    plateau = np.flatnonzero(youden >= youden[best] - np.sqrt(copies * variance) - 1e-12)
-    return float(edges[plateau[0]]), float(edges[plateau[-1] + 1])
+    good = np.flatnonzero(youden >= youden[best] - np.sqrt(copies * variance) - 1e-12)
+    stretches = np.split(good, np.flatnonzero(np.diff(good) > 1) + 1)
+    return [(float(edges[some[0]]), float(edges[some[-1] + 1])) for some in stretches]
 
 
 def _binomial_variance(count: int, total: int) -> float:

@@ -69,9 +69,10 @@ def read_image(data: bytes, size: int) -> tuple[np.ndarray, Source]:
     return _read(data, size, lambda grey: to_square(grey, size))
 
 
-def read_picture(data: bytes) -> Image.Image:
-    """The image in grey at the size that it came in, before it is made a square. Raises RejectedImage."""
-    return _read(data, None, lambda grey: grey)[0]
+def read_picture(data: bytes, size: int | None = None) -> Image.Image:
+    """The image in grey before it is made a square, as it came in or, for a square of `size`, as the decoder reduces it
+    on the way. Raises RejectedImage."""
+    return _read(data, size, lambda grey: grey)[0]
 
 
 def to_square(grey: Image.Image, size: int) -> np.ndarray:

@@ -59,9 +59,12 @@ class Learner:
     ) -> None:
         self._recipe = recipe
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._devices = len(strategy.extended.worker_devices) if strategy else 1
+        devices = strategy.extended.worker_devices if strategy else ()
+        self._devices = max(1, len(devices))
         self._class_weights = tf.constant(class_weights, tf.float32)
-        self._compressed = recipe.precision == "mixed_bfloat16"
+        # Between GPUs, TensorFlow's NCCL adds up no bfloat16.
+        on_gpus = any("GPU" in device for device in devices)
+        self._compressed = recipe.precision == "mixed_bfloat16" and not on_gpus
         self._augment = Augmenter(recipe.image_size, recipe.seed)
         self.averaged = _classifier(recipe, initial_weights, first_stage)
         with self._strategy.scope():

@@ -82,12 +82,16 @@ PERTURBATIONS: Final = (
 def perturbed_squares(data: bytes, size: int, aspect: float | None) -> npt.NDArray[np.uint8]:
     """What the network sees of an image as it is and after each perturbation: uint8 [1 + P, size, size].
 
-    The source is changed at its full size and then goes through the image contract. Without an `aspect` to
-    aim at, the perturbations of the aspect are left out (`perturbations`). Raises RejectedImage.
+    The source is encoded anew at its full size; all else is done to it as the decoder gives it, so that nothing but
+    the change itself sets it apart. Then it goes through the image contract. Without an `aspect` to aim at, the
+    perturbations of the aspect are left out (`perturbations`). Raises RejectedImage.
     """
-    picture = read_picture(data)
-    changed = [_square(picture, perturbation, size, aspect or 1.0) for perturbation in perturbations(aspect)]
-    return np.stack([decode(data, size), *changed])
+    whole, decoded = read_picture(data), read_picture(data, size)
+    changed = [
+        _encoded(whole, one.quality, size) if one.quality else _changed(decoded, one, size, aspect or 1.0)
+        for one in perturbations(aspect)
+    ]
+    return np.stack([to_square(decoded, size), *changed])
 
 
 def perturbations(aspect: float | None) -> list[Perturbation]:
@@ -95,11 +99,13 @@ def perturbations(aspect: float | None) -> list[Perturbation]:
     return [one for one in PERTURBATIONS if aspect is not None or not one.aims_at_aspect]
 
 
-def _square(picture: Image.Image, perturbation: Perturbation, size: int, aspect: float) -> np.ndarray:
-    if perturbation.quality is not None:
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=perturbation.quality)
-        return decode(buffer.getvalue(), size)
+def _encoded(picture: Image.Image, quality: int, size: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return decode(buffer.getvalue(), size)
+
+
+def _changed(picture: Image.Image, perturbation: Perturbation, size: int, aspect: float) -> np.ndarray:
     assert perturbation.change is not None
     return to_square(perturbation.change(picture, size, aspect), size)
 

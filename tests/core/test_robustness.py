@@ -76,6 +76,14 @@ def test_stretch_is_undone_by_the_contract_and_the_cut_is_not(squares):
     assert np.abs(squares["aspect_cut"] - np.asarray(middle)).mean() < 4
 
 
+def test_a_stretch_to_the_aspect_that_it_has_changes_nothing_though_the_decoder_reduces_it():
+    data = as_jpeg(Image.fromarray(phantom(1, 3, 4, (600, 900))), 90)
+    seen = dict(zip(["as it is", *NAMES], perturbed_squares(data, 96, 1.5).astype(int), strict=True))
+    assert (seen["as it is"] == decode(data, 96)).all()
+    assert np.abs(seen["aspect_stretched"] - seen["as it is"]).max() <= 1
+    assert np.abs(seen["aspect_cut"] - seen["as it is"]).max() <= 1
+
+
 def test_aspect_is_left_alone_without_one_to_aim_at():
     assert [one.name for one in perturbations(None)] == NAMES[:-2]
     data = as_jpeg(Image.fromarray(phantom(0, 1, 1, (100, 100))))
