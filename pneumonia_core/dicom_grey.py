@@ -75,11 +75,18 @@ def _modality(values: Levels, header: Header, layout: Layout) -> Levels:
 
 def _shown(values: Levels, counts: np.ndarray, header: Header, layout: Layout) -> Levels:
     """Values of interest as 0 (black) to 1 (white): VOI LUT, else the first window, else percentiles."""
-    lut = _sequence_lut(header, tags.VOI_LUT, layout.signed)
+    lut = _sequence_lut(header, tags.VOI_LUT, _may_be_negative(header, layout))
     if lut is not None:
         return lut(values) / lut.full_scale
     windowed = _windowed(values, header)
     return windowed if windowed is not None else _between_percentiles(values, counts)
+
+
+def _may_be_negative(header: Header, layout: Layout) -> bool:
+    """Whether a value that can be stored becomes negative, so that a VOI LUT may begin below 0 (PS3.3 C.11.2.1.1)."""
+    least = -(1 << (layout.bits_stored - 1)) if layout.signed else 0
+    ends = np.array([least, least + (1 << layout.bits_stored) - 1], float)
+    return bool(_modality(ends, header, layout).min() < 0)
 
 
 def _windowed(values: Levels, header: Header) -> Levels | None:

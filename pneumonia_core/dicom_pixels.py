@@ -111,7 +111,11 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
         options.update(bits_stored=layout.bits_allocated)
     read = decode_stored if plugin in (None, "pillow") else decompress
     stored = read(data, header.transfer_syntax, plugin or "", options)
-    return stored >> shift if options["bits_stored"] != layout.bits_stored else stored
+    if options["bits_stored"] == layout.bits_stored:
+        return stored
+    # What stands above the high bit goes out at the top; coming back, the sign of signed values is extended.
+    above = layout.bits_allocated - layout.bits_stored - shift
+    return (stored << above) >> (above + shift)
 
 
 def _guessed_depth(header: Header, values: int) -> int:

@@ -32,6 +32,8 @@ _MAGIC: Final = (
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
 )
+# TIFF's PhotometricInterpretation of a negative.
+_WHITE_IS_ZERO: Final = 0
 # The value representations of what a DICOM data set can begin with.
 _FIRST_VRS: Final = (b"UL", b"CS", b"UI", b"DA", b"DT", b"TM")
 
@@ -175,14 +177,18 @@ def _to_grey(image: Image.Image, size: int | None) -> Image.Image:
     if image.format == "JPEG" and size is not None:
         # The decoder scales by powers of two and skips the colour planes: 3.5 ms instead of 8.4.
         image.draft("L", (2 * size, 2 * size))
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    exif = image.getexif()
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    # Pillow turns such pictures of 8 bits round by itself, those of 16 it does not.
+    negative = image.format == "TIFF" and exif.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image.load()
     if orientation != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":
-        return _scale_16_bit(image)
+        scaled = _scale_16_bit(image)
+        return ImageOps.invert(scaled) if negative else scaled
     if image.mode == "F":
         raise RejectedImage("unsupported", "floating-point pixels have no known black and white")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

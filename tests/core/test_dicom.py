@@ -110,6 +110,55 @@ def test_signed_values_are_read(look):
         assert difference(data) <= LOSSLESS_TOLERANCE, syntax
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("syntax", ["implicit", "big endian"])
+def test_bits_below_and_above_the_stored_ones_are_no_part_of_a_value(syntax, signed):
+    """12 bits up to bit 13, an overlay in bit 15."""
+    levels = (-2048, 2047) if signed else (0, 4095)
+    low, high = levels
+    stored = np.rint(low + PICTURE / 255 * (high - low)).astype(np.int64)
+    overlay = np.zeros_like(stored)
+    overlay[:40, :60] = 1 << 15
+    bits = ((stored << 2) & 0x3FFF) | overlay | 3
+    pixels = bits.astype(">u2" if syntax == "big endian" else "<u2").tobytes()
+    data = dicom_file(
+        PICTURE, 12, syntax=LOSSLESS[syntax], levels=levels, signed=signed, HighBit=13, PixelData=pixels
+    )
+    assert difference(data) <= LOSSLESS_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("signed", "modality", "first"),
+    [
+        (False, "-1024", -1024),
+        (False, "40000", 40000),
+        (True, "-1024", -3024),
+        (True, "40000", 38000),
+        (True, "look-up table", 40000),
+        (True, None, -2000),
+    ],
+)
+def test_first_value_of_a_voi_lut_is_negative_only_where_what_it_is_given_may_be(signed, modality, first):
+    """A file with implicit representations does not say which it is (PS3.3 C.11.2.1.1)."""
+    levels = (-2000, 2000) if signed else (0, 4000)
+    elements: dict[str, object] = {"VOILUTSequence": lut_item(first, np.linspace(0, 65535, 4001))}
+    if modality == "look-up table":
+        elements["ModalityLUTSequence"] = lut_item(-2000, np.arange(40000, 44001))
+    elif modality is not None:
+        elements.update(RescaleSlope="1", RescaleIntercept=modality)
+    data = dicom_file(
+        PICTURE, 12, syntax=ImplicitVRLittleEndian, look="none", levels=levels, signed=signed, **elements
+    )
+    assert difference(data) <= LOSSLESS_TOLERANCE
+
+
+def lut_item(first: int, values: np.ndarray) -> Sequence:
+    item = Dataset()
+    item.add_new(0x00283002, "SS" if first < 0 else "US", [len(values), first, 16])
+    item.add_new(0x00283006, "US", np.rint(values).astype(int).tolist())
+    return Sequence([item])
+
+
 def test_window_is_of_rescaled_values_and_a_modality_lut_goes_before_it():
     rescaled = {
         "RescaleSlope": "2",

@@ -83,6 +83,19 @@ def test_16_bit_png_gives_the_same_square_as_8_bit(bits):
     np.testing.assert_allclose(square[8:, 8:].astype(int), reference[8:, 8:].astype(int), atol=4)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_whose_zero_is_white_is_read_as_the_picture_that_it_shows(bits):
+    def square(photometric: int, values: np.ndarray) -> np.ndarray:
+        image = Image.fromarray((values.astype(np.uint16) * 257) if bits == 16 else values)
+        data = encoded(image, "TIFF")
+        # Changed in the file: told to write another one, Pillow would turn pixels of 8 bits round.
+        tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+        assert data.count(tag) == 1
+        return decode(data.replace(tag, struct.pack("<HHIHH", 262, 3, 1, photometric, 0)), SIDE).astype(int)
+
+    assert np.abs(square(0, 255 - picture()) - square(1, picture())).max() <= 1
+
+
 def test_palette_and_alpha_pngs_are_read_as_grey():
     grey = Image.fromarray(picture())
     reference = decode(encoded(grey, "PNG"), SIDE).astype(int)
