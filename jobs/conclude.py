@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from jobs.config import Result
+from jobs.lock import LeaseLost
 from jobs.progress import say
 from jobs.run import Order, Run
 from jobs.waves import live_chunks
@@ -137,13 +138,28 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
         run.save(exit_code=exit_code, version=version, result=result)
         write_bytes(run.folder.child("run.html"), run_page({**run.record, "state": "committed"}).encode())
         run.finish("committed")
-    except OSError as error:
-        raise PneumoniaError(
-            f"version {version} of the table has the rows of the run, but its last record could not be written "
-            f"({error_text(error)}). Mend it and run the same command again: it only writes the record."
-        ) from error
+    except (OSError, LeaseLost) as error:
+        raise _without_record(version, error) from error
     _tell(result, rate, work.settings.max_reject_rate)
     return result
+
+
+def _without_record(version: int | None, error: OSError | LeaseLost) -> PneumoniaError:
+    """What can be said of a run that has committed all it had, and could not write that down."""
+    rows = (
+        "the run had no row to add to the table"
+        if version is None
+        else f"version {version} of the table has the rows of the run"
+    )
+    if isinstance(error, LeaseLost):
+        return PneumoniaError(
+            f"{rows}, but its last record was left to another process, which may have taken the run over: its lease was "
+            "not renewed in time. Run the same command again: it writes the record where that is missing."
+        )
+    return PneumoniaError(
+        f"{rows}, but its last record could not be written ({error_text(error)}). Mend it and run the same command "
+        "again: it only writes the record."
+    )
 
 
 def finish_committed(work: Work, run: Run) -> Result | None:

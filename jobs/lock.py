@@ -10,14 +10,19 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.progress import say
 from pneumonia_core import objects
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.places import Place, delete_file, exists, read_bytes, write_bytes
+from pneumonia_core.places import Place, delete_file, error_text, exists, read_bytes, write_bytes
 
 HEARTBEAT_S: Final = 15.0
 EXPIRES_AFTER_S: Final = 60.0
 # Where a bucket knows no conditional writing, two racers see after so long who wrote last.
 _SETTLE_S: Final = 2.0
+
+
+class LeaseLost(PneumoniaError):
+    """Another process may be at work on the run."""
 
 
 class FileLock:
@@ -39,7 +44,8 @@ class FileLock:
 
 class Lease:
     """A file in a bucket that its owner renews every 15 seconds; one that is older than 60, or whose owner is a
-    dead process of this machine, may be taken over. Where another has taken it, `check` raises."""
+    dead process of this machine, may be taken over. A renewal that fails is tried again at the next heartbeat. Where
+    none came through in time, or another has taken the lease, `check` raises."""
 
     def __init__(self, place: Place, token: str, version: str) -> None:
         self._place = place
@@ -52,9 +58,9 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise PneumoniaError where the run is no longer ours."""
+        """Raise LeaseLost where the run is no longer ours."""
         if self._lost or time.monotonic() - self._renewed > EXPIRES_AFTER_S:
-            raise PneumoniaError(
+            raise LeaseLost(
                 f"{self._place.uri} was not renewed in time: another process may have taken the run over. Nothing was "
                 "committed by this one; run the same command again."
             )
@@ -62,21 +68,27 @@ class Lease:
     def release(self, delete: bool = True) -> None:
         self._ending.set()
         self._thread.join()
-        if delete and not self._lost:
+        if not delete or self._lost:
+            return
+        try:
             delete_file(self._place)
+        except OSError as error:
+            # What the run did stands, whatever becomes of its lease.
+            say(f"{self._place.uri} cannot be deleted ({error_text(error)}); it expires in a minute")
 
     def _renew(self) -> None:
         while not self._ending.wait(HEARTBEAT_S):
             asked = time.monotonic()
             try:
-                version = _write(self._place, self._token, self._version)
+                # A bucket may have taken a writing and lost its answer: the next one is refused, and the lease ours.
+                version = _write(self._place, self._token, self._version) or _held(self._place, self._token)
             except OSError:
                 # The bucket fails for a moment; `check` knows how long it has been.
                 continue
-            if version is None and _owner(self._place) != self._token:
+            if version is None:
                 self._lost = True
                 return
-            self._version = version or _version(self._place)
+            self._version = version
             self._renewed = asked
 
 
@@ -117,7 +129,8 @@ def _take_lease(place: Place) -> Lease | None:
     if not place.is_s3:
         time.sleep(_SETTLE_S)
     # A bucket may take a condition for granted, or lose its answer: what counts is what it gives back.
-    return Lease(place, token, taken or _version(place)) if _owner(place) == token else None
+    held = _held(place, token)
+    return None if held is None else Lease(place, token, taken or held)
 
 
 def _free_version(place: Place) -> str | None:
@@ -168,13 +181,12 @@ def _write(place: Place, token: str, version: str) -> str | None:
     return token
 
 
-def _owner(place: Place) -> str | None:
+def _held(place: Place, token: str) -> str | None:
+    """The version of the lease where it is this owner's, "" where the bucket knows none; None where it is not."""
+    if place.is_s3:
+        found = objects.get_aged(place.uri)
+        return found.version if found and json.loads(found.data)["token"] == token else None
     try:
-        return str(json.loads(read_bytes(place))["token"])
+        return "" if json.loads(read_bytes(place))["token"] == token else None
     except FileNotFoundError:
         return None
-
-
-def _version(place: Place) -> str:
-    found = objects.get_aged(place.uri) if place.is_s3 else None
-    return found.version if found else ""

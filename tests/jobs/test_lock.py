@@ -1,5 +1,6 @@
 """The lock of a run in a bucket: one holder, taken over from the dead, lost when it was not renewed."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -8,10 +9,13 @@ import time
 
 import boto3
 import pytest
-from buckets import BUCKET, s3_server, using
+from buckets import BUCKET, Proxy, s3_server, using
 
 from jobs import lock
+from jobs.conclude import _finish
 from jobs.lock import Lease, take_lock
+from jobs.run import Order, Run
+from jobs.work import Settings, Work
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.places import delete_folder, exists, open_place, read_bytes, write_bytes
 
@@ -98,6 +102,77 @@ def test_lease_is_renewed_and_lost_to_another_owner(run, monkeypatch):
         held.check()
     held.release()
     assert exists(run.child("lock"))
+
+
+DENIED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def proxy(endpoint):
+    with Proxy(endpoint) as proxy, using(proxy.endpoint):
+        yield proxy
+
+
+def test_renewal_that_fails_is_tried_again(run, proxy, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.1)
+    held = take_lock(run)
+    assert isinstance(held, Lease)
+    # As after a writing whose answer was lost: refused is the next one, and so is here to look whose the lease is.
+    proxy.fail("^GET .*lock", refusal=DENIED)
+    write_lease(run, token=held._token)
+    until = time.monotonic() + 10
+    while not proxy.injected and time.monotonic() < until:
+        time.sleep(0.02)
+    assert proxy.injected
+    proxy.fail(None)
+    while json.loads(read_bytes(run.child("lock")))["renewed_at"] == 0 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert json.loads(read_bytes(run.child("lock")))["renewed_at"] > 0
+    held.check()
+    held.release()
+    assert not exists(run.child("lock"))
+
+
+def test_renewal_that_keeps_failing_ends_the_run_when_the_lease_expires(run, proxy, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
+    held = take_lock(run)
+    assert isinstance(held, Lease)
+    proxy.fail("^PUT .*lock", refusal=DENIED)
+    time.sleep(0.3)
+    held.check()
+    monkeypatch.setattr(lock, "EXPIRES_AFTER_S", 0.2)
+    with pytest.raises(PneumoniaError, match="not renewed in time"):
+        held.check()
+    held.release()
+
+
+def test_lease_that_cannot_be_deleted_does_not_fail_the_run(run, proxy, capsys):
+    held = take_lock(run)
+    assert held
+    proxy.fail("^DELETE .*lock", refusal=DENIED)
+    held.release()
+    assert "it expires in a minute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", [7, None])
+def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was_committed(
+    run, monkeypatch, version
+):
+    held = take_lock(run)
+    counts = dict.fromkeys(("listed", "scored", "rejected", "unchanged", "deferred"), 0)
+    record = {
+        "run_id": "1",
+        "run_date": "2026-01-31",
+        "counts": {**counts, "reject_reasons": {}, "findings": {}},
+    }
+    order = Order(("file:///archive",), "", "m", "auto", "auto", None, False, None, 16, "2026-01-31", False)
+    with contextlib.ExitStack() as session, Run(run, record, _lock=held) as ending:
+        work = Work(run, order, Settings(), None, session)
+        monkeypatch.setattr(lock, "EXPIRES_AFTER_S", -1.0)
+        with pytest.raises(PneumoniaError, match="lease was not renewed") as caught:
+            _finish(work, ending, version)
+    assert "othing was committed" not in str(caught.value)
+    assert ("version 7 of the table has the rows" in str(caught.value)) == (version == 7)
 
 
 def test_lock_whose_file_its_last_owner_removed_is_none(tmp_path, monkeypatch):
