@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jobs.config import Result
@@ -12,8 +12,9 @@ from jobs.progress import say
 from jobs.run import Order, Run
 from jobs.waves import live_chunks
 from jobs.work import Work, ray_errors_explained, start_ray
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.places import Place, error_text, exists, read_bytes, write_bytes
+from pneumonia_core.skipped import in_words, may_hold_images
 
 ROWS_PER_FILE: Final = 262_144
 MERGE_HERE_ROWS: Final = 20_000
@@ -127,6 +128,8 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
         "engine": run.record.get("engine"),
         **{name: counts[name] for name in ("listed", "scored", "rejected", "unchanged", "deferred")},
         "gone": run.record.get("gone"),
+        # Of a run of an earlier version it is not known.
+        "skipped": run.record.get("skipped") or {},
         "reject_reasons": counts["reject_reasons"],
         "findings": counts["findings"],
         "out_of_domain": counts.get("out_of_domain"),
@@ -192,11 +195,37 @@ def _tell(result: Result, rate: float, max_rate: float) -> None:
             f"out of domain: {result['out_of_domain']:,} of the scored images ({share:.1%}) are unlike the "
             "training data; do not trust their scores (in_domain is false)"
         )
+    tell_skipped(result["skipped"])
     say(f"the run's page: {result['page']}")
     if rate > max_rate:
         say(
             f"warning: {rate:.1%} of the images were rejected, more than --max-reject-rate {max_rate:.1%} allows"
         )
+
+
+def tell_skipped(skipped: Mapping[str, int]) -> None:
+    """What the listing left out: a warning where images may be in it, a count of the rest."""
+    hiding = may_hold_images(skipped)
+    if hiding:
+        say(f"warning: images may be missing: skipped {in_words(hiding)}")
+    rest = {kind: number for kind, number in skipped.items() if kind not in hiding}
+    if rest:
+        say(f"skipped: {in_words(rest)}")
+
+
+def any_model_counts(results: Place, order: Order, planner: Any) -> bool:
+    """Whether a row under whatever model makes an image unchanged, by --rescore, given now or earlier.
+
+    Raises InvalidInput where a new model meets a table with rows and nothing was said.
+    """
+    choice = order.rescore or remembered_rescore(results).get(order.model_id)
+    if choice is None and not planner.table_is_empty and not planner.knows_model():
+        raise InvalidInput(
+            f"the model {order.model_id} is new to {results.uri}, which has rows of another model. "
+            "Add --rescore all to score every image with it, or --rescore none to score only new and "
+            "changed images."
+        )
+    return choice == "none"
 
 
 def remember_rescore(results: Place, order: Order) -> None:

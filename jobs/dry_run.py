@@ -3,10 +3,11 @@
 import tempfile
 from pathlib import Path
 
-from jobs.conclude import remembered_rescore
+from jobs.conclude import any_model_counts, tell_skipped
 from jobs.config import Result
 from jobs.progress import say
 from jobs.run import Order
+from jobs.waves import check_found
 from pneumonia_core.listing import Lister
 from pneumonia_core.places import Place, open_place
 from pneumonia_core.planning import Planner, PlanningRules
@@ -14,11 +15,12 @@ from pneumonia_core.results import find_table, open_table
 
 
 def dry_run(results: Place, order: Order) -> Result:
-    """List the archives and plan as a run would, in a temporary folder."""
+    """List the archives and plan as a run would, in a temporary folder. Raises InvalidInput where a run would."""
     with tempfile.TemporaryDirectory(prefix="pneumonia-dry-") as folder:
         table = find_table(results) or open_table(open_place(str(Path(folder) / "empty")))
-        choice = order.rescore or remembered_rescore(results).get(order.model_id)
-        rules = PlanningRules(order.model_id, choice == "none", order.retry_rejected, order.limit)
+        with Planner(open_place(folder), table, PlanningRules(order.model_id)) as planner:
+            any_model = any_model_counts(results, order, planner)
+        rules = PlanningRules(order.model_id, any_model, order.retry_rejected, order.limit)
         with (
             Lister(order.archives, order.rules) as lister,
             Planner(open_place(folder), table, rules) as planner,
@@ -26,6 +28,7 @@ def dry_run(results: Place, order: Order) -> Result:
             while not lister.wait(60):
                 say(f"listed {lister.listed:,} images")
             batches = planner.plan(lister.take(), [], order.chunk_size, relisted=False)
+            check_found(order.archives, planner, lister)
             gone, _ = planner.write_gone(order.archives, batches)
             skipped = dict(lister.skipped)
     counts = {
@@ -37,4 +40,5 @@ def dry_run(results: Place, order: Order) -> Result:
             **counts
         )
     )
+    tell_skipped(skipped)
     return {"state": "dry run", **counts, "gone": gone, "skipped": skipped}

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from jobs.conclude import commit_run, finish_committed, remember_rescore, remembered_rescore
+from jobs.conclude import any_model_counts, commit_run, finish_committed, remember_rescore, tell_skipped
 from jobs.config import Result, job_command, parse_duration_s, run_command
 from jobs.progress import printable, say
 from jobs.run import Order, Run, last_committed, open_run
@@ -66,21 +66,16 @@ def _rules(work: Work, run: Run, table: Any) -> Any:
     from pneumonia_core.planning import Planner, PlanningRules
 
     order = work.order
-    rules = PlanningRules(order.model_id, False, order.retry_rejected, order.limit)
     if "any_model" not in run.record:
-        remembered = remembered_rescore(work.results)
-        with Planner(run.folder, table, rules) as planner:
-            new_model = not planner.table_is_empty and not planner.knows_model()
-        choice = order.rescore or remembered.get(order.model_id)
-        if new_model and choice is None:
+        rules = PlanningRules(order.model_id)
+        try:
+            with Planner(run.folder, table, rules) as planner:
+                any_model = any_model_counts(work.results, order, planner)
+        except InvalidInput:
             run.discard()
-            raise InvalidInput(
-                f"the model {order.model_id} is new to {work.results.uri}, which has rows of another model. "
-                "Add --rescore all to score every image with it, or --rescore none to score only new and "
-                "changed images."
-            )
+            raise
         remember_rescore(work.results, order)
-        run.save(any_model=choice == "none")
+        run.save(any_model=any_model)
     return PlanningRules(order.model_id, run.record["any_model"], order.retry_rejected, order.limit)
 
 
@@ -112,12 +107,14 @@ def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
     listed = sum(batch.listed for batch in run.batches)
     run.discard()
     say(f"nothing to score: all {listed:,} images are unchanged since run {last['run_id']}")
+    skipped = run.record.get("skipped") or {}
+    tell_skipped(skipped)
     result = dict(last["result"])
     if not (work.order.date_is_given and last["run_date"] == work.order.run_date):
         result.update(
             scored=0, rejected=0, deferred=0, listed=listed, unchanged=listed, reject_reasons={}, findings={}
         )
-        result.update(out_of_domain=None if work.bundle.domain is None else 0)
+        result.update(out_of_domain=None if work.bundle.domain is None else 0, skipped=skipped)
     return {**result, "nothing_new": True}
 
 

@@ -1,5 +1,6 @@
 """Listing and scoring at once: what is listed so far is planned and scored in waves."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -7,8 +8,11 @@ from jobs.progress import Progress, printable, say
 from jobs.run import Run
 from jobs.work import Work, check_stop, ray_errors_explained, start_ray
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.skipped import in_words
 
 FIRST_LISTING_WAIT_S: Final = 10.0
+# Each wave reads the table once, so that the waits grow; the cluster has nothing to do meanwhile.
+LONGEST_LISTING_WAIT_S: Final = 300.0
 # Bounds what Ray Data holds of a wave in the driver.
 CHUNKS_PER_WAVE: Final = 2048
 
@@ -32,24 +36,28 @@ def score_listing(work: Work, run: Run, planner: Any, superseded: frozenset[int]
             _score_wave(work, run, planner, todo, progress)
             return
         with Lister(work.order.archives, work.order.rules) as lister:
-            wait_s = FIRST_LISTING_WAIT_S
-            while True:
+            for wave in itertools.count():
                 _score_wave(work, run, planner, todo, progress)
                 check_stop(work)
                 if work.past_deadline:
+                    run.save(skipped=dict(lister.skipped))
                     say("the deadline has come: what is done is committed, the rest is left for the next run")
                     return
-                if lister.wait(wait_s):
-                    wait_s = 0.0
-                wait_s *= 2
+                lister.wait(listing_wait_s(work, wave))
                 complete = lister.done
                 todo = _plan_wave(run, planner, lister)
                 progress.total = (progress.total or 0) + sum(ref.rows for ref in todo)
                 if complete:
                     break
+            _check_found(work, run, planner, lister)
             run.save(listing_complete=True, state="scoring", skipped=dict(lister.skipped))
-            _check_found_something(work, run, planner, lister)
             _score_wave(work, run, planner, todo, progress)
+
+
+def listing_wait_s(work: Work, wave: int) -> float:
+    """How long the listing is left alone after a wave, counted from 0: longer each time, never beyond the deadline."""
+    # Beyond ten doublings a float would overflow one day.
+    return min(FIRST_LISTING_WAIT_S * 2 ** min(wave, 10), LONGEST_LISTING_WAIT_S, max(work.left_s, 0.0))
 
 
 def _plan_wave(run: Run, planner: Any, lister: Any) -> list[Any]:
@@ -63,17 +71,31 @@ def _plan_wave(run: Run, planner: Any, lister: Any) -> list[Any]:
     return [ref for batch in batches for ref in batch.chunk_refs()]
 
 
-def _check_found_something(work: Work, run: Run, planner: Any, lister: Any) -> None:
-    if run.batches and any(batch.listed for batch in run.batches):
-        return
-    if planner.knows_archives(work.order.archives):
-        return
-    run.discard()
-    skipped = ", ".join(f"{count} {kind}" for kind, count in sorted(lister.skipped.items()))
-    raise InvalidInput(
-        f"no images found in {', '.join(printable(archive) for archive in work.order.archives)}"
-        f"{f' (skipped: {skipped})' if skipped else ''}. Check the archive's path."
-    )
+def _check_found(work: Work, run: Run, planner: Any, lister: Any) -> None:
+    from pneumonia_core.parts import done_chunks
+
+    try:
+        check_found(work.order.archives, planner, lister)
+    except InvalidInput:
+        # What is scored already is kept for the same command.
+        if not done_chunks(run.folder):
+            run.discard()
+        raise
+
+
+def check_found(archives: Sequence[str], planner: Any, lister: Any) -> None:
+    """Raise InvalidInput where the listing found no image at all, or none of an archive of which the table knows some:
+    a storage that is not mounted looks like an empty folder, and its images would count as gone."""
+    skipped = f" (skipped: {in_words(lister.skipped)})" if lister.skipped else ""
+    if known := planner.known_images(lister.empty):
+        empty = " nor in ".join(f"{printable(uri)}, of which the table has {n:,}" for uri, n in known.items())
+        raise InvalidInput(
+            f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the same command again; "
+            "an archive that is really empty is to be left out of the command."
+        )
+    if not lister.listed:
+        listed = ", ".join(printable(archive) for archive in archives)
+        raise InvalidInput(f"no images found in {listed}{skipped}. Check the archive's path.")
 
 
 def _score_wave(work: Work, run: Run, planner: Any, refs: Sequence[Any], progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """One scoring command at work: what it was asked, when it must stop, and how its errors read."""
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -51,9 +52,14 @@ class Work:
     stop_requested: bool = False
 
     @property
-    def past_deadline(self) -> bool:
+    def left_s(self) -> float:
+        """Seconds until the deadline, infinity where there is none."""
         deadline = self.settings.deadline_s
-        return deadline is not None and time.monotonic() - self.started > deadline
+        return math.inf if deadline is None else self.started + deadline - time.monotonic()
+
+    @property
+    def past_deadline(self) -> bool:
+        return self.left_s <= 0
 
 
 def check_stop(work: Work) -> None:

@@ -42,6 +42,8 @@ class Lister:
         self._rules = rules
         self.skipped: Counter[str] = Counter()
         self.listed = 0
+        # The archives that were listed to their end and have no image.
+        self.empty: list[str] = []
         self._archives = archives
         self._segments: list[Path] = []
         self._taken = 0
@@ -93,7 +95,9 @@ class Lister:
         # A manifest may name what lies in another archive, or is named by another manifest.
         seen = Seen() if len(self._archives) > 1 and any(map(is_manifest, self._archives)) else None
         for archive in self._archives:
+            found = False
             for image in list_archive(archive, self.skipped, self._rules):
+                found = True
                 if seen is not None and not seen.add(image.uri):
                     self.skipped["listed by an earlier archive"] += 1
                     continue
@@ -104,6 +108,8 @@ class Lister:
                     rows = []
                 if self._stopping.is_set():
                     return
+            if not found:
+                self.empty.append(archive)
         if rows:
             self._write(rows)
 

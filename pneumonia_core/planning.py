@@ -116,9 +116,18 @@ class Planner:
             return None
         return datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=newest_us)
 
-    def knows_archives(self, archives: Sequence[str]) -> bool:
-        """Whether the table has a row of one of these archives."""
-        return self._has_row(pc.field("archive").isin(archives))
+    @_explained
+    def known_images(self, archives: Sequence[str]) -> dict[str, int]:
+        """How many images the table knows of each of these archives, without those of which it knows none."""
+        if self.table_is_empty or not archives:
+            return {}
+        self._scan_known("image_uri", "archive")
+        query = f"""
+            SELECT archive, count(DISTINCT image_uri) FROM known
+            WHERE archive IN {_sql_tuple(archives)} GROUP BY archive
+        """
+        counts = dict(self._database.execute(query).fetchall())
+        return {archive: counts[archive] for archive in archives if archive in counts}
 
     def _has_row(self, condition: pc.Expression) -> bool:
         return bool(self._known.head(1, columns=["archive"], filter=condition).num_rows)

@@ -5,6 +5,7 @@ from typing import Any, Final
 from pneumonia_core.errors import REJECT_STAGE
 from pneumonia_core.labels import CLASSES
 from pneumonia_core.pages.render import render_html
+from pneumonia_core.skipped import may_hold_images
 
 OUTCOMES: Final = {
     "scored": "have probabilities and a finding",
@@ -39,13 +40,15 @@ def run_page(run: dict[str, Any]) -> str:
     """One self-contained HTML page of a scoring run, from the record in its run.json.
 
     Read are `run_id`, `state`, `run_date` and, where present, `created_at`, `updated_at`, `model`, `engine`,
-    `exit_code`, `error`, `configuration`, `versions`, `gone`, `counts` (listed, scored, rejected, unchanged,
-    deferred, reject_reasons, findings, out_of_domain, bytes_read), `result` (seconds, images_per_s, table, version) and
-    `timings` ({step: seconds}). Names in it are escaped.
+    `exit_code`, `error`, `configuration`, `versions`, `gone`, `skipped` ({kind: number}), `counts` (listed, scored,
+    rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read), `result` (seconds,
+    images_per_s, table, version) and `timings` ({step: seconds}). Names in it are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
     reasons = counts.get("reject_reasons") or {}
     findings = counts.get("findings") or {}
+    skipped = run.get("skipped") or {}
+    hiding = may_hold_images(skipped)
     return render_html(
         "run.html",
         title=f"Run {run['run_id']}",
@@ -59,6 +62,8 @@ def run_page(run: dict[str, Any]) -> str:
             (reason, REJECT_STAGE.get(reason, "–"), REASONS.get(reason, ""), number)
             for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         ],
+        skipped=sorted(skipped.items(), key=lambda item: (item[0] not in hiding, -item[1], item[0])),
+        hiding=hiding,
         timings=run.get("timings") or {},
         bytes_read=counts.get("bytes_read"),
         facts=_facts(run, counts, result),

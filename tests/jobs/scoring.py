@@ -1,20 +1,24 @@
 """How the tests score: in this process over the session's Ray, or as a user in a process of its own."""
 
 import dataclasses
+import datetime
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from jobs.run import Order
 from jobs.score import score_archives
 from jobs.work import Settings
-from pneumonia_core.archives import open_archive
+from pneumonia_core.archives import list_archive, open_archive
 from pneumonia_core.places import make_folder, open_place
+from pneumonia_core.results import FILE_SCHEMA, DataFile, commit, open_table
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,6 +48,31 @@ def score(results: Path, work: Order, **settings) -> dict:
 
 def rows(results: Path) -> pa.Table:
     return DeltaTable(str(results / "scores")).to_pyarrow_table()
+
+
+def commit_as_scored(results: Path, archive: Path, model_id: str, run_date: str = "2026-01-30") -> None:
+    """The table after a night that scored all of an archive, without a cluster."""
+    place = open_place(str(results))
+    table = open_table(place)
+    uri = open_archive(str(archive))
+    facts = {"status": "scored", "attempt": 1, "engine": "e", "model_id": model_id, "run_id": "earlier"}
+    found = [
+        {"image_uri": image.uri, "image_version": image.version, "archive": uri, **facts}
+        for image in list_archive(uri, Counter())
+    ]
+    now = datetime.datetime.now(datetime.UTC)
+    every = [{**dict.fromkeys(FILE_SCHEMA.names), "scored_at": now, **row} for row in found]
+    name = f"run_date={run_date}/{archive.name}.parquet"
+    file = results / "scores" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(every, schema=FILE_SCHEMA), file)
+    commit(
+        place,
+        table.version(),
+        f"{archive.name} earlier",
+        run_date,
+        [DataFile(name, file.stat().st_size, len(every), {}, 0)],
+    )
 
 
 def pneumonia(
