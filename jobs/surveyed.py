@@ -40,7 +40,7 @@ def _survey(listed: pa.Table, progress: Progress) -> pa.Table:
 
     context = DataContext.get_current()
     context.target_max_block_size = 2**31
-    wanted = ["position", "size_bytes", *_LISTED, *(field.name for field in MEMBER_FIELDS)]
+    wanted = ["position", "image_version", "size_bytes", *_LISTED, *(field.name for field in MEMBER_FIELDS)]
     rows = listed.select(wanted)
     blocks = [rows.slice(start, BLOCK_IMAGES) for start in range(0, rows.num_rows, BLOCK_IMAGES)]
     surveyor: Any = Surveyor

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import Final
 
 import pyarrow.fs as pafs
@@ -31,8 +30,9 @@ from pneumonia_core.members import (
     ImageRef,
     ListedImage,
     Member,
+    tar_member_version,
 )
-from pneumonia_core.names import ARCHIVE_SUFFIXES, SNIFFED_BYTES, Verdict, judge_name, judge_path
+from pneumonia_core.names import ARCHIVE_SUFFIXES, SNIFFED_BYTES, Verdict, as_text, judge_name, judge_path
 from pneumonia_core.places import Place, error_text, open_place
 from pneumonia_core.seen import Seen
 from pneumonia_core.stored import (
@@ -50,18 +50,21 @@ from pneumonia_core.tars import CUT, tar_members
 from pneumonia_core.zips import DEFLATED, STORED, ZipMember, member_head, read_zip_member, zip_members
 
 _SNIFFING_THREADS: Final = 16
-# Of a name: there is nothing, or nothing for us. Any other error is the disk's.
-_ABSENT: Final = frozenset(
-    (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENXIO)
-)
+# Of a name: there is nothing. Any other error is the disk's, or there may be images that we must not read.
+_ABSENT: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO))
+_DENIED: Final = frozenset((errno.EACCES, errno.EPERM))
+# Every disk has one at its root, for the administrator alone.
+_LOST_AND_FOUND: Final = "lost+found"
 _NO_RULES: Final = ListingRules()
+# What is in a folder: each name, and whether it is a folder itself.
+_Names = Iterator[tuple[str, bool]]
 
 
 def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     """The canonical URI of an archive that a user names. Raises InvalidInput where there is none."""
     place = open_place(text)
     try:
-        found = Path(place.path).exists() if place.is_local else _exists_remotely(place)
+        found = _opens_locally(place.path) if place.is_local else _exists_remotely(place)
     except OSError as error:
         raise InvalidInput(f"{place.uri}: the archive cannot be opened ({error_text(error)}).") from error
     except objects.CredentialsError as error:
@@ -129,13 +132,12 @@ def read_image_bytes(ref: ImageRef) -> bytes:
 
 
 def _read_tar_member(member: Member) -> bytes:
-    if member.size_bytes > MAX_SOURCE_BYTES:
-        raise RejectedImage("too_large", f"{member.size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
     if member.method != TAR:
         with contextlib.closing(InflatingStream(member.container, member.method)) as stream:
-            data = stream(member.offset, member.size_bytes)
-    else:
-        data = read_range(member.container, member.offset, member.size_bytes)
+            return stream.member(member)
+    if member.size_bytes > MAX_SOURCE_BYTES:
+        raise RejectedImage("too_large", f"{member.size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
+    data = read_range(member.container, member.offset, member.size_bytes, member.container_version)
     if len(data) < member.size_bytes:
         raise RejectedImage("truncated", f"the archive ends after {len(data)} of {member.size_bytes} bytes")
     return data
@@ -143,6 +145,22 @@ def _read_tar_member(member: Member) -> bytes:
 
 def _read_at(uri: str) -> ReadAt:
     return lambda offset, count: read_range(uri, offset, count)
+
+
+def _opens_locally(path: str) -> bool:
+    """Whether there is a file or folder. Raises OSError where it is not one that we may read."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a plain path is the raw name
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if S_ISDIR(status.st_mode):
+        os.scandir(path).close()
+    else:
+        # A FIFO would be waited for.
+        if not S_ISREG(status.st_mode):
+            raise OSError("no regular file")
+        open(path, "rb").close()  # noqa: PTH123
+    return True
 
 
 def _exists_remotely(place: Place) -> bool:
@@ -154,6 +172,8 @@ def _exists_remotely(place: Place) -> bool:
             return True
         except RejectedImage as rejected:
             if rejected.reason == "forbidden":
+                if _is_listable(place.uri):
+                    return True
                 raise InvalidInput(
                     f"{place.uri}: the archive cannot be opened ({rejected.detail})."
                 ) from rejected
@@ -165,21 +185,32 @@ def _exists_remotely(place: Place) -> bool:
     return any(objects.list_pages(_prefix(place.uri)))
 
 
+def _is_listable(uri: str) -> bool:
+    """Whether there is a folder in S3, of which we may be allowed to list what is in it and nothing else."""
+    try:
+        return any(objects.list_pages(_prefix(uri)))
+    except InvalidInput:
+        return False
+
+
 def _prefix(uri: str) -> str:
     """What all keys beneath a folder of a bucket begin with."""
     return f"{uri}/"
 
 
 def _list_local(root: str, skipped: Counter[str]) -> Iterator[ListedImage]:
-    if Path(root).is_dir():
-        yield from _walk(root, skipped)
-        return
     try:
-        stored = local_file(root, os.stat(root))  # noqa: PTH116 - a plain path is the raw name
-    except (OSError, RejectedImage):
-        skipped["no regular file"] += 1
-        return
-    yield from _file_or_members(stored, skipped)
+        status = os.stat(root)  # noqa: PTH116 - a plain path is the raw name
+        opened = _entries(root) if S_ISDIR(status.st_mode) else local_file(root, status)
+    except (OSError, RejectedImage) as error:
+        why = error.detail if isinstance(error, RejectedImage) else error_text(error)
+        raise PneumoniaError(
+            f"file://{root}: the archive cannot be opened ({why}). Mend it and run the same command again."
+        ) from error
+    if isinstance(opened, StoredFile):
+        yield from _file_or_members(opened, skipped)
+    else:
+        yield from _walk(root, opened, skipped)
 
 
 def _list_bucket(place: Place, skipped: Counter[str]) -> Iterator[ListedImage]:
@@ -188,7 +219,8 @@ def _list_bucket(place: Place, skipped: Counter[str]) -> Iterator[ListedImage]:
             yield from _file_or_members(stat_file(place.uri), skipped)
             return
         except RejectedImage as rejected:
-            if rejected.reason != "not_found":
+            listable = rejected.reason == "forbidden" and place.is_s3 and _is_listable(place.uri)
+            if rejected.reason != "not_found" and not listable:
                 raise PneumoniaError(f"{place.uri} cannot be listed: {rejected.detail}.") from rejected
     pages = _s3_pages(place.uri) if place.is_s3 else _other_pages(place)
     with ThreadPoolExecutor(_SNIFFING_THREADS, thread_name_prefix="sniff") as pool:
@@ -217,19 +249,21 @@ def _other_pages(folder: Place) -> Iterator[list[StoredFile]]:
     does not tell which folders there are, only what is in them at any depth."""
     scheme = folder.uri.partition("://")[0]
     at_once = scheme == "gs"
-    try:
-        found = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=at_once))
-    except OSError as error:
-        raise PneumoniaError(f"{folder.uri} cannot be listed ({error_text(error)}).") from error
-    found.sort(key=lambda info: info.path)
-    yield [
-        StoredFile(f"{scheme}://{info.path}", info.size, f"{info.size}-{info.mtime_ns}")
-        for info in found
-        if info.is_file
-    ]
-    for info in found:
-        if info.type == pafs.FileType.Directory and not at_once:
-            yield from _other_pages(Place(f"{scheme}://{info.path}", folder.fs, info.path))
+    folders = [folder.path]
+    while folders:
+        path = folders.pop()
+        try:
+            found = folder.fs.get_file_info(pafs.FileSelector(path, recursive=at_once))
+        except OSError as error:
+            raise PneumoniaError(f"{scheme}://{path} cannot be listed ({error_text(error)}).") from error
+        found.sort(key=lambda info: info.path)
+        yield [
+            StoredFile(f"{scheme}://{info.path}", info.size, f"{info.size}-{info.mtime_ns}")
+            for info in found
+            if info.is_file
+        ]
+        if not at_once:
+            folders += [info.path for info in reversed(found) if info.type == pafs.FileType.Directory]
 
 
 def _looks_like_image(stored: StoredFile) -> bool:
@@ -248,40 +282,58 @@ def _is_image_head(head: bytes) -> bool:
     return True
 
 
-def _walk(folder: str, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """Depth first, names in byte order, so that every listing of the same folder has the same order.
-
-    Of a folder's entries only the names are held, in a few dozen bytes each.
-    """
-    folders: set[bytes] = set()
-    ordered: list[bytes] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                ordered.append(os.fsencode(entry.name))
-                if entry.is_dir(follow_symlinks=False):
-                    folders.add(ordered[-1])
-    except OSError as error:
-        _raise_unless_absent(error, folder)
-        skipped["folder that cannot be opened"] += 1
-        return
-    ordered.sort()
-    for raw in ordered:
-        name = os.fsdecode(raw)
+def _walk(root: str, names: _Names, skipped: Counter[str]) -> Iterator[ListedImage]:
+    """Depth first, names in byte order, so that every listing of the same folder has the same order."""
+    # A stack of our own: folders may lie deeper in each other than Python calls.
+    opened = [(root, names)]
+    while opened:
+        folder, entries = opened[-1]
+        name, is_folder = next(entries, (None, False))
+        if name is None:
+            opened.pop()
+            continue
+        path = os.path.join(folder, name)  # noqa: PTH118 - the raw name
         if judge_name(name) == "hidden":
             skipped["hidden"] += 1
-        elif raw in folders:
-            yield from _walk(os.path.join(folder, name), skipped)  # noqa: PTH118 - the raw name
+        elif not is_folder:
+            yield from _file(path, name, skipped)
         else:
-            yield from _file(os.path.join(folder, name), name, skipped)  # noqa: PTH118
+            try:
+                opened.append((path, _entries(path)))
+            except OSError as error:
+                if name != _LOST_AND_FOUND:
+                    _raise_unless_absent(error, path)
+                skipped["folder that cannot be opened"] += 1
+
+
+def _entries(folder: str) -> _Names:
+    """The names in a folder in byte order, and which are folders. Of them only the names are held, in a few dozen bytes
+    each."""
+    folders: set[bytes] = set()
+    ordered: list[bytes] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            ordered.append(os.fsencode(entry.name))
+            if entry.is_dir(follow_symlinks=False):
+                folders.add(ordered[-1])
+    ordered.sort()
+    return ((os.fsdecode(raw), raw in folders) for raw in ordered)
 
 
 def _raise_unless_absent(error: OSError, path: str) -> None:
-    """Images on a disk that fails are not gone: the listing must not go on without them."""
-    if error.errno not in _ABSENT:
+    """Images that are out of reach are not gone: the listing must not go on without them. A link is no image that we
+    knew before it led to where we may not look."""
+    is_link = error.errno in _DENIED and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
+    if error.errno not in _ABSENT and not is_link:
         raise PneumoniaError(
-            f"file://{path} cannot be listed ({error_text(error)}). Mend it and run the same command again."
+            f"{_shown(path)} cannot be listed ({error_text(error)}). Mend it, or move it out of the archive, and run "
+            "the same command again."
         ) from error
+
+
+def _shown(path: str) -> str:
+    """The URI of a local path, whose name may be no UTF-8."""
+    return f"file://{as_text(os.fsencode(path))}"
 
 
 def _file(path: str, name: str, skipped: Counter[str]) -> Iterator[ListedImage]:
@@ -311,7 +363,8 @@ def _looks_like_image_here(path: str) -> bool:
         with open(path, "rb") as file:  # noqa: PTH123
             return _is_image_head(file.read(SNIFFED_BYTES))
     except OSError:
-        return False
+        # Whether it is one is not known: it becomes a row that says why it could not be read.
+        return True
 
 
 def _file_or_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
@@ -332,23 +385,33 @@ def _members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]
         listed = _tar(stored, TAR, Window(stored.uri), skipped)
     else:
         listed = _compressed_tar(stored, TAR_ZST if lower.endswith(".zst") else TAR_GZ, skipped)
-    seen = Seen()
     try:
-        for image in listed:
-            while not seen.add(image.uri):
-                assert image.member is not None
-                image = replace(image, uri=f"{image.uri}@{image.member.offset}")
-            yield image
+        yield from _with_own_uris(listed)
     except RejectedImage as rejected:
         if rejected.stage == "decode":
             skipped[CUT] += 1
-        elif rejected.reason in ("timeout", "unreadable"):
-            raise PneumoniaError(
-                f"{stored.uri} could not be listed to its end: {rejected.detail}. Nothing was committed; run the "
-                "same command again."
-            ) from rejected
-        else:
+        elif rejected.reason == "not_found":
             skipped["archive that cannot be opened"] += 1
+        else:
+            remedy = "give us the right to read it, or move it out of the archive, and "
+            raise PneumoniaError(
+                f"{stored.uri} could not be listed to its end: {rejected.detail}. Nothing was committed; "
+                f"{remedy if rejected.reason == 'forbidden' else ''}run the same command again."
+            ) from rejected
+
+
+def _with_own_uris(listed: Iterator[ListedImage]) -> Iterator[ListedImage]:
+    seen = Seen()
+    numbers = itertools.count(1)
+    for image in listed:
+        if not seen.add(image.uri):
+            assert image.member is not None
+            uri = there = f"{image.uri}@{image.member.offset}"
+            # A zip's directory may name one place any number of times.
+            while not seen.add(uri):
+                uri = f"{there}@{next(numbers)}"
+            image = replace(image, uri=uri)
+        yield image
 
 
 def _compressed_tar(stored: StoredFile, method: str, skipped: Counter[str]) -> Iterator[ListedImage]:
@@ -363,9 +426,15 @@ def _tar(stored: StoredFile, method: str, read_at: ReadAt, skipped: Counter[str]
             head = read_at(member.offset, min(SNIFFED_BYTES, member.size_bytes))
             verdict = "image" if _is_image_head(head) else "no image"
         if verdict == "image":
-            place = Member(stored.uri, method, member.offset, member.size_bytes, member.size_bytes)
-            # A tar has no checksum of its members: they count as changed when the tar did.
-            version = f"{stored.version}+{member.offset}"
+            place = Member(
+                stored.uri,
+                method,
+                member.offset,
+                member.size_bytes,
+                member.size_bytes,
+                container_version=stored.version,
+            )
+            version = tar_member_version(stored.version, member.offset)
             yield ListedImage(f"{stored.uri}!/{member.name}", version, member.size_bytes, place)
         else:
             skipped["archive in an archive" if verdict == "archive" else verdict] += 1

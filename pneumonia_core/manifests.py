@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from pneumonia_core.errors import InvalidInput, RejectedImage
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.members import FORBIDDEN, REAL_PATH, ListedImage, Member
-from pneumonia_core.places import OPTIONS, SCHEMES, open_place
+from pneumonia_core.places import OPTIONS, SCHEMES, error_text, open_file, open_place
 from pneumonia_core.seen import Seen
 from pneumonia_core.stored import StoredFile, stat_file
 
@@ -25,7 +25,9 @@ MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
 _FIRST_ROWS: Final = 1000
 _AT_ONCE: Final = 256
 _THREADS: Final = 16
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+# `user:password@host`, with or without a scheme before it; IMG-10:00.png is a name.
+_USER_INFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:[^?]*@")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ def column_names(text: str) -> list[str]:
     """The columns of a manifest that a user names. Raises InvalidInput where it cannot be read."""
     place = open_place(text)
     try:
-        with place.fs.open_input_file(place.path) as file:
+        with open_file(place) as file:
             if text.lower().endswith(".parquet"):
                 return list(pq.read_schema(file).names)
             return list(pacsv.open_csv(file).schema.names)
-    except (OSError, pa.ArrowException, UnicodeError) as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise InvalidInput(f"{text!r}: the table cannot be read. Check its name and its format.") from error
+    except OSError as error:
+        raise _not_read(place.uri, error) from error
 
 
 def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
@@ -74,7 +78,7 @@ def check_manifest(uri: str, rules: ListingRules) -> None:
     """Raise InvalidInput where a manifest cannot be read, lacks a column, or where none of its first
     thousand images may be read."""
     lines = list(itertools.islice(_lines(uri, rules.carry), _FIRST_ROWS))
-    entries = list(_entries(lines, uri, rules))
+    entries = list(_entries(lines, uri, rules, Counter()))
     if entries and all(entry.read_from is None for entry in entries):
         named = ", ".join(repr(entry.uri) for entry in entries[:3])
         raise InvalidInput(
@@ -87,7 +91,7 @@ def list_manifest(uri: str, rules: ListingRules, skipped: Counter[str]) -> Itera
     """The images that a table names in its column `uri`, in its order, each once. One that may not be read, or
     that is absent, is listed too, and becomes a row that says so."""
     seen = Seen()
-    entries = _entries(_lines(uri, rules.carry), uri, rules)
+    entries = _entries(_lines(uri, rules.carry), uri, rules, skipped)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
         while some := list(itertools.islice(entries, _AT_ONCE)):
             fresh = [entry for entry in some if seen.add(entry.uri)]
@@ -104,7 +108,7 @@ def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     place = open_place(uri)
     names = ["uri", *carry]
     try:
-        with place.fs.open_input_file(place.path) as file:
+        with open_file(place) as file:
             if uri.lower().endswith(".parquet"):
                 batches: Any = pq.ParquetFile(file).iter_batches(columns=names)
             else:
@@ -126,14 +130,25 @@ def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:
             f"{uri!r}: a manifest is a Parquet or CSV table in UTF-8 with a column `uri`{also}."
         ) from error
     except OSError as error:
-        raise InvalidInput(f"{uri!r}: the manifest cannot be read.") from error
+        raise _not_read(uri, error) from error
 
 
-def _entries(lines: Any, manifest: str, rules: ListingRules) -> Iterator[_Entry]:
+def _not_read(uri: str, error: OSError) -> PneumoniaError:
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError):
+        return InvalidInput(
+            f"{uri!r}: the table cannot be read ({error_text(error)}). Check its name and who may read it."
+        )
+    return PneumoniaError(
+        f"{uri!r}: the table cannot be read ({error_text(error)}). Run the same command again when its storage answers."
+    )
+
+
+def _entries(lines: Any, manifest: str, rules: ListingRules, skipped: Counter[str]) -> Iterator[_Entry]:
     folder = manifest.rpartition("/")[0]
     allowed = tuple(_root(place) for place in (folder, *rules.allow_prefixes))
     for text, *values in lines:
-        if text is None:
+        if not text:
+            skipped["row of a manifest without a URI"] += 1
             continue
         carried = json.dumps(dict(zip(rules.carry, values, strict=True))) if rules.carry else None
         uri, read_from = _judge(text, folder, allowed)
@@ -151,22 +166,21 @@ def _root(text: str) -> str:
 def _judge(text: str, folder: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
     """The URI of the image as the table shows it, and from where it is read: None where it may not be."""
     found = _SCHEME.match(text)
+    if (found and found[1] not in SCHEMES) or _USER_INFO.match(text):
+        return _without_secrets(text), None
     if found is None:
         text = f"{folder}/{text}" if not text.startswith("/") else f"file://{text}"
-    elif found[1] not in SCHEMES or not found[2]:
-        return _without_secrets(text), None
     scheme, _, rest = text.partition("://")
     authority, _, key = rest.partition("/")
     if "@" in authority or ":" in authority or OPTIONS.search(text) or "\0" in text:
         return _without_secrets(text), None
     if scheme == "file":
         if authority:
-            return text, None
+            return _without_secrets(text), None
         return _judge_local(f"/{key}", allowed)
     uri = f"{scheme}://{rest}"
-    if any(segment in (".", "..") for segment in key.split("/")):
-        return uri, None
-    return uri, uri if uri.startswith(allowed) else None
+    climbs = any(segment in (".", "..") for segment in key.split("/"))
+    return (_without_secrets(uri), None) if climbs or not uri.startswith(allowed) else (uri, uri)
 
 
 def _judge_local(path: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
@@ -189,9 +203,11 @@ def _real_folder(path: str) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    """A URI that is refused, as it may stand in a table: without user-info and options."""
-    text = re.sub(r"(://|:)[^/]*@", r"\1***@", text, count=1)
-    return re.sub(OPTIONS.pattern + r".*", "?***", text, flags=re.DOTALL).replace("\0", "\\0")
+    """A URI that is refused, as it may stand in a table: without user-info, which may hold any character, and without
+    all that follows a question mark."""
+    address, asked, _ = text.partition("?")
+    address = re.sub(r"(://|:).*@", r"\1***@", address, count=1, flags=re.DOTALL)
+    return f"{address}{asked and '?***'}".replace("\0", "\\0")
 
 
 def _listed(entry: _Entry) -> ListedImage:
@@ -199,7 +215,13 @@ def _listed(entry: _Entry) -> ListedImage:
         return ListedImage(entry.uri, FORBIDDEN, 0, Member(entry.uri, FORBIDDEN), entry.carried)
     try:
         stored = stat_file(entry.read_from)
-    except RejectedImage:
+    except RejectedImage as rejected:
+        if rejected.reason not in ("not_found", "forbidden"):
+            # It may well be there as it was: with another version it would be scored anew, or rejected.
+            raise PneumoniaError(
+                f"{entry.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the same command "
+                "again when its storage answers."
+            ) from rejected
         stored = StoredFile(entry.read_from, 0, "absent")
     member = None
     if entry.read_from.startswith("file://"):

@@ -19,11 +19,15 @@ FORBIDDEN: Final = "forbidden"
 # A manifest's local file, read only while the path has no link that leads elsewhere.
 REAL_PATH: Final = "real path"
 STREAMED: Final = (TAR_GZ, TAR_ZST)
+_TARS: Final = (TAR, *STREAMED)
 
 
 @dataclass(frozen=True)
 class Member:
-    """Bytes inside a container: `stored_bytes` of them from `offset` on, `size_bytes` when inflated."""
+    """Bytes inside a container: `stored_bytes` of them from `offset` on, `size_bytes` when inflated.
+
+    Of a tar, `container_version` is the one that was listed: in any other, another image may stand at the offset.
+    """
 
     container: str
     method: str
@@ -31,6 +35,7 @@ class Member:
     stored_bytes: int = 0
     size_bytes: int = 0
     crc32: int | None = None
+    container_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,18 @@ class ImageRef:
     rejection: tuple[str, str] | None = None
 
 
-# The inventory's columns that say where a member stands; all null for a file of its own.
+def tar_member_version(container_version: str, offset: int) -> str:
+    """The version of a tar's member. A tar has no checksum of its members: they count as changed when the tar did."""
+    return f"{container_version}+{offset}"
+
+
+def _container_version(method: str | None, version: str) -> str | None:
+    """The version of a tar, out of its member's; None for what is no member of one."""
+    return version.rpartition("+")[0] if method in _TARS else None
+
+
+# The inventory's columns that say where a member stands; all null for a file of its own. The version of a member's tar
+# stands in `image_version`.
 MEMBER_FIELDS: Final = (
     pa.field("container", pa.string()),
     pa.field("member_method", pa.string()),
@@ -84,8 +100,9 @@ def member_values(member: Member | None) -> tuple[Any, ...]:
 
 def image_refs(rows: pa.Table) -> list[ImageRef]:
     """What is to be read for each row of a chunk, in order."""
+    tars = map(_container_version, rows["member_method"].to_pylist(), rows["image_version"].to_pylist())
     members: Sequence[tuple[Any, ...]] = list(
-        zip(*(rows[field.name].to_pylist() for field in MEMBER_FIELDS), strict=True)
+        zip(*(rows[field.name].to_pylist() for field in MEMBER_FIELDS), tars, strict=True)
     )
     images = zip(rows["image_uri"].to_pylist(), rows["size_bytes"].to_pylist(), members, strict=True)
     return [

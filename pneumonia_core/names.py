@@ -9,22 +9,35 @@ Verdict = Literal["image", "look inside", "archive", "hidden", "no image"]
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
 SNIFFED_BYTES: Final = 512
+# Notes, tables, code, films, packed files: of these none is a radiograph. Whatever has another suffix may be one, and is
+# looked into: scan.IMA, IMG.0001a, x.jfif, `Thorax p.a. 2026-01-31`.
+_NO_IMAGE: Final = (
+    "txt csv tsv json jsonl ndjson xml xsd yaml yml toml ini cfg conf log lock md rst tex html htm css eml msg",
+    "pdf rtf doc docx xls xlsx ppt pptx odt ods odp",
+    "py pyc ipynb js java class cpp hpp sh bat cmd ps1 sql",
+    "parquet arrow feather avro orc npy npz pkl pickle h5 hdf5 onnx keras db sqlite sqlite3 mdb accdb",
+    "md5 sha1 sha256 sha512 pem crt",
+    "gz bz2 xz zst 7z rar tbz tbz2 txz iso dmg jar",
+    "mp3 wav mp4 avi mov mkv wmv mpg mpeg webm exe dll so msi lnk url ttf",
+)
+_NO_IMAGE_SUFFIXES: Final = frozenset(f".{suffix}" for line in _NO_IMAGE for suffix in line.split())
 _SKIPPED_FOLDERS: Final = frozenset({"__MACOSX"})
-# DICOM files are often named by their UID: 1.2.840.113619.2.55 has no suffix.
-_SUFFIX = re.compile(r"\.(?!\d+$)[^./]+$")
+_SUFFIX = re.compile(r"\.[^./]+$")
 
 
 def judge_name(name: str) -> Verdict:
-    """What a file of this name, without its folders, may be; one without a suffix is to be looked into."""
+    """What a file of this name, without its folders, may be; one with an unusual suffix, or none, is to be looked into:
+    DICOM files are often named by their UID, 1.2.840.113619.2.55."""
     if name.startswith(".") or name in _SKIPPED_FOLDERS:
         return "hidden"
     lower = name.lower()
     if lower.endswith(ARCHIVE_SUFFIXES):
         return "archive"
-    suffix = _SUFFIX.search(lower)
-    if suffix is None:
-        return "look inside"
-    return "image" if suffix[0] in IMAGE_SUFFIXES else "no image"
+    found = _SUFFIX.search(lower)
+    suffix = found[0] if found else ""
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "no image" if suffix in _NO_IMAGE_SUFFIXES else "look inside"
 
 
 def judge_path(path: str) -> Verdict:

@@ -18,11 +18,15 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 
 # With the client's own attempts well below the minute after which the worker of an image would be given up.
 _GIVE_UP_AFTER_S: Final = 15.0
+# Slower than this, and not for a moment, no radiograph comes: a bucket may send a byte every other second for ever.
+_LEAST_BYTES_PER_S: Final = 2**17
 _PIECE: Final = 2**18
 _LARGEST_OBJECT: Final = 5 * 2**40
+REWRITTEN: Final = "the file was rewritten since it was listed"
 
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
+_CHANGED: Final = frozenset({"412", "PreconditionFailed"})
 _CREDENTIALS: Final = frozenset(
     {
         "ExpiredToken",
@@ -66,16 +70,16 @@ def head(uri: str) -> StoredObject:
     return StoredObject(uri, answer["ContentLength"], answer["ETag"].strip('"'))
 
 
-def get(uri: str, offset: int, count: int) -> bytes:
-    """Up to `count` bytes of an object from `offset` on. What breaks off on the way is asked for again from
-    there. Raises RejectedImage, or CredentialsError."""
+def get(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
+    """Up to `count` bytes of an object from `offset` on, of this `version` alone where one is given. What breaks off on
+    the way is asked for again from there. Raises RejectedImage, or CredentialsError."""
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
     bucket, key = split_uri(uri)
     deadline = time.monotonic() + _GIVE_UP_AFTER_S
     received = bytearray()
-    condition: dict[str, str] = {}
+    condition = {"IfMatch": f'"{version}"'} if version else {}
     pause_s = s3_client.BACKOFF_S
     while len(received) < count:
         start = offset + len(received)
@@ -87,8 +91,7 @@ def get(uri: str, offset: int, count: int) -> bytes:
             # A request is tried again by boto3; an answer that breaks off is not.
             answered = True
             condition = {"IfMatch": answer["ETag"]}
-            for piece in answer["Body"].iter_chunks(_PIECE):
-                received += piece
+            _receive(answer, received)
             break
         except (ClientError, BotoCoreError, HTTPError, OSError, ValueError) as error:
             if _code(error) in ("416", "InvalidRange"):
@@ -98,6 +101,21 @@ def get(uri: str, offset: int, count: int) -> bytes:
             time.sleep(pause_s)
             pause_s *= 2
     return bytes(received)
+
+
+def _receive(answer: dict[str, Any], received: bytearray) -> None:
+    """Add what an answer holds, piece by piece as it comes: to wait for a full piece could last for ever."""
+    from botocore.exceptions import IncompleteReadError
+
+    deadline = time.monotonic() + _GIVE_UP_AFTER_S
+    before, expected = len(received), answer["ContentLength"]
+    with answer["Body"] as raw:
+        while piece := raw.read1(_PIECE):
+            received += piece
+            if time.monotonic() > deadline + (len(received) - before) / _LEAST_BYTES_PER_S:
+                raise RejectedImage("timeout", f"the storage sent no more than {len(received)} bytes in time")
+    if len(received) - before < expected:
+        raise IncompleteReadError(actual_bytes=len(received) - before, expected_bytes=expected)
 
 
 def get_whole(uri: str) -> bytes:
@@ -131,6 +149,8 @@ def size(uri: str) -> int:
 def _of_ours(uri: str, rejected: RejectedImage) -> OSError:
     if rejected.reason == "not_found":
         return FileNotFoundError(f"the bucket has no {uri}")
+    if rejected.reason == "forbidden":
+        return PermissionError(f"the bucket does not give {uri}: {rejected.detail}")
     return OSError(f"the bucket did not give {uri}: {rejected.detail}")
 
 
@@ -317,6 +337,8 @@ def _reject(error: BaseException) -> NoReturn:
         raise RejectedImage("not_found", "listed, but gone when it was read") from None
     if code in _DENIED:
         raise RejectedImage("forbidden", "the storage does not allow to read it") from None
+    if code in _CHANGED:
+        raise RejectedImage("unreadable", REWRITTEN) from None
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError | PoolTimeout | TimeoutError):
         raise RejectedImage(
             "timeout", f"the storage did not answer within {s3_client.ATTEMPTS} attempts"

@@ -19,10 +19,12 @@ import pyarrow.fs as pafs
 from pneumonia_core import objects, s3_client
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
+from pneumonia_core.names import as_text
 
 SCHEMES: Final = ("file", "s3", "gs", "abfs")
 # What would set a file system's options, were the text taken for a URI and not for a name.
-OPTIONS: Final = re.compile(r"\?[A-Za-z_]\w*=")
+# A presigned URL's, as ?X-Amz-Signature=, are a secret.
+OPTIONS: Final = re.compile(r"\?[\w.-]+=")
 # An image whose storage fails must have its row within the minute.
 _GS_RETRIES: Final = datetime.timedelta(seconds=20)
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
@@ -61,8 +63,14 @@ def open_place(text: str) -> Place:
     """The place that a user names: a local path, or a `file://`, `s3://`, `gs://` or `abfs://` URI, whose key
     is taken as it is, not percent-decoded. Raises InvalidInput."""
     scheme, found, rest = text.partition("://")
+    if not (rest if found else text):
+        raise InvalidInput(f"{text!r} names no place: give a path, or a URI such as s3://BUCKET/KEY.")
     if not found or scheme == "file":
         path = os.path.abspath(os.path.expanduser(rest if found else text))  # noqa: PTH100, PTH111 - keeps raw text
+        if as_text(os.fsencode(path)) != path:
+            raise InvalidInput(
+                f"{text!r}: a path that is no UTF-8 cannot stand in a table. Rename it, or name a folder above it."
+            )
         return Place(f"file://{path}", pafs.LocalFileSystem(), path)
     bucket, _, key = rest.partition("/")
     if scheme not in SCHEMES:

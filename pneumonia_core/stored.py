@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from stat import S_ISREG
@@ -17,6 +18,8 @@ ReadAt = Callable[[int, int], bytes]
 _STREAM_PIECE: Final = 4 * 2**20
 # Header, extended header and its records of a tar's member: most need no second request.
 _TAR_WINDOW: Final = 1536
+# A byte that is no UTF-8, as a name shows it.
+_ESCAPED: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ def stat_file(uri: str) -> StoredFile:
     """What stands at a URI. Raises RejectedImage where that is no readable regular file."""
     if uri.startswith("file://"):
         with _local_errors():
-            return local_file(uri.removeprefix("file://"), os.stat(uri.removeprefix("file://")))  # noqa: PTH116
+            path = _path_on_disk(uri)
+            return local_file(path, os.stat(path))  # noqa: PTH116 - a plain path is the raw name
     if uri.startswith("s3://"):
         found = objects.head(uri)
         return StoredFile(uri, found.size_bytes, found.version)
@@ -47,10 +51,22 @@ def stat_file(uri: str) -> StoredFile:
 def local_file(path: str, status: os.stat_result) -> StoredFile:
     """A local file of which `status` is known. Raises RejectedImage where it is not a regular one."""
     if not S_ISREG(status.st_mode):
-        raise RejectedImage("unreadable", "no regular file")
-    # Names that are no UTF-8 cannot stand in a table: they are shown escaped, and cannot be opened by that.
+        raise RejectedImage("not_found", "no regular file")
+    # Names that are no UTF-8 cannot stand in a table: they are shown escaped.
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return StoredFile(f"file://{text}", status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+    return StoredFile(f"file://{text}", status.st_size, _local_version(status))
+
+
+def _local_version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _path_on_disk(uri: str) -> str:
+    """The path that a local file's URI shows, whose name may be no UTF-8."""
+    path = uri.removeprefix("file://")
+    if "\\x" not in path or os.path.lexists(path):
+        return path
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))
 
 
 def read_file(uri: str) -> bytes:
@@ -64,27 +80,33 @@ def read_file(uri: str) -> bytes:
 def read_real_file(path: str) -> bytes:
     """The whole of a local file whose path has no link in it. Raises RejectedImage as `read_file`, and where the path
     leads elsewhere by now."""
-    data = _read_local(path, 0, MAX_SOURCE_BYTES + 1, must_be_real=True)
+    data = _read_local(f"file://{path}", 0, MAX_SOURCE_BYTES + 1, must_be_real=True)
     if len(data) > MAX_SOURCE_BYTES:
         raise RejectedImage("too_large", f"more bytes than the limit of {MAX_SOURCE_BYTES}")
     return data
 
 
-def read_range(uri: str, offset: int, count: int) -> bytes:
-    """Up to `count` bytes from `offset` on, fewer where the file ends. Raises RejectedImage as `read_file`."""
+def read_range(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
+    """Up to `count` bytes from `offset` on, fewer where the file ends. Raises RejectedImage as `read_file`, and where
+    the file is no more at the `version` that is given: of Google's and Azure's, at its size, which comes with opening."""
     if uri.startswith("file://"):
-        return _read_local(uri.removeprefix("file://"), offset, count)
+        return _read_local(uri, offset, count, version)
     if uri.startswith("s3://"):
-        return objects.get(uri, offset, count)
+        return objects.get(uri, offset, count, version)
     with _local_errors():
         place = listed_place(uri)
         with place.fs.open_input_file(place.path) as file:
+            if version is not None and version.partition("-")[0] != str(file.size()):
+                raise RejectedImage("unreadable", objects.REWRITTEN)
             file.seek(offset)
             return bytes(file.read(count))
 
 
-def _read_local(path: str, offset: int, count: int, must_be_real: bool = False) -> bytes:
+def _read_local(
+    uri: str, offset: int, count: int, version: str | None = None, must_be_real: bool = False
+) -> bytes:
     with _local_errors():
+        path = _path_on_disk(uri)
         # Not to wait for ever for whoever writes into a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0):  # noqa: PTH123 - a plain path is the raw name
@@ -93,6 +115,8 @@ def _read_local(path: str, offset: int, count: int, must_be_real: bool = False) 
             status = os.fstat(descriptor)
             if not S_ISREG(status.st_mode):
                 raise RejectedImage("unreadable", "no regular file")
+            if version is not None and version != _local_version(status):
+                raise RejectedImage("unreadable", objects.REWRITTEN)
             wanted = min(count, max(status.st_size - offset, 0))
             if wanted > MAX_SOURCE_BYTES:
                 raise RejectedImage("too_large", f"{status.st_size} bytes, the limit is {MAX_SOURCE_BYTES}")
@@ -147,19 +171,23 @@ class Window:
         return self._data[at : at + count]
 
 
-def open_stream(uri: str) -> IO[bytes]:
-    """A file to be read from its beginning on."""
-    if uri.startswith("file://"):
-        with _local_errors():
-            return open(uri.removeprefix("file://"), "rb")  # noqa: PTH123 - a plain path is the raw name
-    return cast(IO[bytes], io.BufferedReader(_Pieces(uri), _STREAM_PIECE))
+def open_stream(stored: StoredFile) -> IO[bytes]:
+    """A file to be read from its beginning on, as long as it is the one that is given. Raises RejectedImage."""
+    if not stored.uri.startswith("file://"):
+        return cast(IO[bytes], io.BufferedReader(_Pieces(stored), _STREAM_PIECE))
+    with _local_errors():
+        file = open(_path_on_disk(stored.uri), "rb")  # noqa: PTH123, SIM115 - a plain path is the raw name
+        if _local_version(os.fstat(file.fileno())) != stored.version:
+            file.close()
+            raise RejectedImage("unreadable", objects.REWRITTEN)
+        return file
 
 
 class _Pieces(io.RawIOBase):
-    """A remote file in pieces, each read with its own retries."""
+    """A remote file in pieces, each read with its own retries, all of one version."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, stored: StoredFile) -> None:
+        self._stored = stored
         self._position = 0
 
     def readable(self) -> bool:
@@ -167,7 +195,7 @@ class _Pieces(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
-        data = read_range(self._uri, self._position, len(view))
+        data = read_range(self._stored.uri, self._position, len(view), self._stored.version)
         view[: len(data)] = data
         self._position += len(data)
         return len(data)

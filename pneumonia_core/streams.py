@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 
 import pyarrow as pa
 
+from pneumonia_core import objects
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.images import MAX_SOURCE_BYTES
 from pneumonia_core.members import STREAMED, TAR_GZ, ImageRef, Member
@@ -37,7 +38,7 @@ class InflatingStream:
         self.position = 0
         self.failure: RejectedImage | None = None
         self._limit = _FREE_BYTES + _MAX_INFLATION * stored.size_bytes
-        self._raw = open_stream(uri)
+        self._raw = open_stream(stored)
         self._file: IO[bytes] | Any
         if method == TAR_GZ:
             self._file = gzip.GzipFile(fileobj=self._raw, mode="rb")
@@ -70,10 +71,26 @@ class InflatingStream:
             piece = bytes(self._file.read(count))
         except EOFError:
             raise RejectedImage("truncated", "the archive ends before the member does") from None
-        except (zlib.error, OSError):
+        except (zlib.error, OSError) as error:
+            # What the inflating libraries find has no number: a number is the disk's.
+            if isinstance(error, OSError) and error.errno:
+                raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
             raise RejectedImage("corrupt", "the archive cannot be inflated to its end") from None
         self.position += len(piece)
         return piece
+
+    def member(self, member: Member) -> bytes:
+        """The bytes of a member. Raises RejectedImage, also where this is no more the tar that was listed."""
+        if member.size_bytes > MAX_SOURCE_BYTES:
+            raise RejectedImage("too_large", f"{member.size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
+        if member.container_version not in (None, self.key[1]):
+            raise RejectedImage("unreadable", objects.REWRITTEN)
+        data = self(member.offset, member.size_bytes)
+        if len(data) < member.size_bytes:
+            raise RejectedImage(
+                "truncated", f"the archive ends after {len(data)} of {member.size_bytes} bytes"
+            )
+        return data
 
     def close(self) -> None:
         self._file.close()
@@ -108,7 +125,7 @@ def _read_in_order(uri: str, method: str, refs: Iterable[ImageRef]) -> Iterator[
                 if stream is None or stream.position > ref.member.offset:
                     _put_back(stream)
                     stream = _take(uri, method, ref.member.offset)
-                yield replace(ref, data=_member(stream, ref.member))
+                yield replace(ref, data=stream.member(ref.member))
             except RejectedImage as rejected:
                 if rejected.stage == "read" and stream is not None and stream.failure is not None:
                     # The storage failed, not the archive: the next member begins a new stream.
@@ -117,15 +134,6 @@ def _read_in_order(uri: str, method: str, refs: Iterable[ImageRef]) -> Iterator[
                 yield replace(ref, rejection=(rejected.reason, rejected.detail))
     finally:
         _put_back(stream)
-
-
-def _member(stream: InflatingStream, member: Member) -> bytes:
-    if member.size_bytes > MAX_SOURCE_BYTES:
-        raise RejectedImage("too_large", f"{member.size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
-    data = stream(member.offset, member.size_bytes)
-    if len(data) < member.size_bytes:
-        raise RejectedImage("truncated", f"the archive ends after {len(data)} of {member.size_bytes} bytes")
-    return data
 
 
 def _take(uri: str, method: str, offset: int) -> InflatingStream:

@@ -15,6 +15,9 @@ from pneumonia_core.names import as_text
 BLOCK: Final = 512
 # Names are up to 4096 bytes on Linux; extended headers carry some more.
 _MAX_EXTENDED_BYTES: Final = 2**20
+# So many of them no program writes before one member.
+_MAX_EXTENDED_HEADERS: Final = 32
+_SPARSE: Final = "GNU.sparse"
 _REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _WITHOUT_DATA: Final = (
     tarfile.LNKTYPE,
@@ -45,6 +48,7 @@ def tar_members(read_at: ReadAt, skipped: Counter[str]) -> Iterator[TarMember]:
     is counted."""
     offset = 0
     extended: dict[str, bytes] = {}
+    extended_headers = 0
     while True:
         block = read_at(offset, BLOCK)
         if len(block) < BLOCK:
@@ -60,7 +64,8 @@ def tar_members(read_at: ReadAt, skipped: Counter[str]) -> Iterator[TarMember]:
             return
         offset += BLOCK
         if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.SOLARIS_XHDTYPE):
-            if size > _MAX_EXTENDED_BYTES:
+            extended_headers += 1
+            if size > _MAX_EXTENDED_BYTES or extended_headers > _MAX_EXTENDED_HEADERS:
                 skipped[DAMAGED] += 1
                 return
             data = read_at(offset, size)
@@ -78,7 +83,7 @@ def tar_members(read_at: ReadAt, skipped: Counter[str]) -> Iterator[TarMember]:
                 yield TarMember(_name(header, extended), offset, size)
             elif kind != "folder":
                 skipped[kind] += 1
-            extended = {}
+            extended, extended_headers = {}, 0
         offset += -(-size // BLOCK) * BLOCK
 
 
@@ -98,7 +103,7 @@ def _kind(header: tarfile.TarInfo, extended: dict[str, bytes]) -> str | None:
         return "folder"
     if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
         return "link in an archive"
-    if header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in extended):
+    if header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in extended:
         return "sparse file in an archive"
     # As tar itself does, what is of an unknown type is taken for a file.
     return "no regular file" if header.type in _WITHOUT_DATA else None
@@ -118,8 +123,11 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
             break
         record = data[position + len(digits) + 1 : position + int(digits)]
         key, _, value = record.removesuffix(b"\n").partition(b"=")
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
-            records[key.decode("ascii", "replace")] = value
+        if key in (b"path", b"size"):
+            records[key.decode("ascii")] = value
+        elif key.startswith(_SPARSE.encode()):
+            # That it is one is all we ask: there may be any number of such keys.
+            records[_SPARSE] = b""
         position += int(digits)
     return records
 

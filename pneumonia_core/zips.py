@@ -27,6 +27,7 @@ _END: Final = struct.Struct("<4s4H2LH")
 _LOCATOR: Final = struct.Struct("<4sLQL")
 _END64: Final = struct.Struct("<4sQ2H2L4Q")
 _MAX_COMMENT: Final = 65_535
+_MAX_DESCRIPTOR: Final = 24
 _PIECE: Final = 2**20
 # Of the local header, whose extra field may be longer than the central one's, this much is read with the member.
 _LOCAL_SLACK: Final = 512
@@ -106,7 +107,7 @@ def _from_directory(
 
 
 def _from_local_headers(read_at: ReadAt, size: int) -> Iterator[ZipMember]:
-    """Until the cut, or a member that was written without knowing its size: where it ends is told behind it."""
+    """Until the cut. Where a member that was written without knowing its size ends, is told behind it: it is inflated."""
     offset = 0
     while offset + _LOCAL.size <= size:
         block = read_at(offset, _LOCAL.size + _LOCAL_SLACK)
@@ -118,12 +119,46 @@ def _from_local_headers(read_at: ReadAt, size: int) -> Iterator[ZipMember]:
         head = _LOCAL.size + name_length + extra_length
         if len(block) < head:
             block = read_at(offset, head)
-        if len(block) < head or flags & _SIZES_FOLLOW:
+        if len(block) < head:
             return
         name = block[_LOCAL.size : _LOCAL.size + name_length]
         inflated, stored, _ = _large(block[_LOCAL.size + name_length : head], inflated, stored, 0)
+        if flags & _SIZES_FOLLOW:
+            found = _by_inflating(read_at, offset + head) if method == DEFLATED else None
+            if found is None or flags & _ENCRYPTED:
+                return
+            crc, stored, inflated = found
+            head += _descriptor_bytes(read_at(offset + head + stored, _MAX_DESCRIPTOR + 4))
         yield ZipMember(_name(name, flags), offset, stored, inflated, crc, method, bool(flags & _ENCRYPTED))
         offset += head + stored
+
+
+def _by_inflating(read_at: ReadAt, start: int) -> tuple[int, int, int] | None:
+    """Checksum, stored and inflated bytes of a deflated member that begins at `start`; None where it is cut or corrupt,
+    or larger than any image."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    at, crc, inflated = start, 0, 0
+    while not inflater.eof:
+        piece = inflater.unconsumed_tail
+        if not piece:
+            piece = read_at(at, _PIECE)
+            at += len(piece)
+        try:
+            data = inflater.decompress(piece, _PIECE)
+        except zlib.error:
+            return None
+        crc, inflated = zlib.crc32(data, crc), inflated + len(data)
+        if not (piece or data) or inflated > MAX_SOURCE_BYTES:
+            return None
+    return crc, at - len(inflater.unused_data) - start, inflated
+
+
+def _descriptor_bytes(block: bytes) -> int:
+    """The bytes of checksum and sizes behind a member: with or without a signature, sizes of four or of eight bytes."""
+    for length in (16, 24, 12, 20):
+        if block[length : length + 4] == b"PK\x03\x04":
+            return length
+    return _MAX_DESCRIPTOR
 
 
 def _large(extra: bytes, inflated: int, stored: int, header: int) -> tuple[int, int, int]:

@@ -1,14 +1,20 @@
 """Listing: every kind of archive holds the same images; whatever else lies there is counted, and nothing hangs."""
 
+import gzip
+import io
 import os
+import shutil
 import socket
+import tempfile
+import zipfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from archived import contents, jpeg, listing, pictures, tar_bytes, write_kinds, zip_bytes
 
 from pneumonia_core.archives import check_disjoint, list_archive
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.members import ImageRef
 from pneumonia_core.names import judge_name, judge_path
 from pneumonia_core.scoring import read_and_decode
@@ -72,12 +78,111 @@ def test_hidden_and_macos_files_are_skipped_and_pictures_without_suffix_found(tm
     assert skipped == {"hidden": 3, "no image": 2}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file_is_forbidden(tmp_path):
-    (tmp_path / "x.jpeg").write_bytes(jpeg(1))
-    (tmp_path / "x.jpeg").chmod(0)
-    images, _ = listing(tmp_path)
+@pytest.fixture
+def not_root():
+    """A folder of a user who may not read everything."""
+    folder = Path(tempfile.mkdtemp(prefix="pneumonia-"))
+    us = os.geteuid()
+    if us == 0:
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(us)
+        for above, names, _ in os.walk(folder):
+            for name in names:
+                Path(above, name).chmod(0o700)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["x.jpeg", "IM0001", "scan.IMA"])
+def test_unreadable_file_is_forbidden(not_root, name):
+    (not_root / name).write_bytes(jpeg(1))
+    (not_root / name).chmod(0)
+    images, _ = listing(not_root)
     assert list(contents(images).values()) == ["forbidden"]
+
+
+@pytest.mark.parametrize("name", ["ward", "a.tar", "b.zip", "c.tar.gz"])
+def test_images_out_of_reach_do_not_count_as_gone(not_root, name):
+    (not_root / "x.jpeg").write_bytes(jpeg(1))
+    (not_root / "ward").mkdir()
+    for archive in ("a.tar", "b.zip", "c.tar.gz"):
+        (not_root / archive).write_bytes(tar_bytes(pictures(2)))
+    (not_root / name).chmod(0)
+    with pytest.raises(PneumoniaError, match=f"{name} c.* be listed.*move it out of the archive") as raised:
+        listing(not_root)
+    assert raised.value.exit_code == 1
+    with pytest.raises(InvalidInput, match=f"{name}: the archive cannot be opened"):
+        listing(not_root / name)
+
+
+def test_folder_that_may_be_read_but_not_entered_ends_the_listing(not_root):
+    (not_root / "ward").mkdir()
+    (not_root / "ward" / "x.jpeg").write_bytes(jpeg(1))
+    (not_root / "ward").chmod(0o400)
+    with pytest.raises(PneumoniaError, match=r"ward/x\.jpeg cannot be listed"):
+        listing(not_root)
+
+
+def test_links_to_where_we_may_not_look_and_lost_and_found_are_counted(not_root):
+    for name in ("lost+found", ".private"):
+        (not_root / name).mkdir()
+    (not_root / "x.jpeg").symlink_to(not_root / ".private" / "x.jpeg")
+    for name in ("lost+found", ".private"):
+        (not_root / name).chmod(0)
+    assert listing(not_root) == ([], {"hidden": 1, "folder that cannot be opened": 1, "broken link": 1})
+
+
+def test_archive_that_is_no_file_or_went_before_it_was_listed_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(InvalidInput, match="no regular file"):
+        listing(tmp_path / "a.tar")
+    for name in ("a.tar", "gone.tar", "gone"):
+        with pytest.raises(PneumoniaError, match="the archive cannot be opened"):
+            list(list_archive(f"file://{tmp_path}/{name}", Counter()))
+
+
+def test_names_that_are_no_utf8_are_shown_escaped_and_read(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/R\xf6ntgen"
+    Path(os.fsdecode(folder)).mkdir()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("m.jpeg", jpeg(2))
+    for name, data in {
+        b"/\xe4.jpeg": jpeg(1),
+        b"/z.zip": buffer.getvalue(),
+        b"/t.tar.gz": gzip.compress(tar_bytes({"n.jpeg": jpeg(3)})),
+    }.items():
+        Path(os.fsdecode(folder + name)).write_bytes(data)
+    (tmp_path / "R\\xf6.jpeg").write_bytes(jpeg(4))
+    images, skipped = listing(tmp_path)
+    shown = f"file://{tmp_path}/R\\xf6"
+    assert contents(images) == {
+        f"{shown}.jpeg": jpeg(4), f"{shown}ntgen/t.tar.gz!/n.jpeg": jpeg(3), f"{shown}ntgen/z.zip!/m.jpeg": jpeg(2), f"{shown}ntgen/\\xe4.jpeg": jpeg(1),
+    }  # fmt: skip
+    assert not skipped
+
+
+@pytest.fixture
+def deep_folder(tmp_path, monkeypatch):
+    """A folder with a picture in the innermost of 1,100 folders. Pytest itself could not delete it."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("x.jpeg").write_bytes(jpeg(1))
+    yield tmp_path
+    Path("x.jpeg").unlink()
+    for _ in range(1100):
+        os.chdir("..")
+        Path("d").rmdir()
+
+
+def test_folders_may_lie_deeper_than_python_calls(deep_folder):
+    images, _ = listing(deep_folder)
+    assert list(contents(images).values()) == [jpeg(1)]
 
 
 def test_archive_that_went_after_listing_rejects_its_members(tmp_path):
@@ -108,7 +213,30 @@ def test_listing_is_lazy(tmp_path):
     assert next(images).uri.endswith("xr_0000.jpeg")
 
 
+STRANGE = [
+    "1.2.840.55_1",
+    "Thorax p.a. 2026-01-31",
+    "scan.IMA",
+    "IM0001.dicom",
+    "x.jfif",
+    "IMG.0001a",
+    "x.JPG ",
+]
+
+
+@pytest.mark.parametrize("kind", ["folder", "a.tar", "a.zip"])
+def test_pictures_are_known_by_content_whatever_their_suffix(tmp_path, kind):
+    files = {name: jpeg(number) for number, name in enumerate(STRANGE)}
+    path = write_kinds(tmp_path, files | {"notes.v2": b"text", "x.CSV": jpeg(1)})[kind]
+    images, skipped = listing(path)
+    assert sorted(contents(images).values()) == sorted(files.values())
+    assert skipped == {"no image": 2}
+
+
 def test_names_are_judged():
+    assert {judge_name(f"a.{suffix}") for suffix in ("txt", "XLSX", "ipynb", "7z", "mp4", "DLL")} == {
+        "no image"
+    }
     assert judge_name("x.JPEG") == "image"
     assert judge_name("1.2.840.55") == judge_name("IM1") == "look inside"
     assert judge_name("shard-000.tar.gz") == judge_name("a.tgz") == "archive"

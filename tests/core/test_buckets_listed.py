@@ -1,8 +1,12 @@
 """Buckets: listed by pages with raw keys, read by range, retried within limits, and errors that fit."""
 
 import contextlib
+import gzip
 import json
+import socket
+import threading
 import time
+from collections import Counter
 
 import boto3
 import pytest
@@ -10,6 +14,7 @@ from archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 from buckets import BUCKET, Proxy, s3_server, using
 
 from pneumonia_core import objects, s3_client
+from pneumonia_core.archives import list_archive
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.places import (
     delete_file,
@@ -121,8 +126,6 @@ def test_failures_that_stay_reject_the_image_in_time(s3, endpoint, monkeypatch):
 
 
 def test_storage_that_stays_silent_is_a_timeout(s3, monkeypatch):
-    import socket
-
     monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 0.5)
     s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
     images, _ = listing(f"s3://{BUCKET}/in")
@@ -131,6 +134,93 @@ def test_storage_that_stays_silent_is_a_timeout(s3, monkeypatch):
         using(f"http://127.0.0.1:{silent.getsockname()[1]}"),
     ):
         assert list(contents(images).values()) == ["timeout"]
+
+
+def test_storage_that_trickles_is_a_timeout(s3, monkeypatch):
+    monkeypatch.setattr(objects, "_GIVE_UP_AFTER_S", 0.3)
+    head = b'HTTP/1.1 206 Partial Content\r\nETag: "e"\r\nContent-Length: 100000\r\n\r\n'
+
+    def trickle(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            client, _ = server.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(head)
+                while True:
+                    client.sendall(b"x")
+                    time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=trickle, args=(server,), daemon=True).start()
+        with using(f"http://127.0.0.1:{server.getsockname()[1]}"):
+            started = time.monotonic()
+            with pytest.raises(RejectedImage, match="no more than") as raised:
+                objects.get(f"s3://{BUCKET}/in/x.jpeg", 0, 100_000)
+            assert time.monotonic() - started < 5
+    assert raised.value.reason == "timeout"
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.tar.gz"])
+def test_no_image_of_a_tar_that_was_rewritten_has_the_bytes_of_another(s3, kind):
+    files = {"anna.jpeg": jpeg(1), "bert.jpeg": jpeg(2)}
+    pack = gzip.compress if kind.endswith("gz") else bytes
+    s3.put_object(Bucket=BUCKET, Key=kind, Body=pack(tar_bytes(files)))
+    images, _ = listing(f"s3://{BUCKET}/{kind}")
+    assert list(contents(images).values()) == list(files.values())
+    s3.put_object(Bucket=BUCKET, Key=kind, Body=pack(tar_bytes(dict(reversed(files.items())))))
+    assert set(contents(images).values()) == {"unreadable"}
+
+
+REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_right_to_list_a_prefix_alone_is_enough(s3, endpoint):
+    s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
+    with Proxy(endpoint, "^HEAD", refusal=REFUSAL) as proxy, using(proxy.endpoint):
+        images, _ = listing(f"s3://{BUCKET}/in")
+        assert list(contents(images).values()) == [jpeg(1)]
+        with pytest.raises(InvalidInput, match="cannot be opened"):
+            listing(f"s3://{BUCKET}/empty")
+    with (
+        Proxy(endpoint, "^(HEAD|GET)", refusal=REFUSAL) as proxy,
+        using(proxy.endpoint),
+        pytest.raises(InvalidInput, match="cannot be opened"),
+    ):
+        listing(f"s3://{BUCKET}/in")
+
+
+def test_archive_that_may_not_be_read_does_not_count_as_gone(s3, endpoint):
+    s3.put_object(Bucket=BUCKET, Key="in/a.tar", Body=tar_bytes(pictures(2)))
+    with (
+        Proxy(endpoint, "GET .*tar", refusal=REFUSAL) as proxy,
+        using(proxy.endpoint),
+        pytest.raises(PneumoniaError, match="move it out of the archive"),
+    ):
+        listing(f"s3://{BUCKET}/in")
+
+
+@pytest.mark.parametrize(
+    ("faults", "refusal", "exit_code"),
+    [("m.csv", None, 1), ("m.csv", REFUSAL, 2), ("^HEAD .*jpeg", None, 1)],
+)
+def test_bucket_that_fails_under_a_manifest_blames_no_image(
+    s3, endpoint, monkeypatch, faults, refusal, exit_code
+):
+    monkeypatch.setattr(s3_client, "ATTEMPTS", 1)
+    s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
+    s3.put_object(Bucket=BUCKET, Key="in/m.csv", Body=b"uri\nx.jpeg\ngone.jpeg\n")
+    archive = f"s3://{BUCKET}/in/m.csv"
+    images, _ = listing(archive)
+    assert list(contents(images).values()) == [jpeg(1), "not_found"]
+    skipped: Counter[str] = Counter()
+    refusal = refusal or b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
+    with (
+        Proxy(endpoint, faults, refusal=refusal) as proxy,
+        using(proxy.endpoint),
+        pytest.raises(PneumoniaError, match="cannot be") as raised,
+    ):
+        list(list_archive(archive, skipped))
+    assert raised.value.exit_code == exit_code
 
 
 def test_object_that_went_is_not_found(s3):
@@ -142,9 +232,6 @@ def test_object_that_went_is_not_found(s3):
 
 def test_answer_that_ends_within_its_headers_is_no_answer(s3, monkeypatch):
     """Python alone takes it for one without a body: an archive without images, an object without bytes."""
-    import socket
-    import threading
-
     monkeypatch.setattr(s3_client, "BACKOFF_S", 0.05)
     for number in range(3):
         s3.put_object(Bucket=BUCKET, Key=f"in/{number}.jpeg", Body=jpeg(number))

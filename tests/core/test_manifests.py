@@ -79,6 +79,49 @@ def test_what_it_may_not_name_is_rejected_and_nothing_is_fetched(place):
     assert not any("secret" in image.uri for image in images)
 
 
+SECRETS = {
+    "s3://AKIAEXAMPLE:wJalr/SECRET@bucket/x.png": "s3://***@bucket/x.png",
+    "https://b.example/x.png?X-Amz-Algorithm=A&X-Amz-Security-Token=SECRET": "https://b.example/x.png?***",
+    "https://b.example/x.png?sv=1&sig=SECRET": "https://b.example/x.png?***",
+    "s3://other/x.png?SECRET": "s3://other/x.png?***",
+    "file://host/x.png?SECRET": "file://host/x.png?***",
+    "user:SE/CRET@host": "user:***@host",
+}
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_secrets_of_what_is_refused_are_shown_nowhere(place, text):
+    with pytest.raises(InvalidInput) as raised:
+        listing(manifest(place / "in", [text]))
+    assert SECRETS[text] in str(raised.value)
+    assert "SECRET" not in str(raised.value)
+    images, _ = listing(manifest(place / "in", ["x.jpeg", text]))
+    assert images[1].uri == SECRETS[text]
+    assert "SECRET" not in repr(images)
+
+
+def test_presigned_url_beneath_an_allowed_prefix_is_refused(place, monkeypatch):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    rules = ListingRules(allow_prefixes=("s3://hospital",))
+    uris = ["x.jpeg", "s3://hospital/x.png?X-Amz-Signature=SECRET"]
+    images, _ = listing(manifest(place / "in", uris), rules)
+    assert (images[1].uri, images[1].version) == ("s3://hospital/x.png?***", "forbidden")
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.csv"])
+def test_rows_without_a_uri_are_counted(place, name):
+    path = manifest(place / "in", ["x.jpeg", "" if name == "m.csv" else None, ""], name, site=["1", "2", "3"])
+    images, skipped = listing(path)
+    assert contents(images) == {f"file://{place}/in/x.jpeg": jpeg(1)}
+    assert skipped == {"row of a manifest without a URI": 2}
+
+
+def test_colon_in_a_name_is_no_scheme(place):
+    (place / "in" / "IMG-10:00.jpeg").write_bytes(jpeg(5))
+    images, _ = listing(manifest(place / "in", ["IMG-10:00.jpeg"]))
+    assert contents(images) == {f"file://{place}/in/IMG-10:00.jpeg": jpeg(5)}
+
+
 def test_manifest_of_nothing_but_forbidden_images_is_refused_and_names_some(place):
     with pytest.raises(InvalidInput, match="passwd"):
         listing(manifest(place / "in", ["/etc/passwd", "http://127.0.0.1:1/x"]))

@@ -25,6 +25,24 @@ def test_other_schemes_are_refused(text):
         open_place(text)
 
 
+@pytest.mark.parametrize("text", ["", "file://"])
+def test_empty_place_is_not_the_working_directory(text):
+    with pytest.raises(InvalidInput, match="names no place"):
+        open_place(text)
+
+
+def test_path_that_is_no_utf8_is_refused():
+    with pytest.raises(InvalidInput, match="Rename it, or name a folder above it"):
+        open_place("/archive/R\udcf6ntgen")
+
+
+@pytest.mark.parametrize("asked", ["X-Amz-Signature=SECRET", "X-Goog-Signature=SECRET", "sv=1&sig=SECRET"])
+def test_presigned_places_are_refused_and_not_repeated(asked):
+    with pytest.raises(InvalidInput, match="no credentials") as raised:
+        open_place(f"s3://hospital/x.png?{asked}")
+    assert "SECRET" not in str(raised.value)
+
+
 def test_half_a_writing_leaves_nothing(tmp_path):
     place = open_place(str(tmp_path / "x"))
 

@@ -1,16 +1,21 @@
 """Tars: listed by their headers, read by range, cut and damaged ones up to the cut."""
 
+import errno
 import gzip
 import io
 import tarfile
 
+import pyarrow as pa
 import pytest
 from archived import contents, jpeg, listing, pictures, tar_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumonia_core import streams
-from pneumonia_core.errors import RejectedImage
+from pneumonia_core.archives import read_image_bytes
+from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.inventory import CHUNK_SCHEMA
+from pneumonia_core.members import ImageRef, image_refs, member_values
 from pneumonia_core.streams import _idle
 from pneumonia_core.tars import CUT, DAMAGED
 
@@ -114,6 +119,83 @@ def test_gzip_bomb_ends(tmp_path, monkeypatch):
     images, skipped = listing(write(tmp_path, gzip.compress(bomb), "a.tar.gz"))
     assert len(images) == 1
     assert skipped[CUT] == 1
+
+
+def packed(files: dict[str, bytes], name: str) -> bytes:
+    tar = tar_bytes(files)
+    if name.endswith(".zst"):
+        return pa.Codec("zstd").compress(tar, asbytes=True)
+    return gzip.compress(tar) if name.endswith(".gz") else tar
+
+
+def through_the_inventory(images) -> list[ImageRef]:
+    """What a run reads of its inventory, also of one that an earlier version wrote."""
+    names = CHUNK_SCHEMA.names
+    rows = [
+        (row, image.uri, image.version, image.size_bytes, "file:///a", 1, *member_values(image.member), None)
+        for row, image in enumerate(images)
+    ]
+    return image_refs(
+        pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], CHUNK_SCHEMA)
+    )
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.zst"])
+def test_no_image_of_a_tar_that_was_rewritten_has_the_bytes_of_another(tmp_path, name):
+    files = {"anna.jpeg": jpeg(1), "bert.jpeg": jpeg(2)}
+    images, _ = listing(write(tmp_path, packed(files, name), name))
+    assert list(contents(images).values()) == list(files.values())
+    write(tmp_path, packed(dict(reversed(files.items())), name), name)
+    assert set(contents(images).values()) == {"unreadable"}
+    for ref in through_the_inventory(images):
+        with pytest.raises(RejectedImage, match="rewritten since it was listed") as raised:
+            read_image_bytes(ref)
+        assert raised.value.stage == "read"
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_images_of_an_inventory_are_read_as_they_were_listed(tmp_path, name):
+    files = pictures(3)
+    images, _ = listing(write(tmp_path, packed(files, name), name))
+    refs = through_the_inventory(images)
+    assert refs == [ImageRef(image.uri, image.member, image.size_bytes) for image in images]
+    assert [read_image_bytes(ref) for ref in refs] == list(files.values())
+
+
+def extended_header(records: dict[str, str]) -> bytes:
+    header = tarfile.TarInfo("x")
+    header.type = tarfile.XHDTYPE
+    data = b"".join(
+        f"{len(key) + len(value) + 9:06d} {key}={value}\n".encode() for key, value in records.items()
+    )
+    header.size = len(data)
+    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def test_sparse_files_are_counted_however_many_keys_tell_it(tmp_path):
+    header = extended_header({f"GNU.sparse.{number}": "" for number in range(500)})
+    images, skipped = listing(write(tmp_path, header + tar_bytes({"x.jpeg": jpeg(1), "y.jpeg": jpeg(2)})))
+    assert list(contents(images).values()) == [jpeg(2)]
+    assert skipped == {"sparse file in an archive": 1}
+
+
+def test_chain_of_extended_headers_without_a_member_is_damage(tmp_path):
+    chain = b"".join(extended_header({"path": f"{number}.jpeg"}) for number in range(40))
+    images, skipped = listing(write(tmp_path, chain + tar_bytes({"x.jpeg": jpeg(1)})))
+    assert (len(images), dict(skipped)) == (0, {DAMAGED: 1})
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.zst"])
+def test_disk_that_fails_within_a_compressed_tar_ends_the_listing(tmp_path, monkeypatch, name):
+    path = write(tmp_path, packed({"x.jpeg": jpeg(1)}, name), name)
+
+    class Failing(io.FileIO):
+        def read(self, count=-1):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(streams, "open_stream", lambda stored: Failing(path))
+    with pytest.raises(PneumoniaError, match="could not be listed to its end"):
+        listing(path)
 
 
 def fuzz(tmp_path_factory, name: str, whole: bytes, changes, cut: int | None) -> None:

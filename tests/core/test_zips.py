@@ -92,6 +92,46 @@ def test_members_before_the_cut_are_read_and_the_cut_is_told(tmp_path):
     assert skipped == {CUT: 1}
 
 
+class Unseekable(io.BytesIO):
+    def seekable(self):
+        return False
+
+    def tell(self):
+        raise io.UnsupportedOperation
+
+    seek = tell
+
+
+@pytest.mark.parametrize("sizes", ["four bytes", "eight bytes"])
+def test_members_whose_sizes_follow_them_are_found_up_to_the_cut(tmp_path, sizes):
+    files = pictures(10)
+    buffer = Unseekable()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            with archive.open(name, "w", force_zip64=sizes == "eight bytes") as member:
+                member.write(data)
+    whole = buffer.getvalue()
+    listed, _ = listing(write(tmp_path, whole))
+    images, skipped = listing(write(tmp_path, whole[: len(whole) // 2]))
+    assert list(contents(images).values()) == list(files.values())[: len(images)]
+    assert [(image.uri, image.version) for image in images] == [
+        (image.uri, image.version) for image in listed[: len(images)]
+    ]
+    assert len(images) >= 4
+    assert skipped == {CUT: 1}
+
+
+def test_place_that_a_directory_names_again_and_again_is_listed_in_time(tmp_path):
+    raw = zip_bytes({"x.jpeg": jpeg(1, 16)})
+    directory, end = raw.index(b"PK\1\2"), raw.index(b"PK\5\6")
+    entry, count = raw[directory:end], 3000
+    ending = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(entry) * count, directory, 0)
+    images, _ = listing(write(tmp_path, raw[:directory] + entry * count + ending))
+    uris = [image.uri.rpartition("/")[2] for image in images]
+    assert len(set(uris)) == count
+    assert uris[:4] == ["x.jpeg", "x.jpeg@0", "x.jpeg@0@1", "x.jpeg@0@2"]
+
+
 def test_bomb_is_rejected_by_what_it_says_and_by_what_it_does(tmp_path):
     bomb = bytearray(zip_bytes({"x.jpeg": bytes(64 * 2**20)}))
     at = bomb.find(b"PK\x01\x02")
