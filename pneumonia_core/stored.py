@@ -1,6 +1,7 @@
 """Files read by range, wherever they are stored: on this machine's disks, in S3, or through pyarrow's file systems."""
 
 import contextlib
+import datetime
 import io
 import os
 import re
@@ -8,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from stat import S_ISREG
 from typing import IO, Any, Final, cast
+
+import pyarrow as pa
 
 from pneumonia_core import objects
 from pneumonia_core.errors import RejectedImage
@@ -18,6 +21,7 @@ ReadAt = Callable[[int, int], bytes]
 _STREAM_PIECE: Final = 4 * 2**20
 # Header, extended header and its records of a tar's member: most need no second request.
 _TAR_WINDOW: Final = 1536
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 # A byte that is no UTF-8, as a name shows it.
 _ESCAPED: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 
@@ -88,7 +92,7 @@ def read_real_file(path: str) -> bytes:
 
 def read_range(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
     """Up to `count` bytes from `offset` on, fewer where the file ends. Raises RejectedImage as `read_file`, and where
-    the file is no more at the `version` that is given: of Google's and Azure's, at its size, which comes with opening."""
+    the file is no more at the `version` that is given."""
     if uri.startswith("file://"):
         return _read_local(uri, offset, count, version)
     if uri.startswith("s3://"):
@@ -96,10 +100,22 @@ def read_range(uri: str, offset: int, count: int, version: str | None = None) ->
     with _local_errors():
         place = listed_place(uri)
         with place.fs.open_input_file(place.path) as file:
-            if version is not None and version.partition("-")[0] != str(file.size()):
+            if version is not None and not _may_be_at(version, file):
                 raise RejectedImage("unreadable", objects.REWRITTEN)
             file.seek(offset)
             return bytes(file.read(count))
+
+
+def _may_be_at(version: str, opened: pa.NativeFile) -> bool:
+    """Whether a file in Google's or Azure's storage is at a version, by what came with opening it: Azure's size, Google's
+    size and time."""
+    size, _, mtime_ns = version.partition("-")
+    updated = opened.metadata().get("updated")
+    if updated is not None:
+        since = datetime.datetime.fromisoformat(updated.decode()) - _EPOCH
+        if since // datetime.timedelta(microseconds=1) != int(mtime_ns) // 1000:
+            return False
+    return size == str(opened.size())
 
 
 def _read_local(
