@@ -12,23 +12,26 @@ import pyarrow as pa
 
 from jobs.progress import say
 from pneumonia_core.errors import InvalidInput, RejectedImage
-from pneumonia_core.labels import LabelledImage
+from pneumonia_core.labels import CLASSES, LabelledImage
 
 BLOCK_IMAGES: Final = 64
 MAX_REJECTED_SHARE: Final = 0.1
+# Instead of a reason of rejection.
+HELD_BACK: Final = "held_back"
 
 
 @dataclass(frozen=True)
 class Decoded:
     """A materialised Ray data set with the columns `image` uint8 [H, W], `label` and `row`.
 
-    `labels` int64 [N] and `patients` [N] are in the order of `row`. `digest` is a SHA-256 over the contents
-    of the files with label and patient, whatever their order and place.
+    `labels` int64 [N] and `patients` [N] are in the order of `row`. `contents` are the SHA-256 of the
+    files, `digest` is one over them with label and patient, whatever their order and place.
     """
 
     dataset: Any
     labels: np.ndarray
     patients: np.ndarray
+    contents: frozenset[str]
     digest: str
 
     def images(self, limit: int | None = None) -> np.ndarray:
@@ -42,17 +45,28 @@ class Decoded:
         return np.concatenate([images for _, images in batches])[order]
 
 
-def decode_labelled(images: Sequence[LabelledImage], size: int, cpus: float, name: str) -> Decoded:
-    """Decode `images` in Ray tasks of `cpus` CPUs each; ones that cannot be read are left out and told.
+def decode_labelled(
+    images: Sequence[LabelledImage],
+    size: int,
+    cpus: float,
+    name: str,
+    held_back: frozenset[str] = frozenset(),
+) -> Decoded:
+    """Decode `images` in Ray tasks of `cpus` CPUs each; ones that cannot be read are left out and told, and so are files
+    whose SHA-256 is in `held_back`: under whatever name, validation must not be trained on.
 
-    Raises InvalidInput when more than a tenth cannot be read.
+    Raises InvalidInput when more than a tenth cannot be read, or all of a class is held back.
     """
     import ray.data
 
     tables = [_table(images, start) for start in range(0, len(images), BLOCK_IMAGES)]
     decode: Any = _decode_rows
     rows = ray.data.from_arrow(tables).map_batches(
-        decode, fn_kwargs={"size": size}, batch_size=None, batch_format="numpy", num_cpus=cpus
+        decode,
+        fn_kwargs={"size": size, "held_back": held_back},
+        batch_size=None,
+        batch_format="numpy",
+        num_cpus=cpus,
     )
     # Otherwise the blocks stand in the order in which tasks made them ready, and a seed would not repeat a training.
     rows.context.execution_options.preserve_order = True
@@ -60,15 +74,16 @@ def decode_labelled(images: Sequence[LabelledImage], size: int, cpus: float, nam
     facts = (
         rows.select_columns(["row", "label", "patient", "sha256", "reason"]).to_pandas().sort_values("row")
     )
-    rejected = facts["reason"] != ""
-    if rejected.any():
-        _tell_rejected(facts["reason"][rejected], len(facts), name)
+    left_out = facts["reason"] != ""
+    if left_out.any():
+        _tell_left_out(facts, name)
         rows = rows.filter(expr="reason == ''", num_cpus=cpus).materialize()
-        facts = facts[~rejected]
+        facts = facts[~left_out]
     return Decoded(
         rows,
         facts["label"].to_numpy(np.int64),
         facts["patient"].to_numpy(str),
+        frozenset(facts["sha256"]),
         _digest(facts),
     )
 
@@ -85,13 +100,13 @@ def _table(images: Sequence[LabelledImage], start: int) -> pa.Table:
     )
 
 
-def _decode_rows(rows: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+def _decode_rows(rows: dict[str, np.ndarray], size: int, held_back: frozenset[str]) -> dict[str, np.ndarray]:
     images = np.zeros((len(rows["path"]), size, size), np.uint8)
     digests, reasons = [], []
     for index, path in enumerate(rows["path"]):
         digest, reason = _decode_into(images[index], path, size)
         digests.append(digest)
-        reasons.append(reason)
+        reasons.append(HELD_BACK if digest in held_back else reason)
     return {
         "row": rows["row"],
         "image": images,
@@ -115,6 +130,24 @@ def _decode_into(target: np.ndarray, path: str, size: int) -> tuple[str, str]:
     except RejectedImage as rejected:
         return "", rejected.reason
     return hashlib.sha256(content).hexdigest(), ""
+
+
+def _tell_left_out(facts: Any, name: str) -> None:
+    held_back = facts["reason"] == HELD_BACK
+    rejected = facts["reason"][(facts["reason"] != "") & ~held_back]
+    if len(rejected):
+        _tell_rejected(rejected, len(facts), name)
+    if held_back.any():
+        say(
+            f"left out {held_back.sum()} of {len(facts)} {name} images whose content is in validation as well, under "
+            "another name: `pneumonia inspect` names equal files"
+        )
+        gone = set(facts["label"]) - set(facts["label"][facts["reason"] == ""])
+        if gone:
+            raise InvalidInput(
+                f"that leaves no {' and no '.join(CLASSES[label] for label in sorted(gone))} image to train on: the data "
+                "set has the same pictures under several patients. Name each picture once."
+            )
 
 
 def _tell_rejected(reasons: Any, total: int, name: str) -> None:

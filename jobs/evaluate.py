@@ -1,5 +1,6 @@
 """Measure a bundle on a labelled set: its images go through the scoring pipeline like any archive's."""
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from jobs.progress import say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 if TYPE_CHECKING:
+    from jobs.run import Order
     from pneumonia_core.bundle import Bundle
+    from pneumonia_core.places import Place
 
 MANIFEST: Final = "images.parquet"
 
@@ -121,8 +124,7 @@ def _score(
     order = make_order(
         (str(manifest),), model, engine=engine, precision=precision, rescore="all", rules=_rules()
     )
-    # What was scored otherwise is not scored: an evaluation with another engine has rows of its own.
-    results = open_place(str(folder / "results")).child(f"{order.model_id}-{order.engine}-{order.precision}")
+    results = results_of(folder, order, uris)
     score_archives(results, order, settings)
     table = find_table(results)
     assert table is not None
@@ -130,6 +132,19 @@ def _score(
     # Of an image that changed since an earlier evaluation, the newest row counts.
     newest = {row["image_uri"]: row for row in rows.sort_by("scored_at").to_pylist()}
     return {uri: newest[uri] for uri in uris}
+
+
+def results_of(folder: Path, order: "Order", uris: list[str]) -> "Place":
+    """Where the scores of these images by this model and engine are, and of nothing else.
+
+    What was scored otherwise is not scored, and a run that was killed goes on with the images that it has listed: those
+    of another split must not come upon it.
+    """
+    from pneumonia_core.places import open_place
+
+    images = hashlib.sha256("\n".join(uris).encode()).hexdigest()[:8]
+    name = f"{order.model_id}-{order.engine}-{order.precision}-{images}"
+    return open_place(str(folder / "results")).child(name)
 
 
 def _rules() -> Any:

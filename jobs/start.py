@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pneumonia_core.catalog import STAGES
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.recipe import Recipe, first_fresh_stage, first_trained_stage
 
 
@@ -98,6 +100,7 @@ def _first_weights(assignment: Assignment) -> tuple[Start, list[np.ndarray]]:
     recipe = assignment.recipe
     classifier = build_classifier(recipe.network, recipe.image_size)
     loaded = load_weights(classifier, recipe.weights, ray.get(assignment.sample))
+    check_first_stage(recipe, loaded.stages)
     start = Start(
         recipe=replace(recipe, precision=_precision(recipe.precision)),
         first_stage=recipe.train_from or first_trained_stage(loaded.stages),
@@ -107,6 +110,19 @@ def _first_weights(assignment: Assignment) -> tuple[Start, list[np.ndarray]]:
         history=(),
     )
     return start, classifier.get_weights()
+
+
+def check_first_stage(recipe: Recipe, loaded_stages: tuple[str, ...]) -> None:
+    """Raises InvalidInput where a stage would stay as initialised: not loaded, and before those that train."""
+    fresh = first_fresh_stage(loaded_stages)
+    if recipe.train_from is None or fresh is None or STAGES.index(recipe.train_from) <= STAGES.index(fresh):
+        return
+    possible = ", ".join(STAGES[: STAGES.index(fresh) + 1])
+    raise InvalidInput(
+        f"--train-from {recipe.train_from} with --weights {recipe.weights}: the stage {fresh} has no loaded weights, and "
+        f"would stay random and untrained. Train from {possible}, leave --train-from out, or give --weights that fill every "
+        "stage before it."
+    )
 
 
 def _precision(wanted: str) -> str:

@@ -10,18 +10,24 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+EVENTS: Final = "events.out.tfevents"
 THRESHOLDS: Final = 101
 
 
 class EventLog:
-    """An event file that TensorBoard reads: `tensorboard --logdir FOLDER`."""
+    """An event file that TensorBoard reads: `tensorboard --logdir FOLDER`.
 
-    def __init__(self, folder: Path) -> None:
+    TensorBoard draws all event files of a folder as one training: `anew` removes those of an earlier one.
+    """
+
+    def __init__(self, folder: Path, anew: bool = False) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        for file in folder.glob(f"{EVENTS}.*") if anew else ():
+            file.unlink()
+        name = f"{EVENTS}.{int(time.time())}.{socket.gethostname()}"
         self._writer = RecordWriter((folder / name).open("ab"))
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 

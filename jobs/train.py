@@ -14,14 +14,15 @@ import numpy as np
 from jobs.config import Result, job_command, run_command
 from jobs.decoded import Decoded, decode_labelled
 from jobs.progress import say
+from jobs.start import check_first_stage
 from jobs.tensorboard import EventLog
 from jobs.training_run import TrainingRun, open_training
 from jobs.workers import plan_workers, wait_for_nodes
 from pneumonia_core.catalog import KERAS_LAYOUT, NETWORKS, STAGES, check_network, check_source
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.labels import LabelledImage, read_labelled, split_training
+from pneumonia_core.labels import CLASSES, LabelledImage, read_labelled, split_training
 from pneumonia_core.places import open_place
-from pneumonia_core.recipe import FINE_TUNING_RATE, FROM_SCRATCH_RATE, Recipe
+from pneumonia_core.recipe import FINE_TUNING_RATE, FROM_SCRATCH_RATE, Recipe, class_weights
 
 if TYPE_CHECKING:
     from jobs.trainer import Trained
@@ -65,7 +66,8 @@ DEFAULTS = Recipe()
     default=DEFAULTS.patience,
     show_default=True,
     type=click.IntRange(0),
-    help="End after so many epochs without a better one, and keep the best; 0: never.",
+    help="End after so many epochs without a better one, and keep the best; a training that reaches its last epoch "
+    "keeps that. 0: never end early.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option(
@@ -88,7 +90,7 @@ def command(**options: Any) -> Result:
 
     Images of whole patients are set aside for validation; calibration and thresholds are chosen on them.
     A head is fitted to the loaded trunk first, then the deeper stages train, the earlier the slower. The network that
-    is written holds the moving average of the weights after the last epoch.
+    is written holds the moving average of the weights after the last epoch, or after the best where --patience ran out.
     """
     return train(**options)
 
@@ -162,6 +164,8 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     recipe = Recipe(**options)
     check_network(recipe.network, recipe.image_size)
     check_source(recipe.network, recipe.weights)
+    if recipe.weights == "none":
+        check_first_stage(recipe, ())
     return recipe
 
 
@@ -195,8 +199,8 @@ def _train_on_cluster(
 
     plan = plan_workers(workers, gpus, recipe.batch_size, wait_for_nodes(gpus, on_a_cluster))
     shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
-    decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training")
     held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation")
+    decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training", held_back.contents)
     run.pin_data(hashlib.sha256(f"{decoded.digest} {held_back.digest}".encode()).hexdigest())
     say(
         f"{len(decoded.labels):,} training and {len(held_back.labels):,} validation images of "
@@ -204,7 +208,7 @@ def _train_on_cluster(
         + (f" with {plan.gpus} GPU{'s' if plan.gpus > 1 else ''} each" if plan.gpus else "")
     )
     images = held_back.images()
-    with EventLog(models / "tensorboard" / run.name) as log:
+    with EventLog(models / "tensorboard" / run.name, anew=not run.has_checkpoint) as log:
         trained = run_training(recipe, decoded, images, held_back.labels, plan, run, log)
     return trained, decoded, held_back, images
 
@@ -230,6 +234,7 @@ def _write_bundle(
         "recipe": {**asdict(recipe), "weights": Path(recipe.weights).name},
         "first_trained_stage": trained.first_stage,
         "images": {"training": len(decoded.labels), "validation": len(held_back.labels)},
+        "class_weights": dict(zip(CLASSES, class_weights(decoded.labels), strict=True)),
         "history": history,
     }
     bundle, evaluation = release(

@@ -35,13 +35,18 @@ class TrainingRun:
     def folder(self) -> Place:
         return self.storage.child(self.name)
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to go on from; without, the training starts anew."""
+        return any(name.startswith("checkpoint") for name in list_names(self.folder))
+
     def pin_data(self, digest: str) -> None:
         """Remember which data is trained on. Raises InvalidInput when a resumed training had other data."""
         settings = json.loads(read_bytes(self.folder.child(SETTINGS)))
         if settings.get("data_digest", digest) != digest:
             raise InvalidInput(
-                f"the images are not those that the training {self.name} began with. Restore them, or train "
-                "without --resume to start over."
+                f"the images are not those that the training {self.name} began with. Restore them to resume it, or "
+                f"delete {self.folder.uri} or give another --name to start over."
             )
         _write(self.folder.child(SETTINGS), {**settings, "data_digest": digest})
 
@@ -54,8 +59,10 @@ class TrainingRun:
         _write(self.folder.child(RESULT), result)
         for name in list_names(self.folder):
             entry = self.folder.child(name)
-            if name.startswith("checkpoint") or name in (FAILURE, RAY_MARKER):
+            if name.startswith("checkpoint") or name == FAILURE:
                 (delete_folder if _is_folder(entry) else delete_file)(entry)
+        # No listing shows what begins with a dot.
+        delete_file(self.folder.child(RAY_MARKER))
 
     def keep_trace(self, trace: str) -> Place:
         """Write an unexpected error's traceback for whoever repairs it; where it is."""
@@ -74,15 +81,15 @@ def open_training(storage: Place, name: str, settings: dict[str, Any], resume: b
     if exists(run.folder.child(SETTINGS)):
         if resume:
             return _resumed(run, settings)
-        if not exists(run.folder.child(RESULT)) and _checkpoints(run):
+        if not exists(run.folder.child(RESULT)) and run.has_checkpoint:
             raise InvalidInput(
-                f"an unfinished training {name} is in {storage.path}. Add --resume to go on with it, or "
-                f"give another --name, or delete {run.folder.path} to start over."
+                f"an unfinished training {name} is in {storage.uri}. Add --resume to go on with it, or "
+                f"give another --name, or delete {run.folder.uri} to start over."
             )
         delete_folder(run.folder)
     elif list_names(run.folder):
         raise InvalidInput(
-            f"{run.folder.path} is no training's folder, and not empty. Give another --name or --storage."
+            f"{run.folder.uri} is no training's folder, and not empty. Give another --name or --storage."
         )
     make_folder(run.folder)
     _write(run.folder.child(SETTINGS), {"settings": settings})
@@ -105,10 +112,6 @@ def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
         say(f"the training {run.name} is finished")
         return TrainingRun(run.storage, run.name, json.loads(read_bytes(run.folder.child(RESULT))))
     return run
-
-
-def _checkpoints(run: TrainingRun) -> list[str]:
-    return [name for name in list_names(run.folder) if name.startswith("checkpoint")]
 
 
 def _is_folder(place: Place) -> bool:

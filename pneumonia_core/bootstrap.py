@@ -33,14 +33,22 @@ def patient_resamples(
         yield weights[complete], int((~complete).sum())
 
 
-def measure(values: Floats) -> dict[str, float | None]:
+def measure(values: Floats, patients: float | None = None) -> dict[str, float | None]:
     """The value (row 0) with the 95 % percentile interval over the other rows, null where undefined.
 
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.)
+    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.) Of a share, `patients` says of how many
+    its images are. Where it is 0 or 1, so it is in every resample, however few they are: it then gets the exact
+    interval for so many trials (Clopper and Pearson, Biometrika 26, 1934).
     """
     resampled = values[1:][np.isfinite(values[1:])]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail]) if len(resampled) else (np.nan, np.nan)
+    if patients and np.isfinite(low):
+        # Weights to a prevalence leave a rounding.
+        if values[0] > 1 - 1e-9:
+            low = tail ** (1 / patients)
+        elif values[0] < 1e-9:
+            high = 1 - tail ** (1 / patients)
     return {"value": number(values[0]), "low": number(low), "high": number(high)}
 
 

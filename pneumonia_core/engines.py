@@ -46,7 +46,7 @@ def load_engine(
 ) -> Engine:
     """The bundle's engine of that name, ready to score.
 
-    `auto` is TensorFlow where `gpu` is true, otherwise the fastest engine whose parity passed.
+    `auto` is chosen by `choose_engine`.
     Precision `auto` is what parity was measured with, where this machine has it. `threads` bounds the
     CPU threads. Raises InvalidInput when the bundle lacks the engine.
     """
@@ -60,21 +60,25 @@ def load_engine(
 
 
 def choose_engine(bundle: "Bundle", name: str = "auto", gpu: bool = False) -> str:
-    """The name of the engine that `name` means for this bundle. Raises InvalidInput."""
+    """The name of the engine that `name` means for this bundle.
+
+    `auto` is, of the engines whose parity passed, TensorFlow where `gpu` is true, which alone computes there, otherwise
+    or without it the fastest. Raises InvalidInput when the bundle lacks the engine or none passed.
+    """
     if name != "auto":
         if name not in bundle.engines:
             raise InvalidInput(
                 f"the bundle {bundle.path} has no engine {name!r}; it has {', '.join(sorted(bundle.engines))}."
             )
         return name
-    if gpu and "tensorflow" in bundle.engines:
-        return "tensorflow"
     passed = {n: facts for n, facts in bundle.engines.items() if facts.parity_passed}
     if not passed:
         raise InvalidInput(
             f"no engine of the bundle {bundle.path} agreed with its float32 model when it was written. "
             "Name one with --engine to use it all the same."
         )
+    if gpu and "tensorflow" in passed:
+        return "tensorflow"
     return max(passed, key=lambda n: passed[n].images_per_s)
 
 

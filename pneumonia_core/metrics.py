@@ -6,6 +6,7 @@ thousand resamples of twenty measures would take minutes. Row 0 weighs each imag
 themselves; the tests hold them against scikit-learn, which also gives the curves that are drawn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,7 +68,9 @@ def evaluate(
 
     `labels` int [N] index CLASSES, `probabilities` float32 [N, 3], `patients` [N] any keys. A *measure* is
     {"value", "low", "high"}: the value and its 95 % percentile interval over resamples of the patients
-    (Efron and Tibshirani 1993), null where undefined (one class only, or no resample). Keys:
+    (Efron and Tibshirani 1993), null where undefined (one class only, or no resample). An accuracy, sensitivity,
+    specificity or recall of exactly 0 or 1 has an exact interval (bootstrap.measure); predictive values are resampled
+    with the rest. Keys:
 
     - `images`, `patients`, `images_by_class`, `thresholds` {pneumonia, bacterial}
     - `bootstrap`: {level, resamples, used, skipped, seed, unit}; resamples that lack a class which the
@@ -94,6 +97,11 @@ def evaluate(
     tasks = _tasks(truth, scores, thresholds, prevalence, prior)
     found = finding_labels(scores, thresholds)
     sampled, skipped = _sampled(truth, found, patient_index, tasks, prevalence, bootstrap, seed)
+    counts = _patients_of_shares(truth, patient_index, tasks, prevalence)
+
+    def measured(name: str) -> dict[str, float | None]:
+        return measure(sampled[name], counts.get(name))
+
     return {
         "images": len(truth),
         "patients": int(patient_index.max()) + 1,
@@ -108,10 +116,10 @@ def evaluate(
             "seed": seed,
         },
         "prevalence": {"evaluated": share_evaluated, "assumed": prevalence, "calibrated_at": prior},
-        "tasks": {task.name: _task_report(task, truth, prevalence, sampled) for task in tasks},
+        "tasks": {task.name: _task_report(task, truth, prevalence, sampled, measured) for task in tasks},
         "three_class": {
-            "accuracy": measure(sampled["three_class.accuracy"]),
-            "recall": {name: measure(sampled[f"three_class.{name}"]) for name in CLASSES},
+            "accuracy": measured("three_class.accuracy"),
+            "recall": {name: measured(f"three_class.{name}") for name in CLASSES},
             "confusion": confusion_matrix(truth, found, labels=range(len(CLASSES))).tolist(),
         },
         "predictive_values": _predictive_values(sampled),
@@ -268,11 +276,48 @@ def weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
     return share
 
 
+def _patients_of_shares(
+    truth: npt.NDArray[np.int64],
+    patient_index: npt.NDArray[np.int64],
+    tasks: list[Task],
+    prevalence: float | None,
+) -> dict[str, float]:
+    """Of how many patients the images are that each share is over, by its dotted name."""
+    weights = _to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0]
+
+    def patients(rows: npt.NDArray[Any]) -> float:
+        return _effective_patients(patient_index[rows], weights[rows])
+
+    counts = {"three_class.accuracy": patients(np.arange(len(truth)))}
+    for label, name in enumerate(CLASSES):
+        counts[f"three_class.{name}"] = patients(np.flatnonzero(truth == label))
+    for task in tasks:
+        counts[f"{task.name}.accuracy"] = patients(task.rows)
+        counts[f"{task.name}.sensitivity"] = patients(task.rows[task.positive])
+        counts[f"{task.name}.specificity"] = patients(task.rows[~task.positive])
+    return counts
+
+
+def _effective_patients(patient_index: npt.NDArray[np.int64], weights: Floats) -> float:
+    """The patients of these images; where a prevalence weighs some of them more, as many equal ones as say as much
+    (Kish, Survey Sampling, 1965), which is what an exact interval of weighted shares goes by (Korn and Graubard,
+    Survey Methodology 24, 1998)."""
+    if not len(weights):
+        return 0.0
+    _, of, images = np.unique(patient_index, return_inverse=True, return_counts=True)
+    each = np.bincount(of, weights) / images
+    return float(each.sum() ** 2 / np.square(each).sum())
+
+
 def _task_report(
-    task: Task, truth: npt.NDArray[np.int64], prevalence: float | None, sampled: dict[str, Floats]
+    task: Task,
+    truth: npt.NDArray[np.int64],
+    prevalence: float | None,
+    sampled: dict[str, Floats],
+    measured: Callable[[str], dict[str, float | None]],
 ) -> dict[str, Any]:
     def measures(*names: str) -> dict[str, Any]:
-        return {name: measure(sampled[f"{task.name}.{name}"]) for name in names}
+        return {name: measured(f"{task.name}.{name}") for name in names}
 
     weights = _to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0, task.rows]
     return {

@@ -10,8 +10,9 @@ from typing import Any, Final
 import keras
 import numpy as np
 
+from pneumonia_core import __version__
 from pneumonia_core.augment import Augmentation, Augmenter, draw, reencode_some
-from pneumonia_core.bundle import Bundle, ModelFacts, write_bundle
+from pneumonia_core.bundle import Bundle, ModelFacts, compute_model_id, write_bundle
 from pneumonia_core.calibration import choose_thresholds
 from pneumonia_core.domain import Domain, Guard, choose_threshold, domain_scores, fit_guard
 from pneumonia_core.findings import Thresholds
@@ -43,7 +44,7 @@ class HeldBack:
 @dataclass(frozen=True)
 class Origin:
     """Where a network comes from: `data_set` as pages.card knows it, `weights` it started from, `training`
-    for the bundle and the card to tell, and the ages in years of the youngest and oldest patient, if known."""
+    for the bundle and the card to tell (of it `class_weights` {class: weight} in a sentence), and the ages in years of the youngest and oldest patient, if known."""
 
     data_fingerprint: str
     data_set: str
@@ -91,15 +92,16 @@ def release(
         {**origin.training, "calibration": asdict(calibration)},
         domain,
     )
+    scorer = scoring_model(classifier, calibration.temperature, guard)
     compared = _spread(len(held_back.labels), PARITY_IMAGES)
     bundle = write_bundle(
         models_dir,
-        scoring_model(classifier, calibration.temperature, guard),
+        scorer,
         facts,
         held_back.images[compared],
         held_back.labels[compared],
         probabilities,
-        _documents(facts, origin, evaluation),
+        _documents(compute_model_id(scorer, facts), facts, origin, evaluation),
     )
     return bundle, evaluation
 
@@ -169,9 +171,13 @@ def _spread(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
 
 
-def _documents(facts: ModelFacts, origin: Origin, evaluation: dict[str, Any]) -> dict[str, str]:
+def _documents(
+    model_id: str, facts: ModelFacts, origin: Origin, evaluation: dict[str, Any]
+) -> dict[str, str]:
     card = model_card(
         {
+            "model_id": model_id,
+            "version": __version__,
             "network": facts.network,
             "image_size": facts.image_size,
             "temperature": facts.temperature,
@@ -180,6 +186,7 @@ def _documents(facts: ModelFacts, origin: Origin, evaluation: dict[str, Any]) ->
             "weights": origin.weights,
             "ages_years": origin.ages_years,
             "data_set": origin.data_set,
+            "class_weights": facts.training.get("class_weights"),
             "training": _told(facts.training),
             "evaluated_on": "validation patients, cut from the training data",
         },
@@ -189,9 +196,11 @@ def _documents(facts: ModelFacts, origin: Origin, evaluation: dict[str, Any]) ->
 
 
 def _told(training: dict[str, Any]) -> dict[str, Any]:
-    """The training's facts one deep, without what is long."""
+    """The training's facts one deep, without what is long or has a sentence of its own."""
     told: dict[str, Any] = {}
     for name, value in training.items():
+        if name == "class_weights":
+            continue
         if isinstance(value, dict):
             told.update({f"{name} {key}".replace("_", " "): inner for key, inner in value.items()})
         elif not isinstance(value, list):

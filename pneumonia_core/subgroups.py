@@ -27,8 +27,8 @@ def subgroups(
 
     `labels` int [N] index CLASSES, `probabilities` are float32 [N, 3], `factors` give a group [N] to each image.
     Rows are {factor, group, images, normal, pneumonia, auroc, sensitivity, specificity, bacterial_viral_auroc}, the
-    last four being measures (value and 95 % interval over resamples of the group's patients), null where the
-    group lacks a class.
+    last four being measures (value and 95 % interval over resamples of the group's patients, see bootstrap.measure),
+    null where the group lacks a class.
     """
     truth = np.asarray(labels, np.int64)
     scores = np.asarray(probabilities, np.float32)
@@ -38,6 +38,10 @@ def subgroups(
         names = np.array(groups, dtype=str)
         for group in sorted(set(groups)):
             mine = names == group
+            counts = {
+                "sensitivity": _patients(keys[mine & (truth != NORMAL)]),
+                "specificity": _patients(keys[mine & (truth == NORMAL)]),
+            }
             sampled = _sampled(truth[mine], scores[mine], keys[mine], thresholds, bootstrap, seed)
             rows.append(
                 {
@@ -46,10 +50,14 @@ def subgroups(
                     "images": int(mine.sum()),
                     "normal": int((truth[mine] == NORMAL).sum()),
                     "pneumonia": int((truth[mine] != NORMAL).sum()),
-                    **{name: measure(values) for name, values in sampled.items()},
+                    **{name: measure(values, counts.get(name)) for name, values in sampled.items()},
                 }
             )
     return rows
+
+
+def _patients(keys: npt.NDArray) -> int:
+    return len(np.unique(keys))
 
 
 def _sampled(
@@ -92,14 +100,16 @@ def _auroc_or_nan(
 
 
 def size_groups(widths: Sequence[int | None], heights: Sequence[int | None]) -> list[str]:
-    """For each image the group of its source's size: the size itself where there are few, else a third by
-    number of pixels."""
+    """For each image the group of its source's size: the size itself where there are few, else one of three by number
+    of pixels, cut at the thirds of the images; of fewer where equal sizes fill more than a third."""
     sizes = list(zip(widths, heights, strict=True))
     distinct = {size for size in sizes if None not in size}
     if len(distinct) <= MAX_SIZES:
         return [f"{width} × {height}" if width and height else "unknown" for width, height in sizes]
     pixels = np.array([width * height if width and height else np.nan for width, height in sizes])
-    limits = np.nanquantile(pixels, [1 / 3, 2 / 3, 1])
-    thirds = zip(("first", "second", "third"), limits / 1e6, strict=True)
-    names = [f"{place} third, up to {limit:.2f} megapixels" for place, limit in thirds]
+    limits = np.unique(np.nanquantile(pixels, [1 / 3, 2 / 3, 1], method="inverted_cdf"))
+    names = [
+        f"{number} of {len(limits)}, up to {limit / 1e6:.3g} megapixels"
+        for number, limit in enumerate(limits, start=1)
+    ]
     return ["unknown" if np.isnan(count) else names[int(np.searchsorted(limits, count))] for count in pixels]

@@ -1,10 +1,10 @@
 """The model card, under the headings of Mitchell et al., 'Model Cards for Model Reporting' (FAT* 2019)."""
 
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from typing import Any, Final
 
-from pneumonia_core.labels import CLASSES
+from pneumonia_core.images import ENCODING
+from pneumonia_core.labels import CLASSES, are_kermanys
 from pneumonia_core.pages.checklist import reporting_items
 from pneumonia_core.pages.evaluation import CALIBRATION_MEASURES, MEASURES, stated_prevalence
 from pneumonia_core.pages.render import render_markdown
@@ -22,6 +22,7 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
     - `ages_years`: those of the youngest and the oldest training patient
     - `data_set`: "kermany", "synthetic" or "other" (see `known_data_set`); it decides what the card says
       about origin, licence and limits
+    - `class_weights`: {class: weight} by which the loss of a training image counts
     - `training`: {name: value}, listed as it is (recipe, number of images and patients, seconds)
     - `evaluated_on`: which images the evaluation is of, such as "validation patients, cut from train"; where
       it speaks of validation, the card says that thresholds and calibration were fitted on these images
@@ -40,6 +41,7 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
             "date": None,
             "weights": None,
             "ages_years": None,
+            "class_weights": None,
             "training": {},
             "evaluated_on": "held-back images",
             **facts,
@@ -48,6 +50,7 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
         items=reporting_items(data_set),
         evaluation=evaluation,
         classes=CLASSES,
+        jpeg_quality=ENCODING,
         measures=MEASURES,
         calibration_measures=CALIBRATION_MEASURES,
         prevalence=stated_prevalence(evaluation),
@@ -55,8 +58,5 @@ def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
 
 
 def known_data_set(paths: Iterable[str]) -> str:
-    """`kermany` if the file names are those of Kermany's chest X-rays, else `other`.
-
-    Its second series of normal images has names that no other data set and no phantom has.
-    """
-    return "kermany" if any(PurePosixPath(path).name.startswith("NORMAL2-IM-") for path in paths) else "other"
+    """`kermany` if all file names are those of Kermany's chest X-rays (labels.are_kermanys), else `other`."""
+    return "kermany" if are_kermanys(paths) else "other"

@@ -25,7 +25,7 @@ _EVERYWHERE: Final = (
     ("Heterogeneity between clusters", "12d", "evaluation", "not applicable: no site or device is recorded with the images"),
     ("Measures of performance and their uncertainty", "12e", "evaluation", "Metrics; Quantitative Analyses"),
     ("Recalibration, thresholds", "12f–12g", "model", "Model Details (temperature, Youden’s J)"),
-    ("Class imbalance", "13", "training", "no image was added or left out for it; the recipe is under Training Data"),
+    ("Class imbalance", "13", "training", "the loss is weighted by class: Training Data (class weights); no image was added or left out for it"),
     ("Fairness", "14", "evaluation", "Factors: what would be needed is not recorded with the images"),
     ("Output, finding and its thresholds", "15", "model", "Model Details"),
     ("Differences between development and evaluation", "16", "data partitions", "Evaluation Data"),

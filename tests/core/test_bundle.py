@@ -1,5 +1,6 @@
 """A bundle holds what scoring needs, and notices any change."""
 
+import dataclasses
 import hashlib
 import shutil
 
@@ -75,3 +76,34 @@ def test_no_images_give_no_scores(tiny_bundle):
 def test_unknown_engine_names_those_that_the_bundle_has(tiny_bundle):
     with pytest.raises(InvalidInput, match="openvino, tensorflow"):
         choose_engine(tiny_bundle, "onnx")
+
+
+@pytest.mark.parametrize(
+    ("failed", "gpu", "chosen"),
+    [
+        ((), True, "tensorflow"),
+        (("tensorflow",), True, "openvino"),
+        (("tensorflow",), False, "openvino"),
+        (("openvino",), False, "tensorflow"),
+    ],
+)
+def test_engine_chosen_by_itself_has_passed_parity_on_a_gpu_as_well(tiny_bundle, failed, gpu, chosen):
+    engines = {
+        name: dataclasses.replace(
+            facts, auroc_difference=0.0, findings_agreement=0.5 if name in failed else 1.0
+        )
+        for name, facts in tiny_bundle.engines.items()
+    }
+    assert choose_engine(dataclasses.replace(tiny_bundle, engines=engines), "auto", gpu) == chosen
+
+
+def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
+    engines = {
+        name: dataclasses.replace(facts, findings_agreement=0.5)
+        for name, facts in tiny_bundle.engines.items()
+    }
+    bundle = dataclasses.replace(tiny_bundle, engines=engines)
+    for gpu in (False, True):
+        with pytest.raises(InvalidInput, match="--engine"):
+            choose_engine(bundle, "auto", gpu)
+    assert choose_engine(bundle, "tensorflow", True) == "tensorflow"

@@ -8,10 +8,12 @@ from pneumonia_core.labels import (
     NORMAL,
     VIRAL,
     LabelledImage,
+    are_kermanys,
     parse_kermany_name,
     read_labelled,
     split_training,
 )
+from pneumonia_core.phantoms import _kermany_name
 
 
 @pytest.mark.parametrize(
@@ -23,7 +25,11 @@ from pneumonia_core.labels import (
         ("person1_bacteria_1", (BACTERIAL, "person1_bacteria")),
         ("person1000_virus_1681", (VIRAL, "person1000_virus")),
         ("person447_virus_921_1", (VIRAL, "person447_virus")),
+        ("NORMAL-1049278-0001", (NORMAL, "NORMAL-1049278")),
+        ("BACTERIA-7422-0001", (BACTERIAL, "BACTERIA-7422")),
+        ("VIRUS-1234-0002", (VIRAL, "VIRUS-1234")),
         ("scan17", None),
+        ("VIRUS-1234", None),
     ],
 )
 def test_kermany_names_say_class_and_patient(stem, expected):
@@ -82,6 +88,14 @@ def test_labels_table_is_read(tmp_path):
         ("uri,label,patient_id,split\na.png,viral\n", "cannot be read"),
         ("", "cannot be read"),
         ("uri,label,patient_id,split\ns3://b/a.png,viral,1,test\n", "all workers see"),
+        (
+            "uri,label,patient_id,split\na.png,viral,1,train\nb.png,viral,2,train\na.png,viral,3,train\n",
+            "a.png' is named by",
+        ),
+        (
+            "uri,label,patient_id,split\nx/../a.png,viral,1,train\n./a.png,viral,1,train\n",
+            "a.png' is named by",
+        ),
     ],
 )
 def test_labels_table_that_would_mislead_is_refused(tmp_path, text, message):
@@ -101,3 +115,43 @@ def test_official_split_is_cut_by_patient(shared_data):
     training, validation = split_training(read_labelled(str(shared_data / "kermany224")))
     assert len(training) + len(validation) == 5216 + 16
     assert not {i.patient_id for i in training} & {i.patient_id for i in validation}
+
+
+TRAINED_ON = ["IM-0115-0001", "person253_bacteria_1152", "person83_virus_156"]
+
+
+@pytest.mark.parametrize(
+    ("stems", "known"),
+    [
+        (TRAINED_ON, True),
+        (["IM-0115-0001", "NORMAL2-IM-0927-0001", "person1_bacteria_1"], True),
+        (["NORMAL-1049278-0001", "BACTERIA-7422-0001", "VIRUS-1234-0001"], True),
+        (["NORMAL2-IM-0927-0001", *(f"adult_{number}" for number in range(50))], False),
+        (["IM-0001-0001", "person1_bacteria_1", "person1_virus_1"], False),
+        (["IM-0001-0001", "person300_bacteria_1", "person300_virus_2"], False),
+        ([*TRAINED_ON, "person300_virus_1"], False),
+        ([], False),
+    ],
+)
+def test_kermanys_data_are_known_by_all_their_names(stems, known):
+    assert are_kermanys([f"data/train/{stem}.jpeg" for stem in stems]) == known
+
+
+@pytest.mark.parametrize("images_per_patient", range(1, 8))
+@pytest.mark.parametrize("patients", [2, 15, 100, 300, 1000])
+def test_phantoms_are_not_taken_for_kermanys_data(images_per_patient, patients):
+    names = [
+        _kermany_name(label, patient, patient * images_per_patient + image, image)
+        for label in range(3)
+        for patient in range(patients)
+        for image in range(images_per_patient)
+    ]
+    assert not are_kermanys(names)
+
+
+def test_any_part_of_the_published_data_is_known(shared_data):
+    images = [image.path for image in read_labelled(str(shared_data / "kermany224"))]
+    assert are_kermanys(images)
+    first_series = [path for path in images if "NORMAL2" not in path]
+    assert are_kermanys(first_series)
+    assert all(are_kermanys(first_series[start::100]) for start in range(100))

@@ -150,7 +150,9 @@ def test_evaluation_page_shows_groups_and_what_moves_the_scores() -> None:
     texts = assert_self_contained(page).texts
     assert "\x1b" not in page
     for row in figures["subgroups"]:
-        assert value(row["auroc"]) in texts
+        for name in ("auroc", "sensitivity", "specificity", "bacterial_viral_auroc"):
+            assert value(row[name]) in texts
+            assert interval(row[name]) in texts
     for row in figures["robustness"]["rows"]:
         assert row["label"] in texts
         assert value(row["auroc_change"]) in texts
@@ -281,9 +283,21 @@ def test_model_card_lists_the_training_facts_escaped() -> None:
     assert "ff00" in card
 
 
+def test_model_card_says_how_classes_are_weighted_and_images_prepared() -> None:
+    facts = {"network": "resnet18", "image_size": 64, "class_weights": {"normal": 1.29, "bacterial": 0.7}}
+    card = model_card(facts, evaluation())
+    assert "those of its class, so that the rarer class weighs more: normal 1.290, bacterial 0.700." in card
+    assert "so that the rarer class weighs more. " in model_card(
+        {"network": "a", "image_size": 64}, evaluation()
+    )
+    assert re.search(r"stretched to a square of 64 pixels .*JPEG of quality 75", card)
+    (imbalance,) = [row for row in reporting_items("other") if row["tripod"] == "13"]
+    assert "Training Data" in imbalance["where"]
+
+
 def test_kermany_data_is_known_by_its_file_names() -> None:
     assert known_data_set(["d/train/NORMAL/IM-0115-0001.jpeg", "d/NORMAL2-IM-0927-0001.jpeg"]) == "kermany"
-    assert known_data_set(["d/train/NORMAL/IM-0115-0001.jpeg", "d/person1_virus_1.jpeg"]) == "other"
+    assert known_data_set(["d/NORMAL2-IM-0927-0001.jpeg", "d/adult_1.png"]) == "other"
 
 
 def test_numbers_are_written_for_people() -> None:

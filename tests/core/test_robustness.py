@@ -173,4 +173,15 @@ def test_sizes_are_named_or_cut_into_thirds():
     assert size_groups([224, 224, None], [224, 200, 9]) == ["224 × 224", "224 × 200", "unknown"]
     thirds = size_groups(list(range(100, 109)), [100] * 9)
     assert [thirds.count(name) for name in sorted(set(thirds))] == [3, 3, 3]
-    assert sorted(set(thirds))[0].startswith("first third")
+    assert sorted(set(thirds)) == [
+        f"{n} of 3, up to {limit} megapixels" for n, limit in ((1, 0.0102), (2, 0.0105), (3, 0.0108))
+    ]
+
+
+def test_sizes_that_most_images_share_are_no_third():
+    sizes = [(1024, 1024)] * 70 + [(800, 600)] * 10 + [(900, 700)] * 10 + [(1200, 1000)] * 10
+    groups = size_groups([width for width, _ in sizes], [height for _, height in sizes])
+    assert [groups.count(name) for name in sorted(set(groups))] == [90, 10]
+    assert sorted(set(groups)) == ["1 of 2, up to 1.05 megapixels", "2 of 2, up to 1.2 megapixels"]
+    few_large = size_groups([100, 101, 102, 103, 104, 105], [100] * 6)
+    assert sorted(set(few_large))[-1] == "3 of 3, up to 0.0105 megapixels"

@@ -79,3 +79,24 @@ def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny
     before, after = (one["tasks"]["pneumonia_vs_normal"]["auroc"] for one in (document, again))
     assert after == pytest.approx(before)
     assert "What moves the scores" not in (folder / "evaluation.html").read_text()
+
+
+def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(tiny_bundle, tmp_path):
+    from jobs.evaluate import results_of
+    from jobs.run import open_run
+    from jobs.score import make_order
+
+    # The same for both, as the manifest of an evaluation is.
+    order = make_order((str(tmp_path),), str(tiny_bundle.path), rescore="all")
+
+    def begun(uris):
+        run = open_run(results_of(tmp_path, order, uris), order, 0, fresh=False)
+        run.save(state="scoring", listing_complete=True)
+        run.unlock()
+        return run
+
+    killed = begun(["file:///test.jpeg"])
+    assert not begun(["file:///validation.jpeg"]).resumed
+    again = begun(["file:///test.jpeg"])
+    assert again.resumed
+    assert again.run_id == killed.run_id

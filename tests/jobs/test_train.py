@@ -59,7 +59,12 @@ def test_the_bundle_tells_how_it_was_trained(trained, parts):
     assert training["recipe"]["epochs"] == 2
     assert training["first_trained_stage"] == "conv1"
     assert [epoch["epoch"] for epoch in training["history"]] == [1, 2]
-    assert "not a medical device" in (folder / "MODEL_CARD.md").read_text().lower()
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "not a medical device" in card.lower()
+    counts = [sum(image.label == label for image in parts[0]) for label in range(3)]
+    for name, count in zip(("normal", "bacterial", "viral"), counts, strict=True):
+        assert training["class_weights"][name] == pytest.approx(len(parts[0]) / (3 * count))
+        assert f"{name} {training['class_weights'][name]:.3f}" in card
     assert json.loads((folder / "evaluation.json").read_text())["images"] == len(parts[1])
 
 
@@ -176,6 +181,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(data, tmp_path
         ({"weights": "absent.npz"}, "no file"),
         ({"weights": "imagenet"}, "no download"),
         ({"image_size": 8}, "32 or more"),
+        ({"train_from": "layer3"}, "the stage conv1 has no loaded weights"),
     ):
         options = {"data": str(data), "models": str(tmp_path / "m"), **SMALL, **wrong}
         with pytest.raises(InvalidInput, match=what):

@@ -1,17 +1,20 @@
 """The parts of a training that need no network: workers, batches, decoding, the run's folder."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 from jobs.feed import batches_of_epoch, prefetched
+from jobs.start import check_first_stage
 from jobs.training_run import open_training
 from jobs.workers import Node, cpus_per_worker, plan_workers
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.labels import read_labelled, split_training
 from pneumonia_core.phantoms import write_labelled
-from pneumonia_core.places import exists, make_folder, open_place, write_bytes
+from pneumonia_core.places import make_folder, open_place, write_bytes
+from pneumonia_core.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,27 @@ def test_decoding_keeps_the_order_and_leaves_out_what_cannot_be_read(ray_here, t
     assert again.digest == decoded.digest
 
 
+def test_training_images_whose_content_is_held_back_are_left_out_and_told(ray_here, tmp_path, capsys):
+    from jobs.decoded import decode_labelled
+
+    write_labelled(tmp_path, 2, 1, size=(64, 80), test_fraction=0)
+    images = read_labelled(str(tmp_path))
+    images.sort(key=lambda image: image.label)
+    validation, training = images[::2], images[1::2]
+    copies = [
+        dataclasses.replace(image, path=f"{image.path}.copy", patient_id="other") for image in validation
+    ]
+    for image, copy in zip(validation, copies, strict=True):
+        shutil.copy(image.path, copy.path)
+    held_back = decode_labelled(validation, 32, 1, "validation")
+    decoded = decode_labelled([copies[0], *training, *copies[1:]], 32, 1, "training", held_back.contents)
+    assert decoded.patients.tolist() == [image.patient_id for image in training]
+    assert len(decoded.images()) == len(training)
+    assert "left out 3 of 6 training images whose content is in validation" in capsys.readouterr().err
+    with pytest.raises(InvalidInput, match=r"no normal and no bacterial and no viral image to train on"):
+        decode_labelled(copies, 32, 1, "training", held_back.contents)
+
+
 def test_a_folder_that_the_workers_cannot_read_is_refused(ray_here, tmp_path):
     from jobs.decoded import decode_labelled
 
@@ -173,7 +197,7 @@ def unfinished(storage, settings):
 def test_an_unfinished_training_is_not_overwritten_but_resumed(tmp_path):
     storage = open_place(str(tmp_path))
     unfinished(storage, {"epochs": 3})
-    with pytest.raises(InvalidInput, match="--resume"):
+    with pytest.raises(InvalidInput, match=rf"--resume.*delete file://{tmp_path}/t to"):
         open_training(storage, "t", {"epochs": 3}, resume=False)
     assert open_training(storage, "t", {"epochs": 3}, resume=True).result is None
 
@@ -190,15 +214,16 @@ def test_resuming_on_other_images_is_refused(tmp_path):
     run = unfinished(open_place(str(tmp_path)), {})
     run.pin_data("abc")
     run.pin_data("abc")
-    with pytest.raises(InvalidInput, match="not those"):
+    with pytest.raises(InvalidInput, match=rf"not those.*delete file://{tmp_path}/t or give another --name"):
         run.pin_data("abd")
 
 
 def test_a_finished_training_keeps_its_result_and_no_checkpoint(tmp_path):
     storage = open_place(str(tmp_path))
     run = unfinished(storage, {"epochs": 3})
+    (tmp_path / "t" / ".validate_storage_marker").touch()
     run.finish({"state": "done"})
-    assert not exists(run.folder.child("checkpoint_1"))
+    assert [file.name for file in sorted((tmp_path / "t").iterdir())] == ["result.json", "settings.json"]
     assert open_training(storage, "t", {"epochs": 3}, resume=True).result == {"state": "done"}
     assert open_training(storage, "t", {"epochs": 4}, resume=False).result is None
 
@@ -216,3 +241,53 @@ def test_what_else_lies_in_a_training_s_folder_is_left_alone(tmp_path):
 
 def test_resume_begins_a_training_that_has_not_begun(tmp_path):
     assert open_training(open_place(str(tmp_path)), "t", {}, resume=True).result is None
+
+
+def test_only_a_training_with_a_checkpoint_goes_on(tmp_path):
+    storage = open_place(str(tmp_path))
+    assert not open_training(storage, "t", {}, resume=False).has_checkpoint
+    assert unfinished(storage, {}).has_checkpoint
+
+
+def test_a_training_that_starts_anew_leaves_no_curve_of_an_earlier_one(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from jobs.tensorboard import EventLog
+
+    def logged(loss, anew):
+        with EventLog(tmp_path, anew) as log:
+            log.scalars(1, {"loss": loss})
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()
+        return [round(event.value, 1) for event in events.Scalars("loss")]
+
+    (tmp_path / "notes.txt").touch()
+    assert logged(0.5, anew=True) == [0.5]
+    assert logged(0.9, anew=False) == [0.5, 0.9]
+    assert logged(0.1, anew=True) == [0.1]
+    assert (tmp_path / "notes.txt").exists()
+
+
+TRUNK = ("conv1", "layer1", "layer2", "layer3")
+
+
+@pytest.mark.parametrize(
+    ("train_from", "loaded", "fresh"),
+    [
+        ("head", TRUNK, "layer4"),
+        ("layer1", (), "conv1"),
+        ("head", ("layer1", "layer2", "layer3", "layer4"), "conv1"),
+        ("layer4", TRUNK, None),
+        ("layer2", TRUNK, None),
+        ("head", (*TRUNK, "layer4"), None),
+        ("head", (*TRUNK, "layer4", "head"), None),
+        (None, (), None),
+    ],
+)
+def test_a_stage_is_not_frozen_without_loaded_weights(train_from, loaded, fresh):
+    recipe = Recipe(weights="trunk.npz", train_from=train_from)
+    if fresh is None:
+        check_first_stage(recipe, loaded)
+        return
+    with pytest.raises(InvalidInput, match=f"the stage {fresh} has no loaded weights.* Train from .*{fresh}"):
+        check_first_stage(recipe, loaded)
