@@ -153,7 +153,8 @@ class Learner:
 
     def _replica_share(self) -> None:
         variables = _statistics(self.classifier)
-        sums = _all_reduce([tf.convert_to_tensor(variable.value) for variable in variables])
+        # A variable is on no device, which all_reduce refuses.
+        sums = _all_reduce([tf.identity(variable.value) for variable in variables])
         for variable, total in zip(variables, sums, strict=True):
             variable.assign(total / self._strategy.num_replicas_in_sync)
 
