@@ -16,7 +16,7 @@ from pneumonia_core.domain import Domain
 from pneumonia_core.engines import ENGINES
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import Thresholds
-from pneumonia_core.images import ENCODING, FILTER, GEOMETRY
+from pneumonia_core.images import ENCODING, FILTER, GEOMETRY, SMOOTHING
 from pneumonia_core.labels import CLASSES
 from pneumonia_core.parity import EngineFacts, measure_engine, predict
 from pneumonia_core.versions import installed_versions
@@ -151,7 +151,7 @@ def compute_model_id(model: Any, facts: ModelFacts) -> str:
         "format": FORMAT_VERSION,
         "classes": CLASSES,
         "network": facts.network,
-        "image": [facts.image_size, GEOMETRY, FILTER, ENCODING],
+        "image": [facts.image_size, GEOMETRY, FILTER, ENCODING, SMOOTHING],
         "thresholds": asdict(facts.thresholds),
         "temperature": facts.temperature,
         **({"domain": asdict(facts.domain)} if facts.domain else {}),

@@ -17,6 +17,11 @@ FILTER: Final = "triangle"
 # Quality of the JPEG that every square goes through: the data that people train on came through one, and without it a
 # network tells what did not by its finer grain (the scores of originals moved by up to 0.19, now by 0.03).
 ENCODING: Final = 75
+# The weight of each neighbour in the filter with which an exported network smooths the square. Augmentation resamples
+# three of four training images, which smooths them: to the network, an image as it was read is a sharp one. Smoothed
+# as well, originals written as JPEG of quality 50 move half as far (the 99th percentile of p by 0.07 instead of 0.13),
+# and no ranking suffers.
+SMOOTHING: Final = 0.2
 MAX_SOURCE_BYTES: Final = 512 * 2**20
 MAX_PIXELS: Final = 100_000_000
 MIN_SIDE: Final = 32

@@ -14,6 +14,7 @@ from pneumonia_core.labels import CLASSES
 from pneumonia_core.networks import build_classifier, stage_of, train_from
 from pneumonia_core.normalization import with_fused_normalization
 from pneumonia_core.recipe import Recipe, stage_rates
+from pneumonia_core.smoothing import smooth
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Learner:
         self._total = tf.function(self._distributed_total, autograph=False)
         self._logits = tf.function(self._averaged_logits, autograph=False)
         features = keras.Model(self.averaged.input, self.averaged.get_layer("features").output)
-        self._features = tf.function(lambda images: features(images, training=False), autograph=False)
+        self._features = tf.function(lambda images: features(smooth(images), training=False), autograph=False)
 
     @property
     def steps_done(self) -> int:
@@ -104,13 +105,14 @@ class Learner:
         return tuple(self._strategy.experimental_distribute_values_from_function(part))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32 [N, 3] of the averaged network for uint8 [N, H, W], on this worker alone."""
+        """Logits float32 [N, 3] of the averaged network for uint8 [N, H, W], smoothed as scoring does it, on this worker
+        alone."""
         return np.concatenate(
             [np.zeros((0, len(CLASSES)), np.float32), *self._in_batches(self._logits, images)]
         )
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What the head sees, float32 [N, D], of uint8 [N, H, W] without augmentation, on this worker alone."""
+        """What the head sees, float32 [N, D], of uint8 [N, H, W] as scoring sees them, on this worker alone."""
         width = self.averaged.get_layer("features").output.shape[-1]
         return np.concatenate([np.zeros((0, width), np.float32), *self._in_batches(self._features, images)])
 
@@ -244,7 +246,7 @@ class Learner:
             average.assign_sub((1 - decay) * (average - current))
 
     def _averaged_logits(self, images: Any) -> Any:
-        return self.averaged(images, training=False)
+        return self.averaged(smooth(images), training=False)
 
     def _distributed_total(self, values: Any) -> Any:
         # An argument is on no device, which all_reduce refuses.

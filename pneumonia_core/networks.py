@@ -13,6 +13,7 @@ from pneumonia_core.catalog import STAGES, TORCHVISION_LAYOUT, check_network
 from pneumonia_core.domain import LARGEST_DEVIATION, Guard
 from pneumonia_core.labels import CLASSES
 from pneumonia_core.resnet import resnet
+from pneumonia_core.smoothing import smooth
 
 # What the domain guard looks at: early stages see mostly brightness and grain, the last one only what tells
 # the classes apart.
@@ -97,13 +98,14 @@ def scoring_model(classifier: keras.Model, temperature: float, guard: Guard | No
     """The float32 model that a bundle holds: `image` uint8 [B, H, W] to {"probabilities": float32 [B, 3]}
     and, with a guard, {"domain": float32 [B]}, see domain.domain_scores.
 
-    Probabilities are softmax(logits / temperature) (Guo et al. 2017). A classifier trained in mixed
+    Images are smoothed as scoring does it (smoothing.smooth), then classified. Probabilities are
+    softmax(logits / temperature) (Guo et al. 2017). A classifier trained in mixed
     precision is rebuilt under float32; its weights are float32 already.
     """
     network, image_size = classifier.name, classifier.input_shape[1]
     with dtype_policy("float32"):
         images = keras.Input((image_size, image_size), dtype="uint8", name="image")
-        logits = _logits(images, network, dropout=0.0)
+        logits = _logits(smooth(images), network, dropout=0.0)
         scaled = layers.Rescaling(1 / temperature, name="temperature")(logits)
         outputs = {"probabilities": layers.Softmax(name="probabilities")(scaled)}
         if guard is not None:

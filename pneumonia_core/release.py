@@ -20,6 +20,7 @@ from pneumonia_core.metrics import evaluate
 from pneumonia_core.networks import build_classifier, domain_features, scoring_model
 from pneumonia_core.pages.card import model_card
 from pneumonia_core.recalibration import Calibration, fit_calibration
+from pneumonia_core.smoothing import smooth
 
 BATCH_SIZE: Final = 32
 PARITY_IMAGES: Final = 512
@@ -134,8 +135,10 @@ def _calibrate_head(classifier: keras.Model, calibration: Calibration) -> None:
 
 
 def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What a model of one output gives for all images."""
-    return np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in _batches(images)])
+    """What a model of one output gives for all images, smoothed as scoring does it."""
+    return np.concatenate(
+        [np.asarray(model.predict_on_batch(np.asarray(smooth(batch)))) for batch in _batches(images)]
+    )
 
 
 def _batches(images: np.ndarray) -> list[np.ndarray]:

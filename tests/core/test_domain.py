@@ -21,6 +21,7 @@ from pneumonia_core.labels import read_labelled, split_training
 from pneumonia_core.networks import build_classifier, domain_features, scoring_model
 from pneumonia_core.phantoms import phantom
 from pneumonia_core.release import HeldBack, Origin, release
+from pneumonia_core.smoothing import smooth
 from pneumonia_core.weights import load_weights
 
 
@@ -97,7 +98,7 @@ def test_scoring_model_computes_the_score_of_the_guard_and_is_read_back_without_
     keras.utils.set_random_seed(3)
     classifier = build_classifier("resnet18", 64)
     images = np.random.default_rng(3).integers(0, 256, (24, 64, 64), dtype=np.uint8)
-    features = np.asarray(keras.Model(classifier.input, domain_features(classifier))(images))
+    features = np.asarray(keras.Model(classifier.input, domain_features(classifier))(smooth(images)))
     guard = fit_guard(features[:16])
     scoring_model(classifier, 1.5, guard).save(tmp_path / "model.keras")
     scorer = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)

@@ -13,6 +13,7 @@ from pneumonia_core.augment import Augmentation, draw
 from pneumonia_core.learner import Batch, Learner, _random_states
 from pneumonia_core.networks import build_classifier
 from pneumonia_core.recipe import Recipe, class_weights, first_fresh_stage, first_trained_stage, stage_rates
+from pneumonia_core.smoothing import smooth
 
 pytestmark = pytest.mark.usefixtures("exact_float32")
 SIZE, STEPS = 32, 4
@@ -82,11 +83,11 @@ def test_frozen_stages_do_not_move_and_the_average_follows_the_rest():
     assert np.abs(expected - first).max() > 0
 
 
-def test_logits_are_those_of_the_averaged_network_for_any_number_of_images():
+def test_logits_are_those_of_the_averaged_network_for_smoothed_images_of_any_number():
     one = learner("head")
     one.step(batch(0))
     images = np.concatenate([batch(step).images for step in range(3)])[:19]
-    np.testing.assert_allclose(one.logits(images), np.asarray(one.averaged(images)), atol=1e-4)
+    np.testing.assert_allclose(one.logits(images), np.asarray(one.averaged(smooth(images))), atol=1e-4)
     assert one.logits(images[:0]).shape == (0, 3)
 
 

@@ -13,6 +13,7 @@ from pneumonia_core.networks import (
     stages_of_layers,
     train_from,
 )
+from pneumonia_core.smoothing import smooth
 
 pytestmark = pytest.mark.usefixtures("exact_float32")
 SIZE = 64
@@ -72,9 +73,9 @@ def test_image_batches_with_and_without_a_channel_give_the_same_logits(classifie
     np.testing.assert_array_equal(classifier(images), classifier(images.astype("float32")[..., None]))
 
 
-def test_scoring_model_is_softmax_of_logits_over_temperature(classifier, images):
+def test_scoring_model_is_softmax_of_a_smoothed_images_logits_over_temperature(classifier, images):
     scorer = scoring_model(classifier, 1.7)
-    expected = keras.ops.softmax(classifier(images) / 1.7)
+    expected = keras.ops.softmax(classifier(smooth(images)) / 1.7)
     np.testing.assert_allclose(scorer(images)["probabilities"], expected, atol=1e-6)
     assert scorer.input.dtype == "uint8"
     assert list(scorer.output) == ["probabilities"]
