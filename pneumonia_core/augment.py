@@ -13,8 +13,6 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from pneumonia_core.smoothing import smooth
-
 NOISE_FIELDS: Final = 16
 
 
@@ -100,13 +98,20 @@ class Augmenter:
         x = ops.squeeze(x, -1)
         mean = ops.mean(x, axis=(1, 2), keepdims=True)
         x = (x - mean) * _per_image(drawn["contrast"]) + mean + _per_image(drawn["brightness"])
-        x = smooth(x, _per_image(drawn["blur"]))
+        x = _blur(x, _per_image(drawn["blur"]))
         x = x + _per_image(drawn["noise"]) * ops.take(self._noise_fields, drawn["noise_field"], axis=0)
         return ops.clip(x, 0.0, 255.0)
 
 
 def _per_image(values: Any) -> Any:
     return ops.reshape(values, (-1, 1, 1))
+
+
+def _blur(x: Any, weight: Any) -> Any:
+    rows = ops.pad(x, ((0, 0), (1, 1), (0, 0)), mode="reflect")
+    x = x * (1 - 2 * weight) + weight * (rows[:, :-2] + rows[:, 2:])
+    columns = ops.pad(x, ((0, 0), (0, 0), (1, 1)), mode="reflect")
+    return x * (1 - 2 * weight) + weight * (columns[:, :, :-2] + columns[:, :, 2:])
 
 
 def reencode_some(

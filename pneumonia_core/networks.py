@@ -13,11 +13,12 @@ from pneumonia_core.catalog import STAGES, TORCHVISION_LAYOUT, check_network
 from pneumonia_core.domain import LARGEST_DEVIATION, Guard
 from pneumonia_core.labels import CLASSES
 from pneumonia_core.resnet import resnet
-from pneumonia_core.smoothing import smooth
+from pneumonia_core.smoothing import smooth_about
 
 # What the domain guard looks at: early stages see mostly brightness and grain, the last one only what tells
 # the classes apart.
 DOMAIN_STAGES: Final = ("layer2", "layer3")
+MIDDLE_GREY: Final = 128.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def scoring_model(classifier: keras.Model, temperature: float, guard: Guard | No
     network, image_size = classifier.name, classifier.input_shape[1]
     with dtype_policy("float32"):
         images = keras.Input((image_size, image_size), dtype="uint8", name="image")
-        logits = _logits(smooth(images), network, dropout=0.0)
+        logits = _logits(smooth_about(images, MIDDLE_GREY), network, dropout=0.0, black=-MIDDLE_GREY)
         scaled = layers.Rescaling(1 / temperature, name="temperature")(logits)
         outputs = {"probabilities": layers.Softmax(name="probabilities")(scaled)}
         if guard is not None:
@@ -200,14 +201,14 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _logits(images: Any, network: str, dropout: float) -> Any:
+def _logits(images: Any, network: str, dropout: float, black: float = 0.0) -> Any:
+    """The logits of grey images, whose levels go from `black` to `black` + 255."""
     architecture = ARCHITECTURES[network]
+    offset = tuple(o - black * s for s, o in zip(architecture.scale, architecture.offset, strict=True))
     grey = layers.Reshape((*images.shape[1:], 1), dtype="float32", name="grey")(images)
     channels = layers.Concatenate(dtype="float32", name="channels")([grey, grey, grey])
     # In float32 also under a mixed policy: bfloat16 has 8 bits, which is less than a pixel after augmentation.
-    x = layers.Rescaling(architecture.scale, architecture.offset, dtype="float32", name="normalised")(
-        channels
-    )
+    x = layers.Rescaling(architecture.scale, offset, dtype="float32", name="normalised")(channels)
     x = architecture.backbone(x, network)
     x = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     x = layers.Dropout(dropout, dtype="float32", name="dropout")(x)
