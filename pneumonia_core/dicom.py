@@ -28,9 +28,9 @@ _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 _RADIOGRAPH_CLASSES: Final = (f"{_STORAGE}1", f"{_STORAGE}1.1", f"{_STORAGE}7")
 _RAW_CLASS: Final = f"{_STORAGE}1.1.1"
 
-_CHEST: Final = re.compile(r"CHEST|THORA[XC]|TORAX|TÓRAX|TORACE|LUNG|PULMO|POUMON")
+_CHEST: Final = re.compile(r"CHE?ST|THORA[XC]|THX|TORAX|TÓRAX|TORACE|TORSO|BRUST|PEITO|LUNG|PULMO|POUMON")
 _SPINE: Final = re.compile(r"SPIN|VERTEB|COLUMN")
-_NOTHING_SAID: Final = ("UNKNOWN", "UNDEFINED", "UNSPECIFIED", "OTHER", "NONE", "N/A", "NA", "DEFAULT")
+_NOTHING_SAID: Final = ("UNKNOWN", "UNDEFINED", "UNSPECIFIED", "OTHER", "NONE", "N/A", "NA", "DEFAULT", "PORTABLE")
 # SNOMED, new and old style: chest, thorax, lung, chest with neck, abdomen or pelvis (PS3.16 CID 4009).
 _CHEST_CODES: Final = frozenset(
     [

@@ -252,6 +252,8 @@ def test_file_without_pixels_or_cut_short_is_rejected_with_its_reason():
         {"ViewPosition": "LLD"},
         {"ViewCodeSequence": code_item("399348003", "antero-posterior")},
         {"BodyPartExamined": "Thorax"},
+        {"BodyPartExamined": "CHST"},
+        {"BodyPartExamined": "PORTABLE"},
         {"BodyPartExamined": "", "AnatomicRegionSequence": code_item("816094009", "Chest")},
         {"Modality": "CR", "NumberOfFrames": "1"},
         {"PatientAge": "old", "WindowWidth": "0"},
