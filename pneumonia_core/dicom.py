@@ -30,7 +30,17 @@ _RAW_CLASS: Final = f"{_STORAGE}1.1.1"
 
 _CHEST: Final = re.compile(r"CHE?ST|THORA[XC]|THX|TORAX|TÓRAX|TORACE|TORSO|BRUST|PEITO|LUNG|PULMO|POUMON")
 _SPINE: Final = re.compile(r"SPIN|VERTEB|COLUMN")
-_NOTHING_SAID: Final = ("UNKNOWN", "UNDEFINED", "UNSPECIFIED", "OTHER", "NONE", "N/A", "NA", "DEFAULT", "PORTABLE")
+_NOTHING_SAID: Final = (
+    "UNKNOWN",
+    "UNDEFINED",
+    "UNSPECIFIED",
+    "OTHER",
+    "NONE",
+    "N/A",
+    "NA",
+    "DEFAULT",
+    "PORTABLE",
+)
 # SNOMED, new and old style: chest, thorax, lung, chest with neck, abdomen or pelvis (PS3.16 CID 4009).
 _CHEST_CODES: Final = frozenset(
     [

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from pneumonia_core import objects
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.members import FORBIDDEN, REAL_PATH, ListedImage, Member
 from pneumonia_core.places import OPTIONS, SCHEMES, error_text, open_file, open_place
@@ -138,8 +139,20 @@ def _not_read(uri: str, error: OSError) -> PneumoniaError:
         return InvalidInput(
             f"{uri!r}: the table cannot be read ({error_text(error)}). Check its name and who may read it."
         )
+    if _is_of_the_table(uri, error):
+        return InvalidInput(f"{uri!r}: the table is damaged ({error_text(error)}). Write it anew.")
     return PneumoniaError(
         f"{uri!r}: the table cannot be read ({error_text(error)}). Run the same command again when its storage answers."
+    )
+
+
+def _is_of_the_table(uri: str, error: OSError) -> bool:
+    """Whether an error says that a table contradicts its format, for which pyarrow has no class of its own: a disk's
+    error has a number, and a bucket's is ours. Of Google's and Azure's storage it is not known."""
+    return (
+        error.errno is None
+        and uri.startswith(("file://", "s3://"))
+        and not isinstance(error, objects.BucketError)
     )
 
 

@@ -48,6 +48,10 @@ class StoredObject:
     version: str
 
 
+class BucketError(OSError):
+    """The storage fails: what it holds may be whole."""
+
+
 class CredentialsError(PneumoniaError):
     """The storage takes our credentials no more: no image is to blame, and the run can be resumed."""
 
@@ -151,7 +155,7 @@ def _of_ours(uri: str, rejected: RejectedImage) -> OSError:
         return FileNotFoundError(f"the bucket has no {uri}")
     if rejected.reason == "forbidden":
         return PermissionError(f"the bucket does not give {uri}: {rejected.detail}")
-    return OSError(f"the bucket did not give {uri}: {rejected.detail}")
+    return BucketError(f"the bucket did not give {uri}: {rejected.detail}")
 
 
 def list_pages(uri: str) -> Iterator[list[StoredObject]]:
