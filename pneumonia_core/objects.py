@@ -265,7 +265,7 @@ def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
         refused = ("412", "409", "PreconditionFailed", "ConditionalRequestConflict", "404", "NoSuchKey")
         if only_if is not None and _code(error) in refused:
             return None
-        raise OSError(f"the bucket did not take {uri} ({_code(error)})") from error
+        raise _failed(f"the bucket did not take {uri}", error) from error
     return str(answer["ETag"]).strip('"')
 
 
@@ -279,20 +279,29 @@ class AgedObject:
 
 
 def get_aged(uri: str) -> AgedObject | None:
-    """A small object, or None where there is none. Raises OSError."""
+    """A small object, or None where there is none; an answer that breaks off is asked for again. Raises OSError."""
+    from email.utils import parsedate_to_datetime
+
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
     bucket, key = split_uri(uri)
-    try:
-        answer = s3_client.client().get_object(Bucket=bucket, Key=key)
-        data = answer["Body"].read()
-    except (ClientError, BotoCoreError, HTTPError) as error:
-        if _code(error) in _MISSING:
-            return None
-        raise OSError(f"the bucket did not give {uri} ({_code(error)})") from error
-    from email.utils import parsedate_to_datetime
-
+    deadline = time.monotonic() + _GIVE_UP_AFTER_S
+    pause_s = s3_client.BACKOFF_S
+    while True:
+        answered = False
+        try:
+            answer = s3_client.client().get_object(Bucket=bucket, Key=key)
+            answered = True
+            data = answer["Body"].read()
+            break
+        except (ClientError, BotoCoreError, HTTPError) as error:
+            if _code(error) in _MISSING:
+                return None
+            if not answered or time.monotonic() > deadline:
+                raise _failed(f"the bucket did not give {uri}", error) from error
+        time.sleep(pause_s)
+        pause_s *= 2
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(date) if date else datetime.datetime.now(datetime.UTC)
     return AgedObject(data, str(answer["ETag"]).strip('"'), (now - answer["LastModified"]).total_seconds())
@@ -310,7 +319,7 @@ def delete(uris: list[str]) -> None:
             keys = [{"Key": split_uri(uri)[1]} for uri in uris]
             s3_client.client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
     except (ClientError, BotoCoreError) as error:
-        raise OSError(f"the bucket did not delete {uris[0]} ({_code(error)})") from error
+        raise _failed(f"the bucket did not delete {uris[0]}", error) from error
 
 
 def _code(error: BaseException) -> str:
@@ -350,6 +359,12 @@ def _reject(error: BaseException) -> NoReturn:
     raise RejectedImage(
         "unreadable", f"the storage failed in each of {s3_client.ATTEMPTS} attempts"
     ) from None
+
+
+def _failed(what: str, error: Exception) -> OSError:
+    """The error of a request for an object of ours: the bucket refused it, or it fails."""
+    refused = _code(error) in _DENIED | _MISSING
+    return (OSError if refused else BucketError)(f"{what} ({_code(error)})")
 
 
 @cache

@@ -284,7 +284,7 @@ def cannot_write(place: Place, what: str, error: Exception) -> PneumoniaError:
     remedy = None
     if _error_number(error) in (errno.ENOSPC, errno.EDQUOT):
         remedy = "Make room there, then run the same command again."
-    elif broke_off(error):
+    elif isinstance(error, objects.BucketError) or broke_off(error):
         remedy = "Run the same command again when the storage answers."
     if remedy:
         return PneumoniaError(f"{place.uri}: {what} ({error_text(error)}). {remedy}")

@@ -251,16 +251,15 @@ def commit(
             )
         )
     except (DeltaError, OSError) as error:
-        if committed_version(results, run_id, planned_version):
-            # It was taken. Its answer was lost and the request repeated, or what comes after a commit, a checkpoint of
-            # the log, failed: the next one is made anew.
-            return planned_version + 1
-        if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
-            raise _lost_race(planned_version) from error
-        raise PneumoniaError(
-            f"the table's log could not be written ({error_text(error)}). Nothing was committed; mend it and run "
-            "the same command again."
-        ) from error
+        # It may have been taken: its answer was lost and the request repeated, or what comes after a commit, a checkpoint
+        # of the log, failed, and the next one is made anew.
+        if not committed_version(results, run_id, planned_version):
+            if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
+                raise _lost_race(planned_version) from error
+            raise PneumoniaError(
+                f"the table's log could not be written ({error_text(error)}). Nothing was committed; mend it and run "
+                "the same command again."
+            ) from error
     failpoint("commit.after")
     return planned_version + 1
 

@@ -1,9 +1,13 @@
 """Places: schemes, and files that are whole or absent on a disk."""
 
+import pyarrow.fs as pafs
 import pytest
 
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.objects import BucketError
 from pneumonia_core.places import (
+    Place,
+    cannot_write,
     delete_folder,
     exists,
     list_names,
@@ -65,3 +69,13 @@ def test_deleted_folder_may_be_gone_already(tmp_path):
     for _ in range(2):
         delete_folder(place)
         assert not exists(place)
+
+
+def test_a_bucket_that_fails_may_take_it_later_and_one_that_refuses_will_not():
+    place = Place("s3://b/k", pafs.LocalFileSystem(), "b/k")
+    failing = cannot_write(place, "cannot write there", BucketError("the bucket did not take it (SlowDown)"))
+    assert "when the storage answers" in str(failing)
+    assert not isinstance(failing, InvalidInput)
+    assert isinstance(
+        cannot_write(place, "cannot write there", OSError("the bucket did not take it")), InvalidInput
+    )
