@@ -115,6 +115,7 @@ def test_tensorboard_shows_inputs_confusion_and_curves(trained, parts):
         assert counts[5, 0] == 1
 
 
+@pytest.mark.slow
 def test_loaded_trunk_gets_a_fitted_head_first(trained, parts, ray_here, data, tmp_path, capsys):
     import keras
 
