@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from pathlib import Path
 
 import pytest
 from dicom_files import INSTANCE, LOSSLESS, dicom_file, exposed_phantom
@@ -37,7 +38,7 @@ def write_hospital(folder) -> dict[str, str | None]:
     return {name: reason for name, (_, reason) in files.items()}
 
 
-def test_folder_of_dicom_is_scored_and_names_nobody(tmp_path, tiny_bundle, cluster):
+def test_folder_of_dicom_is_scored_and_names_nobody(tmp_path, tiny_bundle, cluster, ray_here):
     archive, results = tmp_path / "pacs", tmp_path / "results"
     archive.mkdir()
     expected = write_hospital(archive)
@@ -55,7 +56,9 @@ def test_folder_of_dicom_is_scored_and_names_nobody(tmp_path, tiny_bundle, clust
     first = [row["p_pneumonia"] for row in scored]
     assert first == pytest.approx([first[0]] * len(first), abs=0.02)
 
-    written = [path for path in results.rglob("*") if path.is_file()]
+    logs = Path(ray_here._private.worker.global_worker.node.get_logs_dir_path())
+    written = [path for folder in (results, logs) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name.startswith("worker-") for path in written)
     shown = (done.stdout + done.stderr + repr(table)).encode()
     for text in (shown, *(path.read_bytes() for path in written)):
         for personal in PERSONAL:
