@@ -22,7 +22,7 @@ EPOCHS = 4
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_labelled(folder, 24, 2, size=(64, 80), test_fraction=0)
+    write_labelled(folder, 40, 2, size=(64, 80), test_fraction=0)
     return folder
 
 
