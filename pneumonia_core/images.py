@@ -19,8 +19,8 @@ FILTER: Final = "triangle"
 ENCODING: Final = 75
 # The weight of each neighbour in the filter with which an exported network smooths the square. Augmentation resamples
 # three of four training images, which smooths them: to the network, an image as it was read is a sharp one. Smoothed
-# as well, originals written as JPEG of quality 50 move half as far (the 99th percentile of the change of p is 0.055 instead of 0.131),
-# and no ranking suffers.
+# as well, originals written as JPEG of quality 50 move half as far (the 99th percentile of the change of p is 0.055
+# instead of 0.131); on images held out, AUROC of pneumonia stays, of bacterial or viral it moves by 0.007 or less.
 SMOOTHING: Final = 0.25
 MAX_SOURCE_BYTES: Final = 512 * 2**20
 MAX_PIXELS: Final = 100_000_000

@@ -44,8 +44,8 @@ class Learner:
 
     `averaged` is a second classifier that holds the exponential moving average of the first one's weights;
     it is what is evaluated and kept. All workers must call `step`, `share_statistics` and `total` alike:
-    each is a collective operation. A worker with several GPUs gives each a part of its batch. `fresh_from` is the first stage whose weights were not loaded,
-    None where all were: those before it train at lower rates.
+    each is a collective operation. A worker with several GPUs gives each a part of its batch. `fresh_from` is the first
+    stage whose weights were not loaded, None where all were: those before it train at lower rates.
     """
 
     def __init__(
