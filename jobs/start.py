@@ -126,10 +126,10 @@ def check_first_stage(recipe: Recipe, loaded_stages: tuple[str, ...]) -> None:
 
 
 def _precision(wanted: str) -> str:
-    """bfloat16 where the processor multiplies it, float32 elsewhere, unless the user wants another."""
+    """What this worker's GPUs, or its CPU, multiply fastest, unless the user wants another."""
     import tensorflow as tf
 
-    from pneumonia_core.processors import cpu_has_bfloat16
+    from pneumonia_core.processors import cpu_training_precision, gpu_training_precision
 
     if wanted != "auto":
         return wanted
@@ -137,5 +137,4 @@ def _precision(wanted: str) -> str:
         tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
         for gpu in tf.config.get_visible_devices("GPU")
     ]
-    has_bfloat16 = all(major >= 8 for major, _ in capabilities) if capabilities else cpu_has_bfloat16()
-    return "mixed_bfloat16" if has_bfloat16 else "float32"
+    return gpu_training_precision(capabilities) if capabilities else cpu_training_precision()

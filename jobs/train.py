@@ -59,7 +59,7 @@ DEFAULTS = Recipe()
     "--precision",
     default=DEFAULTS.precision,
     show_default=True,
-    type=click.Choice(["auto", "float32", "mixed_bfloat16"]),
+    type=click.Choice(["auto", "float32", "mixed_bfloat16", "mixed_float16"]),
 )
 @click.option(
     "--patience",

@@ -11,9 +11,11 @@ from keras import ops
 
 from pneumonia_core.augment import Augmenter
 from pneumonia_core.labels import CLASSES
-from pneumonia_core.networks import build_classifier, stage_of, train_from
+from pneumonia_core.loss_scale import LossScale, all_finite
+from pneumonia_core.networks import build_classifier, train_from
 from pneumonia_core.normalization import with_fused_normalization
-from pneumonia_core.recipe import Recipe, stage_rates
+from pneumonia_core.optimizer import staged_optimizer
+from pneumonia_core.recipe import Recipe
 from pneumonia_core.smoothing import smooth
 
 
@@ -70,8 +72,8 @@ class Learner:
         self.averaged = _classifier(recipe, initial_weights, first_stage)
         with self._strategy.scope():
             self.classifier = _classifier(recipe, initial_weights, first_stage)
-            self._optimizer = _optimizer(recipe, steps_per_epoch, _rates(self.classifier, fresh_from))
-            self._optimizer.build(self.classifier.trainable_variables)
+            self._optimizer = staged_optimizer(recipe, steps_per_epoch, self.classifier, fresh_from)
+        self._loss_scale = LossScale() if recipe.precision == "mixed_float16" else None
         self._moving = _moving_pairs(self.classifier, self.averaged)
         self._step = tf.function(self._distributed_step, autograph=False)
         self._share = tf.function(self._distributed_share, autograph=False)
@@ -186,34 +188,61 @@ class Learner:
             "averaged": self.averaged.weights,
             "optimizer": self._optimizer.variables,
             "random": _random_states(self.classifier),
+            "loss_scale": self._loss_scale.variables if self._loss_scale else [],
         }
 
     def _distributed_step(self, images: Any, labels: Any, drawn: Any) -> Any:
         if self._devices > 1:
-            losses = self._strategy.run(self._replica_step, args=(images, labels, drawn))
-            self._move_average()
-            return tf.add_n(self._strategy.experimental_local_results(losses))
-        loss, gradients = self._strategy.run(self._replica_gradients, args=(images, labels, drawn))
-        # Out here the optimizer takes the gradients as the sums that they are; inside it would add them again.
-        self._optimizer.apply_gradients(zip(gradients, self.classifier.trainable_variables, strict=True))
+            loss, finite = self._step_on_devices(images, labels, drawn)
+        else:
+            loss, finite = self._step_on_one_device(images, labels, drawn)
+        if self._loss_scale:
+            self._loss_scale.adjust(finite)
         self._move_average()
         return loss
 
-    def _replica_step(self, images: Any, labels: Any, drawn: Any) -> Any:
-        """A step of one of several devices: the optimizer adds the gradients of all by itself."""
-        loss, gradients = self._gradients(images, labels, drawn)
-        self._optimizer.apply_gradients(zip(gradients, self.classifier.trainable_variables, strict=True))
-        return loss
+    def _step_on_one_device(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, Any]:
+        """This worker's loss, and whether the gradients of all workers were finite."""
+        loss, gradients = self._strategy.run(self._replica_gradients, args=(images, labels, drawn))
+        finite: Any = True
+        if self._loss_scale:
+            finite = all_finite(gradients)
+            gradients = self._loss_scale.unscaled(gradients, finite)
+        # Out here the optimizer takes the gradients as the sums that they are; inside it would add them again.
+        self._apply(gradients)
+        return loss, finite
 
     def _replica_gradients(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, list[Any]]:
         loss, gradients = self._gradients(images, labels, drawn)
         return loss, self._summed(gradients)
 
+    def _step_on_devices(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, Any]:
+        """The same of a worker with several devices."""
+        losses, finite = self._strategy.run(self._replica_step, args=(images, labels, drawn))
+        local = self._strategy.experimental_local_results
+        return tf.add_n(local(losses)), local(finite)[0]
+
+    def _replica_step(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, Any]:
+        """A step of one of several devices: the optimizer adds the gradients of all by itself."""
+        loss, gradients = self._gradients(images, labels, drawn)
+        finite: Any = tf.constant(True)
+        if self._loss_scale:
+            (overflows,) = _all_reduce([tf.cast(~all_finite(gradients), tf.float32)])
+            finite = tf.equal(overflows, 0.0)
+            gradients = self._loss_scale.unscaled(gradients, finite)
+        self._apply(gradients)
+        return loss, finite
+
+    def _apply(self, gradients: list[Any]) -> None:
+        self._optimizer.apply_gradients(zip(gradients, self.classifier.trainable_variables, strict=True))
+
     def _gradients(self, images: Any, labels: Any, drawn: Any) -> tuple[Any, list[Any]]:
+        """The loss, and the gradients of the loss times its scale."""
         x = self._augment(images, drawn)
         with tf.GradientTape() as tape:
             loss = self._loss(labels, self.classifier(x, training=True))
-        return loss, tape.gradient(loss, self.classifier.trainable_variables)
+            scaled = loss * self._loss_scale.factor if self._loss_scale else loss
+        return loss, tape.gradient(scaled, self.classifier.trainable_variables)
 
     def _summed(self, gradients: list[Any]) -> list[Any]:
         """The gradients added over all workers.
@@ -267,41 +296,6 @@ def _classifier(recipe: Recipe, weights: Sequence[np.ndarray], first_stage: str)
     model.set_weights(weights)
     train_from(model, first_stage)
     return model
-
-
-class StagedAdamW(keras.optimizers.AdamW):
-    """AdamW with a factor on the learning rate of each variable, in the order of the variables."""
-
-    def __init__(self, learning_rate: Any, weight_decay: float, factors: Sequence[float]) -> None:
-        super().__init__(learning_rate, weight_decay=weight_decay)
-        self._factors = tuple(factors)
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        factor = self._factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
-
-
-def _rates(classifier: keras.Model, fresh_from: str | None) -> list[float]:
-    """The factor of each trainable variable's learning rate."""
-    rates = stage_rates(fresh_from)
-    return [
-        rates[stage_of(classifier.name, layer.name)]
-        for layer in classifier.layers
-        for _ in layer.trainable_variables
-    ]
-
-
-def _optimizer(recipe: Recipe, steps_per_epoch: int, factors: Sequence[float]) -> keras.optimizers.Optimizer:
-    warmup = max(1, round(recipe.warmup_epochs * steps_per_epoch))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=recipe.peak_learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
-    )
-    optimizer = StagedAdamW(schedule, recipe.weight_decay, factors)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
 
 
 def _moving_pairs(classifier: keras.Model, averaged: keras.Model) -> list[tuple[Any, Any]]:

@@ -1,7 +1,13 @@
 """What the processor of this machine can do."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Final
+
+# The first generations of GPUs, by compute capability, whose tensor cores multiply float16, and bfloat16 as well.
+_VOLTA: Final = 7
+_AMPERE: Final = 8
 
 
 @cache
@@ -13,3 +19,17 @@ def cpu_has_bfloat16() -> bool:
         return False
     flags = set(text.split())
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def cpu_training_precision() -> str:
+    """The Keras dtype policy that trains fastest on this CPU."""
+    return "mixed_bfloat16" if cpu_has_bfloat16() else "float32"
+
+
+def gpu_training_precision(capabilities: Iterable[tuple[int, int]]) -> str:
+    """The Keras dtype policy that trains fastest on GPUs of these compute capabilities (major, minor); bfloat16 rather
+    than float16, whose range needs the loss to be scaled."""
+    generation = min(major for major, _ in capabilities)
+    if generation >= _AMPERE:
+        return "mixed_bfloat16"
+    return "mixed_float16" if generation >= _VOLTA else "float32"

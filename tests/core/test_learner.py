@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from pneumonia_core.augment import Augmentation, draw
 from pneumonia_core.learner import Batch, Learner, _random_states
+from pneumonia_core.loss_scale import FIRST_FACTOR, STEPS_TO_GROW, LossScale
 from pneumonia_core.networks import build_classifier
 from pneumonia_core.recipe import Recipe, class_weights, first_fresh_stage, first_trained_stage, stage_rates
 from pneumonia_core.smoothing import smooth
@@ -108,6 +109,37 @@ def test_a_restored_learner_goes_on_as_if_it_had_never_stopped(tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_float16_trains_as_float32_does():
+    start = learner("layer4").averaged.get_weights()
+    full, half = (trained(precision).averaged.get_weights() for precision in ("float32", "mixed_float16"))
+    moved = sum(np.abs(ours - before).sum() for ours, before in zip(full, start, strict=True))
+    apart = sum(np.abs(ours - theirs).sum() for ours, theirs in zip(full, half, strict=True))
+    assert 0 < apart < 0.1 * moved
+
+
+def test_a_step_whose_gradients_leave_float16_moves_nothing_and_the_next_is_scaled_less():
+    one = learner("layer4", precision="mixed_float16", weight_decay=0.0)
+    one._loss_scale.factor.assign(2.0**100)
+    before = one.classifier.get_layer("layer4.0.conv1").kernel.numpy()
+    assert np.isfinite(float(one.step(batch(0))))
+    np.testing.assert_array_equal(before, one.classifier.get_layer("layer4.0.conv1").kernel.numpy())
+    assert (float(one._loss_scale.factor), one.steps_done) == (2.0**99, 1)
+    one._loss_scale.factor.assign(2.0**8)
+    one.step(batch(1))
+    assert np.abs(before - one.classifier.get_layer("layer4.0.conv1").kernel.numpy()).max() > 0
+    assert float(one._loss_scale.factor) == 2.0**8
+    again = learner("layer4", precision="mixed_float16")
+    again.restore(one.state())
+    assert [int(variable) for variable in again._loss_scale.variables] == [2**8, 1]
+
+
+def test_the_scale_of_the_loss_grows_after_many_steps_that_fit():
+    scale = LossScale()
+    scale.variables[1].assign(STEPS_TO_GROW - 1)
+    scale.adjust(tf.constant(True))
+    assert [float(variable) for variable in scale.variables] == [2 * FIRST_FACTOR, 0]
+
+
 def test_other_workers_go_on_with_random_numbers_of_their_own():
     first, second = learner("layer4", dropout=0.5), learner("layer4", dropout=0.5)
     first.step(batch(0))
@@ -179,6 +211,7 @@ def test_one_worker_with_two_devices_trains_as_with_one(tmp_path):
         assert len(two["statistics"]) == 2
         np.testing.assert_array_equal(two["statistics"][0], two["statistics"][1])
         assert np.abs(two["statistics"]).max() > 0
+        assert (two["moved"].tolist(), float(two["factor"])) == ([False, True], FIRST_FACTOR / 2)
         for name, ours in alone.state().items():
             if name.startswith("averaged."):
                 np.testing.assert_allclose(two[name], ours, atol=1e-6)
@@ -216,12 +249,16 @@ def test_stages_train_the_slower_the_more_they_know():
 
 def trained(precision, strategy=None, rows=slice(None)):
     one = learner("layer4", strategy, precision=precision, learning_rate=1e-3)
-    for layer in one.classifier.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False  # half a batch has other statistics than a whole one, which is meant
+    keep_statistics(one)  # half a batch has other statistics than a whole one, which is meant
     for step in range(STEPS):
         one.step(batch(step, rows))
     return one
+
+
+def keep_statistics(one):
+    for layer in one.classifier.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def as_worker(rank, precision, output):
@@ -245,7 +282,21 @@ def on_two_devices(output):
     moving = normalizing.classifier.get_layer("layer4.0.bn1").moving_mean.value
     statistics = [copy.numpy() for copy in strategy.experimental_local_results(moving)]
     total = one.total(np.array(3.0))
-    np.savez(output, total=total, statistics=statistics, **one.state())
+    np.savez(output, total=total, statistics=statistics, **in_float16(strategy), **one.state())
+
+
+def in_float16(strategy):
+    """Whether each of two steps moved a kernel, of which the first has gradients that are no numbers on one device."""
+    one = learner("layer4", strategy, precision="mixed_float16", weight_decay=0.0)
+    keep_statistics(one)
+    kernel = one.classifier.get_layer("layer4.0.conv1").kernel
+    moved = []
+    for step, brightness in enumerate((np.nan, 0.0)):
+        given, before = batch(step), kernel.numpy()
+        given.drawn["brightness"][7] = brightness
+        one.step(given)
+        moved.append(not np.array_equal(before, kernel.numpy()))
+    return {"moved": moved, "factor": float(one._loss_scale.factor)}
 
 
 if __name__ == "__main__":
