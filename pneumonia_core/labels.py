@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -25,6 +25,8 @@ _PNEUMONIA = re.compile(r"^(person(\d+)_(bacteria|virus))_(\d+)(?:_\d+)*$")
 _NORMAL = re.compile(r"^((?:NORMAL2-)?IM-\d+)(?:-\d+)+$")
 # A second naming in which the data set is handed on.
 _BY_KIND = re.compile(r"^((NORMAL|BACTERIA|VIRUS)-\d+)-\d+$")
+_COLUMNS: Final = ["uri", "label", "patient_id", "split"]
+_CLASS_FOLDERS: Final = ("NORMAL", "PNEUMONIA")
 _KINDS = {"NORMAL": NORMAL, "BACTERIA": BACTERIAL, "VIRUS": VIRAL}
 # The files of a kind are numbered through, patient after patient. Read from the names of the train split: from its
 # eightieth patient on, bacterial files run 2.5 to 4.7 times ahead of the patients, viral ones 1.6 to 2.1 times.
@@ -89,14 +91,15 @@ def _are_numbered_as_published(stems: list[str]) -> bool:
 def read_labelled(data: str) -> list[LabelledImage]:
     """The labelled images of a Kermany folder or of a labels table, sorted by path.
 
-    A folder holds `train|val|test / NORMAL|PNEUMONIA / file`; a table (Parquet or CSV) has the columns
+    A folder holds `train|val|test / NORMAL|PNEUMONIA / file`, or is one of these three itself; a table (Parquet or CSV)
+    has the columns
     `uri`, `label` (a class name), `patient_id` and `split`. Raises InvalidInput saying what is missing.
     """
     # Workers of a cluster have other working directories.
     path = Path(data).absolute()
     if path.is_dir():
         return _read_kermany_folder(path)
-    if path.is_file() and path.suffix in (".parquet", ".csv"):
+    if path.is_file() and path.suffix.lower() in (".parquet", ".csv"):
         return _read_labels_table(path)
     raise InvalidInput(
         f"{data}: no such data set. Give a folder with train/NORMAL and train/PNEUMONIA in it, "
@@ -106,41 +109,69 @@ def read_labelled(data: str) -> list[LabelledImage]:
 
 def _read_kermany_folder(folder: Path) -> list[LabelledImage]:
     images = []
-    for split in SPLITS:
-        for kind in ("NORMAL", "PNEUMONIA"):
-            for file in sorted((folder / split / kind).glob("*")):
-                if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
-                    continue
-                parsed = parse_kermany_name(file.stem)
-                if parsed is None or (parsed[0] == NORMAL) != (kind == "NORMAL"):
-                    raise InvalidInput(
-                        f"{str(file)!r}: the name does not say class and patient as Kermany names do "
-                        "(IM-0115-0001.jpeg, person1_bacteria_1.jpeg, BACTERIA-7422-0001.jpeg). "
-                        "Give a labels table with the columns uri, label, patient_id, split instead."
-                    )
-                images.append(LabelledImage(str(file), parsed[0], parsed[1], split))
+    for split, kind, place in _class_folders(folder):
+        for file in _files(place):
+            if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
+                continue
+            parsed = parse_kermany_name(file.stem)
+            if parsed is None or (parsed[0] == NORMAL) != (kind == "NORMAL"):
+                raise InvalidInput(
+                    f"{str(file)!r}: the name does not say class and patient as Kermany names do "
+                    "(IM-0115-0001.jpeg, person1_bacteria_1.jpeg, BACTERIA-7422-0001.jpeg). "
+                    "Give a labels table with the columns uri, label, patient_id, split instead."
+                )
+            images.append(LabelledImage(str(file), parsed[0], parsed[1], split))
     if not images:
-        raise InvalidInput(
-            f"{folder}: no labelled images in it. Expected train/NORMAL, train/PNEUMONIA and so on, "
-            "or give a labels table (.parquet or .csv)."
-        )
+        raise InvalidInput(f"{folder}: no labelled images in it. {_what_to_give_instead(folder)}")
     return images
+
+
+def _class_folders(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Split, kind and place of each folder that may hold images: also where the folder of one split was given."""
+    roots = [(split, folder / split) for split in SPLITS]
+    if folder.name in SPLITS:
+        roots.append((folder.name, folder))
+    for split, root in roots:
+        for kind in _CLASS_FOLDERS:
+            yield split, kind, root / kind
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InvalidInput(
+            f"{folder}: this folder of images cannot be read ({error.strerror}). Mend that, or move it away: without it "
+            "a class would be missing."
+        ) from error
+
+
+def _what_to_give_instead(folder: Path) -> str:
+    if any((folder / kind).is_dir() for kind in _CLASS_FOLDERS):
+        return "It has the classes, but its name does not say of which split: call it train, val or test."
+    for inner in sorted(folder.iterdir()):
+        if any(place.is_dir() for _, _, place in _class_folders(inner)):
+            return f"They are in {inner}: give that."
+    return "Expected train/NORMAL, train/PNEUMONIA and so on, or give a labels table (.parquet or .csv)."
 
 
 def _read_labels_table(path: Path) -> list[LabelledImage]:
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise InvalidInput(
             f"{path}: the labels table cannot be read. Check that it is a whole table."
         ) from error
-    missing = {"uri", "label", "patient_id", "split"} - set(table.column_names)
-    if missing:
-        raise InvalidInput(
-            f"{path}: the column {', '.join(sorted(missing))} is missing from the labels table."
-        )
+    for name in _COLUMNS:
+        if table.column_names.count(name) != 1:
+            amiss = "is missing from" if name not in table.column_names else "is more than once in"
+            raise InvalidInput(
+                f"{path}: the column {name} {amiss} the labels table. It needs {', '.join(_COLUMNS)}, each once."
+            )
     images = []
-    for row in table.select(["uri", "label", "patient_id", "split"]).to_pylist():
+    for row in table.select(_COLUMNS).to_pylist():
         if row["label"] not in CLASSES or row["split"] not in SPLITS:
             raise InvalidInput(
                 f"{path}: label {row['label']!r} with split {row['split']!r}: labels are "
@@ -160,6 +191,14 @@ def _read_labels_table(path: Path) -> list[LabelledImage]:
         raise InvalidInput(f"{path}: the labels table has no rows.")
     _check_named_once(path, images)
     return sorted(images, key=lambda image: image.path)
+
+
+def _read_csv(path: Path) -> pa.Table:
+    # As text: patient 007 is not patient 7, and numbers of twenty digits would be rounded to the same one.
+    texts = dict.fromkeys(_COLUMNS, pa.string())
+    return pa.csv.read_csv(
+        path, convert_options=pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
+    )
 
 
 def _check_named_once(table: Path, images: list[LabelledImage]) -> None:
@@ -183,6 +222,10 @@ def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], li
     lowest of each class is, so that every class is present. (The official val split has 16 images, none viral.)
     """
     usable = [image for image in images if image.split in ("train", "val")]
+    if not usable:
+        raise InvalidInput(
+            "all images are of the split test; training and validation are cut from train and val. Give data that have these."
+        )
     validation_patients: set[str] = set()
     for label in range(len(CLASSES)):
         patients = sorted({image.patient_id for image in usable if image.label == label}, key=_patient_hash)

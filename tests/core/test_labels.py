@@ -71,6 +71,11 @@ def test_a_class_without_images_is_refused():
         split_training([image for image in images(20) if image.label != VIRAL])
 
 
+def test_nothing_to_cut_validation_from_is_said():
+    with pytest.raises(InvalidInput, match="all images are of the split test"):
+        split_training([LabelledImage("a", NORMAL, "a", "test")])
+
+
 def test_labels_table_is_read(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("uri,label,patient_id,split\na.png,viral,p1,test\n/x/b.png,normal,p2,train\n")
@@ -88,6 +93,9 @@ def test_labels_table_is_read(tmp_path):
         ("uri,label,patient_id,split\na.png,viral\n", "cannot be read"),
         ("", "cannot be read"),
         ("uri,label,patient_id,split\ns3://b/a.png,viral,1,test\n", "all workers see"),
+        ("uri,label,patient_id,split\na.png,viral,1,test\nb.png,viral,NA,test\n", "no patient_id"),
+        ("uri,label,split\na.png,viral,test\n", "patient_id is missing"),
+        ("uri,label,patient_id,split,split\na.png,viral,1,test,test\n", "split is more than once"),
         (
             "uri,label,patient_id,split\na.png,viral,1,train\nb.png,viral,2,train\na.png,viral,3,train\n",
             "a.png' is named by",
@@ -102,6 +110,59 @@ def test_labels_table_that_would_mislead_is_refused(tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(InvalidInput, match=message):
         read_labelled(str(tmp_path / "labels.csv"))
+
+
+def test_patients_whose_keys_are_numbers_stay_apart(tmp_path):
+    keys = ["007", "7", "1.1", "1.10", "12345678901234567890", "12345678901234567891"]
+    rows = "".join(f"{number}.png,viral,{key},test\n" for number, key in enumerate(keys))
+    (tmp_path / "LABELS.CSV").write_text(f"uri,label,patient_id,split\n{rows}")
+    assert [image.patient_id for image in read_labelled(str(tmp_path / "LABELS.CSV"))] == keys
+
+
+OFFICIAL_TEST = {
+    "NORMAL": ["IM-0001-0001.jpeg", "NORMAL2-IM-0001-0001.jpeg"],
+    "PNEUMONIA": ["person1_virus_6.jpeg", "person100_bacteria_475.jpeg"],
+}
+
+
+@pytest.fixture
+def official_test(tmp_path):
+    """The test split as it is published, alone, with what a Mac and Windows leave in its folders."""
+    split = tmp_path / "archive" / "chest_xray" / "test"
+    for kind, names in OFFICIAL_TEST.items():
+        (split / kind).mkdir(parents=True)
+        for name in [*names, ".DS_Store", f"._{names[0]}", "Thumbs.db"]:
+            (split / kind / name).touch()
+    (split.parent / "__MACOSX" / "test" / "NORMAL").mkdir(parents=True)
+    return split
+
+
+def test_official_test_split_is_read_from_its_own_folder_and_from_that_above(official_test, monkeypatch):
+    monkeypatch.chdir(official_test)
+    for data in (official_test.parent, official_test, "."):
+        read = read_labelled(str(data))
+        assert [(i.label, i.patient_id, i.split) for i in read] == [
+            (NORMAL, "IM-0001", "test"),
+            (NORMAL, "NORMAL2-IM-0001", "test"),
+            (BACTERIAL, "person100_bacteria", "test"),
+            (VIRAL, "person1_virus", "test"),
+        ]
+
+
+def test_folder_a_level_off_is_refused_with_where_the_images_are(official_test, tmp_path):
+    with pytest.raises(InvalidInput, match=r"They are in .*archive/chest_xray: give that"):
+        read_labelled(str(tmp_path / "archive"))
+    images = official_test.rename(tmp_path / "images")
+    with pytest.raises(InvalidInput, match="does not say of which split"):
+        read_labelled(str(images))
+
+
+def test_class_whose_folder_cannot_be_read_is_not_left_out(official_test):
+    normal = official_test / "NORMAL"
+    normal.rename(official_test / "moved")
+    normal.symlink_to(normal)
+    with pytest.raises(InvalidInput, match="a class would be missing"):
+        read_labelled(str(official_test))
 
 
 def test_data_that_are_none_are_refused_with_what_to_do(tmp_path):
