@@ -1,21 +1,25 @@
 """The Jobs API of one cluster: its address, the token that opens it, and plain words when it does not open."""
 
+import contextlib
+import functools
 import http.client
 import logging
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 THIS_MACHINE = "http://127.0.0.1:8265"  # where `ray start --head` puts its dashboard
 ANSWER_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 30.0
 TOKEN_HELP = (
     "A cluster has the token that was there when it started: for a new one, run `ray get-auth-token "
     "--generate` first; for one that runs, put its token into ~/.ray/auth_token, or into a file named by "
@@ -39,7 +43,7 @@ def connect(given: str | None) -> "JobSubmissionClient":
 
     _quiet_ray()
     try:
-        return JobSubmissionClient(address)
+        return _time_limited(JobSubmissionClient(address))
     except AuthenticationError:
         if token is None:
             raise InvalidInput(
@@ -47,10 +51,26 @@ def connect(given: str | None) -> "JobSubmissionClient":
             ) from None
         raise InvalidInput(f"the cluster at {address} refuses the token of {token}. {TOKEN_HELP}") from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInput(
-            f"what answers at {address} is no Ray dashboard: {reason}. Check --address."
+            f"what answers at {address} is no Ray dashboard: {first_line(error)}. Check --address."
         ) from error
+
+
+@contextlib.contextmanager
+def answers_expected(client: "JobSubmissionClient", what: str) -> Iterator[None]:
+    """Raises PneumoniaError, which says that the cluster `what`, where a request fails or has no answer."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except (OSError, RuntimeError, AuthenticationError) as error:
+        raise PneumoniaError(f"{client.get_address()} {what}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, shortened; its name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def cluster_address(given: str | None) -> str:
@@ -107,7 +127,7 @@ def _holds_text(path: Path) -> bool:
 
 
 def _expect_an_answer(address: str) -> None:
-    # Ray's own requests have no time limit; an address that swallows packets would hang for minutes.
+    # The first requests of Ray's client have no time limit; an address that swallows packets would hang for minutes.
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_TIMEOUT_S).close()
     except urllib.error.HTTPError:
@@ -119,6 +139,12 @@ def _expect_an_answer(address: str) -> None:
             f"no cluster answers at {address}: {reason}. Start one (`ray start --head`), open the way to it "
             "(`ray dashboard`, `kubectl port-forward`), or give another --address."
         ) from error
+
+
+def _time_limited(client: "JobSubmissionClient") -> "JobSubmissionClient":
+    # Behind a tunnel that broke Ray's own requests would wait for ever, and Ctrl-C with them.
+    client._do_request = functools.partial(client._do_request, timeout=REQUEST_TIMEOUT_S)  # type: ignore[method-assign]
+    return client
 
 
 def _quiet_ray() -> None:

@@ -5,7 +5,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.client import connect
+from cluster.client import answers_expected, connect
 from cluster.submit import STOP_WAIT_S
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 
@@ -31,7 +31,9 @@ class Job:
 
 def list_jobs(address: str | None) -> list[Job]:
     """The jobs submitted to the cluster, the newest first."""
-    found = [details for details in connect(address).list_jobs() if details.submission_id]
+    client = connect(address)
+    with answers_expected(client, "did not list its jobs"):
+        found = [details for details in client.list_jobs() if details.submission_id]
     return [_job(details) for details in sorted(found, key=lambda d: d.start_time or 0, reverse=True)]
 
 
@@ -41,12 +43,13 @@ def stop_job(address: str | None, job_id: str) -> Job:
     Raises InvalidInput for an id that the cluster does not know, PneumoniaError when it does not end.
     """
     client = connect(address)
-    if job_id not in {details.submission_id for details in client.list_jobs()}:
-        raise InvalidInput(
-            f"{client.get_address()} has no job {job_id}. `pneumonia jobs list` shows those it has."
-        )
-    client.stop_job(job_id)
-    return _job(_ended(client, job_id))
+    with answers_expected(client, f"did not say that {job_id} has stopped"):
+        if job_id not in {details.submission_id for details in client.list_jobs()}:
+            raise InvalidInput(
+                f"{client.get_address()} has no job {job_id}. `pneumonia jobs list` shows those it has."
+            )
+        client.stop_job(job_id)
+        return _job(_ended(client, job_id))
 
 
 def _ended(client: "JobSubmissionClient", job_id: str) -> "JobDetails":

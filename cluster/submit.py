@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.arguments import job_arguments, read_command
-from cluster.client import connect
+from cluster.client import answers_expected, connect, first_line
 from cluster.code import copy_code
 from jobs.progress import say
 from pneumonia_core.errors import PneumoniaError
@@ -35,23 +35,22 @@ def submit(words: Sequence[str], address: str | None) -> tuple["JobSubmissionCli
     """
     context = read_command(words)
     client = connect(address)
-    here = runs_on_this_machine(client)
-    arguments = job_arguments(context, here)
-    # `ray start` may run outside an activated environment, where `python` is another one.
-    python = sys.executable if here else "python"
-    with tempfile.TemporaryDirectory(prefix="pneumonia-code-") as folder:
+    with (
+        answers_expected(client, "did not take the job"),
+        tempfile.TemporaryDirectory(prefix="pneumonia-code-") as folder,
+    ):
+        here = runs_on_this_machine(client)
+        arguments = job_arguments(context, here)
+        # `ray start` may run outside an activated environment, where `python` is another one.
+        python = sys.executable if here else "python"
         copy_code(Path(folder))
-        try:
-            job_id = client.submit_job(
-                entrypoint=shlex.join([python, "-m", "jobs.cli", *arguments]),
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
-                },
-            )
-        except (OSError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise PneumoniaError(f"{client.get_address()} did not take the job: {reason[:300]}") from error
+        job_id = client.submit_job(
+            entrypoint=shlex.join([python, "-m", "jobs.cli", *arguments]),
+            runtime_env={
+                "working_dir": folder,
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+            },
+        )
     return client, job_id
 
 
@@ -79,21 +78,22 @@ def follow(client: "JobSubmissionClient", job_id: str) -> dict[str, Any]:
     cluster stays away; a KeyboardInterrupt leaves the job running.
     """
     import aiohttp
+    from ray.exceptions import AuthenticationError
 
     log = _Log()
-    last_contact = time.monotonic()
     while True:
         try:
             details = asyncio.run(_watch(client, job_id, log))
             if details is not None:
                 log.show(client.get_job_logs(job_id), 0)
                 return _result(details, log.last_line())
-            last_contact = time.monotonic()
-        except (OSError, RuntimeError, TimeoutError, aiohttp.ClientError) as error:
-            if time.monotonic() - last_contact > LOST_CONTACT_S:
+        except BrokenPipeError:  # not the cluster: whoever read our output has left
+            raise
+        except (OSError, RuntimeError, aiohttp.ClientError, AuthenticationError) as error:
+            if time.monotonic() - log.last_contact > LOST_CONTACT_S:
                 raise PneumoniaError(
-                    f"the cluster has not answered for {LOST_CONTACT_S:.0f} s ({type(error).__name__}); {job_id} "
-                    "may still be running. `pneumonia jobs list` shows it once the cluster is back."
+                    f"no news of {job_id} from {client.get_address()} for {LOST_CONTACT_S:.0f} s: {first_line(error)}. "
+                    "The job may still be running: `pneumonia jobs list` shows it once the cluster is back."
                 ) from error
         time.sleep(POLL_S)
 
@@ -106,6 +106,7 @@ async def _watch(client: "JobSubmissionClient", job_id: str, log: "_Log") -> "Jo
             # The end of the tail comes seconds after the end of the job.
             await asyncio.wait({tail}, timeout=POLL_S)
             details = await asyncio.to_thread(client.get_job_info, job_id)
+            log.last_contact = time.monotonic()
             if details.status.is_terminal():
                 return details
         return tail.result()
@@ -115,9 +116,13 @@ async def _watch(client: "JobSubmissionClient", job_id: str, log: "_Log") -> "Jo
 
 
 class _Log:
-    """A job's log on its way to stdout, whole lines; a JSON line is held back while it may be the last."""
+    """A job's log on its way to stdout, whole lines; a JSON line is held back while it may be the last.
+
+    `last_contact` is when the cluster last had news of the job.
+    """
 
     def __init__(self) -> None:
+        self.last_contact = time.monotonic()
         self._seen = 0
         self._held = ""
 
