@@ -8,7 +8,6 @@ from pneumonia_core.labels import IMAGE_SUFFIXES
 Verdict = Literal["image", "look inside", "archive", "hidden", "no image"]
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
-SNIFFED_BYTES: Final = 512
 # Notes, tables, code, films, packed files: of these none is a radiograph. Whatever has another suffix may be one, and is
 # looked into: scan.IMA, IMG.0001a, x.jfif, `Thorax p.a. 2026-01-31`.
 _NO_IMAGE: Final = (

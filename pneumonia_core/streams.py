@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from pneumonia_core import objects
 from pneumonia_core.errors import RejectedImage
-from pneumonia_core.images import MAX_SOURCE_BYTES
 from pneumonia_core.members import STREAMED, TAR_GZ, ImageRef, Member
 from pneumonia_core.stored import open_stream, stat_file
+from pneumonia_core.tars import read_tar_member
 
 _PIECE: Final = 2**20
 _IDLE_STREAMS: Final = 4
@@ -81,16 +81,9 @@ class InflatingStream:
 
     def member(self, member: Member) -> bytes:
         """The bytes of a member. Raises RejectedImage, also where this is no more the tar that was listed."""
-        if member.size_bytes > MAX_SOURCE_BYTES:
-            raise RejectedImage("too_large", f"{member.size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
         if member.container_version not in (None, self.key[1]):
             raise RejectedImage("unreadable", objects.REWRITTEN)
-        data = self(member.offset, member.size_bytes)
-        if len(data) < member.size_bytes:
-            raise RejectedImage(
-                "truncated", f"the archive ends after {len(data)} of {member.size_bytes} bytes"
-            )
-        return data
+        return read_tar_member(self, member.offset, member.size_bytes)
 
     def close(self) -> None:
         self._file.close()

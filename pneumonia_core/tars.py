@@ -1,4 +1,4 @@
-"""Members of a tar, from its headers alone: nothing is unpacked, and nothing large is held.
+"""Members of a tar, from its headers alone, and one member's bytes: nothing is unpacked, and nothing large is held.
 
 Python's tarfile keeps every member, and reads a header of any length that a hostile file declares into memory;
 its parsing of one header block is used here.
@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from pneumonia_core.errors import RejectedImage
+from pneumonia_core.images import MAX_SOURCE_BYTES
 from pneumonia_core.names import as_text
 
 BLOCK: Final = 512
@@ -140,3 +142,13 @@ def _sparse_map_bytes(read_at: ReadAt, offset: int, block: bytes) -> int:
         offset += BLOCK
         more = len(block) == BLOCK and bool(block[504])
     return offset - start
+
+
+def read_tar_member(read_at: ReadAt, offset: int, size_bytes: int) -> bytes:
+    """The bytes of a member. Raises RejectedImage: it may be cut, or larger than any image."""
+    if size_bytes > MAX_SOURCE_BYTES:
+        raise RejectedImage("too_large", f"{size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
+    data = read_at(offset, size_bytes)
+    if len(data) < size_bytes:
+        raise RejectedImage("truncated", f"the archive ends after {len(data)} of {size_bytes} bytes")
+    return data
