@@ -1,24 +1,19 @@
 """Measure a bundle on a labelled set: its images go through the scoring pipeline like any archive's."""
 
-import hashlib
 import json
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.config import Result, job_command, run_command
 from jobs.progress import say
-from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from jobs.run import Order
+    from jobs.scored import Measured
     from pneumonia_core.bundle import Bundle
-    from pneumonia_core.places import Place
-
-MANIFEST: Final = "images.parquet"
+    from pneumonia_core.labels import LabelledImage
 
 
 @job_command("evaluate")
@@ -74,28 +69,27 @@ def evaluate_bundle(
     num_cpus: int | None = None,
 ) -> Result:
     """Measure as the command does, in the Ray session that is open or in one of its own."""
+    from jobs.scored import colour_modes, measured_images, order_scores, rejected_images, score_labelled
     from jobs.session import ray_session
-    from jobs.work import Settings
+    from jobs.work import Settings, ray_errors_explained
     from pneumonia_core.bundle import open_bundle
 
     images = _images_of_split(data, split)
-    folder = Path(output).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(f"{output}: cannot create this folder ({error.strerror}).") from error
+    folder = _output_folder(output)
+    order = order_scores(images, model, folder, engine, precision)
+    bundle = open_bundle(model)
     with ray_session(address, num_cpus):
-        rows = _score(images, model, folder, engine, precision, Settings(address=address, num_cpus=num_cpus))
-        modes = _colour_modes(folder)
-        measured = _measured(images, rows)
-        bundle = open_bundle(model)
+        rows = score_labelled(images, order, folder, Settings(address=address, num_cpus=num_cpus))
+        measured = measured_images(images, rows)
+        with ray_errors_explained():
+            modes = colour_modes(folder)
         evaluation = _measure(measured, modes, bundle, split, prevalence, bootstrap)
         evaluation["robustness"] = _robustness(measured, bundle, robustness, precision, folder, bootstrap)
-    evaluation["rejected"] = _rejected(rows)
+    evaluation["rejected"] = rejected_images(rows)
     return _report(evaluation, bundle, data, split, folder)
 
 
-def _images_of_split(data: str, split: str) -> list[Any]:
+def _images_of_split(data: str, split: str) -> list["LabelledImage"]:
     from pneumonia_core.labels import read_labelled, split_training
 
     images = read_labelled(data)
@@ -106,100 +100,19 @@ def _images_of_split(data: str, split: str) -> list[Any]:
     return chosen
 
 
-def _score(
-    images: list[Any], model: str, folder: Path, engine: str, precision: str, settings: Any
-) -> dict[str, Any]:
-    """The table's rows by image URI, after scoring what it does not have yet."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from jobs.score import make_order, score_archives
-    from pneumonia_core.places import open_place
-    from pneumonia_core.results import find_table
-
-    uris = [open_place(image.path).uri for image in images]
-    manifest = folder / MANIFEST
-    pq.write_table(pa.table({"uri": uris}), manifest)
-    order = make_order(
-        (str(manifest),), model, engine=engine, precision=precision, rescore="all", rules=_rules()
-    )
-    results = results_of(folder, order, uris)
-    score_archives(results, order, settings)
-    table = find_table(results)
-    assert table is not None
-    rows = table.to_pyarrow_dataset().to_table(filter=pc.field("model_id") == order.model_id)
-    # Of an image that changed since an earlier evaluation, the newest row counts.
-    newest = {row["image_uri"]: row for row in rows.sort_by("scored_at").to_pylist()}
-    return {uri: newest[uri] for uri in uris}
-
-
-def results_of(folder: Path, order: "Order", uris: list[str]) -> "Place":
-    """Where the scores of these images by this model and engine are, and of nothing else.
-
-    What was scored otherwise is not scored, and a run that was killed goes on with the images that it has listed: those
-    of another split must not come upon it.
-    """
-    from pneumonia_core.places import open_place
-
-    images = hashlib.sha256("\n".join(uris).encode()).hexdigest()[:8]
-    name = f"{order.model_id}-{order.engine}-{order.precision}-{images}"
-    return open_place(str(folder / "results")).child(name)
-
-
-def _rules() -> Any:
-    from pneumonia_core.manifests import ListingRules
-
-    # The manifest is ours: it names the images of the labelled set, wherever they are.
-    return ListingRules(allow_prefixes=("/",))
-
-
-def _colour_modes(folder: Path) -> dict[str, str]:
-    """The colour mode of each image of the manifest that could be read, by its URI."""
-    from jobs.surveyed import survey_listing
-    from pneumonia_core.listing import Lister
-    from pneumonia_core.places import open_place
-
-    with Lister([open_place(str(folder / MANIFEST)).uri], _rules()) as lister:
-        while not lister.wait(60):
-            continue
-        surveyed = survey_listing(lister.take(), lister.listed)
-    modes = zip(surveyed["image_uri"].to_pylist(), surveyed["mode"].to_pylist(), strict=True)
-    return {uri: mode for uri, mode in modes if mode is not None}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The labelled images that have a score, in one order: truth, and their rows of the table."""
-
-    labels: list[int]
-    patients: list[str]
-    rows: list[dict[str, Any]]
-
-
-def _measured(images: list[Any], rows: dict[str, Any]) -> Measured:
-    from pneumonia_core.places import open_place
-
-    found = [(image, rows[open_place(image.path).uri]) for image in images]
-    scored = [(image, row) for image, row in found if row["status"] == "scored"]
-    if not scored:
-        raise PneumoniaError(
-            "none of the images could be scored: there is nothing to measure. See the run's page."
-        )
-    return Measured(
-        [image.label for image, _ in scored],
-        [image.patient_id for image, _ in scored],
-        [row for _, row in scored],
-    )
-
-
-def _rejected(rows: dict[str, Any]) -> dict[str, int]:
-    reasons = Counter(row["reject_reason"] for row in rows.values() if row["status"] == "rejected")
-    return dict(sorted(reasons.items()))
+def _output_folder(output: str) -> Path:
+    if "://" in output:
+        raise InvalidInput(f"--output {output}: give a folder on this machine, or one that is mounted here.")
+    folder = Path(output).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{output}: cannot create this folder ({error.strerror}).") from error
+    return folder
 
 
 def _measure(
-    measured: Measured,
+    measured: "Measured",
     modes: dict[str, str],
     bundle: "Bundle",
     split: str,
@@ -256,7 +169,7 @@ def _prevalence_of_validation(bundle: Path) -> float | None:
 
 
 def _robustness(
-    measured: Measured, bundle: "Bundle", count: int, precision: str, folder: Path, bootstrap: int
+    measured: "Measured", bundle: "Bundle", count: int, precision: str, folder: Path, bootstrap: int
 ) -> dict[str, Any] | None:
     from jobs.perturbed import measure_robustness
     from jobs.work import ray_errors_explained
@@ -277,7 +190,8 @@ def _robustness(
 
 
 def _report(evaluation: dict[str, Any], bundle: "Bundle", data: str, split: str, folder: Path) -> Result:
-    from pneumonia_core.pages.evaluation import evaluation_page
+    from pneumonia_core.pages.evaluation import CAUTIONS, evaluation_page
+    from pneumonia_core.places import open_place, write_bytes
 
     domain = evaluation.get("domain")
     facts = {
@@ -296,26 +210,37 @@ def _report(evaluation: dict[str, Any], bundle: "Bundle", data: str, split: str,
             **({"out of domain": f"{domain['flagged_share']:.1%}"} if domain else {}),
         },
     }
-    (folder / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
-    page = folder / "evaluation.html"
-    page.write_text(evaluation_page(evaluation, f"Evaluation on {split}", facts), encoding="utf-8")
+    page = evaluation_page(evaluation, f"Evaluation on {split}", facts)
+    # The page is drawn before the first of the two is written, so that they are of one evaluation.
+    for name, text in (
+        ("evaluation.json", json.dumps(evaluation, indent=2) + "\n"),
+        ("evaluation.html", page),
+    ):
+        write_bytes(open_place(str(folder / name)), text.encode())
     figures = headline(evaluation)
     say(", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))
+    if split in CAUTIONS:
+        say(CAUTIONS[split])
     _say_robustness(evaluation["robustness"])
-    say(f"the evaluation's page: {page}")
-    return {"state": "done", "evaluation": str(folder / "evaluation.json"), "page": str(page), **figures}
+    say(f"the evaluation's page: {folder / 'evaluation.html'}")
+    return {
+        "state": "done",
+        "evaluation": str(folder / "evaluation.json"),
+        "page": str(folder / "evaluation.html"),
+        **figures,
+    }
 
 
 def _say_robustness(table: dict[str, Any] | None) -> None:
-    """For each perturbation one line: how far AUROC and scores move."""
+    """For each perturbation one line of a terminal's 80 characters: how far AUROC and scores move."""
     if table is None:
         return
-    say(f"on {table['images']} images again, AUROC {_signed(table['auroc']['value'], '')}; moved by")
+    before = f"AUROC {_signed(table['auroc']['value'], '')} on {table['images']} images; when they are"
+    say(f"{before:<44} {'AUROC':>7} {'|Δp|':>6} {'99 %':>6} {'apart':>7}")
     for row in table["rows"]:
         say(
-            f"  {row['label']:<46} AUROC {_signed(row['auroc_change']['value'])}   |Δp| mean "
-            f"{row['mean_change']:.3f}, 99 % {row['p99_change']:.3f}   classes apart "
-            f"{_signed(row['shift_difference'])}"
+            f"{row['label']:<44} {_signed(row['auroc_change']['value']):>7} {row['mean_change']:>6.3f} "
+            f"{row['p99_change']:>6.3f} {_signed(row['shift_difference']):>7}"
         )
 
 

@@ -19,12 +19,15 @@ def patient_resamples(
 
     The only row of the first block is the data themselves; in the others patients are drawn with
     replacement, each with all its images, because images of one patient are not independent. A resample that
-    lacks a class of the data is skipped.
+    lacks a class of the data is skipped; all are of one patient alone, which tells nothing of others.
     """
     rng = np.random.default_rng(seed)
     patients = int(patient_index.max()) + 1
     member = (truth[:, None] == np.unique(truth)).astype(np.float64)
     yield np.ones((1, len(truth))), 0
+    if patients == 1:
+        yield np.ones((0, len(truth))), resamples
+        return
     rows = max(1, BLOCK_CELLS // len(truth))
     for start in range(0, resamples, rows):
         drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=min(rows, resamples - start))
@@ -38,7 +41,8 @@ def measure(values: Floats, patients: float | None = None) -> dict[str, float | 
 
     (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.) Of a share, `patients` says of how many
     its images are. Where it is 0 or 1, so it is in every resample, however few they are: it then gets the exact
-    interval for so many trials (Clopper and Pearson, Biometrika 26, 1934).
+    interval for so many trials (Clopper and Pearson, Biometrika 26, 1934). Another share of the images of one patient
+    is that in every resample as well, and gets none.
     """
     resampled = values[1:][np.isfinite(values[1:])]
     tail = (1 - LEVEL) / 2
@@ -49,6 +53,8 @@ def measure(values: Floats, patients: float | None = None) -> dict[str, float | 
             low = tail ** (1 / patients)
         elif values[0] < 1e-9:
             high = 1 - tail ** (1 / patients)
+        elif patients <= 1:
+            low = high = np.nan
     return {"value": number(values[0]), "low": number(low), "high": number(high)}
 
 

@@ -133,8 +133,8 @@ def calibration_line(
     """Slope and intercept, each [R], of a logistic regression of the outcome on the probability's logit.
 
     A calibrated model has slope 1 and intercept 0; a slope below 1 means probabilities too far from one half
-    (Cox 1958; Van Calster et al., BMC Medicine 2019). NaN where the outcomes can be told apart without error:
-    no finite slope is likeliest then. Newton's method on all resamples at once.
+    (Cox 1958; Van Calster et al., BMC Medicine 2019, whose own intercept is of a line with slope 1). NaN where the
+    outcomes can be told apart without error: no finite slope is likeliest then. Newton's method on all resamples at once.
     """
     raw = logit(np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
     centre, spread = raw.mean(), raw.std() or 1.0

@@ -1,56 +1,21 @@
-"""How good the scores are: every measure of the evaluation, with a patient-bootstrap interval.
-
-A resample of the patients is a row of weights, the number of times that each image was drawn, and each
-measure is computed on all rows at once: scikit-learn's functions take one set of weights at a time, and a
-thousand resamples of twenty measures would take minutes. Row 0 weighs each image once and gives the values
-themselves; the tests hold them against scikit-learn, which also gives the curves that are drawn.
-"""
+"""How good the scores are: every measure of the evaluation, with a patient-bootstrap interval, and the curves."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from pneumonia_core.bootstrap import LEVEL, Floats, measure, number, patient_resamples
-from pneumonia_core.calibration import (
-    RELIABILITY_BINS,
-    brier,
-    calibration_line,
-    choose_thresholds,
-    expected_calibration_error,
-    prior_corrected,
-    reliability,
-)
+from pneumonia_core.bootstrap import LEVEL, Floats, measure, number
+from pneumonia_core.calibration import RELIABILITY_BINS
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import Thresholds, bacterial_share, finding_labels, p_pneumonia
-from pneumonia_core.labels import BACTERIAL, CLASSES, NORMAL
-
-__all__ = ["choose_thresholds", "evaluate"]
+from pneumonia_core.findings import Thresholds, finding_labels
+from pneumonia_core.labels import CLASSES, NORMAL
+from pneumonia_core.measures import Task, patients_of_shares, sampled_measures, tasks_of, to_prevalence
 
 PREVALENCES: Final = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CURVE_POINTS: Final = 400
-
-
-@dataclass(frozen=True)
-class Task:
-    """A question with two answers, put to the images `rows` (indices into the labelled set).
-
-    `scores` rank them, `called` are those called positive at the threshold, `probability` is what
-    calibration looks at; each of length len(rows).
-    """
-
-    name: str
-    positive_name: str
-    negative_name: str
-    threshold: float
-    rows: npt.NDArray[np.int64]
-    positive: npt.NDArray[np.bool_]
-    scores: npt.NDArray[np.float32]
-    called: npt.NDArray[np.bool_]
-    probability: Floats
 
 
 def evaluate(
@@ -69,8 +34,8 @@ def evaluate(
     `labels` int [N] index CLASSES, `probabilities` float32 [N, 3], `patients` [N] any keys. A *measure* is
     {"value", "low", "high"}: the value and its 95 % percentile interval over resamples of the patients
     (Efron and Tibshirani 1993), null where undefined (one class only, or no resample). An accuracy, sensitivity,
-    specificity or recall of exactly 0 or 1 has an exact interval (bootstrap.measure); predictive values are resampled
-    with the rest. Keys:
+    specificity or recall of exactly 0 or 1 has an exact interval (bootstrap.measure), and so has a predictive value that
+    follows from one. Keys:
 
     - `images`, `patients`, `images_by_class`, `thresholds` {pneumonia, bacterial}
     - `bootstrap`: {level, resamples, used, skipped, seed, unit}; resamples that lack a class which the
@@ -94,10 +59,10 @@ def evaluate(
     truth, scores, patient_index = _checked(labels, probabilities, patients, prevalence)
     share_evaluated = float((truth != NORMAL).mean())
     prior = share_evaluated if calibrated_at is None else calibrated_at
-    tasks = _tasks(truth, scores, thresholds, prevalence, prior)
+    tasks = tasks_of(truth, scores, thresholds, prevalence, prior)
     found = finding_labels(scores, thresholds)
-    sampled, skipped = _sampled(truth, found, patient_index, tasks, prevalence, bootstrap, seed)
-    counts = _patients_of_shares(truth, patient_index, tasks, prevalence)
+    sampled, skipped = sampled_measures(truth, found, patient_index, tasks, prevalence, bootstrap, seed)
+    counts = patients_of_shares(truth, patient_index, tasks, prevalence)
 
     def measured(name: str) -> dict[str, float | None]:
         return measure(sampled[name], counts.get(name))
@@ -122,7 +87,11 @@ def evaluate(
             "recall": {name: measured(f"three_class.{name}") for name in CLASSES},
             "confusion": confusion_matrix(truth, found, labels=range(len(CLASSES))).tolist(),
         },
-        "predictive_values": _predictive_values(sampled),
+        "predictive_values": _predictive_values(
+            sampled,
+            measured("pneumonia_vs_normal.sensitivity"),
+            measured("pneumonia_vs_normal.specificity"),
+        ),
     }
 
 
@@ -149,166 +118,6 @@ def _checked(
     return truth, scores, patient_index
 
 
-def _tasks(
-    truth: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    thresholds: Thresholds,
-    prevalence: float | None,
-    prior: float,
-) -> list[Task]:
-    ill = truth != NORMAL
-    total, share = p_pneumonia(scores), bacterial_share(scores)
-    probability = np.clip(total.astype(np.float64), 0, 1)
-    if prevalence is not None:
-        probability = prior_corrected(probability, prior, prevalence)
-    t1, t2 = np.float32(thresholds.pneumonia), np.float32(thresholds.bacterial)
-    sick = np.flatnonzero(ill)
-    return [
-        Task(
-            "pneumonia_vs_normal", "pneumonia", "normal", float(t1),
-            np.arange(len(truth)), ill, total, total >= t1, probability,
-        ),
-        Task(
-            "bacterial_vs_viral", "bacterial", "viral", float(t2),
-            sick, truth[sick] == BACTERIAL, share[sick], share[sick] >= t2, share[sick].astype(np.float64),
-        ),
-    ]  # fmt: skip
-
-
-def _sampled(
-    truth: npt.NDArray[np.int64],
-    found: npt.NDArray[np.int64],
-    patient_index: npt.NDArray[np.int64],
-    tasks: list[Task],
-    prevalence: float | None,
-    bootstrap: int,
-    seed: int,
-) -> tuple[dict[str, Floats], int]:
-    """Each measure on the data (row 0) and on every resample, and how many resamples were skipped."""
-    blocks, skipped = [], 0
-    for weights, incomplete in patient_resamples(truth, patient_index, bootstrap, seed):
-        blocks.append(_measures(truth, found, tasks, _to_prevalence(weights, truth, prevalence)))
-        skipped += incomplete
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}, skipped
-
-
-def _to_prevalence(weights: Floats, truth: npt.NDArray[np.int64], prevalence: float | None) -> Floats:
-    """Weights under which exactly `prevalence` of each row is pneumonia, their sums unchanged."""
-    ill = truth != NORMAL
-    if prevalence is None:
-        return weights
-    if not ill.any() or ill.all():
-        raise InvalidInput(
-            "a prevalence can be assumed only where normal and pneumonia images are both present."
-        )
-    total, sick = weights.sum(axis=1), weights[:, ill].sum(axis=1)
-    for_ill, for_well = total * prevalence / sick, total * (1 - prevalence) / (total - sick)
-    return weights * np.where(ill, for_ill[:, None], for_well[:, None])
-
-
-def _measures(
-    truth: npt.NDArray[np.int64], found: npt.NDArray[np.int64], tasks: list[Task], weights: Floats
-) -> dict[str, Floats]:
-    """All measures by dotted name, each [R] or, for the reliability bins, [R, 10]."""
-    right = found == truth
-    measures = {"three_class.accuracy": weighted_share(right, weights)}
-    for label, name in enumerate(CLASSES):
-        measures[f"three_class.{name}"] = weighted_share(right[truth == label], weights[:, truth == label])
-    for task in tasks:
-        for name, values in _task_measures(task, weights[:, task.rows]).items():
-            measures[f"{task.name}.{name}"] = values
-    return measures
-
-
-def _task_measures(task: Task, weights: Floats) -> dict[str, Floats]:
-    positive, called = task.positive, task.called
-    measures = ranking_measures(task.scores, positive, weights)
-    measures["accuracy"] = weighted_share(called == positive, weights)
-    measures["sensitivity"] = weighted_share(called[positive], weights[:, positive])
-    measures["specificity"] = weighted_share(~called[~positive], weights[:, ~positive])
-    curve = reliability(task.probability, positive, weights)
-    both = positive.any() and not positive.all()
-    undefined = np.full(len(weights), np.nan)
-    measures["slope"], measures["intercept"] = (
-        calibration_line(task.probability, positive, weights) if both else (undefined, undefined)
-    )
-    with np.errstate(invalid="ignore"):
-        measures["ece"] = expected_calibration_error(curve)
-        measures["brier"] = brier(task.probability, positive, weights)
-    measures["bin_predicted"], measures["bin_observed"] = curve["predicted"], curve["observed"]
-    return measures
-
-
-def ranking_measures(
-    scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], weights: Floats
-) -> dict[str, Floats]:
-    """Area under the ROC curve, average precision, and sensitivity at a specificity of 90 and 95 % or more.
-
-    Images of equal score are one step of the curves, as in scikit-learn.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    ranked, hit = weights[:, order], positive[order]
-    true_positives = np.cumsum(ranked * hit, axis=1)[:, ends]
-    false_positives = np.cumsum(ranked * ~hit, axis=1)[:, ends]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sensitivity = true_positives / true_positives[:, -1:]
-        fall_out = false_positives / false_positives[:, -1:]
-        precision = np.nan_to_num(true_positives / (true_positives + false_positives))
-    steps = np.diff(sensitivity, axis=1, prepend=0)
-    previous = sensitivity - steps
-    measures = {
-        "auroc": (np.diff(fall_out, axis=1, prepend=0) * (sensitivity + previous) / 2).sum(axis=1),
-        "auprc": (steps * precision).sum(axis=1),
-    }
-    for percent in (90, 95):
-        allowed = fall_out <= 1 - percent / 100 + 1e-9
-        best = np.where(allowed, sensitivity, 0).max(axis=1, initial=0)
-        measures[f"sensitivity_at_specificity_{percent}"] = best
-    if positive.all() or not positive.any():
-        return {name: np.full(len(weights), np.nan) for name in measures}
-    return measures
-
-
-def weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
-    with np.errstate(invalid="ignore"):
-        share: Floats = (weights @ happened.astype(np.float64)) / weights.sum(axis=1)
-    return share
-
-
-def _patients_of_shares(
-    truth: npt.NDArray[np.int64],
-    patient_index: npt.NDArray[np.int64],
-    tasks: list[Task],
-    prevalence: float | None,
-) -> dict[str, float]:
-    """Of how many patients the images are that each share is over, by its dotted name."""
-    weights = _to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0]
-
-    def patients(rows: npt.NDArray[Any]) -> float:
-        return _effective_patients(patient_index[rows], weights[rows])
-
-    counts = {"three_class.accuracy": patients(np.arange(len(truth)))}
-    for label, name in enumerate(CLASSES):
-        counts[f"three_class.{name}"] = patients(np.flatnonzero(truth == label))
-    for task in tasks:
-        counts[f"{task.name}.accuracy"] = patients(task.rows)
-        counts[f"{task.name}.sensitivity"] = patients(task.rows[task.positive])
-        counts[f"{task.name}.specificity"] = patients(task.rows[~task.positive])
-    return counts
-
-
-def _effective_patients(patient_index: npt.NDArray[np.int64], weights: Floats) -> float:
-    """The patients of these images; where a prevalence weighs some of them more, as many equal ones as say as much
-    (Kish, Survey Sampling, 1965), which is what an exact interval of weighted shares goes by (Korn and Graubard,
-    Survey Methodology 24, 1998)."""
-    if not len(weights):
-        return 0.0
-    _, of, images = np.unique(patient_index, return_inverse=True, return_counts=True)
-    each = np.bincount(of, weights) / images
-    return float(each.sum() ** 2 / np.square(each).sum())
-
-
 def _task_report(
     task: Task,
     truth: npt.NDArray[np.int64],
@@ -319,7 +128,7 @@ def _task_report(
     def measures(*names: str) -> dict[str, Any]:
         return {name: measured(f"{task.name}.{name}") for name in names}
 
-    weights = _to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0, task.rows]
+    weights = to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0, task.rows]
     return {
         "positive": task.positive_name,
         "negative": task.negative_name,
@@ -367,15 +176,43 @@ def _thinned(curve: Floats) -> list[float]:
     return [round(float(value), 6) for value in curve[kept]]
 
 
-def _predictive_values(sampled: dict[str, Floats]) -> list[dict[str, Any]]:
-    """What a finding is worth by Bayes' rule from sensitivity and specificity, over prevalence."""
-    sensitivity = sampled["pneumonia_vs_normal.sensitivity"]
-    specificity = sampled["pneumonia_vs_normal.specificity"]
+def _predictive_values(
+    sampled: dict[str, Floats], sensitivity: dict[str, float | None], specificity: dict[str, float | None]
+) -> list[dict[str, Any]]:
+    """What a finding is worth by Bayes' rule from sensitivity and specificity, over prevalence.
+
+    Where one of them is perfect, so is a predictive value in every resample, and at a low prevalence would claim most:
+    it goes as far as the exact intervals of the two do.
+    """
     rows = []
     for prevalence in PREVALENCES:
-        ill, well = prevalence, 1 - prevalence
-        with np.errstate(invalid="ignore"):
-            ppv = sensitivity * ill / (sensitivity * ill + (1 - specificity) * well)
-            npv = specificity * well / (specificity * well + (1 - sensitivity) * ill)
-        rows.append({"prevalence": prevalence, "ppv": measure(ppv), "npv": measure(npv)})
+        limits = _by_bayes(_ends(sensitivity), _ends(specificity), prevalence)
+        values = _by_bayes(
+            sampled["pneumonia_vs_normal.sensitivity"], sampled["pneumonia_vs_normal.specificity"], prevalence
+        )
+        row = {name: _as_sure_as(limits[name], measure(values[name])) for name in values}
+        rows.append({"prevalence": prevalence, **row})
     return rows
+
+
+def _ends(measured: dict[str, float | None]) -> Floats:
+    return np.array([measured["low"], measured["high"]], np.float64)
+
+
+def _by_bayes(sensitivity: Floats, specificity: Floats, prevalence: float) -> dict[str, Floats]:
+    ill, well = prevalence, 1 - prevalence
+    with np.errstate(invalid="ignore"):
+        return {
+            "ppv": sensitivity * ill / (sensitivity * ill + (1 - specificity) * well),
+            "npv": specificity * well / (specificity * well + (1 - sensitivity) * ill),
+        }
+
+
+def _as_sure_as(limits: Floats, measured: dict[str, float | None]) -> dict[str, float | None]:
+    """The measure, where it is 0 or 1 with what the limits, low and high, leave open."""
+    low, high = limits
+    if measured["value"] == 1:
+        return {**measured, "low": number(low)}
+    if measured["value"] == 0:
+        return {**measured, "high": number(high)}
+    return measured

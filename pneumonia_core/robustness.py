@@ -14,7 +14,7 @@ from pneumonia_core.bootstrap import measure, patient_resamples
 from pneumonia_core.findings import Thresholds, finding_labels, p_pneumonia
 from pneumonia_core.images import decode, read_picture, to_square
 from pneumonia_core.labels import CLASSES, NORMAL
-from pneumonia_core.metrics import ranking_measures
+from pneumonia_core.measures import ranking_measures
 
 # Of classes whose median aspects differ by less there is nothing to swap.
 MIN_ASPECT_RATIO: Final = 1.01

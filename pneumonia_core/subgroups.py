@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pneumonia_core.bootstrap import Floats, measure, patient_resamples
 from pneumonia_core.findings import Thresholds, bacterial_share, p_pneumonia
 from pneumonia_core.labels import BACTERIAL, NORMAL
-from pneumonia_core.metrics import ranking_measures, weighted_share
+from pneumonia_core.measures import ranking_measures, weighted_share
 
 MAX_SIZES: Final = 3
 

@@ -20,9 +20,18 @@ MEASURES = {
 }
 CALIBRATION_MEASURES = {
     "slope": "Calibration slope (ideal 1)",
-    "intercept": "Calibration intercept (ideal 0)",
+    "intercept": "Calibration intercept, fitted with the slope (ideal 0)",
     "ece": "Expected calibration error",
     "brier": "Brier score",
+}
+_TRAINED_ON = "A model that was trained on this data set has seen most of these images: the figures say nothing of others."
+CAUTIONS = {
+    "train": _TRAINED_ON,
+    "val": _TRAINED_ON,
+    "validation": (
+        "A model that was trained on this data set has its thresholds and calibration from these images: the figures are "
+        "somewhat too good."
+    ),
 }
 
 
@@ -31,7 +40,8 @@ def evaluation_page(
 ) -> str:
     """One self-contained HTML page of an evaluation (`metrics.evaluate`).
 
-    `facts` are further tables by heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}};
+    `split`, `rejected`, `subgroups` and `robustness` of `pneumonia evaluate` are shown where they are in it. `facts` are
+    further tables by heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}};
     names and values are escaped.
     """
     tasks = evaluation["tasks"]
@@ -49,6 +59,8 @@ def evaluation_page(
         measures=MEASURES,
         calibration_measures=CALIBRATION_MEASURES,
         prevalence=prevalence,
+        caution=CAUTIONS.get(evaluation.get("split", "")),
+        unscored=sum(evaluation.get("rejected", {}).values()),
         figures={
             "pneumonia": Markup(curves_figure(pneumonia, prevalence)),
             "kind": Markup(curves_figure(kind, kind["positives"] / kind["images"] if kind["images"] else 0)),

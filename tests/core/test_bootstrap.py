@@ -48,6 +48,34 @@ def test_perfect_figures_count_the_patients_that_they_are_over() -> None:
     assert pneumonia["accuracy"]["value"] == report["three_class"]["accuracy"]["value"] == 39 / 40
 
 
+def test_predictive_values_are_as_unsure_as_the_perfect_shares_that_they_follow_from() -> None:
+    """Ten healthy patients, all cleared, may be ten of a model that clears 69 %: at 1 % ill, a PPV of 1 is then 0.02."""
+    labels = np.repeat([NORMAL, BACTERIAL, VIRAL], [10, 8, 8])
+    rare = evaluate(labels, ANSWERS[labels], np.arange(26), HALVES, bootstrap=50)["predictive_values"][0]
+    sensitivity, specificity = exact(16, 16).expected["low"], exact(10, 10).expected["low"]
+    assert rare["prevalence"] == 0.01
+    low = 0.01 * sensitivity / (0.01 * sensitivity + 0.99 * (1 - specificity))
+    assert rare["ppv"] == pytest.approx({"value": 1, "low": low, "high": 1})
+    low = 0.99 * specificity / (0.99 * specificity + 0.01 * (1 - sensitivity))
+    assert rare["npv"] == pytest.approx({"value": 1, "low": low, "high": 1})
+    missed = evaluate(
+        labels, ANSWERS[[NORMAL] * 9 + [BACTERIAL] + [NORMAL] * 16], np.arange(26), HALVES, bootstrap=50
+    )
+    assert missed["predictive_values"][0]["ppv"]["high"] > 0
+
+
+def test_images_of_one_patient_tell_nothing_of_others() -> None:
+    labels = np.repeat([NORMAL, BACTERIAL, VIRAL], 4)
+    found = np.where(np.arange(12) % 4 == 0, NORMAL, labels)
+    alone = evaluate(labels, ANSWERS[found], ["p"] * 12, HALVES, bootstrap=50)
+    assert (alone["bootstrap"]["used"], alone["bootstrap"]["skipped"]) == (0, 50)
+    assert alone["tasks"]["pneumonia_vs_normal"]["auroc"]["low"] is None
+    patients = np.where(labels == NORMAL, np.arange(12), 99)
+    one_ill = subgroups(labels, ANSWERS[found], patients, HALVES, {"mode": ["L"] * 12}, bootstrap=50)[0]
+    assert one_ill["sensitivity"] == {"value": 0.75, "low": None, "high": None}
+    assert one_ill["specificity"] == exact(4, 4)
+
+
 def test_nothing_found_has_an_exact_interval_as_well() -> None:
     labels = np.repeat([NORMAL, BACTERIAL, VIRAL], 5)
     report = evaluate(labels, ANSWERS[np.full(15, NORMAL)], np.arange(15), HALVES, bootstrap=50)

@@ -270,6 +270,29 @@ def test_model_card_says_where_figures_are_of_the_images_fitted_on() -> None:
     assert "optimistic" not in model_card({**facts, "evaluated_on": "the test split"}, evaluation())
 
 
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [("train", "say nothing of others"), ("validation", "somewhat too good"), ("test", None)],
+)
+def test_evaluation_page_warns_of_images_that_training_knows(split: str, said: str | None) -> None:
+    page = evaluation_page({**evaluation(), "split": split}, "a")
+    assert page.count("A model that was trained on this data set") == (said is not None)
+    assert said is None or said in page
+
+
+@pytest.mark.parametrize(
+    ("rejected", "said"),
+    [({}, None), ({"empty": 1}, "1 more could not be scored and is in no figure"),
+     ({"empty": 1, "truncated": 2}, "3 more could not be scored and are in no figure")],
+)  # fmt: skip
+def test_evaluation_page_says_how_many_images_are_in_no_figure(
+    rejected: dict[str, int], said: str | None
+) -> None:
+    page = evaluation_page({**evaluation(), "rejected": rejected}, "a")
+    assert ("could not be scored" in page) == (said is not None)
+    assert said is None or said in page
+
+
 def test_model_card_lists_the_training_facts_escaped() -> None:
     facts = {
         "network": "resnet18", "image_size": 64, "model_id": "a_b", "temperature": 1.25, "version": "0.1.0",

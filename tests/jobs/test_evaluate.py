@@ -82,9 +82,9 @@ def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny
 
 
 def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(tiny_bundle, tmp_path):
-    from jobs.evaluate import results_of
     from jobs.run import open_run
     from jobs.score import make_order
+    from jobs.scored import results_of
 
     # The same for both, as the manifest of an evaluation is.
     order = make_order((str(tmp_path),), str(tiny_bundle.path), rescore="all")
