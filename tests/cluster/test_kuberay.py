@@ -14,11 +14,15 @@ import pytest
 import ray.autoscaler
 import yaml
 
+from jobs.config import parse_duration_s
 from pneumonia_core import __version__
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = sorted((ROOT / "cluster" / "kuberay").glob("*.yaml"))
+RAYCLUSTER = ROOT / "cluster" / "kuberay" / "raycluster.yaml"
 AWS = ROOT / "cluster" / "ray-up" / "aws.yaml"
+# What a namespace with the standard `restricted` asks of every container.
+UNPRIVILEGED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -34,10 +38,18 @@ def ray_job(document: dict[str, Any]) -> dict[str, Any]:
     return document["spec"].get("jobTemplate", document["spec"])
 
 
-def pods(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pods that Ray runs in."""
     cluster = ray_cluster(document)
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         yield group["template"]["spec"]
+
+
+def pods(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The nodes, and the pod that submits a RayJob's command."""
+    yield from nodes(document)
+    if document["kind"] != "RayCluster":
+        yield ray_job(document)["submitterPodTemplate"]["spec"]
 
 
 def test_every_kind_is_there_once():
@@ -72,14 +84,29 @@ def test_manifest_asks_for_a_token_and_holds_no_secret(path):
 def test_pod_gets_the_memory_it_counts_on_and_no_rights_it_does_not_need(path):
     for pod in pods(load(path)):
         assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["serviceAccountName"] == "pneumonia"
         assert "tolerations" not in pod or "-gpu" in pod["containers"][0]["image"]
         for container in pod["containers"]:
             assert container["resources"]["requests"] == container["resources"]["limits"]
             assert set(container["resources"]["limits"]) >= {"cpu", "memory"}
-            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"] == UNPRIVILEGED
 
 
-@pytest.mark.parametrize("path", [p for p in KUBERAY if p.stem != "raycluster"], ids=lambda path: path.stem)
+def test_autoscaler_beside_the_head_has_no_rights_it_does_not_need():
+    assert ray_cluster(load(RAYCLUSTER))["autoscalerOptions"]["securityContext"] == UNPRIVILEGED
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
+def test_every_node_has_the_secrets_and_the_data(path):
+    for node in nodes(load(path)):
+        (container,) = node["containers"]
+        (source,) = container["envFrom"]
+        assert source["secretRef"] == {"name": "pneumonia-environment", "optional": True}
+        assert container["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+
+
+@pytest.mark.parametrize("path", [p for p in KUBERAY if p != RAYCLUSTER], ids=lambda path: path.stem)
 def test_job_is_a_real_command_that_a_new_cluster_resumes(path):
     job = ray_job(load(path))
     assert job["shutdownAfterJobFinishes"] is True
@@ -92,6 +119,24 @@ def test_job_is_a_real_command_that_a_new_cluster_resumes(path):
             context.params[name].startswith("/data/") for name in ("data", "model") if name in context.params
         )
         assert context.params.get("resume", True)  # a training goes on only when it is told to
+
+
+def test_three_tries_of_a_night_end_before_the_next_begins():
+    night = ray_job(load(ROOT / "cluster" / "kuberay" / "raycronjob-nightly.yaml"))
+    words = shlex.split(night["entrypoint"])
+    deadline_s = parse_duration_s(words[words.index("--deadline") + 1])
+    assert deadline_s < night["activeDeadlineSeconds"]
+    assert (night["backoffLimit"] + 1) * night["activeDeadlineSeconds"] <= 24 * 3600
+
+
+def test_head_on_aws_may_start_workers_with_a_profile_of_their_own():
+    profiles = {
+        name: node["node_config"]["IamInstanceProfile"]["Name"]
+        for name, node in load(AWS)["available_node_types"].items()
+    }
+    # Ray's own profile for heads lacks iam:PassRole.
+    assert profiles == {"head": "pneumonia-head", "cpu": "pneumonia-worker", "gpu": "pneumonia-worker"}
+    assert "iam:PassRole" in AWS.read_text()
 
 
 def test_ray_up_file_is_valid_and_brings_the_token_to_every_node():

@@ -1,0 +1,34 @@
+"""The units for one machine: what can be checked without systemd."""
+
+import configparser
+import shlex
+from pathlib import Path
+
+from jobs.work import STOP_WITHIN_S
+
+FOLDER = Path(__file__).parents[2] / "cluster" / "systemd"
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str
+    parser.read_string((FOLDER / name).read_text())
+    return parser
+
+
+def test_stopped_service_lets_the_command_finish_what_it_has_at_hand():
+    service = unit("pneumonia.service")["Service"]
+    assert service["KillMode"] == "mixed"
+    assert int(service["TimeoutStopSec"]) > STOP_WITHIN_S + 5
+
+
+def test_only_what_another_try_may_mend_is_tried_again():
+    service = unit("pneumonia.service")["Service"]
+    assert service["Restart"] == "on-failure"
+    assert service["RestartPreventExitStatus"].split() == ["2", "3", "4"]
+
+
+def test_service_runs_the_command_and_the_timer_starts_it():
+    _, job, *options = shlex.split(unit("pneumonia.service")["Service"]["ExecStart"])
+    assert (job, options) == ("score", ["--config", "/etc/pneumonia/nightly.toml"])
+    assert unit("pneumonia.timer")["Timer"]["OnCalendar"]
