@@ -55,7 +55,7 @@ def decode_labelled(
     """Decode `images` in Ray tasks of `cpus` CPUs each; ones that cannot be read are left out and told, and so are files
     whose SHA-256 is in `held_back`: under whatever name, validation must not be trained on.
 
-    Raises InvalidInput when more than a tenth cannot be read, or all of a class is held back.
+    Raises InvalidInput when more than a tenth cannot be read, or nothing of a class is left.
     """
     import ray.data
 
@@ -142,12 +142,12 @@ def _tell_left_out(facts: Any, name: str) -> None:
             f"left out {held_back.sum()} of {len(facts)} {name} images whose content is in validation as well, under "
             "another name: `pneumonia inspect` names equal files"
         )
-        gone = set(facts["label"]) - set(facts["label"][facts["reason"] == ""])
-        if gone:
-            raise InvalidInput(
-                f"that leaves no {' and no '.join(CLASSES[label] for label in sorted(gone))} image to train on: the data "
-                "set has the same pictures under several patients. Name each picture once."
-            )
+    gone = set(facts["label"]) - set(facts["label"][facts["reason"] == ""])
+    if gone:
+        raise InvalidInput(
+            f"that leaves no {' and no '.join(CLASSES[label] for label in sorted(gone))} image for {name}: mend the files "
+            "that cannot be read, and where the data set has the same pictures under several patients, name each once."
+        )
 
 
 def _tell_rejected(reasons: Any, total: int, name: str) -> None:

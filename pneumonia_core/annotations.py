@@ -47,7 +47,7 @@ def annotate(uri: str, archive: str, carried: str | None = None) -> Annotation:
 def _of_columns(values: dict[str, str | None]) -> Annotation:
     label = values.get("label")
     known = label.lower() if label is not None and label.lower() in _FOLDERS else None
-    return Annotation(known, values.get("patient_id"), values.get("split"))
+    return Annotation(known, values.get("patient_id") or None, values.get("split") or None)
 
 
 def _parts_beneath(uri: str, archive: str) -> list[str]:

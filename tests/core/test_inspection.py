@@ -43,6 +43,11 @@ def test_columns_of_a_table_win_over_the_path():
     )
 
 
+def test_empty_cells_of_a_table_say_nothing():
+    carried = json.dumps({"label": "", "patient_id": "", "split": ""})
+    assert annotate("file:///d/a.png", "file:///d/t.csv", carried) == Annotation()
+
+
 def facts(count: int, **columns: object) -> dict[str, list[object]]:
     plain = {
         "width": 100,

@@ -173,7 +173,7 @@ def test_training_images_whose_content_is_held_back_are_left_out_and_told(ray_he
     assert decoded.patients.tolist() == [image.patient_id for image in training]
     assert len(decoded.images()) == len(training)
     assert "left out 3 of 6 training images whose content is in validation" in capsys.readouterr().err
-    with pytest.raises(InvalidInput, match=r"no normal and no bacterial and no viral image to train on"):
+    with pytest.raises(InvalidInput, match=r"no normal and no bacterial and no viral image for training"):
         decode_labelled(copies, 32, 1, "training", held_back.contents)
 
 
