@@ -26,6 +26,9 @@ _NORMAL = re.compile(r"^((?:NORMAL2-)?IM-\d+)(?:-\d+)+$")
 # A second naming in which the data set is handed on.
 _BY_KIND = re.compile(r"^((NORMAL|BACTERIA|VIRUS)-\d+)-\d+$")
 _COLUMNS: Final = ["uri", "label", "patient_id", "split"]
+_NO_BUCKET: Final = (
+    "images with labels are read from folders that all workers see, by their paths, not from buckets."
+)
 _CLASS_FOLDERS: Final = ("NORMAL", "PNEUMONIA")
 _KINDS = {"NORMAL": NORMAL, "BACTERIA": BACTERIAL, "VIRUS": VIRAL}
 # The files of a kind are numbered through, patient after patient. Read from the names of the train split: from its
@@ -95,6 +98,8 @@ def read_labelled(data: str) -> list[LabelledImage]:
     has the columns
     `uri`, `label` (a class name), `patient_id` and `split`. Raises InvalidInput saying what is missing.
     """
+    if "://" in data:
+        raise InvalidInput(f"{data}: {_NO_BUCKET}")
     # Workers of a cluster have other working directories.
     path = Path(data).absolute()
     if path.is_dir():
@@ -184,7 +189,7 @@ def _read_labels_table(path: Path) -> list[LabelledImage]:
             )
         uri = str(row["uri"]).removeprefix("file://")
         if "://" in uri:
-            raise InvalidInput(f"{path}: {uri!r}: images to train on lie in folders that all workers see.")
+            raise InvalidInput(f"{path}: {uri!r}: {_NO_BUCKET}")
         file = uri if Path(uri).is_absolute() else str(path.parent / uri)
         images.append(LabelledImage(file, CLASSES.index(row["label"]), str(row["patient_id"]), row["split"]))
     if not images:

@@ -120,7 +120,7 @@ def predictive_figure(values: list[dict[str, Any]], prevalence: float) -> str:
         # Beside the line, on the side where there is room.
         right = prevalence < 0.6
         axes.annotate(
-            f"above: {100 * prevalence:.0f} %", (prevalence, 0.04), xytext=(5 if right else -5, 0),
+            f"above: {100 * prevalence:.3g} %", (prevalence, 0.04), xytext=(5 if right else -5, 0),
             textcoords="offset points", color=MUTED, ha="left" if right else "right",
         )  # fmt: skip
         axes.set(xlim=(0, 0.92), ylim=(0, 1.02), xlabel="share of images with pneumonia (prevalence)")

@@ -170,6 +170,8 @@ def test_data_that_are_none_are_refused_with_what_to_do(tmp_path):
         read_labelled(str(tmp_path / "absent"))
     with pytest.raises(InvalidInput, match="no labelled images"):
         read_labelled(str(tmp_path))
+    with pytest.raises(InvalidInput, match="not from buckets"):
+        read_labelled("s3://bucket/labels.csv")
 
 
 def test_official_split_is_cut_by_patient(shared_data):

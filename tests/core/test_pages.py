@@ -293,6 +293,11 @@ def test_evaluation_page_says_how_many_images_are_in_no_figure(
     assert said is None or said in page
 
 
+def test_figure_of_predictive_values_marks_the_prevalence_that_the_page_names() -> None:
+    assert "above: 0.5 %" in evaluation_page(evaluation(prevalence=0.005), "a")
+    assert "above: 62.5 %" in evaluation_page(evaluation(prevalence=0.625), "a")
+
+
 def test_model_card_lists_the_training_facts_escaped() -> None:
     facts = {
         "network": "resnet18", "image_size": 64, "model_id": "a_b", "temperature": 1.25, "version": "0.1.0",
