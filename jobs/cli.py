@@ -3,6 +3,7 @@
 import importlib
 
 import click
+from click.exceptions import NoSuchCommand
 
 from pneumonia_core import __version__
 
@@ -32,6 +33,14 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"jobs.{name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(context, words)
+        except NoSuchCommand:  # click suggests of the commands that are imported
+            raise NoSuchCommand(words[0], possibilities=COMMANDS, ctx=context) from None
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -37,7 +37,7 @@ def list_command(address: str | None, as_json: bool) -> dict[str, Any]:
     return {"jobs": len(jobs)}
 
 
-@job_command("stop")
+@job_command("stop", short_help="Stop a job; the same command goes on from there later.")
 @click.argument("job_id", metavar="ID")
 @_address
 def stop_command(job_id: str, address: str | None) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+from click.testing import CliRunner
 from scoring import REPOSITORY, last_json, pneumonia
+
+from jobs.cli import main
 
 
 def test_help_imports_neither_tensorflow_nor_ray():
@@ -51,3 +55,19 @@ def test_runs_of_a_folder_without_runs_is_refused(tmp_path):
     assert done.returncode == 2
     assert "has no runs" in done.stderr
     assert last_json(done)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(("typed", "meant"), [(["scor"], "score"), (["jobs", "stpo"], "stop")])
+def test_misspelt_command_is_told_what_was_meant(typed, meant):
+    done = CliRunner().invoke(main, typed)
+    assert done.exit_code == 2
+    assert f"Did you mean '{meant}'?" in done.stderr
+
+
+@pytest.mark.parametrize("typed", [[], ["jobs"]])
+def test_every_command_of_a_list_is_described_in_whole_on_80_columns(typed):
+    shown = CliRunner().invoke(main, [*typed, "--help"], terminal_width=80).stdout
+    commands = shown.partition("Commands:")[2]
+    assert commands.strip()
+    assert "..." not in commands
+    assert max(map(len, shown.splitlines())) <= 80
