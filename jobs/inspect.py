@@ -1,6 +1,7 @@
 """`pneumonia inspect`: what is in a data set or archive, what is broken, and what would mislead a training."""
 
 import json
+import textwrap
 from typing import Any, Final
 
 import click
@@ -11,6 +12,7 @@ from pneumonia_core.errors import InvalidInput
 from pneumonia_core.manifests import ListingRules
 
 SHOWN: Final = 5
+WIDTH: Final = 80  # of a terminal, in characters
 
 
 @job_command("inspect")
@@ -120,7 +122,7 @@ def inspection_table(summary: dict[str, Any], details: dict[str, Any]) -> str:
             f"{what}: {counts['groups']:,} groups of {counts['images']:,} images ({counts['pairs']:,} pairs), "
             f"{counts['across_classes']} across classes, {counts['across_splits']} across splits",
         ]
-        lines += _examples([" = ".join(map(_name, group[:4])) for group in details[name]])
+        lines += _examples([_group(group) for group in details[name]])
     if summary["patients"]:
         lines += [
             "",
@@ -131,7 +133,9 @@ def inspection_table(summary: dict[str, Any], details: dict[str, Any]) -> str:
     if details["rejected"]:
         lines += ["", "cannot be read:"]
         lines += _examples([f"{one['reason']}: {_name(one['uri'])}" for one in details["rejected"]])
-    lines += ["", *(f"! {concern}" for concern in summary["concerns"] or ["nothing of concern found"])]
+    lines.append("")
+    for concern in summary["concerns"] or ["nothing of concern found"]:
+        lines += textwrap.wrap(f"! {concern}", WIDTH, subsequent_indent="  ")
     return "\n".join(_escaped(line) for line in lines)
 
 
@@ -187,6 +191,11 @@ def _listed(counts: dict[str, int]) -> str:
 def _examples(texts: list[str]) -> list[str]:
     rest = len(texts) - SHOWN
     return [f"  {text}" for text in texts[:SHOWN]] + ([f"  … and {rest:,} more"] if rest > 0 else [])
+
+
+def _group(uris: list[str]) -> str:
+    more = len(uris) - 2
+    return " = ".join(map(_name, uris[:2])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _name(uri: str) -> str:

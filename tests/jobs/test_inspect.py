@@ -6,12 +6,16 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 from jobs.cli import main
+from jobs.inspect import inspection_table
 from jobs.surveyed import Surveyor
+from pneumonia_core.inspection import inspect_survey
 from pneumonia_core.phantoms import write_labelled
+from pneumonia_core.survey import FACTS_SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,26 @@ def test_image_on_which_its_decoder_dies_costs_one_row(labelled):
     assert surveyor._facts(data)["reason"] == "crashed_decoder"
     assert surveyor._facts(data)["reason"] is None
     surveyor._child.kill()
+
+
+def test_concerns_fit_a_terminal_and_a_group_says_how_many_files_it_has():
+    schema = pa.schema(
+        [*((name, pa.string()) for name in ("image_uri", "archive", "carried")), *FACTS_SCHEMA]
+    )
+    files = [
+        *((f"PNEUMONIA/person{n}_bacteria_{n}", "a digest", "q99") for n in range(30)),
+        *((f"NORMAL/IM-{n}-0001", str(n), "q50") for n in range(30)),
+    ]
+    rows = [
+        {"image_uri": f"file:///a/train/{name}.jpeg", "archive": "file:///a", "sha256": digest, "quantisation": table,
+         "width": 99, "height": 99, "size_bytes": 9}
+        for name, digest, table in files
+    ]  # fmt: skip
+    summary, details = inspect_survey(pa.Table.from_pylist(rows, schema=schema))
+    lines = inspection_table({**summary, "skipped": {}}, details).splitlines()
+    concerns = lines[next(n for n, line in enumerate(lines) if line.startswith("!")) :]
+    assert max(map(len, concerns)) <= 80 < len(summary["concerns"][0])
+    assert any(line.endswith("person1_bacteria_1.jpeg and 28 more") for line in lines)
 
 
 def test_wrong_input_is_refused_with_what_to_do(tmp_path):
