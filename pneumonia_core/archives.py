@@ -10,9 +10,9 @@ from pneumonia_core.errors import InvalidInput, RejectedImage
 from pneumonia_core.folders import list_local, opens_locally
 from pneumonia_core.manifests import ListingRules, check_manifest, is_manifest, list_manifest
 from pneumonia_core.members import ENCRYPTED, FORBIDDEN, REAL_PATH, UNKNOWN_METHOD, ImageRef, ListedImage
-from pneumonia_core.objects import CredentialsError
 from pneumonia_core.places import error_text, open_place
 from pneumonia_core.prefixes import exists_remotely, list_bucket
+from pneumonia_core.s3_errors import CredentialsError
 from pneumonia_core.stored import read_file, read_real_file
 
 _NO_RULES: Final = ListingRules()

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from pneumonia_core import objects
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.members import FORBIDDEN, REAL_PATH, ListedImage, Member
 from pneumonia_core.places import OPTIONS, SCHEMES, error_text, open_file, open_place
+from pneumonia_core.s3_errors import BucketError
 from pneumonia_core.seen import Seen
 from pneumonia_core.stored import StoredFile, stat_file
 
@@ -149,11 +149,7 @@ def _not_read(uri: str, error: OSError) -> PneumoniaError:
 def _is_of_the_table(uri: str, error: OSError) -> bool:
     """Whether an error says that a table contradicts its format, for which pyarrow has no class of its own: a disk's
     error has a number, and a bucket's is ours. Of Google's and Azure's storage it is not known."""
-    return (
-        error.errno is None
-        and uri.startswith(("file://", "s3://"))
-        and not isinstance(error, objects.BucketError)
-    )
+    return error.errno is None and uri.startswith(("file://", "s3://")) and not isinstance(error, BucketError)
 
 
 def _entries(lines: Any, manifest: str, rules: ListingRules, skipped: Counter[str]) -> Iterator[_Entry]:

@@ -5,38 +5,32 @@ boto3 and not pyarrow: it lists a prefix of any size in constant memory, gives e
 """
 
 import datetime
-import io
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pneumonia_core import s3_client
-from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.errors import RejectedImage
+from pneumonia_core.images import MAX_SOURCE_BYTES
+from pneumonia_core.s3_errors import (
+    BEYOND_THE_END,
+    CONDITION_FAILED,
+    BucketError,
+    CredentialsError,
+    error_code,
+    not_done,
+    not_listed,
+    of_ours,
+    reject,
+)
 
 # With the client's own attempts well below the minute after which the worker of an image would be given up.
 _GIVE_UP_AFTER_S: Final = 15.0
 # Slower than this, and not for a moment, no radiograph comes: a bucket may send a byte every other second for ever.
 _LEAST_BYTES_PER_S: Final = 2**17
 _PIECE: Final = 2**18
-_LARGEST_OBJECT: Final = 5 * 2**40
-REWRITTEN: Final = "the file was rewritten since it was listed"
-
-_MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
-_DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
-_CHANGED: Final = frozenset({"412", "PreconditionFailed"})
-_CREDENTIALS: Final = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "RequestExpired",
-        "TokenRefreshRequired",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -48,12 +42,13 @@ class StoredObject:
     version: str
 
 
-class BucketError(OSError):
-    """The storage fails: what it holds may be whole."""
+@dataclass(frozen=True)
+class AgedObject:
+    """An object's bytes and version, and how old it is by the bucket's own clock."""
 
-
-class CredentialsError(PneumoniaError):
-    """The storage takes our credentials no more: no image is to blame, and the run can be resumed."""
+    data: bytes
+    version: str
+    age_s: float
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -70,64 +65,98 @@ def head(uri: str) -> StoredObject:
     try:
         answer = s3_client.client().head_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError, ValueError) as error:
-        _reject(error)
+        reject(error)
     return StoredObject(uri, answer["ContentLength"], answer["ETag"].strip('"'))
 
 
 def get(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
-    """Up to `count` bytes of an object from `offset` on, of this `version` alone where one is given. What breaks off on
-    the way is asked for again from there. Raises RejectedImage, or CredentialsError."""
+    """Up to `count` bytes of an object from `offset` on, of this `version` alone where one is given. Raises
+    RejectedImage, also of more than 512 MiB before they are received, or CredentialsError."""
+    return _received(uri, offset, offset + count, version, MAX_SOURCE_BYTES)[0] if count else b""
+
+
+def get_whole(uri: str) -> bytes:
+    """An object of ours. Raises FileNotFoundError, or another OSError, or CredentialsError."""
+    try:
+        return _received(uri)[0]
+    except RejectedImage as rejected:
+        raise of_ours(uri, rejected) from None
+
+
+def get_aged(uri: str) -> AgedObject | None:
+    """A small object, or None where there is none. Raises OSError."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        data, answer = _received(uri)
+    except RejectedImage as rejected:
+        if rejected.reason == "not_found":
+            return None
+        raise of_ours(uri, rejected) from None
+    except CredentialsError as error:
+        raise BucketError(f"the bucket did not give {uri}: {error}") from error
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    now = parsedate_to_datetime(date) if date else datetime.datetime.now(datetime.UTC)
+    return AgedObject(data, answer["ETag"].strip('"'), (now - answer["LastModified"]).total_seconds())
+
+
+def _received(
+    uri: str, start: int = 0, end: int | None = None, version: str | None = None, most: int | None = None
+) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of an object from `start` to before `end`, and the last answer. What breaks off on the way is asked for
+    again from there. Raises RejectedImage, or CredentialsError."""
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
     bucket, key = split_uri(uri)
     deadline = time.monotonic() + _GIVE_UP_AFTER_S
     received = bytearray()
+    answer: dict[str, Any] = {}
     condition = {"IfMatch": f'"{version}"'} if version else {}
     pause_s = s3_client.BACKOFF_S
-    while len(received) < count:
-        start = offset + len(received)
+    while end is None or start + len(received) < end:
         answered = False
         try:
             answer = s3_client.client().get_object(
-                Bucket=bucket, Key=key, Range=f"bytes={start}-{offset + count - 1}", **condition
+                Bucket=bucket, Key=key, **_range(start + len(received), end), **condition
             )
             # A request is tried again by boto3; an answer that breaks off is not.
             answered = True
             condition = {"IfMatch": answer["ETag"]}
-            _receive(answer, received)
+            _receive(answer, received, most)
             break
         except (ClientError, BotoCoreError, HTTPError, OSError, ValueError) as error:
-            if _code(error) in ("416", "InvalidRange"):
+            if error_code(error) in BEYOND_THE_END:
                 break
             if not answered or time.monotonic() > deadline:
-                _reject(error)
+                reject(error)
             time.sleep(pause_s)
             pause_s *= 2
-    return bytes(received)
+    return bytes(received), answer
 
 
-def _receive(answer: dict[str, Any], received: bytearray) -> None:
+def _range(start: int, end: int | None) -> dict[str, str]:
+    if end is None:
+        return {"Range": f"bytes={start}-"} if start else {}
+    return {"Range": f"bytes={start}-{end - 1}"}
+
+
+def _receive(answer: dict[str, Any], received: bytearray, most: int | None) -> None:
     """Add what an answer holds, piece by piece as it comes: to wait for a full piece could last for ever."""
     from botocore.exceptions import IncompleteReadError
 
     deadline = time.monotonic() + _GIVE_UP_AFTER_S
-    before, expected = len(received), answer["ContentLength"]
+    # A server that sends in chunks does not say how many bytes will come.
+    before, expected = len(received), answer.get("ContentLength", 0)
     with answer["Body"] as raw:
+        if most is not None and expected > most:
+            raise RejectedImage("too_large", f"more bytes than the limit of {most}")
         while piece := raw.read1(_PIECE):
             received += piece
             if time.monotonic() > deadline + (len(received) - before) / _LEAST_BYTES_PER_S:
                 raise RejectedImage("timeout", f"the storage sent no more than {len(received)} bytes in time")
     if len(received) - before < expected:
         raise IncompleteReadError(actual_bytes=len(received) - before, expected_bytes=expected)
-
-
-def get_whole(uri: str) -> bytes:
-    """An object of ours. Raises FileNotFoundError, or another OSError, or CredentialsError."""
-    try:
-        return get(uri, 0, _LARGEST_OBJECT)
-    except RejectedImage as rejected:
-        raise _of_ours(uri, rejected) from None
 
 
 def exists(uri: str) -> bool:
@@ -138,7 +167,7 @@ def exists(uri: str) -> bool:
             return True
         except RejectedImage as rejected:
             if rejected.reason != "not_found":
-                raise _of_ours(uri, rejected) from None
+                raise of_ours(uri, rejected) from None
     return any(list_pages(f"{uri.rstrip('/')}/"))
 
 
@@ -147,15 +176,7 @@ def size(uri: str) -> int:
     try:
         return head(uri).size_bytes
     except RejectedImage as rejected:
-        raise _of_ours(uri, rejected) from None
-
-
-def _of_ours(uri: str, rejected: RejectedImage) -> OSError:
-    if rejected.reason == "not_found":
-        return FileNotFoundError(f"the bucket has no {uri}")
-    if rejected.reason == "forbidden":
-        return PermissionError(f"the bucket does not give {uri}: {rejected.detail}")
-    return BucketError(f"the bucket did not give {uri}: {rejected.detail}")
+        raise of_ours(uri, rejected) from None
 
 
 def list_pages(uri: str) -> Iterator[list[StoredObject]]:
@@ -174,20 +195,7 @@ def list_pages(uri: str) -> Iterator[list[StoredObject]]:
                 for entry in page.get("Contents", ())
             ]
     except (ClientError, BotoCoreError) as error:
-        raise _not_listed(bucket, error) from error
-
-
-def _not_listed(bucket: str, error: BaseException) -> PneumoniaError:
-    code = _code(error)
-    kind: type[PneumoniaError] = PneumoniaError
-    if code in _CREDENTIALS or code == "NoCredentialsError":
-        kind = CredentialsError
-    elif code in _MISSING or code in _DENIED:
-        kind = InvalidInput
-    return kind(
-        f"s3://{bucket} cannot be listed ({_code(error)}). Check bucket, credentials and "
-        "AWS_ENDPOINT_URL, then run the same command again."
-    )
+        raise not_listed(bucket, error) from error
 
 
 def list_folder(uri: str) -> list[str]:
@@ -212,42 +220,7 @@ def list_folder(uri: str) -> list[str]:
             if name != prefix
         ]
     except (ClientError, BotoCoreError) as error:
-        raise _not_listed(bucket, error) from error
-
-
-class RangeFile(io.RawIOBase):
-    """An object as a file that can be read anywhere, each time by a range. Raises OSError."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._position = 0
-        self._size = size(uri)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        )
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        count = min(len(view), max(self._size - self._position, 0))
-        try:
-            data = get(self._uri, self._position, count) if count else b""
-        except RejectedImage as rejected:
-            raise _of_ours(self._uri, rejected) from None
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        raise not_listed(bucket, error) from error
 
 
 def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
@@ -262,49 +235,10 @@ def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
     try:
         answer = s3_client.client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
     except (ClientError, BotoCoreError) as error:
-        refused = ("412", "409", "PreconditionFailed", "ConditionalRequestConflict", "404", "NoSuchKey")
-        if only_if is not None and _code(error) in refused:
+        if only_if is not None and error_code(error) in CONDITION_FAILED:
             return None
-        raise _failed(f"the bucket did not take {uri}", error) from error
+        raise not_done(f"the bucket did not take {uri}", error_code(error)) from error
     return str(answer["ETag"]).strip('"')
-
-
-@dataclass(frozen=True)
-class AgedObject:
-    """An object's bytes and version, and how old it is by the bucket's own clock."""
-
-    data: bytes
-    version: str
-    age_s: float
-
-
-def get_aged(uri: str) -> AgedObject | None:
-    """A small object, or None where there is none; an answer that breaks off is asked for again. Raises OSError."""
-    from email.utils import parsedate_to_datetime
-
-    from botocore.exceptions import BotoCoreError, ClientError
-    from urllib3.exceptions import HTTPError
-
-    bucket, key = split_uri(uri)
-    deadline = time.monotonic() + _GIVE_UP_AFTER_S
-    pause_s = s3_client.BACKOFF_S
-    while True:
-        answered = False
-        try:
-            answer = s3_client.client().get_object(Bucket=bucket, Key=key)
-            answered = True
-            data = answer["Body"].read()
-            break
-        except (ClientError, BotoCoreError, HTTPError) as error:
-            if _code(error) in _MISSING:
-                return None
-            if not answered or time.monotonic() > deadline:
-                raise _failed(f"the bucket did not give {uri}", error) from error
-        time.sleep(pause_s)
-        pause_s *= 2
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    now = parsedate_to_datetime(date) if date else datetime.datetime.now(datetime.UTC)
-    return AgedObject(data, str(answer["ETag"]).strip('"'), (now - answer["LastModified"]).total_seconds())
 
 
 def delete(uris: list[str]) -> None:
@@ -317,54 +251,17 @@ def delete(uris: list[str]) -> None:
             s3_client.client().delete_object(Bucket=bucket, Key=split_uri(uris[0])[1])
         else:
             keys = [{"Key": split_uri(uri)[1]} for uri in uris]
-            s3_client.client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            answer = s3_client.client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            _check_all_deleted(bucket, answer.get("Errors", []))
     except (ClientError, BotoCoreError) as error:
-        raise _failed(f"the bucket did not delete {uris[0]}", error) from error
+        raise not_done(f"the bucket did not delete {uris[0]}", error_code(error)) from error
 
 
-def _code(error: BaseException) -> str:
-    """The storage's own word for an error; never its message."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict) and "Error" in response:
-        return str(response["Error"].get("Code", "unknown"))
-    return type(error).__name__
-
-
-def _reject(error: BaseException) -> NoReturn:
-    """What an error of the storage means for an image."""
-    from botocore.exceptions import (
-        ConnectTimeoutError,
-        CredentialRetrievalError,
-        NoCredentialsError,
-        ReadTimeoutError,
-    )
-    from urllib3.exceptions import TimeoutError as PoolTimeout
-
-    code = _code(error)
-    if code in _CREDENTIALS or isinstance(error, CredentialRetrievalError | NoCredentialsError):
-        raise CredentialsError(
-            f"the storage does not take the credentials any more ({code}). What is finished is kept: renew them "
-            "and run the same command again."
-        ) from None
-    if code in _MISSING:
-        raise RejectedImage("not_found", "listed, but gone when it was read") from None
-    if code in _DENIED:
-        raise RejectedImage("forbidden", "the storage does not allow to read it") from None
-    if code in _CHANGED:
-        raise RejectedImage("unreadable", REWRITTEN) from None
-    if isinstance(error, ConnectTimeoutError | ReadTimeoutError | PoolTimeout | TimeoutError):
-        raise RejectedImage(
-            "timeout", f"the storage did not answer within {s3_client.ATTEMPTS} attempts"
-        ) from None
-    raise RejectedImage(
-        "unreadable", f"the storage failed in each of {s3_client.ATTEMPTS} attempts"
-    ) from None
-
-
-def _failed(what: str, error: Exception) -> OSError:
-    """The error of a request for an object of ours: the bucket refused it, or it fails."""
-    refused = _code(error) in _DENIED | _MISSING
-    return (OSError if refused else BucketError)(f"{what} ({_code(error)})")
+def _check_all_deleted(bucket: str, kept: list[dict[str, str]]) -> None:
+    """Raise OSError where a request that was done says that it left some of its objects."""
+    if kept:
+        what = f"the bucket did not delete s3://{bucket}/{kept[0]['Key']}"
+        raise not_done(what, kept[0].get("Code", "unknown"))
 
 
 @cache
@@ -375,4 +272,4 @@ def check_bucket(bucket: str) -> None:
     try:
         s3_client.client().head_bucket(Bucket=bucket)
     except (ClientError, BotoCoreError, ValueError) as error:
-        raise OSError(f"the bucket {bucket} cannot be used ({_code(error)})") from error
+        raise OSError(f"the bucket {bucket} cannot be used ({error_code(error)})") from error

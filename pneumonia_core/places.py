@@ -20,6 +20,8 @@ from pneumonia_core import objects, s3_client
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.names import as_text
+from pneumonia_core.range_file import RangeFile
+from pneumonia_core.s3_errors import BucketError
 
 SCHEMES: Final = ("file", "s3", "gs", "abfs")
 # What would set a file system's options, were the text taken for a URI and not for a name.
@@ -180,7 +182,7 @@ def file_size(place: Place) -> int:
 def open_file(place: Place) -> pa.NativeFile:
     """A file to be read anywhere in it. Raises FileNotFoundError, or another OSError."""
     if place.is_s3:
-        return pa.PythonFile(objects.RangeFile(place.uri), "r")
+        return pa.PythonFile(RangeFile(place.uri), "r")
     return place.fs.open_input_file(place.path)
 
 
@@ -284,7 +286,7 @@ def cannot_write(place: Place, what: str, error: Exception) -> PneumoniaError:
     remedy = None
     if _error_number(error) in (errno.ENOSPC, errno.EDQUOT):
         remedy = "Make room there, then run the same command again."
-    elif isinstance(error, objects.BucketError) or broke_off(error):
+    elif isinstance(error, BucketError) or broke_off(error):
         remedy = "Run the same command again when the storage answers."
     if remedy:
         return PneumoniaError(f"{place.uri}: {what} ({error_text(error)}). {remedy}")

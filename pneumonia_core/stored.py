@@ -15,7 +15,9 @@ import pyarrow as pa
 from pneumonia_core import objects
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.images import MAX_SOURCE_BYTES
+from pneumonia_core.names import as_text
 from pneumonia_core.places import listed_place
+from pneumonia_core.s3_errors import REWRITTEN
 
 ReadAt = Callable[[int, int], bytes]
 _STREAM_PIECE: Final = 4 * 2**20
@@ -56,9 +58,7 @@ def local_file(path: str, status: os.stat_result) -> StoredFile:
     """A local file of which `status` is known. Raises RejectedImage where it is not a regular one."""
     if not S_ISREG(status.st_mode):
         raise RejectedImage("not_found", "no regular file")
-    # Names that are no UTF-8 cannot stand in a table: they are shown escaped.
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return StoredFile(f"file://{text}", status.st_size, _local_version(status))
+    return StoredFile(f"file://{as_text(os.fsencode(path))}", status.st_size, _local_version(status))
 
 
 def _local_version(status: os.stat_result) -> str:
@@ -75,24 +75,18 @@ def _path_on_disk(uri: str) -> str:
 
 def read_file(uri: str) -> bytes:
     """The whole of a file of at most 512 MiB. Raises RejectedImage with a reason of the stage `read`."""
-    data = read_range(uri, 0, MAX_SOURCE_BYTES + 1)
-    if len(data) > MAX_SOURCE_BYTES:
-        raise RejectedImage("too_large", f"more bytes than the limit of {MAX_SOURCE_BYTES}")
-    return data
+    return read_range(uri, 0, MAX_SOURCE_BYTES + 1)
 
 
 def read_real_file(path: str) -> bytes:
     """The whole of a local file whose path has no link in it. Raises RejectedImage as `read_file`, and where the path
     leads elsewhere by now."""
-    data = _read_local(f"file://{path}", 0, MAX_SOURCE_BYTES + 1, must_be_real=True)
-    if len(data) > MAX_SOURCE_BYTES:
-        raise RejectedImage("too_large", f"more bytes than the limit of {MAX_SOURCE_BYTES}")
-    return data
+    return _read_local(f"file://{path}", 0, MAX_SOURCE_BYTES + 1, must_be_real=True)
 
 
 def read_range(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
-    """Up to `count` bytes from `offset` on, fewer where the file ends. Raises RejectedImage as `read_file`, and where
-    the file is no more at the `version` that is given."""
+    """Up to `count` bytes from `offset` on, fewer where the file ends. Raises RejectedImage as `read_file`, of more than
+    512 MiB before it takes their memory, and where the file is no more at the `version` that is given."""
     if uri.startswith("file://"):
         return _read_local(uri, offset, count, version)
     if uri.startswith("s3://"):
@@ -101,7 +95,9 @@ def read_range(uri: str, offset: int, count: int, version: str | None = None) ->
         place = listed_place(uri)
         with place.fs.open_input_file(place.path) as file:
             if version is not None and not _may_be_at(version, file):
-                raise RejectedImage("unreadable", objects.REWRITTEN)
+                raise RejectedImage("unreadable", REWRITTEN)
+            if min(count, file.size() - offset) > MAX_SOURCE_BYTES:
+                raise RejectedImage("too_large", f"{file.size()} bytes, the limit is {MAX_SOURCE_BYTES}")
             file.seek(offset)
             return bytes(file.read(count))
 
@@ -132,7 +128,7 @@ def _read_local(
             if not S_ISREG(status.st_mode):
                 raise RejectedImage("unreadable", "no regular file")
             if version is not None and version != _local_version(status):
-                raise RejectedImage("unreadable", objects.REWRITTEN)
+                raise RejectedImage("unreadable", REWRITTEN)
             wanted = min(count, max(status.st_size - offset, 0))
             if wanted > MAX_SOURCE_BYTES:
                 raise RejectedImage("too_large", f"{status.st_size} bytes, the limit is {MAX_SOURCE_BYTES}")
@@ -195,7 +191,7 @@ def open_stream(stored: StoredFile) -> IO[bytes]:
         file = open(_path_on_disk(stored.uri), "rb")  # noqa: PTH123, SIM115 - a plain path is the raw name
         if _local_version(os.fstat(file.fileno())) != stored.version:
             file.close()
-            raise RejectedImage("unreadable", objects.REWRITTEN)
+            raise RejectedImage("unreadable", REWRITTEN)
         return file
 
 

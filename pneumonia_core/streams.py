@@ -16,9 +16,9 @@ from typing import IO, Any, Final
 
 import pyarrow as pa
 
-from pneumonia_core import objects
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.members import STREAMED, TAR_GZ, ImageRef, Member
+from pneumonia_core.s3_errors import REWRITTEN
 from pneumonia_core.stored import open_stream, stat_file
 from pneumonia_core.tars import read_tar_member
 
@@ -82,7 +82,7 @@ class InflatingStream:
     def member(self, member: Member) -> bytes:
         """The bytes of a member. Raises RejectedImage, also where this is no more the tar that was listed."""
         if member.container_version not in (None, self.key[1]):
-            raise RejectedImage("unreadable", objects.REWRITTEN)
+            raise RejectedImage("unreadable", REWRITTEN)
         return read_tar_member(self, member.offset, member.size_bytes)
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ import pyarrow.fs as pafs
 import pytest
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.objects import BucketError
 from pneumonia_core.places import (
     Place,
     cannot_write,
@@ -16,6 +15,7 @@ from pneumonia_core.places import (
     write_bytes,
     write_stream,
 )
+from pneumonia_core.s3_errors import BucketError
 
 
 def test_local_paths_and_file_uris_are_one_place(tmp_path):

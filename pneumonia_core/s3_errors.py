@@ -1,0 +1,100 @@
+"""What an error of S3 means: for an image that is read, for an object of ours, for a listing."""
+
+from typing import Final, NoReturn
+
+from pneumonia_core import s3_client
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+
+REWRITTEN: Final = "the file was rewritten since it was listed"
+
+_MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
+_DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
+_CHANGED: Final = frozenset({"412", "PreconditionFailed"})
+# Of a request that put a condition: the object is at another version, or another request was quicker.
+CONDITION_FAILED: Final = _CHANGED | {"409", "ConditionalRequestConflict", "404", "NoSuchKey"}
+BEYOND_THE_END: Final = frozenset({"416", "InvalidRange"})
+# What is wrong with us, or with the clock of this machine, and not with an object.
+_CREDENTIALS: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+
+
+class BucketError(OSError):
+    """The storage fails: what it holds may be whole."""
+
+
+class CredentialsError(PneumoniaError):
+    """The storage takes our credentials no more: no image is to blame, and the run can be resumed."""
+
+
+def error_code(error: BaseException) -> str:
+    """The storage's own word for an error; never its message."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and "Error" in response:
+        return str(response["Error"].get("Code", "unknown"))
+    return type(error).__name__
+
+
+def reject(error: BaseException) -> NoReturn:
+    """Raise what an error means for an image: RejectedImage, or CredentialsError."""
+    from botocore.exceptions import ConnectTimeoutError, CredentialRetrievalError, ReadTimeoutError
+    from urllib3.exceptions import TimeoutError as PoolTimeout
+
+    code = error_code(error)
+    if code in _CREDENTIALS or isinstance(error, CredentialRetrievalError):
+        raise CredentialsError(
+            f"the storage does not take the credentials any more ({code}). What is finished is kept: renew them, or set "
+            "the clock of the machine that reads, and run the same command again."
+        ) from None
+    if code in _MISSING:
+        raise RejectedImage("not_found", "listed, but gone when it was read") from None
+    if code in _DENIED:
+        raise RejectedImage("forbidden", "the storage does not allow to read it") from None
+    if code in _CHANGED:
+        raise RejectedImage("unreadable", REWRITTEN) from None
+    if isinstance(error, ConnectTimeoutError | ReadTimeoutError | PoolTimeout | TimeoutError):
+        raise RejectedImage(
+            "timeout", f"the storage did not answer within {s3_client.ATTEMPTS} attempts"
+        ) from None
+    raise RejectedImage(
+        "unreadable", f"the storage failed in each of {s3_client.ATTEMPTS} attempts"
+    ) from None
+
+
+def of_ours(uri: str, rejected: RejectedImage) -> OSError:
+    """What a rejection means for an object of ours."""
+    if rejected.reason == "not_found":
+        return FileNotFoundError(f"the bucket has no {uri}")
+    if rejected.reason == "forbidden":
+        return PermissionError(f"the bucket does not give {uri}: {rejected.detail}")
+    return BucketError(f"the bucket did not give {uri}: {rejected.detail}")
+
+
+def not_done(what: str, code: str) -> OSError:
+    """The error that says that a request for an object of ours was not done: the bucket refuses it, or it fails."""
+    return (OSError if code in _DENIED | _MISSING else BucketError)(f"{what} ({code})")
+
+
+def not_listed(bucket: str, error: BaseException) -> PneumoniaError:
+    """The error that says that a bucket cannot be listed."""
+    code = error_code(error)
+    kind: type[PneumoniaError] = PneumoniaError
+    if code in _CREDENTIALS:
+        kind = CredentialsError
+    elif code in _MISSING or code in _DENIED:
+        kind = InvalidInput
+    return kind(
+        f"s3://{bucket} cannot be listed ({code}). Check bucket, credentials and AWS_ENDPOINT_URL, then run the same "
+        "command again."
+    )
