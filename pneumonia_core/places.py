@@ -1,7 +1,6 @@
 """Where files live: a folder on this machine or a prefix in a bucket, with writes that are whole or absent."""
 
 import contextlib
-import datetime
 import errno
 import io
 import os
@@ -9,7 +8,6 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -19,6 +17,7 @@ import pyarrow.fs as pafs
 from pneumonia_core import objects, s3_client
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
+from pneumonia_core.file_systems import file_system
 from pneumonia_core.names import as_text
 from pneumonia_core.range_file import RangeFile
 from pneumonia_core.s3_errors import BucketError
@@ -27,8 +26,6 @@ SCHEMES: Final = ("file", "s3", "gs", "abfs")
 # What would set a file system's options, were the text taken for a URI and not for a name.
 # A presigned URL's, as ?X-Amz-Signature=, are a secret.
 OPTIONS: Final = re.compile(r"\?[\w.-]+=")
-# An image whose storage fails must have its row within the minute.
-_GS_RETRIES: Final = datetime.timedelta(seconds=20)
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 _BUSY: Final = re.compile(r"status code: (5\d\d|429)")
 # Colours and arrows in deltalake's errors.
@@ -93,51 +90,7 @@ def open_place(text: str) -> Place:
 def listed_place(uri: str) -> Place:
     """The place of a bucket's URI that a listing gave: any text may stand in its key."""
     scheme, _, path = uri.partition("://")
-    return Place(uri, _file_system(scheme, path.partition("/")[0]), path)
-
-
-@cache
-def _file_system(scheme: str, bucket: str) -> pafs.FileSystem:
-    """The file system of a bucket, with the credentials of this process's environment."""
-    if scheme == "gs":
-        # An emulator asks for no credentials, and there may be none.
-        emulated = bool(os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT"))
-        return pafs.GcsFileSystem(anonymous=emulated, retry_time_limit=_GS_RETRIES)
-    if scheme == "abfs":
-        return _azure()
-    options: dict[str, Any] = {"retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=8)}
-    if url := s3_client.endpoint():
-        options["scheme"], _, options["endpoint_override"] = url.rstrip("/").partition("://")
-    elif not s3_client.region():
-        with contextlib.suppress(OSError):
-            options["region"] = pafs.resolve_s3_region(bucket)
-    if region := s3_client.region():
-        options["region"] = region
-    return pafs.S3FileSystem(connect_timeout=5, request_timeout=20, **options)
-
-
-def _azure() -> pafs.FileSystem:
-    """Azure's storage by its usual variables: a connection string, or the account's name, and its key or, without
-    one, the identity of this machine."""
-    known = dict(
-        pair.split("=", 1)
-        for pair in os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";")
-        if "=" in pair
-    )
-    name = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
-    key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
-    account = known.get("AccountName") or name
-    if not account:
-        raise InvalidInput(
-            "abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE_CONNECTION_STRING."
-        )
-    options: dict[str, Any] = {"account_key": known.get("AccountKey") or key}
-    if endpoint := known.get("BlobEndpoint"):
-        scheme, _, rest = endpoint.partition("://")
-        for service in ("blob", "dfs"):
-            options[f"{service}_storage_scheme"] = scheme
-            options[f"{service}_storage_authority"] = rest.partition("/")[0]
-    return pafs.AzureFileSystem(account, **options)
+    return Place(uri, file_system(scheme, path.partition("/")[0]), path)
 
 
 def storage_options(place: Place) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 
-from pneumonia_core import places
+from pneumonia_core import file_systems
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.places import open_place, write_bytes
 from pneumonia_core.results import open_table
@@ -76,11 +76,11 @@ def bucket(request, tmp_path_factory):
     with server as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        places._file_system.cache_clear()
+        file_systems.file_system.cache_clear()
         if request.param == "abfs":
             open_place("abfs://hospital/x").fs.create_dir("hospital")
         yield f"{request.param}://hospital"
-        places._file_system.cache_clear()
+        file_systems.file_system.cache_clear()
 
 
 def test_images_and_archives_are_listed_and_read(bucket):

@@ -63,11 +63,11 @@ def environment(endpoint: str) -> dict[str, str]:
 @contextlib.contextmanager
 def using(endpoint: str) -> Iterator[None]:
     """This process, and what it starts, uses the endpoint."""
-    from pneumonia_core import objects, places, s3_client
+    from pneumonia_core import file_systems, objects, s3_client
 
     before = dict(os.environ)
     os.environ.update(environment(endpoint))
-    caches = (s3_client.client, objects.check_bucket, places._file_system)
+    caches = (s3_client.client, objects.check_bucket, file_systems.file_system)
     for cached in caches:
         cached.cache_clear()
     try:
