@@ -9,7 +9,15 @@ from pneumonia_core.containers import read_member
 from pneumonia_core.errors import InvalidInput, RejectedImage
 from pneumonia_core.folders import list_local, opens_locally
 from pneumonia_core.manifests import ListingRules, check_manifest, is_manifest, list_manifest
-from pneumonia_core.members import ENCRYPTED, FORBIDDEN, REAL_PATH, UNKNOWN_METHOD, ImageRef, ListedImage
+from pneumonia_core.members import (
+    CUT_SHORT,
+    ENCRYPTED,
+    FORBIDDEN,
+    REAL_PATH,
+    UNKNOWN_METHOD,
+    ImageRef,
+    ListedImage,
+)
 from pneumonia_core.places import error_text, open_place
 from pneumonia_core.prefixes import exists_remotely, list_bucket
 from pneumonia_core.s3_errors import CredentialsError
@@ -75,6 +83,8 @@ def read_image_bytes(ref: ImageRef) -> bytes:
         raise RejectedImage("unsupported", "an encrypted member of an archive")
     if member.method == UNKNOWN_METHOD:
         raise RejectedImage("unsupported", "compressed by a method other than deflate")
+    if member.method == CUT_SHORT:
+        raise RejectedImage("truncated", "the archive ends before the member does")
     if member.method == REAL_PATH:
         return read_real_file(member.container.removeprefix("file://"))
     return read_member(member)

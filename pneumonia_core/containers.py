@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.members import (
+    CUT_SHORT,
     ENCRYPTED,
     TAR,
     TAR_GZ,
@@ -118,31 +119,38 @@ def _zip(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
                 member.size_bytes,
                 member.crc32,
             )
-            version = f"{member.size_bytes}-{member.crc32:08x}"
+            version = _zip_version(stored, member)
             yield ListedImage(f"{stored.uri}!/{member.name}", version, member.size_bytes, place)
         else:
             skipped["archive in an archive" if verdict == "archive" else verdict] += 1
 
 
 def _look_inside_zip(read_at: ReadAt, member: ZipMember) -> Verdict:
-    try:
-        head = member_head(read_at, member, SNIFFED_BYTES)
-    except RejectedImage as rejected:
-        if rejected.stage == "read":
-            raise
-        head = b""
-    return "image" if is_image_head(head) else "no image"
+    head = member_head(read_at, member, SNIFFED_BYTES)
+    # Where that is not known, it becomes a row that says why.
+    return "image" if head is None or is_image_head(head) else "no image"
 
 
 def _zip_method(member: ZipMember) -> str:
+    if member.cut:
+        return CUT_SHORT
     if member.encrypted:
         return ENCRYPTED
     return {STORED: ZIP_STORED, DEFLATED: ZIP_DEFLATED}.get(member.method, UNKNOWN_METHOD)
 
 
+def _zip_version(stored: StoredFile, member: ZipMember) -> str:
+    """By the member's own checksum, so that it outlives all that happens to others. One that is cut has not yet the
+    content that its checksum was made of."""
+    if member.cut:
+        return tar_member_version(stored.version, member.offset)
+    return f"{member.size_bytes}-{member.crc32:08x}"
+
+
 def read_member(member: Member) -> bytes:
     """The bytes of a tar's or a zip's member. Raises RejectedImage."""
     if member.method in (ZIP_STORED, ZIP_DEFLATED):
+        assert member.crc32 is not None
         return read_zip_member(
             _read_at(member.container),
             member.offset,

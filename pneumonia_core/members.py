@@ -15,6 +15,7 @@ ZIP_DEFLATED: Final = "zip.deflated"
 # Nothing is read of these: what is known at listing is the reason why.
 ENCRYPTED: Final = "encrypted"
 UNKNOWN_METHOD: Final = "unknown method"
+CUT_SHORT: Final = "cut short"
 FORBIDDEN: Final = "forbidden"
 # A manifest's local file, read only while the path has no link that leads elsewhere.
 REAL_PATH: Final = "real path"

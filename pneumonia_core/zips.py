@@ -29,6 +29,8 @@ _END64: Final = struct.Struct("<4sQ2H2L4Q")
 _MAX_COMMENT: Final = 65_535
 _MAX_DESCRIPTOR: Final = 24
 _PIECE: Final = 2**20
+# What a zip64 field may say, its 64 bits, no inventory holds; nor is there a file of that size.
+_LARGEST: Final = 2**62
 # Of the local header, whose extra field may be longer than the central one's, this much is read with the member.
 _LOCAL_SLACK: Final = 512
 
@@ -37,7 +39,7 @@ ReadAt = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class ZipMember:
-    """A file in a zip; `offset` is that of its local header."""
+    """A file in a zip; `offset` is that of its local header. One that is `cut` reaches beyond the end of the zip."""
 
     name: str
     offset: int
@@ -46,6 +48,7 @@ class ZipMember:
     crc32: int
     method: int
     encrypted: bool
+    cut: bool = False
 
 
 def zip_members(read_at: ReadAt, size: int, skipped: Counter[str]) -> Iterator[ZipMember]:
@@ -101,6 +104,9 @@ def _from_directory(
         extra = piece[at + name_length : at + name_length + extra_length]
         at += name_length + extra_length + comment_length
         inflated, stored, header = _large(extra, inflated, stored, header)
+        if max(inflated, stored, header) > _LARGEST:
+            skipped[DAMAGED] += 1
+            return
         yield ZipMember(
             _name(name, flags), header + shift, stored, inflated, crc, method, bool(flags & _ENCRYPTED)
         )
@@ -129,8 +135,12 @@ def _from_local_headers(read_at: ReadAt, size: int) -> Iterator[ZipMember]:
                 return
             crc, stored, inflated = found
             head += _descriptor_bytes(read_at(offset + head + stored, _MAX_DESCRIPTOR + 4))
-        yield ZipMember(_name(name, flags), offset, stored, inflated, crc, method, bool(flags & _ENCRYPTED))
-        offset += head + stored
+        if max(inflated, stored) > _LARGEST:
+            return
+        end = offset + head + stored
+        encrypted = bool(flags & _ENCRYPTED)
+        yield ZipMember(_name(name, flags), offset, stored, inflated, crc, method, encrypted, end > size)
+        offset = end
 
 
 def _by_inflating(read_at: ReadAt, start: int) -> tuple[int, int, int] | None:
@@ -189,54 +199,65 @@ def _name(name: bytes, flags: int) -> str:
         return name.decode("cp437")
 
 
-def member_head(read_at: ReadAt, member: ZipMember, count: int) -> bytes:
-    """The first `count` bytes of a member, or none where it cannot be read."""
+def member_head(read_at: ReadAt, member: ZipMember, count: int) -> bytes | None:
+    """The first `count` bytes of a member, or None where they cannot be known."""
     if member.encrypted or member.method not in (STORED, DEFLATED):
-        return b""
-    raw = _stored_bytes(read_at, member.offset, min(member.stored_bytes, 2 * count))
-    if member.method == STORED:
-        return raw[:count]
+        return None
+    wanted = min(member.stored_bytes, 2 * count)
     try:
+        raw, _ = _stored_bytes(read_at, member.offset, wanted)
+        if member.method == STORED:
+            return raw[:count]
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, count)
-    except zlib.error:
-        return b""
+    except (_NotThere, zlib.error):
+        return None
 
 
 def read_zip_member(
-    read_at: ReadAt, offset: int, stored_bytes: int, size_bytes: int, crc32: int | None, deflated: bool
+    read_at: ReadAt, offset: int, stored_bytes: int, size_bytes: int, crc32: int, deflated: bool
 ) -> bytes:
-    """The bytes of a member. Raises RejectedImage: it may be cut, corrupt, or larger than it says."""
+    """The bytes of a member. Raises RejectedImage: it may be corrupt, or larger than any image, or stand there no more,
+    which says nothing of the member itself."""
     for size in (stored_bytes, size_bytes):
         if size > MAX_SOURCE_BYTES:
             raise RejectedImage("too_large", f"{size} bytes, the limit is {MAX_SOURCE_BYTES}")
-    raw = _stored_bytes(read_at, offset, stored_bytes)
-    if len(raw) < stored_bytes:
-        raise RejectedImage("truncated", f"the archive ends after {len(raw)} of {stored_bytes} bytes")
-    data = _inflate(raw, size_bytes) if deflated else raw
-    if len(data) != size_bytes:
-        raise RejectedImage("corrupt", f"a member of {size_bytes} bytes holds another number of them")
-    if crc32 is not None and zlib.crc32(data) != crc32:
-        raise RejectedImage("corrupt", "the member's checksum does not fit")
-    return data
+    try:
+        raw, header_crc32 = _stored_bytes(read_at, offset, stored_bytes)
+        data = _inflate(raw, size_bytes) if deflated else raw
+        if len(data) == size_bytes and zlib.crc32(data) == crc32:
+            return data
+        if header_crc32 not in (None, crc32):
+            raise _NotThere
+    except _NotThere:
+        raise RejectedImage(
+            "unreadable", "it is not where the archive's directory says: rewritten since, or damaged"
+        ) from None
+    raise RejectedImage("corrupt", f"the member is not the {size_bytes} bytes that its checksum was made of")
 
 
 def _inflate(raw: bytes, size_bytes: int) -> bytes:
+    """At most one byte more than a member should have, none where it cannot be inflated."""
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, size_bytes + 1)
     except zlib.error:
-        raise RejectedImage("corrupt", "the member cannot be inflated") from None
+        return b""
 
 
-def _stored_bytes(read_at: ReadAt, offset: int, count: int) -> bytes:
-    """What stands behind the local header, in one reading where its name and extra field are short."""
+class _NotThere(Exception):
+    """At the place that the directory names stands no member, another one, or only its beginning."""
+
+
+def _stored_bytes(read_at: ReadAt, offset: int, count: int) -> tuple[bytes, int | None]:
+    """What stands behind the local header, in one reading where its name and extra field are short; and the header's
+    own checksum, None where it follows the member. Raises _NotThere."""
     block = read_at(offset, _LOCAL.size + _LOCAL_SLACK + count)
-    if len(block) < _LOCAL.size:
-        raise RejectedImage("truncated", "the archive ends before the member begins")
-    if not block.startswith(b"PK\x03\x04"):
-        raise RejectedImage("corrupt", "no member stands where the archive's directory says")
-    name_length, extra_length = _LOCAL.unpack_from(block)[9:11]
+    if len(block) < _LOCAL.size or not block.startswith(b"PK\x03\x04"):
+        raise _NotThere
+    _, _, flags, _, _, _, crc32, _, _, name_length, extra_length = _LOCAL.unpack_from(block)
     head = _LOCAL.size + name_length + extra_length
     data = block[head : head + count]
     if len(data) < count:
         data += read_at(offset + head + len(data), count - len(data))
-    return data
+    if len(data) < count:
+        raise _NotThere
+    return data, None if flags & _SIZES_FOLLOW else crc32

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tars import mutations
 
-from pneumonia_core.tars import CUT
+from pneumonia_core.tars import CUT, DAMAGED
 
 
 def write(folder, data: bytes):
@@ -74,6 +74,18 @@ def test_picture_without_suffix_is_known_by_its_content(tmp_path):
     assert skipped == {"no image": 1}
 
 
+def test_member_of_which_it_is_not_known_whether_it_is_an_image_has_a_row_that_says_why(tmp_path):
+    plain = zip_bytes({"IM0001": jpeg(1)})
+    no_header = plain.replace(b"PK\3\4", b"PK\0\0")
+    for data, reason in (
+        (set_encrypted(plain), "unsupported"),
+        (zip_bytes({"IM0001": jpeg(1)}, zipfile.ZIP_LZMA), "unsupported"),
+        (no_header, "unreadable"),
+    ):
+        images, skipped = listing(write(tmp_path, data))
+        assert (list(contents(images).values()), dict(skipped)) == ([reason], {})
+
+
 def test_version_outlives_an_unrelated_member(tmp_path):
     before, _ = listing(write(tmp_path, zip_bytes({"x.jpeg": jpeg(1)})))
     after, _ = listing(write(tmp_path, zip_bytes({"a.jpeg": jpeg(2), "x.jpeg": jpeg(1)})))
@@ -119,6 +131,38 @@ def test_members_whose_sizes_follow_them_are_found_up_to_the_cut(tmp_path, sizes
     ]
     assert len(images) >= 4
     assert skipped == {CUT: 1}
+
+
+def test_member_that_was_cut_is_another_version_when_it_is_whole(tmp_path):
+    whole = zip_bytes(pictures(4))
+    cut, _ = listing(write(tmp_path, whole[: len(whole) // 2]))
+    assert [reason for reason in contents(cut).values() if isinstance(reason, str)] == ["truncated"]
+    listed, _ = listing(write(tmp_path, whole))
+    same = [one.version == other.version for one, other in zip(cut, listed, strict=False)]
+    assert same == [True] * (len(cut) - 1) + [False]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_member_that_moved_since_it_was_listed_is_no_damage(tmp_path, method):
+    files = pictures(4)
+    listed, _ = listing(write(tmp_path, zip_bytes(files, method)))
+    write(tmp_path, zip_bytes({"new.jpeg": jpeg(9)} | files, method))
+    assert set(contents(listed).values()) == {"unreadable"}
+    write(tmp_path, zip_bytes({"new.jpeg": jpeg(9)}, method))
+    assert set(contents(listed).values()) == {"unreadable"}
+
+
+def test_sizes_that_no_inventory_holds_are_damage(tmp_path):
+    raw = zip_bytes({"x.jpeg": jpeg(1, 16)})
+    directory, end = raw.index(b"PK\1\2"), raw.index(b"PK\5\6")
+    entry = bytearray(raw[directory:end])
+    struct.pack_into("<L", entry, 24, 0xFFFFFFFF)
+    extra = struct.pack("<HHQ", 1, 8, 2**63 + 5)
+    struct.pack_into("<H", entry, 30, len(extra))
+    entry += extra
+    ending = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), directory, 0)
+    images, skipped = listing(write(tmp_path, raw[:directory] + entry + ending))
+    assert (images, skipped) == ([], {DAMAGED: 1})
 
 
 def test_place_that_a_directory_names_again_and_again_is_listed_in_time(tmp_path):
