@@ -70,7 +70,7 @@ def _walk(root: str, names: _Names, skipped: Counter[str]) -> Iterator[ListedIma
         if judge_name(name) == "hidden":
             skipped["hidden"] += 1
         elif not is_folder:
-            yield from _file(path, name, skipped)
+            yield from _file(path, name, root, skipped)
         else:
             try:
                 opened.append((path, _entries(path)))
@@ -110,12 +110,15 @@ def _shown(path: str) -> str:
     return f"file://{as_text(os.fsencode(path))}"
 
 
-def _file(path: str, name: str, skipped: Counter[str]) -> Iterator[ListedImage]:
+def _file(path: str, name: str, root: str, skipped: Counter[str]) -> Iterator[ListedImage]:
     try:
         status = os.stat(path)  # noqa: PTH116 - a plain path is the raw name
     except OSError as error:
         _raise_unless_absent(error, path)
         skipped["broken link"] += 1
+        return
+    if S_ISDIR(status.st_mode):
+        skipped["no regular file" if _is_beneath(path, root) else "link to a folder elsewhere"] += 1
         return
     if not S_ISREG(status.st_mode):
         skipped["no regular file"] += 1
@@ -130,3 +133,9 @@ def _file(path: str, name: str, skipped: Counter[str]) -> Iterator[ListedImage]:
         yield from list_members(stored, skipped)
     else:
         skipped[verdict] += 1
+
+
+def _is_beneath(link: str, root: str) -> bool:
+    """Whether a link leads into the archive itself, whose images are listed where they are."""
+    real_root = os.path.realpath(root)
+    return os.path.commonpath((os.path.realpath(link), real_root)) == real_root

@@ -12,11 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pneumonia_core.archives import list_archive
+from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.manifests import ListingRules, is_manifest
 from pneumonia_core.members import MEMBER_FIELDS, member_values
+from pneumonia_core.places import error_text
 from pneumonia_core.seen import Seen
 
 SEGMENT_ROWS: Final = 65_536
+_LEAVE_AFTER_S: Final = 3.0
 _NO_RULES: Final = ListingRules()
 
 LISTED_SCHEMA: Final = pa.schema(
@@ -61,7 +64,8 @@ class Lister:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        self._thread.join()
+        # It stops at the next image, which a silent storage may not give for long: whoever was told to stop leaves it.
+        self._thread.join(_LEAVE_AFTER_S)
         self._folder.cleanup()
 
     @property
@@ -120,6 +124,12 @@ class Lister:
             pa.array(values, field.type)
             for values, field in zip((positions, *zip(*rows, strict=True)), LISTED_SCHEMA, strict=True)
         ]
-        pq.write_table(pa.table(columns, schema=LISTED_SCHEMA), path, compression="zstd")
+        try:
+            pq.write_table(pa.table(columns, schema=LISTED_SCHEMA), path, compression="zstd")
+        except OSError as error:
+            raise PneumoniaError(
+                f"the listing cannot be written to {path.parent} ({error_text(error)}). Make room there, or name another "
+                "folder in TMPDIR, and run the same command again."
+            ) from error
         self.listed += len(rows)
         self._segments.append(path)

@@ -96,12 +96,11 @@ def list_manifest(uri: str, rules: ListingRules, skipped: Counter[str]) -> Itera
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
         while some := list(itertools.islice(entries, _AT_ONCE)):
             fresh = [entry for entry in some if seen.add(entry.uri)]
-            skipped["named twice in a manifest"] += len(some) - len(fresh)
+            if len(fresh) < len(some):
+                skipped["named twice in a manifest"] += len(some) - len(fresh)
             # A bucket answers for many at once; for files on a disk the threads cost more than they save.
             remote = any(entry.read_from and not entry.read_from.startswith("file://") for entry in fresh)
             yield from (pool.map if remote else map)(_listed, fresh)
-    if not skipped["named twice in a manifest"]:
-        del skipped["named twice in a manifest"]
 
 
 def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -25,7 +25,7 @@ class Seen:
         self._recent.add(key)
         if len(self._recent) == _RECENT:
             fresh = np.fromiter(self._recent, np.uint64, _RECENT)
-            # In place, and radix: np.union1d builds a table of all of them each time.
+            # Stable is timsort, which merges a sorted stretch with the rest: np.union1d builds a table of all each time.
             self._sorted = np.concatenate([self._sorted, fresh])
             self._sorted.sort(kind="stable")
             self._recent = set()

@@ -58,9 +58,16 @@ class InflatingStream:
                 pieces.append(piece)
                 count -= len(piece)
             return b"".join(pieces)
-        except RejectedImage as rejected:
-            self.failure = rejected
+        except BaseException as error:
+            # What broke off within the reading leaves no known position.
+            foreign = RejectedImage("unreadable", "the reading of the archive broke off")
+            self.failure = error if isinstance(error, RejectedImage) else foreign
             raise
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether to read on says something of the archive: where the storage failed, a new stream may do better."""
+        return self.failure is None or self.failure.stage != "read"
 
     def _read(self, count: int) -> bytes:
         if self.position > self._limit:
@@ -120,9 +127,8 @@ def _read_in_order(uri: str, method: str, refs: Iterable[ImageRef]) -> Iterator[
                     stream = _take(uri, method, ref.member.offset)
                 yield replace(ref, data=stream.member(ref.member))
             except RejectedImage as rejected:
-                if rejected.stage == "read" and stream is not None and stream.failure is not None:
-                    # The storage failed, not the archive: the next member begins a new stream.
-                    _close(stream)
+                if stream is not None and not stream.can_go_on:
+                    _put_back(stream)
                     stream = None
                 yield replace(ref, rejection=(rejected.reason, rejected.detail))
     finally:
@@ -143,6 +149,9 @@ def _take(uri: str, method: str, offset: int) -> InflatingStream:
 
 def _put_back(stream: InflatingStream | None) -> None:
     if stream is None:
+        return
+    if not stream.can_go_on:
+        _close(stream)
         return
     with _lock:
         _idle.append(stream)

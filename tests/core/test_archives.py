@@ -53,6 +53,17 @@ def test_links_that_loop_pipes_and_sockets_are_counted_and_do_not_hang(tmp_path)
     assert skipped == {"broken link": 1, "no regular file": 3}
 
 
+def test_link_to_a_folder_elsewhere_is_told_and_one_within_the_archive_is_not(tmp_path):
+    for folder in ("elsewhere", "in/ward"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.jpeg").write_bytes(jpeg(1))
+    (tmp_path / "in" / "2026").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "latest").symlink_to("ward")
+    images, skipped = listing(tmp_path / "in")
+    assert [image.uri for image in images] == [f"file://{tmp_path}/in/ward/x.jpeg"]
+    assert skipped == {"link to a folder elsewhere": 1, "no regular file": 1}
+
+
 def test_file_that_turned_into_a_pipe_is_unreadable(tmp_path):
     (tmp_path / "x.jpeg").write_bytes(jpeg(1))
     images, _ = listing(tmp_path)

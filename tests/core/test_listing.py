@@ -2,11 +2,16 @@
 
 import errno
 import os
+import shutil
+import socket
+import time
 
 import pyarrow.parquet as pq
 import pytest
 from archived import jpeg
+from buckets import using
 
+from pneumonia_core import listing
 from pneumonia_core.archives import open_archive
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.listing import Lister
@@ -59,3 +64,22 @@ def test_order_is_that_of_the_names_whatever_the_disk_gives(tmp_path):
     assert [uri.removeprefix(f"file://{tmp_path}/") for uri in uris] == [
         "a/10.jpeg", "a/2.jpeg", "a.jpeg", "b/1.jpeg", "b.jpeg",
     ]  # fmt: skip
+
+
+def test_storage_that_stays_silent_is_left_when_the_listing_is_stopped(monkeypatch):
+    monkeypatch.setattr(listing, "_LEAVE_AFTER_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with using(f"http://127.0.0.1:{silent.getsockname()[1]}"), Lister(["s3://hospital/in"]) as lister:
+            assert not lister.wait(0.5)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+
+
+def test_listing_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "x.jpeg").write_bytes(jpeg(1))
+    lister = Lister([f"file://{tmp_path}"])
+    shutil.rmtree(lister._folder.name)
+    with lister:
+        assert lister.wait(30)
+        with pytest.raises(PneumoniaError, match="TMPDIR"):
+            lister.take()

@@ -16,6 +16,7 @@ from pneumonia_core.archives import read_image_bytes
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.inventory import CHUNK_SCHEMA
 from pneumonia_core.members import ImageRef, image_refs, member_values
+from pneumonia_core.s3_errors import CredentialsError
 from pneumonia_core.streams import _idle
 from pneumonia_core.tars import CUT, DAMAGED
 
@@ -247,3 +248,27 @@ def test_storage_that_fails_for_a_while_costs_the_member_at_hand(tmp_path, monke
     assert found.count("timeout") == 1
     assert len([data for data in found if isinstance(data, bytes)]) == 5
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.zst"])
+def test_reading_that_broke_off_leaves_no_stream_at_a_wrong_place(tmp_path, monkeypatch, name):
+    files = pictures(6)
+    path = write(tmp_path, packed(files, name), name)
+    images, _ = listing(path)
+    opened = []
+
+    class Refused(io.FileIO):
+        def read(self, count=-1):
+            if len(opened) == 1 and self.tell() > 8192:
+                raise CredentialsError("renew them")
+            return super().read(min(count, 2048) if count > 0 else count)
+
+    def open_refused(stored):
+        opened.append(stored)
+        return Refused(path)
+
+    monkeypatch.setattr(streams, "open_stream", open_refused)
+    _idle.clear()
+    with pytest.raises(CredentialsError):
+        contents(images)
+    assert list(contents(images).values()) == list(files.values())
