@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from pneumonia_core.containers import read_member
-from pneumonia_core.errors import InvalidInput, RejectedImage
-from pneumonia_core.folders import list_local, opens_locally
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.folders import ABSENT, DENIED, list_local, opens_locally
 from pneumonia_core.manifests import ListingRules, check_manifest, is_manifest, list_manifest
 from pneumonia_core.members import (
     CUT_SHORT,
@@ -27,12 +27,13 @@ _NO_RULES: Final = ListingRules()
 
 
 def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
-    """The canonical URI of an archive that a user names. Raises InvalidInput where there is none."""
+    """The canonical URI of an archive that a user names. Raises InvalidInput where there is none, PneumoniaError where
+    its storage fails."""
     place = open_place(text)
     try:
         found = opens_locally(place.path) if place.is_local else exists_remotely(place)
     except OSError as error:
-        raise InvalidInput(f"{place.uri}: the archive cannot be opened ({error_text(error)}).") from error
+        raise _not_opened(place.uri, error) from error
     except CredentialsError as error:
         raise InvalidInput(f"{place.uri}: the archive cannot be opened ({error}).") from error
     if not found:
@@ -40,6 +41,14 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     if is_manifest(place.uri):
         check_manifest(place.uri, rules)
     return place.uri
+
+
+def _not_opened(uri: str, error: OSError) -> PneumoniaError:
+    text = f"{uri}: the archive cannot be opened ({error_text(error)})."
+    # What has no number was found by us, or by a bucket that does not tell.
+    if error.errno is None or error.errno in ABSENT | DENIED:
+        return InvalidInput(text)
+    return PneumoniaError(f"{text} Run the same command again when its storage answers.")
 
 
 def check_disjoint(archives: list[str]) -> None:

@@ -16,8 +16,8 @@ from pneumonia_core.sniffing import looks_like_image
 from pneumonia_core.stored import StoredFile, local_file
 
 # Of a name: there is nothing. Any other error is the disk's, or there may be images that we must not read.
-_ABSENT: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO))
-_DENIED: Final = frozenset((errno.EACCES, errno.EPERM))
+ABSENT: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO))
+DENIED: Final = frozenset((errno.EACCES, errno.EPERM))
 # Every disk has one at its root, for the administrator alone.
 _LOST_AND_FOUND: Final = "lost+found"
 # What is in a folder: each name, and whether it is a folder itself.
@@ -97,8 +97,8 @@ def _entries(folder: str) -> _Names:
 def _raise_unless_absent(error: OSError, path: str) -> None:
     """Images that are out of reach are not gone: the listing must not go on without them. A link is no image that we
     knew before it led to where we may not look."""
-    is_link = error.errno in _DENIED and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
-    if error.errno not in _ABSENT and not is_link:
+    is_link = error.errno in DENIED and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
+    if error.errno not in ABSENT and not is_link:
         raise PneumoniaError(
             f"{_shown(path)} cannot be listed ({error_text(error)}). Mend it, or move it out of the archive, and run "
             "the same command again."

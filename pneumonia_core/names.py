@@ -21,6 +21,8 @@ _NO_IMAGE: Final = (
 )
 _NO_IMAGE_SUFFIXES: Final = frozenset(f".{suffix}" for line in _NO_IMAGE for suffix in line.split())
 _SKIPPED_FOLDERS: Final = frozenset({"__MACOSX"})
+# What lists the files of a disc, and is a DICOM file itself.
+_DICOM_INDEX: Final = "dicomdir"
 _SUFFIX = re.compile(r"\.[^./]+$")
 
 
@@ -30,6 +32,8 @@ def judge_name(name: str) -> Verdict:
     if name.startswith(".") or name in _SKIPPED_FOLDERS:
         return "hidden"
     lower = name.lower()
+    if lower == _DICOM_INDEX:
+        return "no image"
     if lower.endswith(ARCHIVE_SUFFIXES):
         return "archive"
     found = _SUFFIX.search(lower)

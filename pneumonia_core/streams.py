@@ -124,6 +124,8 @@ def _read_in_order(uri: str, method: str, refs: Iterable[ImageRef]) -> Iterator[
             try:
                 if stream is None or stream.position > ref.member.offset:
                     _put_back(stream)
+                    # Not to be put back twice where there is no other.
+                    stream = None
                     stream = _take(uri, method, ref.member.offset)
                 yield replace(ref, data=stream.member(ref.member))
             except RejectedImage as rejected:

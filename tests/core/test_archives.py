@@ -249,6 +249,7 @@ def test_names_are_judged():
         "no image"
     }
     assert judge_name("x.JPEG") == "image"
+    assert judge_path("disc/DICOMDIR") == "no image"
     assert judge_name("1.2.840.55") == judge_name("IM1") == "look inside"
     assert judge_name("shard-000.tar.gz") == judge_name("a.tgz") == "archive"
     assert judge_path("../../x.png") == judge_path("./x.png") == "image"

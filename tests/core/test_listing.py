@@ -56,6 +56,19 @@ def test_disk_that_fails_ends_the_listing_instead_of_shortening_it(tmp_path, mon
         listed([archive])
 
 
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(errno.ESTALE, 1), (errno.EACCES, 2), (errno.ENAMETOOLONG, 2)]
+)
+def test_archive_whose_storage_fails_is_no_wrong_usage(tmp_path, monkeypatch, number, exit_code):
+    def failing(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(PneumoniaError, match="the archive cannot be opened") as raised:
+        open_archive(str(tmp_path))
+    assert raised.value.exit_code == exit_code
+
+
 def test_order_is_that_of_the_names_whatever_the_disk_gives(tmp_path):
     for name in ("b/1.jpeg", "a.jpeg", "b.jpeg", "a/2.jpeg", "a/10.jpeg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
