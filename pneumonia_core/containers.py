@@ -23,9 +23,9 @@ from pneumonia_core.members import (
 from pneumonia_core.names import ARCHIVE_SUFFIXES, Verdict, judge_path
 from pneumonia_core.seen import Seen
 from pneumonia_core.sniffing import SNIFFED_BYTES, is_image_head
-from pneumonia_core.stored import ReadAt, StoredFile, Window, read_range
+from pneumonia_core.stored import StoredFile, Window, read_range
 from pneumonia_core.streams import InflatingStream
-from pneumonia_core.tars import CUT, read_tar_member, tar_members
+from pneumonia_core.tars import CUT, ReadAt, read_tar_member, tar_members
 from pneumonia_core.zips import DEFLATED, STORED, ZipMember, member_head, read_zip_member, zip_members
 
 

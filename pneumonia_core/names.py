@@ -5,10 +5,10 @@ from typing import Final, Literal
 
 from pneumonia_core.labels import IMAGE_SUFFIXES
 
-Verdict = Literal["image", "look inside", "archive", "hidden", "no image"]
+Verdict = Literal["image", "look inside", "archive", "packed file of another kind", "hidden", "no image"]
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
-# Notes, tables, code, films, packed files: of these none is a radiograph. Whatever has another suffix may be one, and is
+# Notes, tables, code, films: of these none is a radiograph. Whatever has another suffix may be one, and is
 # looked into: scan.IMA, IMG.0001a, x.jfif, `Thorax p.a. 2026-01-31`.
 _NO_IMAGE: Final = (
     "txt csv tsv json jsonl ndjson xml xsd yaml yml toml ini cfg conf log lock md rst tex html htm css eml msg",
@@ -16,9 +16,11 @@ _NO_IMAGE: Final = (
     "py pyc ipynb js java class cpp hpp sh bat cmd ps1 sql",
     "parquet arrow feather avro orc npy npz pkl pickle h5 hdf5 onnx keras db sqlite sqlite3 mdb accdb",
     "md5 sha1 sha256 sha512 pem crt",
-    "gz bz2 xz zst 7z rar tbz tbz2 txz iso dmg jar",
-    "mp3 wav mp4 avi mov mkv wmv mpg mpeg webm exe dll so msi lnk url ttf",
+    "mp3 wav mp4 avi mov mkv wmv mpg mpeg webm exe dll so msi jar lnk url ttf",
 )
+# Packed in ways that we do not open: one file, of which the rest of the name tells what it is, or many.
+_ONE_PACKED: Final = frozenset({".gz", ".bz2", ".xz", ".zst"})
+_PACKED: Final = _ONE_PACKED | {".7z", ".rar", ".tbz", ".tbz2", ".txz", ".tzst", ".iso", ".dmg"}
 _NO_IMAGE_SUFFIXES: Final = frozenset(f".{suffix}" for line in _NO_IMAGE for suffix in line.split())
 _SKIPPED_FOLDERS: Final = frozenset({"__MACOSX"})
 # What lists the files of a disc, and is a DICOM file itself.
@@ -40,6 +42,10 @@ def judge_name(name: str) -> Verdict:
     suffix = found[0] if found else ""
     if suffix in IMAGE_SUFFIXES:
         return "image"
+    if suffix in _ONE_PACKED and judge_name(name[: -len(suffix)]) == "no image":
+        return "no image"
+    if suffix in _PACKED:
+        return "packed file of another kind"
     return "no image" if suffix in _NO_IMAGE_SUFFIXES else "look inside"
 
 

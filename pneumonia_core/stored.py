@@ -5,7 +5,7 @@ import datetime
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from stat import S_ISREG
 from typing import IO, Any, Final, cast
@@ -19,7 +19,6 @@ from pneumonia_core.names import as_text
 from pneumonia_core.places import listed_place
 from pneumonia_core.s3_errors import REWRITTEN
 
-ReadAt = Callable[[int, int], bytes]
 _STREAM_PIECE: Final = 4 * 2**20
 # Header, extended header and its records of a tar's member: most need no second request.
 _TAR_WINDOW: Final = 1536

@@ -6,14 +6,14 @@ Python's zipfile holds every member's record at once and refuses a zip that was 
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.images import MAX_SOURCE_BYTES
 from pneumonia_core.names import as_text
-from pneumonia_core.tars import CUT, DAMAGED
+from pneumonia_core.tars import CUT, DAMAGED, ReadAt
 
 STORED: Final = 0
 DEFLATED: Final = 8
@@ -33,8 +33,6 @@ _PIECE: Final = 2**20
 _LARGEST: Final = 2**62
 # Of the local header, whose extra field may be longer than the central one's, this much is read with the member.
 _LOCAL_SLACK: Final = 512
-
-ReadAt = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)

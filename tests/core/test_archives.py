@@ -245,9 +245,11 @@ def test_pictures_are_known_by_content_whatever_their_suffix(tmp_path, kind):
 
 
 def test_names_are_judged():
-    assert {judge_name(f"a.{suffix}") for suffix in ("txt", "XLSX", "ipynb", "7z", "mp4", "DLL")} == {
+    assert {judge_name(f"a.{suffix}") for suffix in ("txt", "XLSX", "ipynb", "csv.gz", "mp4", "DLL")} == {
         "no image"
     }
+    packed = {judge_name(f"a.{suffix}") for suffix in ("7z", "RAR", "tar.xz", "tar.bz2", "dcm.gz", "gz")}
+    assert packed == {"packed file of another kind"}
     assert judge_name("x.JPEG") == "image"
     assert judge_path("disc/DICOMDIR") == "no image"
     assert judge_name("1.2.840.55") == judge_name("IM1") == "look inside"
