@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import socket
+import tempfile
 import time
 
 import pyarrow.parquet as pq
@@ -88,10 +89,13 @@ def test_storage_that_stays_silent_is_left_when_the_listing_is_stopped(monkeypat
         assert time.monotonic() - started < 2
 
 
-def test_listing_that_cannot_be_written_is_one_clear_line(tmp_path):
-    (tmp_path / "x.jpeg").write_bytes(jpeg(1))
-    lister = Lister([f"file://{tmp_path}"])
-    shutil.rmtree(lister._folder.name)
+def test_listing_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
+    for folder in ("in", "temporary"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "in" / "x.jpeg").write_bytes(jpeg(1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    lister = Lister([f"file://{tmp_path}/in"])
+    shutil.rmtree(tmp_path / "temporary")
     with lister:
         assert lister.wait(30)
         with pytest.raises(PneumoniaError, match="TMPDIR"):
