@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 from pneumonia_core.errors import InvalidInput
 
@@ -25,6 +26,19 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     if names_a_cluster(address):
         _connect(address or os.environ["RAY_ADDRESS"])
     else:
+        _start(num_cpus)
+    _quiet_ray_data()
+    try:
+        with _ray_prints_to_stderr():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _start(num_cpus: int | None) -> None:
+    import ray
+
+    try:
         # A bare ray.init() would join whatever else runs on this machine.
         ray.init(
             address="local",
@@ -33,12 +47,11 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    _quiet_ray_data()
-    try:
-        with _ray_prints_to_stderr():
-            yield
-    finally:
-        ray.shutdown()
+    except OSError as error:
+        raise InvalidInput(
+            f"Ray cannot start on this machine: {error}. It writes a token beneath the home folder (HOME={Path.home()}) "
+            "and its logs beneath /tmp (RAY_TMPDIR): give it folders that this user may write."
+        ) from error
 
 
 def names_a_cluster(address: str | None) -> bool:

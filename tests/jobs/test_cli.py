@@ -1,5 +1,6 @@
 """The command itself: instant help, options from a file, one JSON line."""
 
+import os
 import subprocess
 import sys
 
@@ -71,3 +72,24 @@ def test_every_command_of_a_list_is_described_in_whole_on_80_columns(typed):
     assert commands.strip()
     assert "..." not in commands
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_home_that_ray_cannot_write_to_is_one_clear_message():
+    code = (
+        "from jobs.session import ray_session\n"
+        "from pneumonia_core.errors import InvalidInput\n"
+        "try:\n"
+        "    with ray_session(): pass\n"
+        "except InvalidInput as error: print(error)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env={**environment, "HOME": "/dev/null/home"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cannot start on this machine" in done.stdout
+    assert "HOME=/dev/null/home" in done.stdout
