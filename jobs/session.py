@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 
 @contextmanager
@@ -51,6 +51,12 @@ def _start(num_cpus: int | None) -> None:
         raise InvalidInput(
             f"Ray cannot start on this machine: {error}. It writes a token beneath the home folder (HOME={Path.home()}) "
             "and its logs beneath /tmp (RAY_TMPDIR): give it folders that this user may write."
+        ) from error
+    except Exception as error:
+        if type(error) is not Exception:  # what Ray raises when its processes take longer than it waits
+            raise
+        raise PneumoniaError(
+            f"Ray did not start on this machine: {error} Run the same command again when the machine has less to do."
         ) from error
 
 

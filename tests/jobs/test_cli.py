@@ -51,6 +51,27 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path):
     assert "{date}" not in done.stdout
 
 
+def configured(tmp_path, text):
+    (tmp_path / "nightly.toml").write_text(text)
+    return CliRunner().invoke(main, ["score", "--config", str(tmp_path / "nightly.toml"), "--print-config"])
+
+
+def test_one_text_of_a_file_is_one_archive_whatever_its_name(tmp_path):
+    shown = configured(
+        tmp_path, 'archive = "/my xrays"\nmodel = "m"\nresults = "r"\nallow-prefix = "s3://b"\n'
+    )
+    assert shown.exit_code == 0, shown.output
+    assert 'archive = ["/my xrays"]' in shown.stdout
+    assert 'allow-prefix = ["s3://b"]' in shown.stdout
+
+
+def test_several_values_of_a_file_for_an_option_of_one_are_refused(tmp_path):
+    refused = configured(tmp_path, 'archive = "a"\nmodel = "m"\nresults = "r"\ncarry = ["study", "site"]\n')
+    assert refused.exit_code == 2
+    assert "carry in " in refused.stderr
+    assert "takes one value" in refused.stderr
+
+
 def test_runs_of_a_folder_without_runs_is_refused(tmp_path):
     done = pneumonia("runs", tmp_path)
     assert done.returncode == 2
@@ -93,3 +114,20 @@ def test_home_that_ray_cannot_write_to_is_one_clear_message():
     )
     assert "cannot start on this machine" in done.stdout
     assert "HOME=/dev/null/home" in done.stdout
+
+
+def test_ray_that_does_not_start_in_time_may_be_started_again(monkeypatch):
+    import ray
+
+    from jobs.session import _start
+    from pneumonia_core.errors import PneumoniaError
+
+    def time_out(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", time_out)
+    with pytest.raises(
+        PneumoniaError, match=r"timed out during startup\. Run the same command again"
+    ) as error:
+        _start(None)
+    assert error.value.exit_code == 1
