@@ -142,7 +142,8 @@ def calibration_line(
     design = np.stack([np.ones_like(x), x])
     products = np.stack([design[0], x, x * x]).T
     beta = np.zeros((len(weights), 2))
-    settled = np.zeros(len(weights), dtype=bool)
+    finite = _overlap(x, positive, weights)
+    settled = ~finite
     for _ in range(60):
         moving = np.flatnonzero(~settled)
         if len(moving) == 0:
@@ -155,8 +156,20 @@ def calibration_line(
         settled[moving] = np.abs(step).max(axis=1) < 1e-9
     slope = beta[:, 1] / spread
     intercept = beta[:, 0] - slope * centre
-    slope[~settled], intercept[~settled] = np.nan, np.nan
+    undefined = ~(settled & finite)
+    slope[undefined], intercept[undefined] = np.nan, np.nan
     return slope, intercept
+
+
+def _overlap(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> npt.NDArray[np.bool_]:
+    """For each row of weights, whether neither outcome has all of the higher x [N]: else a slope grows without end, and
+    where it has grown so far that every probability is rounded to 0 or 1, its next step may pass for none."""
+    drawn = weights > 0
+    ill, well = drawn & positive, drawn & ~positive
+    lowest = [np.where(some, x, np.inf).min(axis=1) for some in (ill, well)]
+    highest = [np.where(some, x, -np.inf).max(axis=1) for some in (ill, well)]
+    overlap: npt.NDArray[np.bool_] = (lowest[0] < highest[1]) & (lowest[1] < highest[0])
+    return overlap
 
 
 def _solve_2x2(matrix: Floats, vector: Floats) -> Floats:

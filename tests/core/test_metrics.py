@@ -161,12 +161,28 @@ def test_calibration_line_agrees_with_a_logistic_regression(slope: float, interc
     assert intercepts[0] == pytest.approx(intercept, abs=0.15)
 
 
-def test_calibration_line_has_no_slope_where_nothing_is_confused() -> None:
-    slopes, intercepts = calibration_line(
-        np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1], bool), np.ones((1, 4))
+@pytest.mark.parametrize(
+    "probability",
+    [
+        [0.1, 0.2, 0.8, 0.9],
+        [0.16, 0.02, 0.92, 0.92],  # its steps end in rounding, at a slope of 27
+        [0.05, 0.13, 0.29, 0.76, 0.89, 0.71],  # at one of 46
+        [0.1, 0.5, 0.5, 0.9],
+        [0.9, 0.8, 0.2, 0.1],
+        [0.4, 0.4, 0.4, 0.4],
+    ],
+)
+def test_calibration_line_has_no_slope_where_nothing_is_confused(probability: list[float]) -> None:
+    positive = np.arange(len(probability)) >= len(probability) // 2
+    confused = (
+        np.concatenate([probability, [0.05, 0.95, 0.05, 0.95]]),
+        np.concatenate([positive, [True, True, False, False]]),
     )
-    assert np.isnan(slopes).all()
-    assert np.isnan(intercepts).all()
+    weights = np.ones((2, len(probability) + 4))
+    weights[0, -4:] = 0
+    slopes, intercepts = calibration_line(*confused, weights)
+    assert np.isnan([slopes[0], intercepts[0]]).all()
+    assert np.isfinite([slopes[1], intercepts[1]]).all()
 
 
 def test_bootstrap_interval_of_an_accuracy_is_the_binomial_one() -> None:

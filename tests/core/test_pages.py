@@ -282,8 +282,8 @@ def test_evaluation_page_warns_of_images_that_training_knows(split: str, said: s
 
 @pytest.mark.parametrize(
     ("rejected", "said"),
-    [({}, None), ({"empty": 1}, "1 more could not be scored and is in no figure"),
-     ({"empty": 1, "truncated": 2}, "3 more could not be scored and are in no figure")],
+    [({}, None), ({"empty": 1}, " 1 more could not be scored and is in no figure"),
+     ({"empty": 1, "truncated": 2}, " 3 more could not be scored and are in no figure")],
 )  # fmt: skip
 def test_evaluation_page_says_how_many_images_are_in_no_figure(
     rejected: dict[str, int], said: str | None
