@@ -1,6 +1,5 @@
 """`pneumonia latest RESULTS`: one row for each image that is still in its archive."""
 
-import tempfile
 from collections import Counter
 from typing import Any
 
@@ -9,7 +8,7 @@ import click
 from jobs.config import Result, job_command, run_command
 from jobs.progress import say
 from jobs.run import committed_runs
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.places import Place, open_place, write_stream
 
 
@@ -18,8 +17,11 @@ from pneumonia_core.places import Place, open_place, write_stream
 @click.option("--output", help="Write the rows to this .parquet or .csv file.")
 def command(results: str, output: str | None) -> Result:
     """Give the newest row of every image of RESULTS that is still in its archive."""
+    import duckdb
+
     from pneumonia_core.latest import latest_rows
-    from pneumonia_core.results import find_table
+    from pneumonia_core.results import find_table, reading_error_text
+    from pneumonia_core.scratch import ScratchFolder
 
     if output is not None and not output.endswith((".parquet", ".csv")):
         raise InvalidInput(f"--output {output}: end the name in .parquet or .csv.")
@@ -27,10 +29,16 @@ def command(results: str, output: str | None) -> Result:
     table = find_table(place)
     if table is None:
         raise InvalidInput(f"{results!r} has no results: give the --results of `pneumonia score`.")
-    with tempfile.TemporaryDirectory(prefix="pneumonia-latest-") as spill:
-        database, rows = latest_rows(table, _gone(place), spill)
-        with database:
-            counts = _write(rows, output)
+    try:
+        with ScratchFolder("latest") as spill:
+            database, rows = latest_rows(table, _gone(place), spill)
+            with database:
+                counts = _write(rows, output)
+    except (duckdb.Error, OSError) as error:
+        raise PneumoniaError(
+            f"the rows of {place.uri} could not be read{f', or not written to {output}' if output else ''} "
+            f"({reading_error_text(error)}). Mend it and run the same command again."
+        ) from error
     say(", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "no rows")
     if output is not None:
         say(f"written to {output}")

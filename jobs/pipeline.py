@@ -2,20 +2,18 @@
 
 import contextlib
 import os
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from jobs.blocks import from_block, to_block
 from jobs.shapes import Shape, cluster_cpus
-from pneumonia_core.bundle import Bundle, engine_files, open_bundle
+from pneumonia_core.bundle import Bundle, open_bundle, read_engine_files
 from pneumonia_core.engines import BATCH_SIZE, Engine, load_engine
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.failpoints import failpoint
@@ -26,6 +24,7 @@ from pneumonia_core.parts import write_part
 from pneumonia_core.places import Place, delete_file, error_text, exists, write_bytes
 from pneumonia_core.reading import READERS_PER_CORE
 from pneumonia_core.scoring import Decode, Decoded, ScoringFacts, decode_ahead, read_and_decode, score_rows
+from pneumonia_core.scratch import ScratchFolder
 from pneumonia_core.trail import Trail
 
 # While one chunk's part is written, the other's images keep the cores busy.
@@ -67,8 +66,7 @@ def ship_bundle(bundle: Bundle, engine: str) -> Any:
     """The files of a bundle that the engine needs, in Ray's object store."""
     import ray
 
-    names = ["bundle.json", *sorted(engine_files(bundle, engine))]
-    return ray.put({name: (bundle.path / name).read_bytes() for name in names})
+    return ray.put(read_engine_files(bundle, engine))
 
 
 def score_chunks(refs: Sequence[ChunkRef], job: ChunkJob, shape: Shape) -> Iterator[Receipt]:
@@ -240,9 +238,9 @@ def _open_engine(job: ChunkJob, threads: int) -> Engine:
     import ray
 
     files: dict[str, bytes] = ray.get(job.bundle_files)
-    with tempfile.TemporaryDirectory(prefix="pneumonia-bundle-") as folder:
+    with ScratchFolder("bundle") as folder:
         for name, data in files.items():
-            path = Path(folder) / name
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         bundle = open_bundle(folder, only=frozenset(files))

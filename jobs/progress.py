@@ -1,14 +1,14 @@
 """What a person sees while a job runs: lines and one progress bar, on stderr."""
 
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -27,32 +27,39 @@ def printable(text: str) -> str:
 def native_stderr_aside() -> Iterator[None]:
     """What C++ libraries print goes to a file: a person's terminal shows our lines alone.
 
-    The file is named, and kept, where the block ends with an unexpected error.
+    Only where the block ends with an unexpected error is it kept, and named.
     """
     if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:
         yield
         return
     python_stderr = sys.stderr
-    descriptor, name = tempfile.mkstemp(prefix="pneumonia-native-", suffix=".log")
     original = os.dup(2)
     terminal = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     sys.stderr.flush()
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    sys.stderr = terminal
-    try:
-        yield
-    except Exception:  # whatever it is goes on its way: here it is only said where the rest stands
-        print(f"what the libraries printed is in {name}", file=terminal)
-        raise
-    else:
-        Path(name).unlink(missing_ok=True)
-    finally:
-        terminal.flush()
-        sys.stderr = python_stderr
-        os.dup2(original, 2)
-        os.close(original)
-        terminal.close()
+    # It has no name: however the process ends, nothing stays behind.
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        sys.stderr = terminal
+        try:
+            yield
+        except Exception:  # whatever it is goes on its way: here it is only said where the rest stands
+            os.dup2(original, 2)
+            print(f"what the libraries printed is in {_kept(aside)}", file=terminal)
+            raise
+        finally:
+            terminal.flush()
+            sys.stderr = python_stderr
+            os.dup2(original, 2)
+            os.close(original)
+            terminal.close()
+
+
+def _kept(aside: IO[bytes]) -> str:
+    """The name of a file with the content of one that has none."""
+    aside.seek(0)
+    with tempfile.NamedTemporaryFile(prefix="pneumonia-native-", suffix=".log", delete=False) as file:
+        shutil.copyfileobj(aside, file)
+    return file.name
 
 
 class Progress:

@@ -80,7 +80,8 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
         if only is None or name in only:
             _check_file(folder, name, expected)
     return Bundle(
-        path=folder,
+        # An alias may lead to another bundle before all of this one is read.
+        path=folder.resolve(),
         model_id=document["model_id"],
         facts=ModelFacts(
             network=document["network"],
@@ -99,10 +100,17 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
     )
 
 
-def engine_files(bundle: Bundle, engine: str) -> frozenset[str]:
-    """The files of the bundle that this engine needs, as paths relative to it."""
+def read_engine_files(bundle: Bundle, engine: str) -> dict[str, bytes]:
+    """A bundle that has what this engine needs and no more: its files by their paths, as they were when the bundle was
+    opened. Raises InvalidInput where one has changed since."""
     folder = "saved_model/" if engine == "tensorflow" else "openvino/"
-    return frozenset(name for name in bundle.document["files"] if name.startswith(folder))
+    # Not the manifest in the folder: another bundle may lie there by now.
+    files = {"bundle.json": json.dumps(bundle.document).encode()}
+    for name, expected in bundle.document["files"].items():
+        if name.startswith(folder):
+            files[name] = _read_file(bundle.path, name)
+            _check_hash(bundle.path, name, hashlib.sha256(files[name]).hexdigest(), expected)
+    return files
 
 
 def write_bundle(
@@ -212,9 +220,22 @@ def _check_file(folder: Path, name: str, expected: str) -> None:
         with (folder / name).open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InvalidInput(
-            f"{folder}: the bundle's file {name} is missing. Restore the whole folder."
-        ) from error
+        raise _missing(folder, name) from error
+    _check_hash(folder, name, actual, expected)
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise _missing(folder, name) from error
+
+
+def _missing(folder: Path, name: str) -> InvalidInput:
+    return InvalidInput(f"{folder}: the bundle's file {name} is missing. Restore the whole folder.")
+
+
+def _check_hash(folder: Path, name: str, actual: str, expected: str) -> None:
     if actual != expected:
         raise InvalidInput(
             f"{folder}: the file {name} is not the one the bundle was written with (its sha256 differs). "

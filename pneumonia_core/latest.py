@@ -1,6 +1,7 @@
 """One row for each image that is still in its archive: the newest."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import duckdb
@@ -9,6 +10,7 @@ import pyarrow.dataset as pads
 from deltalake import DeltaTable
 
 from pneumonia_core.places import Place
+from pneumonia_core.results import scan
 
 _NEWEST: Final = """
     SELECT * EXCLUDE (nth) FROM (
@@ -18,7 +20,7 @@ _NEWEST: Final = """
 
 
 def latest_rows(
-    table: DeltaTable, gone: Mapping[str, Place], spill_folder: str, memory_mb: int = 1000
+    table: DeltaTable, gone: Mapping[str, Place], spill_folder: Path, memory_mb: int = 1000
 ) -> tuple[duckdb.DuckDBPyConnection, pa.RecordBatchReader]:
     """The newest row of each live image, sorted by URI, as a stream; the connection must stay open for it.
 
@@ -27,7 +29,7 @@ def latest_rows(
     database = duckdb.connect()
     database.execute(f"SET memory_limit='{memory_mb}MB'")
     database.execute(f"SET temp_directory='{spill_folder}'")
-    database.register("scores", table.to_pyarrow_dataset())
+    database.register("scores", scan(table))
     query = _NEWEST
     if gone:
         database.register("gone", _gone_dataset(list(gone.values())))

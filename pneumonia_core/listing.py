@@ -1,6 +1,5 @@
 """Listing in the background: the images of all archives, in segments on this machine's disk."""
 
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.manifests import ListingRules, is_manifest
 from pneumonia_core.members import MEMBER_FIELDS, member_values
 from pneumonia_core.places import error_text
+from pneumonia_core.scratch import ScratchFolder
 from pneumonia_core.seen import Seen
 
 SEGMENT_ROWS: Final = 65_536
@@ -53,7 +53,7 @@ class Lister:
         self._error: BaseException | None = None
         self._stopping = threading.Event()
         self._finished = threading.Event()
-        self._folder = tempfile.TemporaryDirectory(prefix="pneumonia-listing-")
+        self._folder = ScratchFolder("listing")
         self._thread = threading.Thread(target=self._run, name="lister", daemon=True)
 
     def __enter__(self) -> Self:
@@ -66,7 +66,7 @@ class Lister:
         self._stopping.set()
         # It stops at the next image, which a silent storage may not give for long: whoever was told to stop leaves it.
         self._thread.join(_LEAVE_AFTER_S)
-        self._folder.cleanup()
+        self._folder.close()
 
     @property
     def done(self) -> bool:
@@ -118,7 +118,7 @@ class Lister:
             self._write(rows)
 
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
-        path = Path(self._folder.name) / f"{len(self._segments):06d}.parquet"
+        path = self._folder.path / f"{len(self._segments):06d}.parquet"
         positions = range(self.listed, self.listed + len(rows))
         columns = [
             pa.array(values, field.type)

@@ -172,7 +172,15 @@ def write_stream(place: Place, durable: bool = True) -> Iterator[IO[bytes] | Any
         temporary.unlink(missing_ok=True)
         raise
     if durable:
-        _sync_folder(target.parent)
+        # A rename is on the disk only when its folder is.
+        _sync(target.parent)
+
+
+def make_durable(place: Place) -> None:
+    """Have a file that another library has written outlive the power of this machine; a bucket sees to that itself."""
+    if place.is_local:
+        for path in (Path(place.path), Path(place.path).parent):
+            _sync(path)
 
 
 def _put(place: Place, data: bytes) -> None:
@@ -183,9 +191,8 @@ def _put(place: Place, data: bytes) -> None:
         stream.write(data)
 
 
-def _sync_folder(folder: Path) -> None:
-    # A rename is on the disk only when its folder is.
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

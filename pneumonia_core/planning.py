@@ -3,7 +3,6 @@
 import datetime
 import functools
 import itertools
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import CHUNK_SCHEMA, CHUNKS_PER_FILE, INVENTORY_SCHEMA, Batch, chunk_file_name
 from pneumonia_core.listing import LISTED_SCHEMA
-from pneumonia_core.places import Place, error_text, open_file, write_stream
+from pneumonia_core.places import Place, open_file, write_stream
+from pneumonia_core.results import reading_error_text, scan
+from pneumonia_core.scratch import ScratchFolder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,9 +62,9 @@ def _explained(action: Callable[P, T]) -> Callable[P, T]:
     def explained(*arguments: P.args, **options: P.kwargs) -> T:
         try:
             return action(*arguments, **options)
-        except duckdb.Error as error:
+        except (duckdb.Error, FileNotFoundError) as error:
             raise PneumoniaError(
-                f"the images could not be compared with the table ({error_text(error)}). Nothing was committed; mend it "
+                f"the images could not be compared with the table ({reading_error_text(error)}). Nothing was committed; mend it "
                 "and run the same command again."
             ) from error
 
@@ -82,15 +83,15 @@ class Planner:
     ) -> None:
         self._run_folder = run_folder
         self._rules = rules
-        self._spill = tempfile.TemporaryDirectory(prefix="pneumonia-plan-")
+        self._spill = ScratchFolder("plan")
         self._database = duckdb.connect()
         self._database.execute(f"SET memory_limit='{memory_mb}MB'")
-        self._database.execute(f"SET temp_directory='{self._spill.name}'")
+        self._database.execute(f"SET temp_directory={_sql_text(str(self._spill.path))}")
         self._database.execute("SET threads=2")
         # Of what pyarrow reads it does not know the size, and would keep a table of any size in memory.
         self._database.execute("SET disabled_optimizers='join_order,build_side_probe_side'")
         self.table_is_empty = not table.file_uris()
-        self._known = table.to_pyarrow_dataset()
+        self._known = scan(table)
 
     def __enter__(self) -> Self:
         return self
@@ -99,8 +100,9 @@ class Planner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._database.close()
-        self._spill.cleanup()
+        self._spill.close()
 
+    @_explained
     def knows_model(self) -> bool:
         """Whether the table has a row under the model."""
         return self._has_row(pc.field("model_id") == self._rules.model_id)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -23,6 +24,7 @@ from pneumonia_core.places import (
     exists,
     file_size,
     list_names,
+    make_durable,
     make_folder,
     storage_options,
 )
@@ -33,6 +35,9 @@ T = TypeVar("T")
 _PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 4.0)
 _ASK_FOR_S: Final = 60.0
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
+# deltalake decodes them, and would use the table of another folder.
+_MISREAD: Final = re.compile(r"%[0-9A-Fa-f]{2}|\\")
+_GONE: Final = re.compile(r"Object at location (.+) not found")
 APP_ID: Final = "pneumonia-score"
 PARTITION: Final = "run_date"
 
@@ -138,6 +143,11 @@ def open_table(results: Place) -> DeltaTable:
         raise InvalidInput(
             f"{results.uri}: results stand on a disk or in S3. Give a local path or s3://BUCKET/KEY."
         )
+    if _MISREAD.search(scores.path):
+        raise InvalidInput(
+            f"{results.uri}: deltalake takes a path with a backslash or a % as in %20 for another one. Give another "
+            "--results."
+        )
     try:
         table = asked_again(lambda: DeltaTable(table_uri(scores), storage_options=storage_options(scores)))
     except TableNotFoundError:
@@ -173,6 +183,27 @@ def asked_again(action: Callable[[], T]) -> T:
 def table_uri(scores: Place) -> str:
     """The table's location as deltalake takes it."""
     return scores.path if scores.is_local else scores.uri
+
+
+def scan(table: DeltaTable) -> pads.Dataset:
+    """The rows of the table, to be read by column. Raises InvalidInput where another program has changed how they are
+    stored, by deletion vectors for example."""
+    try:
+        return table.to_pyarrow_dataset()
+    except DeltaProtocolError as error:
+        raise InvalidInput(
+            f"{table.table_uri}: another program has given the table a feature that this one cannot read "
+            f"({error_text(error)}). Rewrite the table without it, or give another --results."
+        ) from error
+
+
+def reading_error_text(error: Exception) -> str:
+    """What an error says that came of reading the table, in a few words."""
+    if found := _GONE.search(str(error)):
+        return f"its file {found[1]} is gone: another program has removed it"
+    if isinstance(error, FileNotFoundError) and not error.errno:
+        return f"{error} is gone"
+    return error_text(error)
 
 
 def find_table(results: Place) -> DeltaTable | None:
@@ -260,6 +291,8 @@ def commit(
                 f"the table's log could not be written ({error_text(error)}). Nothing was committed; mend it and run "
                 "the same command again."
             ) from error
+    # deltalake leaves it to the system when: a power cut must not leave an empty entry of a run that says it is committed.
+    make_durable(results.child("scores").child("_delta_log").child(f"{planned_version + 1:020d}.json"))
     failpoint("commit.after")
     return planned_version + 1
 

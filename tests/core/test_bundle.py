@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pneumonia_core.bundle import open_bundle
+from pneumonia_core.bundle import open_bundle, read_engine_files
 from pneumonia_core.engines import choose_engine, load_engine
 from pneumonia_core.errors import InvalidInput
 
@@ -107,3 +107,37 @@ def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
         with pytest.raises(InvalidInput, match="--engine"):
             choose_engine(bundle, "auto", gpu)
     assert choose_engine(bundle, "tensorflow", True) == "tensorflow"
+
+
+def test_bundle_under_an_alias_stays_the_one_that_was_opened(tiny_bundle, copied, tmp_path):
+    alias = tmp_path / "production"
+    alias.symlink_to(tiny_bundle.path)
+    opened = open_bundle(alias)
+    (copied / "openvino" / "model.xml").write_text("another network")
+    alias.unlink()
+    alias.symlink_to(copied)
+    files = read_engine_files(opened, "openvino")
+    assert files["openvino/model.xml"] == (tiny_bundle.path / "openvino" / "model.xml").read_bytes()
+    assert not any(name.startswith("saved_model/") for name in files)
+
+
+def test_bundle_that_was_replaced_since_it_was_opened_is_not_taken_for_it(copied):
+    """Also where the new one is a whole bundle: its rows would be called those of the first."""
+    opened = open_bundle(copied)
+    network = copied / "openvino" / "model.xml"
+    network.write_text("another network")
+    manifest = (copied / "bundle.json").read_text()
+    old = opened.document["files"]["openvino/model.xml"]
+    new = hashlib.sha256(network.read_bytes()).hexdigest()
+    (copied / "bundle.json").write_text(manifest.replace(old, new).replace(opened.model_id, "0" * 16))
+    assert open_bundle(copied).model_id == "0" * 16
+    with pytest.raises(InvalidInput, match=r"openvino/model\.xml is not the one"):
+        read_engine_files(opened, "openvino")
+
+
+def test_shipped_files_are_a_bundle_for_their_engine(tiny_bundle, tmp_path):
+    files = read_engine_files(tiny_bundle, "openvino")
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert open_bundle(tmp_path, only=frozenset(files)).model_id == tiny_bundle.model_id
