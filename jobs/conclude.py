@@ -63,8 +63,11 @@ def _merge(work: Work, run: Run, refs: Sequence[Any], superseded: frozenset[int]
     scores = results.child("scores")
     per_file = max(1, ROWS_PER_FILE // run.record["configuration"]["chunk_size"])
     groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]
+    # With the version that the run is planned from: a merge that comes late, by a process that has lost the run, must not
+    # replace a file that was committed meanwhile.
+    planned = run.record["planned_version"]
     names = [
-        f"run_date={run.record['run_date']}/{run.run_id}-{number:05d}.parquet"
+        f"run_date={run.record['run_date']}/{run.run_id}-{planned:06d}-{number:05d}.parquet"
         for number in range(len(groups))
     ]
     jobs = [(run.folder, scores, name, group, superseded) for name, group in zip(names, groups, strict=True)]
@@ -124,7 +127,7 @@ def _finish(work: Work, run: Run, version: int | None) -> Result:
         "table": work.results.child("scores").uri,
         "version": version,
         "page": run.folder.child("run.html").uri,
-        "model_id": work.order.model_id,
+        "model_id": run.record["configuration"]["model_id"],
         "engine": run.record.get("engine"),
         **{name: counts[name] for name in ("listed", "scored", "rejected", "unchanged", "deferred")},
         "gone": run.record.get("gone"),

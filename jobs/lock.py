@@ -51,7 +51,7 @@ class Lease:
         self._place = place
         self._token = token
         self._version = version
-        self._renewed = time.monotonic()
+        self._renewed = _now_s()
         self._lost = False
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -59,7 +59,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost where the run is no longer ours."""
-        if self._lost or time.monotonic() - self._renewed > EXPIRES_AFTER_S:
+        if self._lost or _now_s() - self._renewed > EXPIRES_AFTER_S:
             raise LeaseLost(
                 f"{self._place.uri} was not renewed in time: another process may have taken the run over. Nothing was "
                 "committed by this one; run the same command again."
@@ -78,7 +78,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ending.wait(HEARTBEAT_S):
-            asked = time.monotonic()
+            asked = _now_s()
             try:
                 # A bucket may have taken a writing and lost its answer: the next one is refused, and the lease ours.
                 version = _write(self._place, self._token, self._version) or _held(self._place, self._token)
@@ -99,7 +99,11 @@ def take_lock(folder: Place) -> FileLock | Lease | None:
 
 
 def _take_file_lock(place: Place) -> FileLock | None:
-    descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        # Its last owner has removed the folder meanwhile.
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -148,6 +152,11 @@ def _free_version(place: Place) -> str | None:
     if found.age_s > EXPIRES_AFTER_S or _is_dead(json.loads(found.data)):
         return found.version
     return None
+
+
+def _now_s() -> float:
+    """Seconds of a clock that goes on while the machine sleeps: others' time does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:

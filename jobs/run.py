@@ -3,7 +3,7 @@
 import datetime
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -78,6 +78,10 @@ class Run:
     def run_id(self) -> str:
         return str(self.record["run_id"])
 
+    def answers(self, order: Order) -> bool:
+        """Whether the run was asked what the order asks."""
+        return not _difference(self.record["configuration"], order.configuration())
+
     def save(self, **changes: Any) -> None:
         """Write run.json, whole, with these fields changed."""
         failpoint("save.before", str(changes.get("state", "")))
@@ -100,8 +104,9 @@ class Run:
     def discard(self) -> None:
         """Remove a run that found nothing to do."""
         _delete_marker(self.folder, self.run_id)
-        self.unlock()
+        # Under its lock: another command must not resume what is being removed.
         delete_folder(self.folder)
+        self.unlock()
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -121,23 +126,42 @@ def open_run(results: Place, order: Order, planned_version: int, fresh: bool) ->
     """The unfinished run of this order, to be resumed, or a new one planned from this version of the table.
 
     A run that another process is working on is left alone. Raises InvalidInput when an unfinished run
-    was asked something else, unless `fresh` abandons it.
+    was asked something else, unless `fresh` abandons it; one whose rows the table has already is given then, for its
+    last record.
     """
-    for run in _unfinished_runs(results):
-        difference = _difference(run.record["configuration"], order.configuration())
+    unfinished = _unfinished_runs(results)
+    try:
+        run = _to_resume(results, unfinished, order, fresh)
+    except BaseException:
+        _unlock(unfinished)
+        raise
+    # The others are left to their own commands.
+    _unlock([other for other in unfinished if other is not run])
+    if run is None:
+        return _new_run(results, order, planned_version)
+    run.resumed = True
+    return run
+
+
+def _to_resume(results: Place, unfinished: Sequence[Run], order: Order, fresh: bool) -> Run | None:
+    # Of several the order's own comes first.
+    for run in sorted(unfinished, key=lambda run: not run.answers(order)):
         if fresh and not _is_committed(results, run):
             run.finish("abandoned", exit_code=1)
-        elif difference and not fresh:
-            run.unlock()
+        elif fresh or run.answers(order):
+            return run
+        else:
+            difference = _difference(run.record["configuration"], order.configuration())
             raise InvalidInput(
                 f"the unfinished run {run.run_id} was asked something else:\n{difference}\n"
                 "Run its own command to finish it, or add --fresh to abandon it."
             )
-        else:
-            run.resumed = True
-            return run
+    return None
+
+
+def _unlock(runs: Sequence[Run]) -> None:
+    for run in runs:
         run.unlock()
-    return _new_run(results, order, planned_version)
 
 
 def _is_committed(results: Place, run: Run) -> bool:
@@ -163,8 +187,7 @@ def living_or_staged(results: Place) -> list[str]:
     """The unfinished runs that a process works on, or that are about to be committed."""
     names = list_names(results.child("runs").child(UNFINISHED))
     dead = _unfinished_runs(results)
-    for run in dead:
-        run.unlock()
+    _unlock(dead)
     idle = {run.run_id for run in dead if run.record["state"] != "staged"}
     return [name for name in names if name not in idle and exists(results.child("runs").child(name))]
 
@@ -229,6 +252,10 @@ def _unfinished_runs(results: Place) -> list[Run]:
         lock = take_lock(folder) if exists(place) else None
         if lock is None:
             continue
+        if not exists(_marker(folder, run_id)):
+            # Its last owner has ended it meanwhile.
+            lock.release()
+            continue
         record = json.loads(read_bytes(place))
         if record["state"] in ENDED:
             _delete_marker(folder, run_id)
@@ -240,9 +267,14 @@ def _unfinished_runs(results: Place) -> list[Run]:
     return runs
 
 
-def _delete_marker(folder: Place, run_id: str) -> None:
+def _marker(folder: Place, run_id: str) -> Place:
+    """The file that says that the run of this folder is unfinished."""
     runs = Place(folder.uri.rpartition("/")[0], folder.fs, folder.path.rpartition("/")[0])
-    delete_file(runs.child(UNFINISHED).child(run_id))
+    return runs.child(UNFINISHED).child(run_id)
+
+
+def _delete_marker(folder: Place, run_id: str) -> None:
+    delete_file(_marker(folder, run_id))
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -31,8 +31,11 @@ def score_archives(results: Place, order: Order, settings: Settings) -> Result:
         work = Work(results, order, settings, open_bundle(order.model), session)
         with stopping_on_sigterm(work):
             while True:
-                result, resumed = _score_once(work)
-                if not resumed or result["run_date"] == order.run_date:
+                result, run = _score_once(work)
+                if not run.answers(order):
+                    say(f"recorded the run {run.run_id}, whose rows the table had; now to what was asked")
+                    continue
+                if not run.resumed or result["run_date"] == order.run_date:
                     return result
                 if work.past_deadline:
                     say(
@@ -42,8 +45,8 @@ def score_archives(results: Place, order: Order, settings: Settings) -> Result:
                 say(f"finished the night of {result['run_date']}; now that of {order.run_date}")
 
 
-def _score_once(work: Work) -> tuple[Result, bool]:
-    """One run from listing to commit. Returns its result, and whether it had been begun before."""
+def _score_once(work: Work) -> tuple[Result, Run]:
+    """One run from listing to commit, begun before or now. Returns its result with it."""
     from pneumonia_core.planning import Planner
     from pneumonia_core.results import add_carried_columns
 
@@ -51,14 +54,14 @@ def _score_once(work: Work) -> tuple[Result, bool]:
     with open_run(work.results, work.order, table.version(), work.settings.fresh) as run:
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record['run_date']}")
         if run.resumed and (result := finish_committed(work, run)):
-            return result, True
+            return result, run
         with Planner(run.folder, table, _rules(work, run, table)) as planner:
             superseded = _align_with_table(run, table, planner)
             score_listing(work, run, planner, superseded)
             if (result := _nothing_new(work, run, planner)) is not None:
-                return result, run.resumed
+                return result, run
             planner.check_inventory(run.batches)
-        return commit_run(work, run, superseded), run.resumed
+        return commit_run(work, run, superseded), run
 
 
 def _rules(work: Work, run: Run, table: Any) -> Any:
@@ -114,6 +117,9 @@ def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
         result.update(
             scored=0, rejected=0, deferred=0, listed=listed, unchanged=listed, reject_reasons={}, findings={}
         )
+        if last["run_date"] != work.order.run_date:
+            # That too many were rejected then was said in that night.
+            result["exit_code"] = 0
         result.update(out_of_domain=None if work.bundle.domain is None else 0, skipped=skipped)
     return {**result, "nothing_new": True}
 

@@ -170,6 +170,7 @@ def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was
     record = {
         "run_id": "1",
         "run_date": "2026-01-31",
+        "configuration": {"model_id": "m"},
         "counts": {**counts, "reject_reasons": {}, "findings": {}},
     }
     order = Order(("file:///archive",), "", "m", "auto", "auto", None, False, None, 16, "2026-01-31", False)
