@@ -90,7 +90,7 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: str |
         raise click.UsageError(f"cannot read the configuration {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} is no valid TOML: {error}.") from error
-    known = {p.name for p in context.command.params} - {"config", "print_config"}
+    known = {p.name: p for p in context.command.params if p.name not in ("config", "print_config")}
     defaults = {}
     for key, value in values.items():
         option = key.replace("-", "_")
@@ -100,9 +100,19 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: str |
                 + ", ".join(sorted(str(k).replace("_", "-") for k in known))
                 + "."
             )
-        defaults[option] = value
+        defaults[option] = _config_value(known[option], key, value, path)
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
+
+
+def _config_value(parameter: click.Parameter, key: str, value: Any, path: str) -> Any:
+    """The value as click takes it: of one text for several values it would make a list of its words."""
+    takes_several = parameter.nargs == -1 or parameter.multiple
+    if takes_several and isinstance(value, str):
+        return [value]
+    if isinstance(value, list | dict) and not takes_several:
+        raise click.UsageError(f"{key} in {path} takes one value.")
+    return value
 
 
 def _print_config(context: click.Context) -> None:

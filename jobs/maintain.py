@@ -1,6 +1,7 @@
 """`pneumonia maintain RESULTS`: small files joined, and what dead runs left removed."""
 
 import datetime
+import math
 from typing import Any, Final
 
 import click
@@ -60,7 +61,7 @@ def _vacuum(results: Place, table: Any, age_s: float) -> dict[str, int]:
     """Delete data files that no version of the table names, and the folders of runs that ended or broke off
     at their very beginning."""
     deleted = table.vacuum(
-        retention_hours=int(age_s // 3600), dry_run=False, enforce_retention_duration=False, full=True
+        retention_hours=math.ceil(age_s / 3600), dry_run=False, enforce_retention_duration=False, full=True
     )
     folders = 0
     oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_s)

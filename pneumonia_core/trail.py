@@ -74,4 +74,9 @@ class Trail:
 
 
 def _last_record(place: Place) -> list[tuple[str, int]]:
-    return [(str(kind), int(position)) for kind, position in json.loads(read_bytes(place))]
+    try:
+        records = json.loads(read_bytes(place))
+    except ValueError:
+        # Of a machine that lost its power the file may be there without its content.
+        return []
+    return [(str(kind), int(position)) for kind, position in records]

@@ -29,3 +29,14 @@ def test_finished_chunk_leaves_nothing(tmp_path):
     Trail(folder, "score", 0)
     Trail(folder, "score", 0).finish()
     assert not list((tmp_path / "begun").iterdir())
+
+
+def test_mark_without_content_only_says_that_the_chunk_was_begun(tmp_path):
+    """A machine that lost its power may leave it so."""
+    place = open_place(str(tmp_path))
+    Trail(place, "chunk", 7)
+    (mark,) = (tmp_path / "begun").iterdir()
+    mark.write_bytes(b"")
+    second = Trail(place, "chunk", 7)
+    assert second.careful
+    assert not second.blamed

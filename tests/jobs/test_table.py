@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from deltalake import DeltaTable
-from scoring import order, rows, score
+from scoring import commit_as_scored, order, rows, score
 
 from jobs import latest, maintain
 from jobs.conclude import _left_rows
@@ -75,6 +75,43 @@ def test_night_after_maintenance_is_incremental(nights, tiny_bundle, tmp_path):
     results, _ = nights
     run(maintain.command, results, "--compact")
     assert score(results, order(tiny_bundle, tmp_path / "archive"))["nothing_new"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A night's table, without a cluster."""
+    write_archive(tmp_path / "archive", 2, seed=1)
+    commit_as_scored(tmp_path / "r", tmp_path / "archive", "m")
+    return tmp_path / "r"
+
+
+def refused(command, *arguments):
+    done = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+@pytest.mark.parametrize(("age", "stays"), [("30m", True), ("0s", False)])
+def test_vacuum_deletes_nothing_that_is_younger_than_asked(table, age, stays):
+    leftover = table / "scores" / "run_date=2026-01-30" / "dead.parquet"
+    leftover.write_bytes(b"")
+    run(maintain.command, table, "--vacuum", age)
+    assert leftover.exists() == stays
+    assert rows(table).num_rows == 2
+
+
+def test_latest_names_a_file_that_another_program_has_removed(table):
+    (file,) = (table / "scores").rglob("*.parquet")
+    file.unlink()
+    done = refused(latest.command, table)
+    assert done.exit_code == 1
+    assert f"its file {file} is gone" in done.stderr
+
+
+def test_latest_says_that_it_cannot_write(table):
+    done = refused(latest.command, table, "--output", "/proc/latest.csv")
+    assert done.exit_code == 1
+    assert "not written to /proc/latest.csv" in done.stderr
 
 
 def test_commit_that_only_its_checkpoint_failed_is_one(ray_here, tiny_bundle, tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ No cluster is started here: of all these nights nothing is left to score.
 """
 
 import contextlib
+import dataclasses
+import json
 
 import pytest
 from scoring import commit_as_scored, order, score
@@ -133,6 +135,22 @@ def test_night_with_nothing_new_tells_what_was_skipped_too(archive, results, tin
     assert again["nothing_new"]
     assert again["skipped"] == {"archive that is cut short": 1}
     assert "images may be missing" in capsys.readouterr().err
+
+
+def test_night_with_nothing_new_does_not_fail_for_the_rejects_of_an_earlier_one(
+    archive, results, tiny_bundle
+):
+    asked = order(tiny_bundle, archive)
+    run = results / "runs" / score(results, asked)["run_id"] / "run.json"
+    record = json.loads(run.read_text())
+    record["result"]["exit_code"] = 3
+    run.write_text(json.dumps(record))
+    again, next_night = (
+        score(results, dataclasses.replace(asked, run_date=date)) for date in ("2026-01-31", "2026-02-01")
+    )
+    assert (again["exit_code"], next_night["exit_code"]) == (3, 0)
+    assert again["nothing_new"]
+    assert next_night["nothing_new"]
 
 
 @pytest.mark.parametrize("scored", [True, False])
