@@ -14,8 +14,13 @@ PLAIN_INTERVAL_S = 10.0
 
 
 def say(text: str) -> None:
-    """Write one line for a person to stderr, control characters escaped."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """Write one line for a person to stderr, control characters escaped; a bar that is shown goes on beneath it."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(printable(text), file=sys.stderr)
+    else:
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
