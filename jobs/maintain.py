@@ -8,7 +8,7 @@ import click
 
 from jobs.config import Result, job_command, parse_duration_s, run_command
 from jobs.progress import say
-from jobs.run import ENDED, living_or_staged, read_runs
+from jobs.run import ENDED, discard_broken_off, living_or_staged, read_runs
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.places import Place, delete_folder, error_text, open_place
 
@@ -66,9 +66,13 @@ def _vacuum(results: Place, table: Any, age_s: float) -> dict[str, int]:
     folders = 0
     oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_s)
     for record in read_runs(results):
-        if record["state"] in ENDED and datetime.datetime.fromisoformat(record["updated_at"]) <= oldest:
-            for name in _LEFTOVERS:
-                folders += _removed(results.child("runs").child(record["run_id"]).child(name))
+        folder = results.child("runs").child(record["run_id"])
+        if datetime.datetime.fromisoformat(record["updated_at"]) > oldest:
+            continue
+        if record["state"] in ENDED:
+            folders += sum(_removed(folder.child(name)) for name in _LEFTOVERS)
+        else:
+            folders += discard_broken_off(folder)
     say(f"removed {len(deleted):,} data files and {folders:,} folders of dead runs")
     return {"data_files_deleted": len(deleted), "folders_deleted": folders}
 

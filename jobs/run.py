@@ -192,6 +192,19 @@ def living_or_staged(results: Place) -> list[str]:
     return [name for name in names if name not in idle and exists(results.child("runs").child(name))]
 
 
+def discard_broken_off(folder: Place) -> bool:
+    """Remove the folder of a run that died before it was marked as unfinished, with which no command goes on; whether it
+    is one."""
+    lock = take_lock(folder)
+    if lock is None:
+        return False
+    broken_off = not exists(_marker(folder, folder.path.rpartition("/")[2]))
+    if broken_off:
+        delete_folder(folder)
+    lock.release()
+    return broken_off
+
+
 def committed_runs(results: Place) -> Iterator[dict[str, Any]]:
     """The records of the committed runs, newest first."""
     for run_id in reversed(list_names(results.child("runs"))):

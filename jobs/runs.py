@@ -8,7 +8,7 @@ import click
 from jobs.config import Result, job_command, run_command
 from jobs.progress import printable
 from jobs.run import read_runs
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 # Not known of runs of bundles and versions that did not judge it.
 _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_of_domain")
@@ -19,12 +19,17 @@ _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_
 @click.option("--json", "as_json", is_flag=True, help="Every run's whole record, as JSON.")
 def command(results: str, as_json: bool) -> Result:
     """Show the runs of RESULTS: when, what came of them, and how long they took."""
-    from pneumonia_core.places import exists, open_place
+    from pneumonia_core.places import error_text, exists, open_place
 
     place = open_place(results)
-    if not exists(place.child("runs")):
-        raise InvalidInput(f"{results!r} has no runs: give the --results of `pneumonia score`.")
-    records = read_runs(place)
+    try:
+        if not exists(place.child("runs")):
+            raise InvalidInput(f"{results!r} has no runs: give the --results of `pneumonia score`.")
+        records = read_runs(place)
+    except OSError as error:
+        raise PneumoniaError(
+            f"{place.uri}: the runs could not be read ({error_text(error)}). Mend it and run the same command again."
+        ) from error
     if as_json:
         return {"runs": records}
     print(_table(records))

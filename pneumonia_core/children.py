@@ -16,7 +16,10 @@ _LENGTH: Final = struct.Struct(">Q")
 
 
 class Child:
-    """A Python module that runs `serve` in a process of its own. What it prints is thrown away."""
+    """A Python module that runs `serve` in a process of its own. What it prints is thrown away.
+
+    Raises TimeoutError or EOFError where it does not start, OSError where there is no room for it.
+    """
 
     def __init__(self, module: str) -> None:
         # A process of its own program: a fork of a process with threads may hang.
@@ -32,7 +35,11 @@ class Child:
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
         # It says that it is up, so that its start does not count as work.
-        self._answer(START_LIMIT_S)
+        try:
+            self._answer(START_LIMIT_S)
+        except BaseException:
+            self.kill()
+            raise
 
     def ask(self, question: object, limit_s: float) -> Any:
         """Its answer. Raises TimeoutError past the limit and EOFError where it died; it must then be killed."""

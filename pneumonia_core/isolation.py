@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pneumonia_core.children import Child, serve
-from pneumonia_core.errors import REJECT_STAGE
+from pneumonia_core.errors import REJECT_STAGE, PneumoniaError
 from pneumonia_core.images import Source
 from pneumonia_core.members import ImageRef
 from pneumonia_core.scoring import Decoded, read_and_decode
@@ -54,7 +54,7 @@ class IsolatedDecoder:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            child = Child("pneumonia_core.isolation")
+            child = _started()
             with self._lock:
                 self._children.add(child)
             return child
@@ -63,6 +63,16 @@ class IsolatedDecoder:
         child.kill()
         with self._lock:
             self._children.discard(child)
+
+
+def _started() -> Child:
+    try:
+        return Child("pneumonia_core.isolation")
+    except (OSError, EOFError) as error:  # one that runs out of time is an OSError too
+        raise PneumoniaError(
+            "a process to decode in did not start: the machine may be short of memory. What is finished is kept; run the "
+            "same command again, with fewer --actors."
+        ) from error
 
 
 def _rejected(reason: str, detail: str) -> Decoded:

@@ -209,9 +209,13 @@ def reading_error_text(error: Exception) -> str:
 def find_table(results: Place) -> DeltaTable | None:
     """The table under a results place, or None."""
     scores = results.child("scores")
-    if not exists(scores.child("_delta_log")):
-        return None
-    return open_table(results)
+    try:
+        found = exists(scores.child("_delta_log"))
+    except OSError as error:
+        raise PneumoniaError(
+            f"{scores.uri}: the table could not be read ({error_text(error)}). Mend it and run the same command again."
+        ) from error
+    return open_table(results) if found else None
 
 
 def check_carried(names: Sequence[str]) -> None:

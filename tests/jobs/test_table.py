@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from deltalake import DeltaTable
 from scoring import commit_as_scored, order, rows, score
 
-from jobs import latest, maintain
+from jobs import latest, maintain, runs
 from jobs.conclude import _left_rows
-from jobs.run import Run
+from jobs.run import UNFINISHED, Run, _new_run
 from pneumonia_core.inventory import CHUNK_SCHEMA, ChunkRef
 from pneumonia_core.phantoms import write_archive
 from pneumonia_core.places import open_place
@@ -100,12 +100,35 @@ def test_vacuum_deletes_nothing_that_is_younger_than_asked(table, age, stays):
     assert rows(table).num_rows == 2
 
 
+def test_vacuum_removes_runs_that_died_before_they_were_marked_and_no_others(table, tiny_bundle):
+    place, asked = open_place(str(table)), order(tiny_bundle, table.parent / "archive")
+    early, dead, alive = (_new_run(place, asked, 1) for _ in range(3))
+    for died in (early, dead):
+        died.unlock()
+    (table / "runs" / UNFINISHED / early.run_id).unlink()
+    with alive:
+        assert refused(maintain.command, table, "--vacuum", "0s").exit_code == 1
+        (table / "runs" / UNFINISHED / alive.run_id).unlink()
+        run(maintain.command, table, "--vacuum", "0s")
+        left = {path.name for path in (table / "runs").glob("[!.]*")}
+        assert left == {dead.run_id, alive.run_id}
+
+
 def test_latest_names_a_file_that_another_program_has_removed(table):
     (file,) = (table / "scores").rglob("*.parquet")
     file.unlink()
     done = refused(latest.command, table)
     assert done.exit_code == 1
     assert f"its file {file} is gone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "options"), [(latest.command, []), (runs.command, []), (maintain.command, ["--compact"])]
+)
+def test_results_that_cannot_be_looked_into_are_one_line(command, options):
+    done = refused(command, "/" + 300 * "r", *options)
+    assert done.exit_code == 1
+    assert "could not be read (File name too long)" in done.stderr
 
 
 def test_latest_says_that_it_cannot_write(table):
