@@ -23,6 +23,8 @@ from pneumonia_core.seen import Seen
 from pneumonia_core.stored import StoredFile, stat_file
 
 MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
+# The version of an image that a manifest names and that is not there, or may not be read.
+ABSENT: Final = "absent"
 _FIRST_ROWS: Final = 1000
 _AT_ONCE: Final = 256
 _THREADS: Final = 16
@@ -230,7 +232,7 @@ def _listed(entry: _Entry) -> ListedImage:
                 f"{entry.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the same command "
                 "again when its storage answers."
             ) from rejected
-        stored = StoredFile(entry.read_from, 0, "absent")
+        stored = StoredFile(entry.read_from, 0, ABSENT)
     member = None
     if entry.read_from.startswith("file://"):
         member = Member(entry.read_from, REAL_PATH)

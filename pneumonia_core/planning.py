@@ -22,6 +22,7 @@ from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import CHUNK_SCHEMA, CHUNKS_PER_FILE, INVENTORY_SCHEMA, Batch, chunk_file_name
 from pneumonia_core.listing import LISTED_SCHEMA
+from pneumonia_core.manifests import ABSENT
 from pneumonia_core.places import Place, open_file, write_stream
 from pneumonia_core.results import reading_error_text, scan
 from pneumonia_core.scratch import ScratchFolder
@@ -313,12 +314,16 @@ class Planner:
             # What is listed stands in the order of its positions already: sorting would hold it all.
             query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed"
         else:
-            self._scan_known(*_KEY, *_OUTCOME)
+            # An image that was away when it was last looked up was promised another try, also if it had a row before: the
+            # newest row would say for ever that it is not there.
+            self._scan_known(*_KEY, *_OUTCOME, "scored_at")
+            same = "FILTER (WHERE k.image_version = l.image_version)"
             query = f"""
                 WITH hits AS (
-                    SELECT l.position, {self._is_final()} AS done, max(k.attempt) AS attempts
-                    FROM known k JOIN listed l
-                    ON l.image_uri = k.image_uri AND l.image_version = k.image_version
+                    SELECT l.position, max(k.attempt) {same} AS attempts,
+                           {self._is_final(same)} AND max(k.scored_at) = max(k.scored_at) {same} AS done
+                    FROM known k JOIN listed l ON l.image_uri = k.image_uri
+                    AND (l.image_version = k.image_version OR k.image_version = '{ABSENT}')
                     WHERE {self._model_condition()} GROUP BY l.position
                 )
                 SELECT listed.*, coalesce(hits.done, false) AS done,
@@ -330,14 +335,15 @@ class Planner:
     def _model_condition(self) -> str:
         return "true" if self._rules.any_model else f"k.model_id = {_sql_text(self._rules.model_id)}"
 
-    def _is_final(self) -> str:
-        """SQL over the rows that the table has of one image version: nothing is left to try."""
+    def _is_final(self, rows: str = "") -> str:
+        """SQL over the rows that the table has of one image version, or over those of them that a FILTER leaves: nothing is
+        left to try."""
         if self._rules.retry_rejected:
-            return "bool_or(k.status = 'scored')"
+            return f"bool_or(k.status = 'scored') {rows}"
         reasons = ", ".join(_sql_text(reason) for reason in RETRYABLE_REASONS)
         return (
-            f"(bool_or(k.status = 'scored' OR k.reject_reason NOT IN ({reasons})) "
-            f"OR max(k.attempt) >= {MAX_ATTEMPTS})"
+            f"(bool_or(k.status = 'scored' OR k.reject_reason NOT IN ({reasons})) {rows} "
+            f"OR max(k.attempt) {rows} >= {MAX_ATTEMPTS})"
         )
 
 

@@ -1,16 +1,20 @@
 """Planning in stretches: whatever their number, every image has one row, one number and one place in a chunk."""
 
+import datetime
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from pneumonia_core import inventory, planning
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.inventory import read_chunk
 from pneumonia_core.listing import LISTED_SCHEMA
+from pneumonia_core.manifests import ABSENT
 from pneumonia_core.places import open_place
 from pneumonia_core.planning import Planner, PlanningRules
-from pneumonia_core.results import open_table
+from pneumonia_core.results import FILE_SCHEMA, open_table
 
 
 @pytest.fixture
@@ -82,6 +86,51 @@ def test_limit_counts_over_stretches(planner, run, tmp_path):
     batches = planner.plan(segments, [], 4, relisted=False)
     assert [(batch.to_score, batch.deferred) for batch in batches] == [(20, 0), (5, 15), (0, 10)]
     assert len(rows_of(run, batches)[0]) == 25
+
+
+def row(uri, version, attempt, hour, reason=None):
+    """A row of the table: scored, or rejected for a reason."""
+    values = {
+        "image_uri": uri,
+        "image_version": version,
+        "archive": "file:///archive",
+        "status": "scored" if reason is None else "rejected",
+        "reject_reason": reason,
+        "attempt": attempt,
+        "engine": "tensorflow",
+        "model_id": "m",
+        "run_id": "r",
+        "scored_at": datetime.datetime(2026, 11, 1, hour, tzinfo=datetime.UTC),
+    }
+    return {name: values.get(name) for name in FILE_SCHEMA.names}
+
+
+@pytest.mark.parametrize(
+    ("nights", "attempt"),
+    [
+        ([("1-1", 1, None)], None),
+        ([("1-1", 1, None), (ABSENT, 1, "not_found")], 2),
+        ([(ABSENT, 1, "not_found"), ("1-1", 1, None)], None),
+        ([("1-1", 1, "too_small"), (ABSENT, 1, "forbidden")], 2),
+        ([("1-1", 1, None), (ABSENT, 1, "not_found"), ("1-1", 2, None)], None),
+        ([("2-2", 1, None), (ABSENT, 5, "not_found")], 1),
+        ([("1-1", 1, None), ("2-2", 1, None)], None),
+    ],
+)
+def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nights, attempt):
+    """Its newest row would say for ever that it is not there."""
+    results = open_place(str(tmp_path / "results"))
+    uri = "file:///archive/0000.jpeg"
+    rows = [row(uri, version, tried, hour, reason) for hour, (version, tried, reason) in enumerate(nights)]
+    known = pa.Table.from_pylist(rows, FILE_SCHEMA)
+    dates = pa.array([datetime.date(2026, 11, 1)] * len(rows))
+    write_deltalake(open_table(results), known.append_column("run_date", dates), mode="append")
+    with Planner(run, open_table(results), PlanningRules("m")) as planner:
+        (batch,) = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
+    assert (batch.to_score, batch.unchanged) == ((0, 1) if attempt is None else (1, 0))
+    assert [read_chunk(run, ref)["attempt"].to_pylist() for ref in batch.chunk_refs()] == (
+        [] if attempt is None else [[attempt]]
+    )
 
 
 @pytest.mark.parametrize("batches", ["twice", "one missing"])
