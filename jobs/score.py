@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import time
 from typing import Any, Final
 
 import click
@@ -115,7 +116,15 @@ def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
     result = dict(last["result"])
     if not (work.order.date_is_given and last["run_date"] == work.order.run_date):
         result.update(
-            scored=0, rejected=0, deferred=0, listed=listed, unchanged=listed, reject_reasons={}, findings={}
+            scored=0,
+            rejected=0,
+            deferred=0,
+            listed=listed,
+            unchanged=listed,
+            reject_reasons={},
+            findings={},
+            seconds=round(time.monotonic() - work.started, 1),
+            images_per_s=0.0,
         )
         if last["run_date"] != work.order.run_date:
             # That too many were rejected then was said in that night.

@@ -33,7 +33,14 @@ DEFAULTS = Recipe()
 @job_command("train")
 @click.option("--data", required=True, help="Kermany folder, or a table: uri, label, patient_id, split.")
 @click.option("--models", required=True, type=click.Path(file_okay=False), help="Folder for the bundle.")
-@click.option("--network", default=DEFAULTS.network, show_default=True, type=click.Choice(NETWORKS))
+@click.option(
+    "--network",
+    default=DEFAULTS.network,
+    show_default=True,
+    metavar="NAME",
+    type=click.Choice(NETWORKS),
+    help=f"One of {', '.join(NETWORKS)}.",
+)
 @click.option(
     "--weights", default=None, help="imagenet, none or a file.  [default: imagenet where Keras has it]"
 )

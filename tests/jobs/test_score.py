@@ -83,6 +83,7 @@ def test_same_command_again_scores_nothing_and_returns_the_run(
     again = score(tmp_path, order(tiny_bundle, broken_archive[0]))
     assert again["nothing_new"]
     assert (again["run_id"], again["scored"], again["unchanged"]) == (first["run_id"], 0, first["listed"])
+    assert again["images_per_s"] == 0.0
     assert rows(tmp_path).num_rows == first["listed"]
     dated = score(tmp_path, order(tiny_bundle, broken_archive[0], date_is_given=True))
     assert {**dated, "nothing_new": None} == {**first, "nothing_new": None}
