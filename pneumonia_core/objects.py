@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pneumonia_core import s3_client
 from pneumonia_core.errors import RejectedImage
@@ -31,6 +31,7 @@ _GIVE_UP_AFTER_S: Final = 15.0
 # Slower than this, and not for a moment, no radiograph comes: a bucket may send a byte every other second for ever.
 _LEAST_BYTES_PER_S: Final = 2**17
 _PIECE: Final = 2**18
+_BAD_SIGNATURE: Final = "SignatureDoesNotMatch"
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,28 @@ def _received(
             if error_code(error) in BEYOND_THE_END:
                 break
             if not answered or time.monotonic() > deadline:
-                reject(error)
+                _reject(bucket, error)
             time.sleep(pause_s)
             pause_s *= 2
     return bytes(received), answer
+
+
+def _reject(bucket: str, error: Exception) -> NoReturn:
+    """Raise what an error means for an image: RejectedImage, or CredentialsError."""
+    if error_code(error) == _BAD_SIGNATURE and _takes_our_signature(bucket):
+        raise RejectedImage("unreadable", "the storage takes our signature, but not of this name") from None
+    reject(error)
+
+
+def _takes_our_signature(bucket: str) -> bool:
+    """Gateways read odd names, as with `//` in them, otherwise than they are signed: of one such image no run must end."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        s3_client.client().list_objects_v2(Bucket=bucket, MaxKeys=1)
+    except (ClientError, BotoCoreError) as error:
+        return error_code(error) != _BAD_SIGNATURE
+    return True
 
 
 def _range(start: int, end: int | None) -> dict[str, str]:

@@ -138,6 +138,13 @@ def test_worker_whose_credentials_or_clock_the_storage_does_not_take_blames_no_i
         objects.get(URI, 0, 100)
 
 
+def test_name_that_a_gateway_signs_otherwise_is_a_rejected_image():
+    refused = refusal("SignatureDoesNotMatch", b"403 Forbidden")
+    listed = b"<ListBucketResult><Name>hospital</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+    with bucket_that_says(refused, answer(listed)), pytest.raises(RejectedImage, match="unreadable"):
+        objects.get("s3://hospital/in//x.jpeg", 0, 100)
+
+
 def test_objects_that_a_bucket_leaves_are_not_taken_for_deleted():
     listed = (
         b"""<ListBucketResult><Name>hospital</Name><IsTruncated>false</IsTruncated>%b</ListBucketResult>"""
