@@ -109,6 +109,7 @@ def test_a_restored_learner_goes_on_as_if_it_had_never_stopped(tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_float16_trains_as_float32_does():
     start = learner("layer4").averaged.get_weights()
     full, half = (trained(precision).averaged.get_weights() for precision in ("float32", "mixed_float16"))
@@ -200,6 +201,7 @@ def test_two_workers_train_as_one_with_the_whole_batch(precision, tmp_path, two_
     assert apart < (0.001 if precision == "float32" else 0.1) * moved
 
 
+@pytest.mark.slow
 def test_one_worker_with_two_devices_trains_as_with_one(tmp_path):
     """Two logical devices of this processor, in a process of their own, against one."""
     root = Path(__file__).parents[2]

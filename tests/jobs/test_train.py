@@ -168,6 +168,7 @@ def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
     assert len(list(models.glob("resnet18-*"))) == 1
 
 
+@pytest.mark.slow
 def test_an_error_that_would_come_again_ends_the_training_at_once_and_clearly(ray_here, data, tmp_path):
     """The file is an .npz, so only a worker sees that nothing in it fits."""
     np.savez(tmp_path / "other.npz", something=np.zeros(3))
