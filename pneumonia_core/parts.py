@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pneumonia_core.columns import FILE_SCHEMA
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import ChunkRef, read_chunk
 from pneumonia_core.places import Place, file_size, list_names, read_bytes, write_bytes, write_stream
-from pneumonia_core.results import FILE_SCHEMA, DataFile, with_carried
+from pneumonia_core.results import DataFile, with_carried
 from pneumonia_core.scoring import PART_SCHEMA
 
 

@@ -1,4 +1,4 @@
-"""The results table: its schema, and the one commit that a run makes."""
+"""The results table: opened, read, and the one commit that a run makes."""
 
 import json
 import re
@@ -9,11 +9,12 @@ from typing import Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as pads
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
+from pneumonia_core.columns import PARTITION, SCHEMA
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.places import (
@@ -39,83 +40,6 @@ _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
 _MISREAD: Final = re.compile(r"%[0-9A-Fa-f]{2}|\\")
 _GONE: Final = re.compile(r"Object at location (.+) not found")
 APP_ID: Final = "pneumonia-score"
-PARTITION: Final = "run_date"
-
-# name, Delta type, nullable, comment
-_COLUMNS: Final = (
-    (
-        "image_uri",
-        "string",
-        False,
-        "Raw key of the image, not percent-encoded: file:///…, s3://bucket/a.tar!/member.jpg",
-    ),
-    ("image_version", "string", False, "Changes when the content does: etag, or size and modification time"),
-    ("image_sha256", "string", True, "SHA-256 of the bytes read; null if never read"),
-    ("size_bytes", "long", True, "Size of the source in bytes; null if unknown"),
-    ("source_format", "string", True, "Format of the source, known by its content; null if unknown"),
-    ("width", "integer", True, "Stored width of the source in pixels; null if unknown"),
-    ("height", "integer", True, "Stored height of the source in pixels; null if unknown"),
-    ("archive", "string", False, "The archive argument under which the image was found"),
-    ("study_key", "string", True, "HMAC-SHA-256 of the DICOM SOPInstanceUID; null without key or DICOM"),
-    ("status", "string", False, "scored or rejected"),
-    ("p_normal", "float", True, "Probability of normal; null when rejected"),
-    ("p_bacterial", "float", True, "Probability of bacterial pneumonia; null when rejected"),
-    ("p_viral", "float", True, "Probability of viral pneumonia; null when rejected"),
-    ("p_pneumonia", "float", True, "p_bacterial + p_viral; null when rejected"),
-    (
-        "finding",
-        "string",
-        True,
-        "normal, bacterial or viral at the thresholds of the bundle; null when rejected",
-    ),
-    (
-        "domain_score",
-        "float",
-        True,
-        "How unlike the training data the image is; null when rejected or not in the bundle",
-    ),
-    (
-        "in_domain",
-        "boolean",
-        True,
-        "Whether the image is like the training data; null when rejected or not in the bundle",
-    ),
-    ("reject_stage", "string", True, "read, decode or score; null when scored"),
-    ("reject_reason", "string", True, "Why the image has no score, from a closed list; null when scored"),
-    ("reject_detail", "string", True, "The reason with its numbers; null when scored"),
-    ("attempt", "short", False, "1, or more for an image tried again after a rejection that may pass"),
-    ("engine", "string", False, "The engine that computed the probabilities"),
-    ("model_id", "string", False, "The model that computed the probabilities"),
-    ("run_id", "string", False, "The run that wrote the row"),
-    ("scored_at", "timestamp", False, "When the image was scored or rejected, UTC"),
-    (PARTITION, "date", False, "Logical date of the run, the same for all its rows"),
-)
-
-SCHEMA: Final = Schema(
-    [
-        Field(name, PrimitiveType(kind), nullable=nullable, metadata={"comment": comment})
-        for name, kind, nullable, comment in _COLUMNS
-    ]
-)
-
-_ARROW_TYPES: Final = {
-    "string": pa.string(),
-    "long": pa.int64(),
-    "integer": pa.int32(),
-    "short": pa.int16(),
-    "float": pa.float32(),
-    "boolean": pa.bool_(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
-
-# What a data file holds: the partition column stands in the log alone.
-FILE_SCHEMA: Final = pa.schema(
-    [
-        pa.field(name, _ARROW_TYPES[kind], nullable)
-        for name, kind, nullable, _ in _COLUMNS
-        if name != PARTITION
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -220,7 +144,7 @@ def find_table(results: Place) -> DeltaTable | None:
 
 def check_carried(names: Sequence[str]) -> None:
     """Raise InvalidInput where columns of a manifest cannot become columns of the table."""
-    own = {name for name, *_ in _COLUMNS} | {"uri"}
+    own = {field.name for field in SCHEMA.fields} | {"uri"}
     for name in names:
         if name in own or not _COLUMN_NAME.match(name):
             raise InvalidInput(

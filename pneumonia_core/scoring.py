@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pneumonia_core.archives import read_image_bytes
+from pneumonia_core.columns import FILE_SCHEMA
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.errors import PneumoniaError, RejectedImage
@@ -23,7 +24,6 @@ from pneumonia_core.findings import Thresholds, findings, p_pneumonia
 from pneumonia_core.images import Source, read_image
 from pneumonia_core.members import ImageRef
 from pneumonia_core.reading import MAX_BYTES_AHEAD, with_remote_bytes
-from pneumonia_core.results import FILE_SCHEMA
 from pneumonia_core.streams import with_streamed_members
 from pneumonia_core.trail import BATCH, IMAGE, Trail
 

@@ -8,13 +8,14 @@ import pytest
 from deltalake import write_deltalake
 
 from pneumonia_core import inventory, planning
+from pneumonia_core.columns import FILE_SCHEMA
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.inventory import read_chunk
 from pneumonia_core.listing import LISTED_SCHEMA
 from pneumonia_core.manifests import ABSENT
 from pneumonia_core.places import open_place
 from pneumonia_core.planning import Planner, PlanningRules
-from pneumonia_core.results import FILE_SCHEMA, open_table
+from pneumonia_core.results import open_table
 
 
 @pytest.fixture

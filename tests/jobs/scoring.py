@@ -17,8 +17,9 @@ from jobs.run import Order
 from jobs.score import score_archives
 from jobs.work import Settings
 from pneumonia_core.archives import list_archive, open_archive
+from pneumonia_core.columns import FILE_SCHEMA
 from pneumonia_core.places import make_folder, open_place
-from pneumonia_core.results import FILE_SCHEMA, DataFile, commit, open_table
+from pneumonia_core.results import DataFile, commit, open_table
 
 REPOSITORY = Path(__file__).parents[2]
 

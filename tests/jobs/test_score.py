@@ -13,8 +13,8 @@ from deltalake import DeltaTable
 from PIL import Image
 from scoring import last_json, order, pneumonia, rows, score
 
+from pneumonia_core.columns import SCHEMA
 from pneumonia_core.phantoms import write_archive
-from pneumonia_core.results import SCHEMA
 
 
 @pytest.fixture(params=["cpu", "gpu"])
