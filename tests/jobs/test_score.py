@@ -72,7 +72,8 @@ def test_duckdb_and_polars_read_the_table(ray_here, tiny_bundle, broken_archive,
     # The log says which files count: a glob would also see those of a run that was never committed.
     files = DeltaTable(str(tmp_path / "scores")).file_uris()
     query = f"SELECT count(*), count(DISTINCT image_uri) FROM read_parquet({files}, hive_partitioning=true)"
-    assert duckdb.execute(query).fetchone() == (count, count)
+    with duckdb.connect() as database:
+        assert database.execute(query).fetchall() == [(count, count)]
     assert polars.read_delta(str(tmp_path / "scores")).height == count
 
 
