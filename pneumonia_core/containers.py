@@ -31,13 +31,21 @@ from pneumonia_core.zips import DEFLATED, STORED, ZipMember, member_head, read_z
 
 def file_or_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
     """A file that was named itself: an archive by its suffix, else an image, whatever its name."""
-    if stored.uri.lower().endswith(ARCHIVE_SUFFIXES):
-        yield from list_members(stored, skipped)
-    else:
+    is_archive = stored.uri.lower().endswith(ARCHIVE_SUFFIXES)
+    yield from list_judged(stored, "archive" if is_archive else "image", skipped)
+
+
+def list_judged(stored: StoredFile, verdict: Verdict, skipped: Counter[str]) -> Iterator[ListedImage]:
+    """What a file gives to the listing by what it is: itself, its members, or no more than being counted."""
+    if verdict == "image":
         yield ListedImage(stored.uri, stored.version, stored.size_bytes)
+    elif verdict == "archive":
+        yield from _list_members(stored, skipped)
+    else:
+        skipped[verdict] += 1
 
 
-def list_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
+def _list_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
     """The images in a tar or zip, in their order. Their names are only names; of a name that comes again the
     URI tells where it stands."""
     lower = stored.uri.lower()

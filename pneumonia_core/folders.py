@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stat import S_ISDIR, S_ISREG
 from typing import Final
 
-from pneumonia_core.containers import file_or_members, list_members
+from pneumonia_core.containers import file_or_members, list_judged
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.members import ListedImage
 from pneumonia_core.names import as_text, judge_name
@@ -127,12 +127,7 @@ def _file(path: str, name: str, root: str, skipped: Counter[str]) -> Iterator[Li
     stored = local_file(path, status)
     if verdict == "look inside":
         verdict = "image" if looks_like_image(stored) else "no image"
-    if verdict == "image":
-        yield ListedImage(stored.uri, stored.version, stored.size_bytes)
-    elif verdict == "archive":
-        yield from list_members(stored, skipped)
-    else:
-        skipped[verdict] += 1
+    yield from list_judged(stored, verdict, skipped)
 
 
 def _is_beneath(link: str, root: str) -> bool:

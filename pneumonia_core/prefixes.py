@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow.fs as pafs
 
 from pneumonia_core import objects
-from pneumonia_core.containers import file_or_members, list_members
+from pneumonia_core.containers import file_or_members, list_judged
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.members import ListedImage
 from pneumonia_core.names import judge_path
@@ -88,12 +88,7 @@ def _list_prefix(place: Place, skipped: Counter[str]) -> Iterator[ListedImage]:
             for stored, verdict in zip(page, verdicts, strict=True):
                 if verdict == "look inside":
                     verdict = "image" if next(pictures) else "no image"
-                if verdict == "image":
-                    yield ListedImage(stored.uri, stored.version, stored.size_bytes)
-                elif verdict == "archive":
-                    yield from list_members(stored, skipped)
-                else:
-                    skipped[verdict] += 1
+                yield from list_judged(stored, verdict, skipped)
 
 
 def _s3_pages(uri: str) -> Iterator[list[StoredFile]]:
