@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from deltalake import DeltaTable
 
+from pneumonia_core.database import open_database
 from pneumonia_core.places import Place
 from pneumonia_core.results import scan
 
@@ -26,9 +27,7 @@ def latest_rows(
 
     `gone` names, for each archive, the gone.parquet of its newest complete run.
     """
-    database = duckdb.connect()
-    database.execute(f"SET memory_limit='{memory_mb}MB'")
-    database.execute(f"SET temp_directory='{spill_folder}'")
+    database = open_database(spill_folder, memory_mb)
     database.register("scores", scan(table))
     query = _NEWEST
     if gone:

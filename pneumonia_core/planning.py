@@ -18,6 +18,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from pneumonia_core.database import open_database, sql_text
 from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.failpoints import failpoint
 from pneumonia_core.inventory import CHUNK_SCHEMA, CHUNKS_PER_FILE, INVENTORY_SCHEMA, Batch, chunk_file_name
@@ -85,9 +86,7 @@ class Planner:
         self._run_folder = run_folder
         self._rules = rules
         self._spill = ScratchFolder("plan")
-        self._database = duckdb.connect()
-        self._database.execute(f"SET memory_limit='{memory_mb}MB'")
-        self._database.execute(f"SET temp_directory={_sql_text(str(self._spill.path))}")
+        self._database = open_database(self._spill.path, memory_mb)
         self._database.execute("SET threads=2")
         # Of what pyarrow reads it does not know the size, and would keep a table of any size in memory.
         self._database.execute("SET disabled_optimizers='join_order,build_side_probe_side'")
@@ -333,14 +332,14 @@ class Planner:
         yield from self._database.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
 
     def _model_condition(self) -> str:
-        return "true" if self._rules.any_model else f"k.model_id = {_sql_text(self._rules.model_id)}"
+        return "true" if self._rules.any_model else f"k.model_id = {sql_text(self._rules.model_id)}"
 
     def _is_final(self, rows: str = "") -> str:
         """SQL over the rows that the table has of one image version, or over those of them that a FILTER leaves: nothing is
         left to try."""
         if self._rules.retry_rejected:
             return f"bool_or(k.status = 'scored') {rows}"
-        reasons = ", ".join(_sql_text(reason) for reason in RETRYABLE_REASONS)
+        reasons = ", ".join(sql_text(reason) for reason in RETRYABLE_REASONS)
         return (
             f"(bool_or(k.status = 'scored' OR k.reject_reason NOT IN ({reasons})) {rows} "
             f"OR max(k.attempt) {rows} >= {MAX_ATTEMPTS})"
@@ -367,13 +366,9 @@ def _in_chunks(tables: Iterator[pa.Table], chunk_size: int) -> Iterator[pa.Table
         yield rest
 
 
-def _sql_text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _sql_tuple(texts: Sequence[str]) -> str:
-    return "(" + ", ".join(_sql_text(text) for text in texts) + ")"
+    return "(" + ", ".join(sql_text(text) for text in texts) + ")"
 
 
 def _sql_list(texts: Sequence[str]) -> str:
-    return "[" + ", ".join(_sql_text(text) for text in texts) + "]"
+    return "[" + ", ".join(sql_text(text) for text in texts) + "]"
