@@ -53,14 +53,14 @@ def score_labelled(images: Sequence[LabelledImage], order: Order, folder: Path, 
     import pyarrow.compute as pc
 
     from jobs.score import score_archives
-    from pneumonia_core.results import find_table
+    from pneumonia_core.results import find_table, scan
 
     uris = _uris(images)
     results = results_of(folder, order, uris)
     score_archives(results, order, settings)
     table = find_table(results)
     assert table is not None
-    rows = table.to_pyarrow_dataset().to_table(filter=pc.field("model_id") == order.model_id)
+    rows = scan(table).to_table(filter=pc.field("model_id") == order.model_id)
     return rows_as_they_are(uris, rows.sort_by("scored_at").to_pylist())
 
 
@@ -78,7 +78,7 @@ def results_of(folder: Path, order: Order, uris: Sequence[str]) -> Place:
 def rows_as_they_are(uris: Sequence[str], rows: Sequence[dict[str, Any]]) -> Rows:
     """Of each image the newest row of the file as it is now, of `rows` in the order in which they were scored.
 
-    One that changed, or was away when it was evaluated before, and is as it was again, is not scored anew.
+    One that changed, and is as it was again, is not scored anew.
     """
     newest = {row["image_uri"]: row for row in rows}
     versions = {(row["image_uri"], row["image_version"]): row for row in rows}

@@ -53,13 +53,13 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     from pneumonia_core.labels import read_labelled, split_training
     from pneumonia_core.learner import Batch, Learner
     from pneumonia_core.networks import build_classifier
-    from pneumonia_core.processors import cpu_has_bfloat16
+    from pneumonia_core.processors import cpu_training_precision
     from pneumonia_core.recipe import Recipe
 
     recipe = Recipe(
         options.network,
         image_size=options.image_size,
-        precision="mixed_bfloat16" if cpu_has_bfloat16() else "float32",
+        precision=cpu_training_precision(),
     )
     training, _ = split_training(read_labelled(str(data)))
     images = np.stack([decode(Path(i.path).read_bytes(), recipe.image_size) for i in training])
