@@ -17,6 +17,7 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+
 THIS_MACHINE = "http://127.0.0.1:8265"  # where `ray start --head` puts its dashboard
 ANSWER_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0

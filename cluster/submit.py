@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.arguments import job_arguments, read_command
 from cluster.client import answers_expected, connect, first_line
-from cluster.code import copy_code
-from jobs.progress import say
+from cluster.job_arguments import job_arguments, read_command
+from cluster.source_package import copy_code
+from jobs.console.output import say
 from pneumonia_core.errors import PneumoniaError
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.job_submission import JobSubmissionClient
+
 
 # A job that is asked to stop finishes its parts at hand in up to 25 s; Ray's own patience is 3 s.
 STOP_WAIT_S = 30

@@ -7,22 +7,26 @@ from click.exceptions import NoSuchCommand
 
 from pneumonia_core import __version__
 
+# name: (module and attribute of the click command, help)
 COMMANDS = {
-    "demo": "The whole loop on synthetic X-rays: train, evaluate, score.",
-    "train": "Fine-tune a ResNet on labelled X-rays and write a bundle.",
-    "evaluate": "Measure a bundle on a labelled set; JSON and one HTML page.",
-    "score": "Score archives of X-rays into a Delta table.",
-    "inspect": "What is in a data set or archive, what is broken, what gives the class away.",
-    "latest": "One row for each image that is still in its archive.",
-    "runs": "The scoring runs of a results folder.",
-    "maintain": "Join small files, remove what dead runs left.",
-    "submit": "Run any of these as a job on a Ray cluster.",
-    "jobs": "List or stop the jobs of a Ray cluster.",
+    "demo": ("jobs.demo:command", "The whole loop on synthetic X-rays: train, evaluate, score."),
+    "train": ("jobs.train:command", "Fine-tune a ResNet on labelled X-rays and write a bundle."),
+    "evaluate": ("jobs.evaluate:command", "Measure a bundle on a labelled set; JSON and one HTML page."),
+    "score": ("jobs.score:command", "Score archives of X-rays into a Delta table."),
+    "inspect": (
+        "jobs.inspect:command",
+        "What is in a data set or archive, what is broken, what gives the class away.",
+    ),
+    "latest": ("jobs.latest:command", "One row for each image that is still in its archive."),
+    "runs": ("jobs.runs:command", "The scoring runs of a results folder."),
+    "maintain": ("jobs.maintain:command", "Join small files, remove what dead runs left."),
+    "submit": ("cluster.commands:submit_command", "Run any of these as a job on a Ray cluster."),
+    "jobs": ("cluster.commands:jobs_command", "List or stop the jobs of a Ray cluster."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose subcommands are `jobs.<name>:command`, imported when one is used."""
+    """A group whose subcommands are named by dotted path, and imported when one is used."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -30,7 +34,8 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = importlib.import_module(f"jobs.{name}").command
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
@@ -44,7 +49,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

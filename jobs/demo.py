@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import click
 
-from jobs.config import Result, job_command, run_command
-from jobs.progress import say
+from jobs.console.command import Result, job_command, run_command
+from jobs.console.output import say
 from pneumonia_core.errors import InvalidInput
 
 IMAGE_SIZE: Final = 64
@@ -28,7 +28,7 @@ _MARK: Final = ".pneumonia-demo"
 @click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
 def command(workdir: str, workers: int, address: str | None) -> Result:
     """Train on synthetic X-rays with two workers, evaluate, and score an archive with broken files in it."""
-    from jobs.session import ray_session
+    from jobs.ray_runtime.session import ray_session
 
     started = time.monotonic()
     folder = _fresh_folder(workdir)
@@ -56,7 +56,7 @@ def _fresh_folder(workdir: str) -> Path:
 
 
 def _make_images(folder: Path) -> None:
-    from pneumonia_core.phantoms import write_archive, write_labelled
+    from pneumonia_core.phantoms.data_sets import write_archive, write_labelled
 
     say("1/4 making synthetic X-rays")
     write_labelled(folder / "data", PATIENTS_PER_CLASS, IMAGES_PER_PATIENT, seed=1)
@@ -64,7 +64,7 @@ def _make_images(folder: Path) -> None:
 
 
 def _train(folder: Path, workers: int) -> dict[str, Any]:
-    from jobs.train import train
+    from jobs.training.train import train
 
     say(f"2/4 training a ResNet-18 from scratch with {workers} workers")
     return train(
@@ -80,7 +80,7 @@ def _train(folder: Path, workers: int) -> dict[str, Any]:
 
 
 def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:
-    from jobs.evaluate import evaluate_bundle
+    from jobs.evaluation.evaluate import evaluate_bundle
 
     say("3/4 evaluating it on patients that it has not seen")
     return evaluate_bundle(
@@ -92,15 +92,17 @@ def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:
 
 
 def _score(folder: Path, bundle: str) -> dict[str, Any]:
-    from jobs.score import make_order, score_archives
-    from jobs.work import Settings
-    from pneumonia_core.places import make_folder, open_place
+    from jobs.scoring.context import ExecutionOptions
+    from jobs.scoring.request import make_request
+    from jobs.scoring.run import score_archives
+    from pneumonia_core.storage.files import make_folder
+    from pneumonia_core.storage.location import open_location
 
     say(f"4/4 scoring an archive of {ARCHIVE_IMAGES} images, some of them broken")
-    order = make_order((str(folder / "archive"),), bundle)
-    results = open_place(str(folder / "results"))
+    order = make_request((str(folder / "archive"),), bundle)
+    results = open_location(str(folder / "results"))
     make_folder(results)
-    return score_archives(results, order, Settings())
+    return score_archives(results, order, ExecutionOptions())
 
 
 def _summary(

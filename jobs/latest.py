@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from jobs.config import Result, job_command, run_command
-from jobs.progress import say
-from jobs.run import committed_runs
+from jobs.console.command import Result, job_command, run_command
+from jobs.console.output import say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.places import Place, open_place, write_stream
+from pneumonia_core.runs.registry import committed_runs
+from pneumonia_core.storage.files import write_stream
+from pneumonia_core.storage.location import Location, open_location
 
 
 @job_command("latest")
@@ -19,13 +20,13 @@ def command(results: str, output: str | None) -> Result:
     """Give the newest row of every image of RESULTS that is still in its archive."""
     import duckdb
 
-    from pneumonia_core.latest import latest_rows
-    from pneumonia_core.results import find_table, reading_error_text
-    from pneumonia_core.scratch import ScratchFolder
+    from pneumonia_core.results.latest import latest_rows
+    from pneumonia_core.results.table import find_table, reading_error_text
+    from pneumonia_core.system.scratch import ScratchFolder
 
     if output is not None and not output.endswith((".parquet", ".csv")):
         raise InvalidInput(f"--output {output}: end the name in .parquet or .csv.")
-    place = open_place(results)
+    place = open_location(results)
     table = find_table(place)
     if table is None:
         raise InvalidInput(f"{results!r} has no results: give the --results of `pneumonia score`.")
@@ -50,9 +51,9 @@ def command(results: str, output: str | None) -> Result:
     }
 
 
-def _gone(results: Place) -> dict[str, Place]:
+def _gone(results: Location) -> dict[str, Location]:
     """For each archive the list of its gone images, from its newest run with a complete listing."""
-    gone: dict[str, Place] = {}
+    gone: dict[str, Location] = {}
     for record in committed_runs(results):
         if not record["listing_complete"]:
             continue
@@ -79,7 +80,7 @@ def _write(rows: Any, output: str | None) -> Counter[str]:
         for _ in counted():
             pass
         return counts
-    with write_stream(open_place(output)) as stream:
+    with write_stream(open_location(output)) as stream:
         writer = (pq.ParquetWriter if output.endswith(".parquet") else pacsv.CSVWriter)(stream, rows.schema)
         with writer:
             for batch in counted():

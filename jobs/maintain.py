@@ -6,11 +6,15 @@ from typing import Any, Final
 
 import click
 
-from jobs.config import Result, job_command, parse_duration_s, run_command
-from jobs.progress import say
-from jobs.run import ENDED, discard_broken_off, living_or_staged, read_runs
+from jobs.console.command import Result, job_command, run_command
+from jobs.console.options import parse_duration_s
+from jobs.console.output import say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.places import Place, delete_folder, error_text, open_place
+from pneumonia_core.runs.record import ENDED
+from pneumonia_core.runs.registry import active_runs, delete_unmarked_run, read_runs
+from pneumonia_core.storage.errors import error_text
+from pneumonia_core.storage.files import delete_folder
+from pneumonia_core.storage.location import Location, open_location
 
 _LEFTOVERS: Final = ("parts", "chunks", "begun")
 
@@ -29,16 +33,16 @@ def command(results: str, compact: bool, vacuum: str | None) -> Result:
     """
     from deltalake.exceptions import DeltaError
 
-    from pneumonia_core.results import find_table
+    from pneumonia_core.results.table import find_table
 
     age_s = None if vacuum is None else parse_duration_s(vacuum)
     if not compact and age_s is None:
         raise InvalidInput("say what to do: --compact, --vacuum 7d, or both.")
-    place = open_place(results)
+    place = open_location(results)
     table = find_table(place)
     if table is None:
         raise InvalidInput(f"{results!r} has no results: give the --results of `pneumonia score`.")
-    busy = living_or_staged(place)
+    busy = active_runs(place)
     if busy:
         raise PneumoniaError(f"the run {busy[0]} is at work or staged. Run its command to its end first.")
     try:
@@ -57,7 +61,7 @@ def _compact(table: Any) -> dict[str, int]:
     return {"files_removed": metrics["numFilesRemoved"], "files_added": metrics["numFilesAdded"]}
 
 
-def _vacuum(results: Place, table: Any, age_s: float) -> dict[str, int]:
+def _vacuum(results: Location, table: Any, age_s: float) -> dict[str, int]:
     """Delete data files that no version of the table names, and the folders of runs that ended or broke off
     at their very beginning."""
     deleted = table.vacuum(
@@ -72,13 +76,13 @@ def _vacuum(results: Place, table: Any, age_s: float) -> dict[str, int]:
         if record["state"] in ENDED:
             folders += sum(_removed(folder.child(name)) for name in _LEFTOVERS)
         else:
-            folders += discard_broken_off(folder)
+            folders += delete_unmarked_run(folder)
     say(f"removed {len(deleted):,} data files and {folders:,} folders of dead runs")
     return {"data_files_deleted": len(deleted), "folders_deleted": folders}
 
 
-def _removed(folder: Place) -> int:
-    from pneumonia_core.places import exists
+def _removed(folder: Location) -> int:
+    from pneumonia_core.storage.files import exists
 
     if not exists(folder):
         return 0

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import click
 
-from jobs.config import Result, job_command, run_command
-from jobs.progress import printable
-from jobs.run import read_runs
+from jobs.console.command import Result, job_command, run_command
+from jobs.console.output import printable
 from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.runs.registry import read_runs
 
 # Not known of runs of bundles and versions that did not judge it.
 _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_of_domain")
@@ -19,9 +19,11 @@ _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_
 @click.option("--json", "as_json", is_flag=True, help="Every run's whole record, as JSON.")
 def command(results: str, as_json: bool) -> Result:
     """Show the runs of RESULTS: when, what came of them, and how long they took."""
-    from pneumonia_core.places import error_text, exists, open_place
+    from pneumonia_core.storage.errors import error_text
+    from pneumonia_core.storage.files import exists
+    from pneumonia_core.storage.location import open_location
 
-    place = open_place(results)
+    place = open_location(results)
     try:
         if not exists(place.child("runs")):
             raise InvalidInput(f"{results!r} has no runs: give the --results of `pneumonia score`.")

@@ -1,193 +1,22 @@
 """Score archives of chest X-rays into the results table: list, plan, score, check, commit."""
 
-import contextlib
-import datetime
-import time
-from typing import Any, Final
-
 import click
 
-from jobs.conclude import any_model_counts, commit_run, finish_committed, remember_rescore, tell_skipped
-from jobs.config import Result, job_command, parse_duration_s, run_command
-from jobs.progress import printable, say
-from jobs.run import Order, Run, last_committed, open_run
-from jobs.waves import score_listing
-from jobs.work import Settings, Work, stopping_on_sigterm
+from jobs.console.command import Result, job_command, run_command
+from jobs.console.options import parse_duration_s
+from jobs.console.output import printable
+from jobs.scoring.context import ExecutionOptions
+from jobs.scoring.request import CHUNK_SIZE, make_request
+from jobs.scoring.run import score_archives
+from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.manifests import ListingRules
-from pneumonia_core.places import Place, error_text
-
-CHUNK_SIZE: Final = 256
-_NO_RULES: Final = ListingRules()
-
-
-def score_archives(results: Place, order: Order, settings: Settings) -> Result:
-    """Carry out an order: finish its unfinished run if there is one, then do tonight's.
-
-    Returns the result of the last run as the JSON object that the command prints.
-    """
-    from pneumonia_core.bundle import open_bundle
-
-    with contextlib.ExitStack() as session:
-        work = Work(results, order, settings, open_bundle(order.model), session)
-        with stopping_on_sigterm(work):
-            while True:
-                result, run = _score_once(work)
-                if not run.answers(order):
-                    say(f"recorded the run {run.run_id}, whose rows the table had; now to what was asked")
-                    continue
-                if not run.resumed or result["run_date"] == order.run_date:
-                    return result
-                if work.past_deadline:
-                    say(
-                        f"finished the night of {result['run_date']}; the deadline leaves no time for {order.run_date}"
-                    )
-                    return result
-                say(f"finished the night of {result['run_date']}; now that of {order.run_date}")
-
-
-def _score_once(work: Work) -> tuple[Result, Run]:
-    """One run from listing to commit, begun before or now. Returns its result with it."""
-    from pneumonia_core.planning import Planner
-    from pneumonia_core.results import add_carried_columns
-
-    table = add_carried_columns(work.results, work.order.rules.carry)
-    with open_run(work.results, work.order, table.version(), work.settings.fresh) as run:
-        say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record['run_date']}")
-        if run.resumed and (result := finish_committed(work, run)):
-            return result, run
-        with Planner(run.folder, table, _rules(work, run, table)) as planner:
-            superseded = _align_with_table(run, table, planner)
-            score_listing(work, run, planner, superseded)
-            if (result := _nothing_new(work, run, planner)) is not None:
-                return result, run
-            planner.check_inventory(run.batches)
-        return commit_run(work, run, superseded), run
-
-
-def _rules(work: Work, run: Run, table: Any) -> Any:
-    """Which images are to be scored; asks for --rescore where a new model meets a table with rows."""
-    from pneumonia_core.planning import Planner, PlanningRules
-
-    order = work.order
-    if "any_model" not in run.record:
-        rules = PlanningRules(order.model_id)
-        try:
-            with Planner(run.folder, table, rules) as planner:
-                any_model = any_model_counts(work.results, order, planner)
-        except InvalidInput:
-            run.discard()
-            raise
-        remember_rescore(work.results, order)
-        run.save(any_model=any_model)
-    return PlanningRules(order.model_id, run.record["any_model"], order.retry_rejected, order.limit)
-
-
-def _align_with_table(run: Run, table: Any, planner: Any) -> frozenset[int]:
-    """The rows of a resumed run that another run has committed meanwhile; the run is planned anew from
-    the table's present version."""
-    if run.record["planned_version"] == table.version() and not run.record.get("superseded"):
-        return frozenset()
-    superseded: frozenset[int] = planner.superseded(run.batches) if run.batches else frozenset()
-    if superseded:
-        say(f"{len(superseded):,} images were scored by another run meanwhile: unchanged")
-    run.save(planned_version=table.version(), superseded=len(superseded))
-    return superseded
-
-
-def _nothing_new(work: Work, run: Run, planner: Any) -> Result | None:
-    """The result where there is no row to write and nothing went: the last committed run stands."""
-    if not run.record["listing_complete"]:
-        # The deadline came: what was not listed may be new, or gone.
-        run.record["gone"] = None
-        return None
-    gone, digest = planner.write_gone(work.order.archives, run.batches)
-    run.record.update(gone=gone, gone_digest=digest)
-    if any(batch.to_score or batch.deferred for batch in run.batches):
-        return None
-    last = last_committed(work.results, run.record["configuration"])
-    if last is None or (last.get("gone"), last.get("gone_digest")) != (gone, digest):
-        return None
-    listed = sum(batch.listed for batch in run.batches)
-    run.discard()
-    say(f"nothing to score: all {listed:,} images are unchanged since run {last['run_id']}")
-    skipped = run.record.get("skipped") or {}
-    tell_skipped(skipped)
-    result = dict(last["result"])
-    if not (work.order.date_is_given and last["run_date"] == work.order.run_date):
-        result.update(
-            scored=0,
-            rejected=0,
-            deferred=0,
-            listed=listed,
-            unchanged=listed,
-            reject_reasons={},
-            findings={},
-            seconds=round(time.monotonic() - work.started, 1),
-            images_per_s=0.0,
-        )
-        if last["run_date"] != work.order.run_date:
-            # That too many were rejected then was said in that night.
-            result["exit_code"] = 0
-        result.update(out_of_domain=None if work.bundle.domain is None else 0, skipped=skipped)
-    return {**result, "nothing_new": True}
-
-
-def make_order(
-    archive: tuple[str, ...],
-    model: str,
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-    date: str | None = None,
-    retry_rejected: bool = False,
-    rescore: str | None = None,
-    limit: int | None = None,
-    chunk_size: int = CHUNK_SIZE,
-    rules: ListingRules = _NO_RULES,
-) -> Order:
-    """What the command's arguments ask for, checked: archives and bundle are there, and the options go together."""
-    from pneumonia_core.archives import check_disjoint, open_archive
-    from pneumonia_core.bundle import open_bundle
-    from pneumonia_core.engines import choose_engine
-    from pneumonia_core.manifests import check_rules_apply
-    from pneumonia_core.results import check_carried
-
-    check_carried(rules.carry)
-    archives = [open_archive(text, rules) for text in archive]
-    check_disjoint(archives)
-    check_rules_apply(archives, rules)
-    bundle = open_bundle(model)
-    choose_engine(bundle, engine)
-    return Order(
-        archives=tuple(archives),
-        model=model,
-        model_id=bundle.model_id,
-        engine=engine,
-        precision=precision,
-        rescore=rescore,
-        retry_rejected=retry_rejected,
-        limit=limit,
-        chunk_size=chunk_size,
-        run_date=_parse_date(date),
-        date_is_given=date is not None,
-        rules=rules,
-    )
+from pneumonia_core.storage.errors import error_text
 
 
 def _parse_columns(text: str | None) -> tuple[str, ...]:
     """The names in `a,b`, each once."""
     names = (name.strip() for name in (text or "").split(","))
     return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _parse_date(text: str | None) -> str:
-    if text is None:
-        return datetime.datetime.now(datetime.UTC).date().isoformat()
-    try:
-        return datetime.date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise InvalidInput(f"--date {text!r} is no date. Write it as 2026-01-31.") from None
 
 
 def _parse_actors(text: str | None) -> tuple[int, int] | None:
@@ -281,11 +110,12 @@ def command(
     One row for each image: the probabilities of normal, bacterial and viral pneumonia, or why there are
     none. The same command resumes a run that died, and scores only what is new or changed.
     """
-    from jobs.dry_run import dry_run as plan_only
-    from pneumonia_core.places import make_folder, open_place
+    from jobs.scoring.dry_run import dry_run as plan_only
+    from pneumonia_core.storage.files import make_folder
+    from pneumonia_core.storage.location import open_location
 
-    rules = ListingRules(_parse_columns(carry), tuple(open_place(text).uri for text in allow_prefix))
-    order = make_order(
+    rules = ListingRules(_parse_columns(carry), tuple(open_location(text).uri for text in allow_prefix))
+    order = make_request(
         archive,
         model,
         engine=engine,
@@ -297,7 +127,7 @@ def command(
         chunk_size=chunk_size,
         rules=rules,
     )
-    settings = Settings(
+    settings = ExecutionOptions(
         address=address,
         num_cpus=num_cpus,
         shape=shape,
@@ -308,7 +138,7 @@ def command(
         max_reject_rate=max_reject_rate,
         fresh=fresh,
     )
-    place = open_place(results)
+    place = open_location(results)
     if dry_run:
         return plan_only(place, order)
     make_folder(place)

@@ -1,9 +1,6 @@
 """The errors a user can meet: each names the thing, the reason and the remedy."""
 
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from pneumonia_core.images import Source
+from typing import Any, Final
 
 
 class PneumoniaError(Exception):
@@ -54,5 +51,5 @@ class RejectedImage(Exception):
         self.stage = REJECT_STAGE[reason]
         self.reason = reason
         self.detail = detail
-        self.source: Source | None = None
+        self.source: Any = None
         super().__init__(reason, detail)

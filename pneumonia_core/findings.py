@@ -1,11 +1,10 @@
 """The finding of an image: the one rule that turns three probabilities into a word."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-
-from pneumonia_core.labels import BACTERIAL, CLASSES, NORMAL, VIRAL
 
 
 @dataclass(frozen=True)
@@ -49,3 +48,7 @@ def finding_labels(probabilities: npt.ArrayLike, thresholds: Thresholds) -> npt.
 def findings(probabilities: npt.ArrayLike, thresholds: Thresholds) -> npt.NDArray[np.str_]:
     """Findings as class names, str [N], of probabilities float32 [N, 3]."""
     return np.asarray(CLASSES)[finding_labels(probabilities, thresholds)]
+
+
+CLASSES: Final = ("normal", "bacterial", "viral")
+NORMAL, BACTERIAL, VIRAL = range(3)

@@ -9,9 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
-from clusters import Rules
-
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+from support.clusters import Rules
+from support.paths import SHARED_DATA
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +36,8 @@ def tiny_bundle(tmp_path_factory):
     import keras
     from keras import ops
 
-    from pneumonia_core.bundle import ModelFacts, write_bundle
+    from pneumonia_core.bundles.bundle import ModelSpec
+    from pneumonia_core.bundles.writer import write_bundle
     from pneumonia_core.findings import Thresholds
 
     keras.utils.set_random_seed(5)
@@ -51,7 +51,7 @@ def tiny_bundle(tmp_path_factory):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 255, (64, 64, 64)).astype(np.uint8)
     labels = np.arange(64) % 3
-    facts = ModelFacts("tiny", 64, Thresholds(0.5, 0.5), 1.0, "none", {"note": "fixed random weights"})
+    facts = ModelSpec("tiny", 64, Thresholds(0.5, 0.5), 1.0, "none", {"note": "fixed random weights"})
     baseline = np.full((10, 3), 1 / 3, np.float32)
     folder = tmp_path_factory.mktemp("models")
     return write_bundle(folder, model, facts, images, labels, baseline, {"MODEL_CARD.md": "# Tiny\n"})
@@ -71,16 +71,16 @@ def guarded_bundle(tmp_path_factory):
     one to five years."""
     import keras
 
-    from pneumonia_core.networks import build_classifier
-    from pneumonia_core.phantoms import phantom
-    from pneumonia_core.release import HeldBack, Origin, release
+    from pneumonia_core.networks.classifier import build_classifier
+    from pneumonia_core.phantoms.radiograph import phantom
+    from pneumonia_core.training.release import Provenance, ValidationSet, release
 
     keras.utils.set_random_seed(7)
     classifier = build_classifier("resnet18", 64)
     images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(360)])
     labels = np.arange(360) % 3
-    trained_on, validation = images[:240], HeldBack(images[240:], labels[240:], np.arange(240, 360))
-    origin = Origin("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
+    trained_on, validation = images[:240], ValidationSet(images[240:], labels[240:], np.arange(240, 360))
+    origin = Provenance("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
     folder = tmp_path_factory.mktemp("guarded")
     return release(folder, "resnet18", 64, classifier.get_weights(), trained_on, validation, origin)[0]
 
@@ -90,8 +90,8 @@ def ray_here(worker_rules):
     """One Ray of two CPUs for the whole session; jobs called in this process use it, and commands by its address."""
     import ray
 
-    from jobs.session import ray_session
-    from pneumonia_core.failpoints import VARIABLE
+    from jobs.ray_runtime.session import ray_session
+    from pneumonia_core.system.failpoints import VARIABLE
 
     inherited = {VARIABLE: worker_rules.variable, "PNEUMONIA_HASH_KEY": "pepper"}
     os.environ.update(inherited)
@@ -104,7 +104,7 @@ def ray_here(worker_rules):
 @pytest.fixture(scope="session")
 def broken_archive(tmp_path_factory):
     """An archive of 40 synthetic X-rays with every kind of broken file among them."""
-    from pneumonia_core.phantoms import write_archive
+    from pneumonia_core.phantoms.data_sets import write_archive
 
     folder = tmp_path_factory.mktemp("archive")
     return folder, write_archive(folder, 40, seed=3, broken=True)

@@ -25,9 +25,10 @@ from deltalake import DeltaTable
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from pneumonia_core.findings import Thresholds  # noqa: E402
-from pneumonia_core.labels import CLASSES, LabelledImage, parse_kermany_name, read_labelled  # noqa: E402
-from pneumonia_core.metrics import evaluate  # noqa: E402
+from pneumonia_core.datasets.kermany import LabelledImage, parse_kermany_name  # noqa: E402
+from pneumonia_core.datasets.labelled import read_labelled  # noqa: E402
+from pneumonia_core.evaluation.evaluate import evaluate  # noqa: E402
+from pneumonia_core.findings import CLASSES, Thresholds  # noqa: E402
 
 NETWORK = "resnet18"
 

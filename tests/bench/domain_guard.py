@@ -13,13 +13,12 @@ from sklearn.metrics import roc_auc_score
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "core")]
 
-from strangers import strangers  # noqa: E402
+from support.strangers import strangers  # noqa: E402
 
-from pneumonia_core.bundle import open_bundle  # noqa: E402
-from pneumonia_core.engines import load_engine  # noqa: E402
-from pneumonia_core.images import decode  # noqa: E402
-from pneumonia_core.labels import read_labelled, split_training  # noqa: E402
-from pneumonia_core.phantoms import phantom  # noqa: E402
+from pneumonia_core.bundles.bundle import load_engine, open_bundle  # noqa: E402
+from pneumonia_core.datasets.labelled import read_labelled, split_training  # noqa: E402
+from pneumonia_core.imaging.decode import decode  # noqa: E402
+from pneumonia_core.phantoms.radiograph import phantom  # noqa: E402
 
 COUNT = 100
 

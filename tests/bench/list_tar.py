@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pneumonia_core.archives import list_archive
+from pneumonia_core.archives.archive import list_archive
 
 
 def write_tar(path: Path, members: int, size_bytes: int) -> None:

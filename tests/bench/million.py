@@ -93,7 +93,7 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 import keras, numpy as np
 from keras import ops
 from pathlib import Path
-from pneumonia_core.bundle import ModelFacts, write_bundle
+from pneumonia_core.bundles.bundle import ModelFacts, write_bundle
 from pneumonia_core.findings import Thresholds
 image = keras.Input((32, 32), dtype="uint8", name="image")
 x = ops.expand_dims(ops.cast(image, "float32") / 255, -1)

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import click
-from archived import jpeg
-from buckets import BUCKET, Proxy, s3_server, using
+from support.archived import jpeg
+from support.buckets import BUCKET, Proxy, s3_server, using
 
-from pneumonia_core.archives import list_archive
-from pneumonia_core.members import ImageRef
-from pneumonia_core.reading import READERS_PER_CORE
-from pneumonia_core.scoring import decode_ahead
+from pneumonia_core.archives.archive import list_archive
+from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.scoring.chunk import decode_ahead
+from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 
 
 @click.command()

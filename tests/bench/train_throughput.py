@@ -47,14 +47,14 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     cores = len(os.sched_getaffinity(0))
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, cores))
-    from jobs.feed import prefetched
-    from pneumonia_core.augment import draw, reencode_some
-    from pneumonia_core.images import decode
-    from pneumonia_core.labels import read_labelled, split_training
-    from pneumonia_core.learner import Batch, Learner
-    from pneumonia_core.networks import build_classifier
-    from pneumonia_core.processors import cpu_training_precision
-    from pneumonia_core.recipe import Recipe
+    from jobs.training.batches import prefetched
+    from pneumonia_core.datasets.labelled import read_labelled, split_training
+    from pneumonia_core.imaging.decode import decode
+    from pneumonia_core.networks.classifier import build_classifier
+    from pneumonia_core.system.environment import cpu_training_precision
+    from pneumonia_core.training.augment import draw, reencode_some
+    from pneumonia_core.training.learner import Learner, TrainingBatch
+    from pneumonia_core.training.recipe import Recipe
 
     recipe = Recipe(
         options.network,
@@ -75,7 +75,7 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
             for step in range(steps):
                 rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
                 drawn = draw(rng, recipe.batch_size, recipe.image_size)
-                yield Batch(reencode_some(images[rows], rng), labels[rows], drawn)
+                yield TrainingBatch(reencode_some(images[rows], rng), labels[rows], drawn)
 
     started, done = 0.0, -1
     for batch in prefetched(batches()):
@@ -101,7 +101,7 @@ def _plain_in_a_process(options: argparse.Namespace, data: Path) -> float:
 
 
 def _write_images(data: Path, count: int) -> None:
-    from pneumonia_core.phantoms import write_labelled
+    from pneumonia_core.phantoms.data_sets import write_labelled
 
     write_labelled(data, count // 6, 2, size=(256, 300), test_fraction=0)
 

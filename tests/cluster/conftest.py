@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.paths import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
 MARK = "PNEUMONIA_TEST_HEAD"
 
 
@@ -37,7 +37,7 @@ class Head:
         return subprocess.run(
             self.command(*words),
             env={**self.environment, **changes},
-            cwd=changes.get("PWD", ROOT),
+            cwd=changes.get("PWD", REPOSITORY),
             capture_output=True,
             text=True,
             timeout=180,
@@ -65,7 +65,7 @@ def head():
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "HOME": str(folder / "home"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(REPOSITORY),
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['dashboard']}",
     }
     log = (folder / "head.log").open("w")

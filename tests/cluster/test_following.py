@@ -12,15 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from support.paths import REPOSITORY
 
 from cluster import client as cluster_client
 from cluster import submit as cluster_submit
 from cluster.client import connect
-from cluster.jobs import list_jobs
+from cluster.job_list import list_jobs
 from cluster.submit import follow
 from pneumonia_core.errors import PneumoniaError
 
-ROOT = Path(__file__).parents[2]
 JOB = "raysubmit_one"
 LOG = 'run 1\n{"state": "committed"}\n'
 
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_a_cluster_that_swallows_requests():
     """In a process of its own, as Ctrl-C comes there."""
     code = f"""
 import os, sys, threading, time, _thread
-sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(REPOSITORY)!r}, {str(Path(__file__).parent)!r}, {str(REPOSITORY / "tests")!r}]
 os.environ.update(RAY_AUTH_MODE="disabled")
 import test_following as here
 here.cluster_client.REQUEST_TIMEOUT_S = 0.5

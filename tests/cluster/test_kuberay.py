@@ -13,14 +13,14 @@ import jsonschema
 import pytest
 import ray.autoscaler
 import yaml
+from support.paths import REPOSITORY
 
-from jobs.config import parse_duration_s
+from jobs.console.options import parse_duration_s
 from pneumonia_core import __version__
 
-ROOT = Path(__file__).parents[2]
-KUBERAY = sorted((ROOT / "cluster" / "kuberay").glob("*.yaml"))
-RAYCLUSTER = ROOT / "cluster" / "kuberay" / "raycluster.yaml"
-AWS = ROOT / "cluster" / "ray-up" / "aws.yaml"
+KUBERAY = sorted((REPOSITORY / "cluster" / "kuberay").glob("*.yaml"))
+RAYCLUSTER = REPOSITORY / "cluster" / "kuberay" / "raycluster.yaml"
+AWS = REPOSITORY / "cluster" / "ray-up" / "aws.yaml"
 # What a namespace with the standard `restricted` asks of every container.
 UNPRIVILEGED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
@@ -63,7 +63,7 @@ def test_every_kind_is_there_once():
 
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
 def test_manifest_has_the_pinned_ray_and_this_versions_image(path):
-    pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    pins = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
     pinned = next(re.search(r"==(\d+\.\d+)\.", pin).group(1) for pin in pins if pin.startswith("ray["))
     assert ray_cluster(load(path))["rayVersion"].startswith(f"{pinned}.")
     for pod in pods(load(path)):
@@ -122,7 +122,7 @@ def test_job_is_a_real_command_that_a_new_cluster_resumes(path):
 
 
 def test_three_tries_of_a_night_end_before_the_next_begins():
-    night = ray_job(load(ROOT / "cluster" / "kuberay" / "raycronjob-nightly.yaml"))
+    night = ray_job(load(REPOSITORY / "cluster" / "kuberay" / "raycronjob-nightly.yaml"))
     words = shlex.split(night["entrypoint"])
     deadline_s = parse_duration_s(words[words.index("--deadline") + 1])
     assert deadline_s < night["activeDeadlineSeconds"]
@@ -153,13 +153,13 @@ def test_ray_up_file_is_valid_and_brings_the_token_to_every_node():
 
 
 def test_image_takes_hashed_versions_only_and_does_not_run_as_root():
-    text = (ROOT / "cluster" / "Dockerfile").read_text()
+    text = (REPOSITORY / "cluster" / "Dockerfile").read_text()
     assert "--require-hashes" in text
     assert "--no-index" in text
     assert "PYTHONDONTWRITEBYTECODE" not in text
     assert re.search(r"^USER ray$", text, re.MULTILINE)
     assert f"pneumonia:{__version__}" in text
-    allowed = (ROOT / "cluster" / "Dockerfile.dockerignore").read_text().split()
+    allowed = (REPOSITORY / "cluster" / "Dockerfile.dockerignore").read_text().split()
     assert allowed[0] == "*"
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
         assert all(f"!{name.split('/')[0]}" in allowed for name in source.split())

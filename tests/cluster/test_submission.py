@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from pneumonia_core.phantoms import write_archive
+from pneumonia_core.phantoms.data_sets import write_archive
 
 pytestmark = pytest.mark.timeout(300)
 

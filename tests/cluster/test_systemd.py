@@ -2,11 +2,12 @@
 
 import configparser
 import shlex
-from pathlib import Path
 
-from jobs.work import STOP_WITHIN_S
+from support.paths import REPOSITORY
 
-FOLDER = Path(__file__).parents[2] / "cluster" / "systemd"
+from jobs.scoring.context import STOP_WITHIN_S
+
+FOLDER = REPOSITORY / "cluster" / "systemd"
 
 
 def unit(name: str) -> configparser.ConfigParser:

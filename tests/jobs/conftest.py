@@ -1,11 +1,11 @@
 """What the tests of kills, races and full disks share: a cluster, an archive, and the table that it must end as."""
 
 import pytest
-from clusters import SharedCluster
-from runs_killed import COLUMNS, IMAGES, SoakReport, command
-from scoring import pneumonia, rows
+from support.clusters import SharedCluster
+from support.runs_killed import COLUMNS, IMAGES, SoakReport, command
+from support.scoring import pneumonia, rows
 
-from pneumonia_core.phantoms import write_archive
+from pneumonia_core.phantoms.data_sets import write_archive
 
 _REPORT = pytest.StashKey[SoakReport]()
 

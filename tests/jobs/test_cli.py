@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from scoring import REPOSITORY, last_json, pneumonia
+from support.scoring import REPOSITORY, last_json, pneumonia
 
 from jobs.cli import main
 
@@ -97,7 +97,7 @@ def test_every_command_of_a_list_is_described_in_whole_on_80_columns(typed):
 
 def test_home_that_ray_cannot_write_to_is_one_clear_message():
     code = (
-        "from jobs.session import ray_session\n"
+        "from jobs.ray_runtime.session import ray_session\n"
         "from pneumonia_core.errors import InvalidInput\n"
         "try:\n"
         "    with ray_session(): pass\n"
@@ -119,7 +119,7 @@ def test_home_that_ray_cannot_write_to_is_one_clear_message():
 def test_ray_that_does_not_start_in_time_may_be_started_again(monkeypatch):
     import ray
 
-    from jobs.session import _start
+    from jobs.ray_runtime.session import _start
     from pneumonia_core.errors import PneumoniaError
 
     def time_out(**_):

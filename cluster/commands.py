@@ -1,0 +1,120 @@
+"""The commands of a Ray cluster: `pneumonia submit -- JOB ARGS…` and `pneumonia jobs list|stop`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.console.command import job_command
+from jobs.console.output import printable, say
+from pneumonia_core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from cluster.job_list import Job
+
+
+_address = click.option(
+    "--address",
+    metavar="URL",
+    help="The dashboard of the cluster. [default: RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265]",
+)
+
+INTERRUPTED = 130  # what a shell shows for a command ended by Ctrl-C
+
+
+def _read_job(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Usage, help and --print-config of the job are answered here, as the job itself would."""
+    from cluster.job_arguments import read_command
+
+    try:
+        job = read_command(words)
+    except InvalidInput as error:
+        raise click.UsageError(str(error), context) from None
+    if job.params.get("print_config"):
+        job.command.invoke(job)
+        context.exit()
+    return words
+
+
+@job_command("submit", context_settings={"allow_interspersed_args": False})
+@click.argument(
+    "job", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- JOB [ARGS]...", callback=_read_job
+)
+@_address
+@click.option("--no-wait", is_flag=True, help="Submit, print the job's id and leave.")
+def submit_command(job: tuple[str, ...], address: str | None, no_wait: bool) -> dict[str, Any]:
+    """Run a job on a Ray cluster: pneumonia submit -- score s3://bucket/xrays --model … --results …
+
+    Sends this installation's code along, follows the log, and ends with the job's result and exit code.
+    The token of the cluster is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+    """
+    from cluster.submit import follow, submit
+
+    client, job_id = submit(job, address)
+    say(f"submitted {job_id} to {client.get_address()}")
+    if no_wait:
+        return {"state": "submitted", "job": job_id}
+    try:
+        return follow(client, job_id)
+    except KeyboardInterrupt:
+        say(f"\n{job_id} goes on without you. To stop it: pneumonia jobs stop {job_id}")
+        return {"state": "running", "job": job_id, "exit_code": INTERRUPTED}
+
+
+@click.group("jobs")
+def jobs_command() -> None:
+    """List or stop the jobs of a Ray cluster."""
+
+
+@job_command("list")
+@_address
+@click.option("--json", "as_json", is_flag=True, help="The jobs as JSON, instead of a table.")
+def list_command(address: str | None, as_json: bool) -> dict[str, Any]:
+    """The jobs submitted to the cluster, the newest first."""
+    from cluster.job_list import list_jobs
+
+    jobs = list_jobs(address)
+    if as_json:
+        return {"jobs": [job.as_dict() for job in jobs]}
+    for line in _table(jobs):
+        print(line)
+    return {"jobs": len(jobs)}
+
+
+@job_command("stop", short_help="Stop a job; the same command goes on from there later.")
+@click.argument("job_id", metavar="ID")
+@_address
+def stop_command(job_id: str, address: str | None) -> dict[str, Any]:
+    """Stop a job: what it has at hand is finished, and the same command goes on from there later."""
+    from cluster.job_list import stop_job
+
+    job = stop_job(address, job_id)
+    say(f"{job.id} is {job.state}")
+    return {"job": job.id, "state": job.state}
+
+
+jobs_command.add_command(list_command)
+jobs_command.add_command(stop_command)
+
+
+def _table(jobs: list["Job"]) -> list[str]:
+    head = ("ID", "STATE", "EXIT", "STARTED (UTC)", "DURATION", "COMMAND")
+    rows = [head, *(_row(job) for job in jobs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    ]
+
+
+def _row(job: "Job") -> tuple[str, ...]:
+    started = (job.started or "")[:19].replace("T", " ")
+    exit_code = "" if job.exit_code is None else str(job.exit_code)
+    return (job.id, job.state, exit_code, started, _duration(job.seconds), printable(job.entrypoint))
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

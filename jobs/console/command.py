@@ -1,0 +1,130 @@
+"""One way for every command: options from a TOML file, errors as one line, the result as one JSON line."""
+
+import datetime
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from jobs.console.output import native_stderr_aside, say
+from pneumonia_core.errors import PneumoniaError
+
+Result = dict[str, Any]
+
+
+def job_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]], click.Command]:
+    """Make a click command of a function that returns the job's result.
+
+    Adds `--config FILE` and `--print-config`. The result is printed as one JSON object on stdout, its
+    `exit_code` (default 0) is the exit code; a PneumoniaError is one line on stderr.
+    """
+
+    def wrap(job: Callable[..., Result]) -> click.Command:
+        def run(**options: Any) -> None:
+            context = click.get_current_context()
+            if options.pop("print_config"):
+                _print_config(context)
+                return
+            options.pop("config")
+            with native_stderr_aside():
+                result = _run_job(job, options)
+            finish(result)
+
+        run.__doc__ = job.__doc__
+        run.__click_params__ = [  # type: ignore[attr-defined]
+            *getattr(job, "__click_params__", []),
+            click.Option(
+                ["--print-config"],
+                is_flag=True,
+                help="Show every option with its value and where it came from, and stop.",
+            ),
+            click.Option(
+                ["--config"],
+                type=click.Path(dir_okay=False),
+                is_eager=True,
+                callback=_load_config,
+                help="TOML file with options; the command line wins.",
+            ),
+        ]
+        return click.command(name, **settings)(run)
+
+    return wrap
+
+
+def _run_job(job: Callable[..., Result], options: dict[str, Any]) -> Result:
+    try:
+        return job(**options)
+    except PneumoniaError as error:
+        say(f"error: {error}")
+        return {"state": "failed", "exit_code": error.exit_code, "error": str(error)}
+    except KeyboardInterrupt:
+        say("interrupted")
+        return {"state": "failed", "exit_code": 1, "error": "interrupted"}
+
+
+def finish(result: Result) -> None:
+    """Print the result as the last line of stdout and leave with its exit code."""
+    result.setdefault("exit_code", 0)
+    sys.stderr.flush()
+    print(json.dumps(result, default=str), flush=True)
+    sys.exit(result["exit_code"])
+
+
+def run_command(command: click.Command) -> None:
+    """Run a job's command as `python -m jobs.<name>`."""
+    command.main(prog_name=f"pneumonia {command.name}")
+
+
+def _load_config(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values = tomllib.loads(text.replace("{date}", datetime.datetime.now(datetime.UTC).date().isoformat()))
+    except OSError as error:
+        raise click.UsageError(f"cannot read the configuration {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{path} is no valid TOML: {error}.") from error
+    known = {p.name: p for p in context.command.params if p.name not in ("config", "print_config")}
+    defaults = {}
+    for key, value in values.items():
+        option = key.replace("-", "_")
+        if option not in known:
+            raise click.UsageError(
+                f"unknown key {key!r} in {path}. `pneumonia {context.command.name}` knows: "
+                + ", ".join(sorted(str(k).replace("_", "-") for k in known))
+                + "."
+            )
+        defaults[option] = _config_value(known[option], key, value, path)
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+def _config_value(parameter: click.Parameter, key: str, value: Any, path: str) -> Any:
+    """The value as click takes it: of one text for several values it would make a list of its words."""
+    takes_several = parameter.nargs == -1 or parameter.multiple
+    if takes_several and isinstance(value, str):
+        return [value]
+    if isinstance(value, list | dict) and not takes_several:
+        raise click.UsageError(f"{key} in {path} takes one value.")
+    return value
+
+
+def _print_config(context: click.Context) -> None:
+    origins = {
+        ParameterSource.COMMANDLINE: "command line",
+        ParameterSource.ENVIRONMENT: "environment",
+        ParameterSource.DEFAULT_MAP: str(context.params.get("config")),
+    }
+    for parameter in context.command.params:
+        if parameter.name in (None, "config", "print_config"):
+            continue
+        value = context.params.get(parameter.name or "")
+        source = origins.get(context.get_parameter_source(parameter.name or ""), "default")  # type: ignore[arg-type]
+        shown = list(value) if isinstance(value, tuple) else value
+        print(f"{str(parameter.name).replace('_', '-')} = {json.dumps(shown, default=str)}  # {source}")

@@ -1,0 +1,132 @@
+"""Ray up and down for one job, and quiet."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+
+
+@contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Connect to the cluster at `address` or RAY_ADDRESS, or start Ray on this machine for the block.
+
+    A process that is connected already keeps its connection, and keeps it afterwards. Raises
+    InvalidInput when no cluster answers at the address.
+    """
+    _quiet_environment()
+    import ray
+
+    if ray.is_initialized():
+        _quiet_ray_data()
+        yield
+        return
+    if names_a_cluster(address):
+        _connect(address or os.environ["RAY_ADDRESS"])
+    else:
+        _start(num_cpus)
+    _quiet_ray_data()
+    try:
+        with _ray_prints_to_stderr():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _start(num_cpus: int | None) -> None:
+    import ray
+
+    try:
+        # A bare ray.init() would join whatever else runs on this machine.
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except OSError as error:
+        raise InvalidInput(
+            f"Ray cannot start on this machine: {error}. It writes a token beneath the home folder (HOME={Path.home()}) "
+            "and its logs beneath /tmp (RAY_TMPDIR): give it folders that this user may write."
+        ) from error
+    except Exception as error:
+        if type(error) is not Exception:  # what Ray raises when its processes take longer than it waits
+            raise
+        raise PneumoniaError(
+            f"Ray did not start on this machine: {error} Run the same command again when the machine has less to do."
+        ) from error
+
+
+def names_a_cluster(address: str | None) -> bool:
+    """Whether this address, or else RAY_ADDRESS, is one of a cluster that runs already."""
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+
+@contextmanager
+def _ray_prints_to_stderr() -> Iterator[None]:
+    """Ray prints what it thinks of dead workers to stdout, where a program expects our result alone."""
+    with os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as stream, redirect_stdout(stream):
+        yield
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidInput(
+            f"no Ray cluster answers at {address}: {reason}. Check --address (or RAY_ADDRESS) and, for a "
+            "cluster with token authentication, that RAY_AUTH_MODE=token and its token are set."
+        ) from error
+
+
+def _quiet_environment() -> None:
+    for name, value in {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "GLOG_minloglevel": "2",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _quiet_ray_data() -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logger = logging.getLogger("ray.data")
+    for handler in list(logger.handlers):
+        # Its log file in Ray's session folder stays.
+        if type(handler).__name__ == "PlainRayHandler":
+            logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def ray_errors_explained() -> Iterator[None]:
+    """What goes wrong on the cluster, as one line instead of Ray's tracebacks."""
+    from ray.data.exceptions import ExecutionTimeoutError
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except ExecutionTimeoutError as error:
+        raise PneumoniaError(
+            "the cluster finished no chunk for too long: its workers are stuck, or have too little memory or too few "
+            "CPUs. What is finished is kept; run the same command again to go on."
+        ) from error
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise PneumoniaError(
+            f"the cluster could not go on: {type(error).__name__}: {reason[:300]} "
+            "What is finished is kept; run the same command again to go on."
+        ) from error

@@ -1,0 +1,99 @@
+"""Archives of images: what is in them, in a fixed order, and the bytes of each image. Nothing is unpacked."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from pneumonia_core.archives.buckets import exists_remotely, list_bucket
+from pneumonia_core.archives.containers.members import read_member
+from pneumonia_core.archives.entries import (
+    CUT_SHORT,
+    ENCRYPTED,
+    FORBIDDEN,
+    REAL_PATH,
+    UNKNOWN_METHOD,
+    ImageRef,
+    ListedImage,
+)
+from pneumonia_core.archives.folders import ABSENT, DENIED, list_local, opens_locally
+from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_manifest, list_manifest
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.storage.errors import CredentialsError, error_text
+from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.ranges import read_file, read_real_file
+
+_NO_RULES: Final = ListingRules()
+
+
+def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
+    """The canonical URI of an archive that a user names. Raises InvalidInput where there is none, PneumoniaError where
+    its storage fails."""
+    place = open_location(text)
+    try:
+        found = opens_locally(place.path) if place.is_local else exists_remotely(place)
+    except OSError as error:
+        raise _not_opened(place.uri, error) from error
+    except CredentialsError as error:
+        raise InvalidInput(f"{place.uri}: the archive cannot be opened ({error}).") from error
+    if not found:
+        raise InvalidInput(f"{text!r}: no such file or folder. Check the spelling of the archive.")
+    if is_manifest(place.uri):
+        check_manifest(place.uri, rules)
+    return place.uri
+
+
+def _not_opened(uri: str, error: OSError) -> PneumoniaError:
+    text = f"{uri}: the archive cannot be opened ({error_text(error)})."
+    # What has no number was found by us, or by a bucket that does not tell.
+    if error.errno is None or error.errno in ABSENT | DENIED:
+        return InvalidInput(text)
+    return PneumoniaError(f"{text} Run the same command again when its storage answers.")
+
+
+def check_disjoint(archives: list[str]) -> None:
+    """Raise InvalidInput where one archive lies in another: its images would be listed twice."""
+    ordered = sorted(archive.rstrip("/") + "/" for archive in archives)
+    for one, other in itertools.pairwise(ordered):
+        if other.startswith(one):
+            raise InvalidInput(
+                f"the archive {other.rstrip('/')} lies in {one.rstrip('/')}: name each image's archive once."
+            )
+
+
+def list_archive(
+    archive: str, skipped: Counter[str], rules: ListingRules = _NO_RULES
+) -> Iterator[ListedImage]:
+    """The images of an archive in a fixed order; what is skipped is counted by kind in `skipped`.
+
+    Tars and zips found in a folder or bucket are opened as well. Raises PneumoniaError where the storage
+    fails: images that are merely out of reach must not count as gone.
+    """
+    if is_manifest(archive):
+        yield from list_manifest(archive, rules, skipped)
+    elif archive.startswith("file://"):
+        yield from list_local(archive.removeprefix("file://"), skipped)
+    else:
+        yield from list_bucket(open_location(archive), skipped)
+
+
+def read_image_bytes(ref: ImageRef) -> bytes:
+    """The bytes of an image. Raises RejectedImage, mostly with a reason of the stage `read`."""
+    if ref.rejection is not None:
+        raise RejectedImage(*ref.rejection)
+    if ref.data is not None:
+        return ref.data
+    member = ref.member
+    if member is None:
+        return read_file(ref.uri)
+    if member.method == FORBIDDEN:
+        raise RejectedImage("forbidden", "the manifest may not name it: see --allow-prefix")
+    if member.method == ENCRYPTED:
+        raise RejectedImage("unsupported", "an encrypted member of an archive")
+    if member.method == UNKNOWN_METHOD:
+        raise RejectedImage("unsupported", "compressed by a method other than deflate")
+    if member.method == CUT_SHORT:
+        raise RejectedImage("truncated", "the archive ends before the member does")
+    if member.method == REAL_PATH:
+        return read_real_file(member.container.removeprefix("file://"))
+    return read_member(member)

@@ -1,0 +1,167 @@
+"""Compressed tars, read from the beginning on: there is no other way into them.
+
+A worker reads the members of a chunk in their order and keeps the stream for its next chunk, which lies further on.
+So each worker inflates such an archive about once, whatever the number of its chunks; a plain tar or a zip is read
+by range and costs only the members themselves.
+"""
+
+import contextlib
+import gzip
+import itertools
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import IO, Any, Final
+
+import pyarrow as pa
+
+from pneumonia_core.archives.containers.tar import read_tar_member
+from pneumonia_core.archives.entries import STREAMED, TAR_GZ, ImageRef, Member
+from pneumonia_core.errors import RejectedImage
+from pneumonia_core.storage.errors import REWRITTEN
+from pneumonia_core.storage.ranges import open_stream, stat_file
+
+_PIECE: Final = 2**20
+_IDLE_STREAMS: Final = 4
+# gzip makes a thousand bytes of one; radiographs are never that empty, and a bomb must end.
+_MAX_INFLATION: Final = 200
+_FREE_BYTES: Final = 2**30
+
+
+class InflatingStream:
+    """The inflated bytes of a file, at growing offsets. Called with (offset, count), gives fewer bytes at the end."""
+
+    def __init__(self, uri: str, method: str) -> None:
+        stored = stat_file(uri)
+        self.key = (uri, stored.version)
+        self.position = 0
+        self.failure: RejectedImage | None = None
+        self._limit = _FREE_BYTES + _MAX_INFLATION * stored.size_bytes
+        self._raw = open_stream(stored)
+        self._file: IO[bytes] | Any
+        if method == TAR_GZ:
+            self._file = gzip.GzipFile(fileobj=self._raw, mode="rb")
+        else:
+            self._file = pa.CompressedInputStream(pa.PythonFile(self._raw, "r"), "zstd")
+
+    def __call__(self, offset: int, count: int) -> bytes:
+        """Raises RejectedImage, now and at every later offset, where the stream is cut, corrupt or a bomb."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            while self.position < offset:
+                if not self._read(min(_PIECE, offset - self.position)):
+                    return b""
+            pieces = []
+            while count and (piece := self._read(min(_PIECE, count))):
+                pieces.append(piece)
+                count -= len(piece)
+            return b"".join(pieces)
+        except BaseException as error:
+            # What broke off within the reading leaves no known position.
+            foreign = RejectedImage("unreadable", "the reading of the archive broke off")
+            self.failure = error if isinstance(error, RejectedImage) else foreign
+            raise
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether to read on says something of the archive: where the storage failed, a new stream may do better."""
+        return self.failure is None or self.failure.stage != "read"
+
+    def _read(self, count: int) -> bytes:
+        if self.position > self._limit:
+            raise RejectedImage(
+                "corrupt", f"the archive inflates to more than {_MAX_INFLATION} times its size"
+            )
+        try:
+            piece = bytes(self._file.read(count))
+        except EOFError:
+            raise RejectedImage("truncated", "the archive ends before the member does") from None
+        except (zlib.error, OSError) as error:
+            # What the inflating libraries find has no number: a number is the disk's.
+            if isinstance(error, OSError) and error.errno:
+                raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
+            raise RejectedImage("corrupt", "the archive cannot be inflated to its end") from None
+        self.position += len(piece)
+        return piece
+
+    def member(self, member: Member) -> bytes:
+        """The bytes of a member. Raises RejectedImage, also where this is no more the tar that was listed."""
+        if member.container_version not in (None, self.key[1]):
+            raise RejectedImage("unreadable", REWRITTEN)
+        return read_tar_member(self, member.offset, member.size_bytes)
+
+    def close(self) -> None:
+        self._file.close()
+        self._raw.close()
+
+
+_idle: list[InflatingStream] = []
+_lock = threading.Lock()
+
+
+def with_streamed_members(refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
+    """The same images, those in compressed tars with their bytes, read here in order."""
+    for container, group in itertools.groupby(refs, _streamed_container):
+        if container is None:
+            yield from group
+        else:
+            yield from _read_in_order(*container, group)
+
+
+def _streamed_container(ref: ImageRef) -> tuple[str, str] | None:
+    if ref.member is None or ref.member.method not in STREAMED:
+        return None
+    return ref.member.container, ref.member.method
+
+
+def _read_in_order(uri: str, method: str, refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
+    stream: InflatingStream | None = None
+    try:
+        for ref in refs:
+            assert ref.member is not None
+            try:
+                if stream is None or stream.position > ref.member.offset:
+                    _put_back(stream)
+                    # Not to be put back twice where there is no other.
+                    stream = None
+                    stream = _take(uri, method, ref.member.offset)
+                yield replace(ref, data=stream.member(ref.member))
+            except RejectedImage as rejected:
+                if stream is not None and not stream.can_go_on:
+                    _put_back(stream)
+                    stream = None
+                yield replace(ref, rejection=(rejected.reason, rejected.detail))
+    finally:
+        _put_back(stream)
+
+
+def _take(uri: str, method: str, offset: int) -> InflatingStream:
+    """An idle stream of this file that is nearest before the offset, or a new one."""
+    key = (uri, stat_file(uri).version)
+    with _lock:
+        fitting = [stream for stream in _idle if stream.key == key and stream.position <= offset]
+        if fitting:
+            nearest = max(fitting, key=lambda stream: stream.position)
+            _idle.remove(nearest)
+            return nearest
+    return InflatingStream(uri, method)
+
+
+def _put_back(stream: InflatingStream | None) -> None:
+    if stream is None:
+        return
+    if not stream.can_go_on:
+        _close(stream)
+        return
+    with _lock:
+        _idle.append(stream)
+        closing = _idle.pop(0) if len(_idle) > _IDLE_STREAMS else None
+    if closing is not None:
+        _close(closing)
+
+
+def _close(stream: InflatingStream) -> None:
+    with contextlib.suppress(OSError):
+        stream.close()

@@ -1,0 +1,134 @@
+"""Listing in the background: the images of all archives, in segments on this machine's disk."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pneumonia_core.archives.archive import list_archive
+from pneumonia_core.archives.entries import MEMBER_FIELDS, member_values
+from pneumonia_core.archives.manifests import ListingRules, is_manifest
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.storage.errors import error_text
+from pneumonia_core.system.hash_set import HashSet
+from pneumonia_core.system.scratch import ScratchFolder
+
+SEGMENT_ROWS: Final = 65_536
+_LEAVE_AFTER_S: Final = 3.0
+_NO_RULES: Final = ListingRules()
+LISTED_SCHEMA: Final = pa.schema(
+    [
+        pa.field("position", pa.int64()),
+        pa.field("image_uri", pa.string()),
+        pa.field("image_version", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("archive", pa.string()),
+        *MEMBER_FIELDS,
+        pa.field("carried", pa.string()),
+    ]
+)
+
+
+class Lister:
+    """Lists archives in a thread, into Parquet segments on this machine's disk: memory stays flat.
+
+    `take` gives the segments finished since the last call; `done` says that no more will come.
+    """
+
+    def __init__(self, archives: Sequence[str], rules: ListingRules = _NO_RULES) -> None:
+        self._rules = rules
+        self.skipped: Counter[str] = Counter()
+        self.listed = 0
+        # The archives that were listed to their end and have no image.
+        self.empty: list[str] = []
+        self._archives = archives
+        self._segments: list[Path] = []
+        self._taken = 0
+        self._error: BaseException | None = None
+        self._stopping = threading.Event()
+        self._finished = threading.Event()
+        self._folder = ScratchFolder("listing")
+        self._thread = threading.Thread(target=self._run, name="lister", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        # It stops at the next image, which a silent storage may not give for long: whoever was told to stop leaves it.
+        self._thread.join(_LEAVE_AFTER_S)
+        self._folder.close()
+
+    @property
+    def done(self) -> bool:
+        return self._finished.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the listing is done, at most so long; whether it is."""
+        return self._finished.wait(timeout_s)
+
+    def take(self) -> list[Path]:
+        """The segments finished since the last call. Raises what the listing raised."""
+        finished = self.done
+        if self._error is not None:
+            raise self._error
+        until = len(self._segments) if finished else max(len(self._segments) - 1, self._taken)
+        taken = self._segments[self._taken : until]
+        self._taken = until
+        return taken
+
+    def _run(self) -> None:
+        try:
+            self._list()
+        except BaseException as error:  # noqa: BLE001 - a decoder written in Rust panics with no Exception
+            self._error = error
+        finally:
+            self._finished.set()
+
+    def _list(self) -> None:
+        rows: list[tuple[Any, ...]] = []
+        # A manifest may name what lies in another archive, or is named by another manifest.
+        seen = HashSet() if len(self._archives) > 1 and any(map(is_manifest, self._archives)) else None
+        for archive in self._archives:
+            found = False
+            for image in list_archive(archive, self.skipped, self._rules):
+                found = True
+                if seen is not None and not seen.add(image.uri):
+                    self.skipped["listed by an earlier archive"] += 1
+                    continue
+                values = (image.uri, image.version, image.size_bytes, archive)
+                rows.append((*values, *member_values(image.member), image.carried))
+                if len(rows) == SEGMENT_ROWS:
+                    self._write(rows)
+                    rows = []
+                if self._stopping.is_set():
+                    return
+            if not found:
+                self.empty.append(archive)
+        if rows:
+            self._write(rows)
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        path = self._folder.path / f"{len(self._segments):06d}.parquet"
+        positions = range(self.listed, self.listed + len(rows))
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip((positions, *zip(*rows, strict=True)), LISTED_SCHEMA, strict=True)
+        ]
+        try:
+            pq.write_table(pa.table(columns, schema=LISTED_SCHEMA), path, compression="zstd")
+        except OSError as error:
+            raise PneumoniaError(
+                f"the listing cannot be written to {path.parent} ({error_text(error)}). Make room there, or name another "
+                "folder in TMPDIR, and run the same command again."
+            ) from error
+        self.listed += len(rows)
+        self._segments.append(path)

@@ -1,0 +1,203 @@
+"""The measures of scores on labelled images, on the images themselves and on resamples of their patients.
+
+A resample of the patients is a row of weights, the number of times that each image was drawn, and each
+measure is computed on all rows at once: scikit-learn's functions take one set of weights at a time, and a
+thousand resamples of twenty measures would take minutes. Row 0 weighs each image once and gives the values
+themselves; the tests hold them against scikit-learn.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumonia_core.evaluation.bootstrap import Floats, patient_resamples
+from pneumonia_core.evaluation.calibration import prior_corrected
+from pneumonia_core.evaluation.calibration_measures import (
+    brier,
+    calibration_line,
+    expected_calibration_error,
+    reliability,
+)
+from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, Thresholds, bacterial_share, p_pneumonia
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with two answers, put to the images `rows` (indices into the labelled set).
+
+    `scores` rank them, `called` are those called positive at the threshold, `probability` is what
+    calibration looks at; each of length len(rows).
+    """
+
+    name: str
+    positive_name: str
+    negative_name: str
+    threshold: float
+    rows: npt.NDArray[np.int64]
+    positive: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float32]
+    called: npt.NDArray[np.bool_]
+    probability: Floats
+
+
+def tasks_of(
+    truth: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    thresholds: Thresholds,
+    prevalence: float | None,
+    prior: float,
+) -> list[Task]:
+    """Pneumonia or normal, of all images int [N] with probabilities float32 [N, 3]; bacterial or viral, of those with
+    pneumonia. With `prevalence`, the probability of pneumonia is corrected to it from `prior`."""
+    ill = truth != NORMAL
+    total, share = p_pneumonia(scores), bacterial_share(scores)
+    probability = np.clip(total.astype(np.float64), 0, 1)
+    if prevalence is not None:
+        probability = prior_corrected(probability, prior, prevalence)
+    t1, t2 = np.float32(thresholds.pneumonia), np.float32(thresholds.bacterial)
+    sick = np.flatnonzero(ill)
+    return [
+        Task(
+            "pneumonia_vs_normal", "pneumonia", "normal", float(t1),
+            np.arange(len(truth)), ill, total, total >= t1, probability,
+        ),
+        Task(
+            "bacterial_vs_viral", "bacterial", "viral", float(t2),
+            sick, truth[sick] == BACTERIAL, share[sick], share[sick] >= t2, share[sick].astype(np.float64),
+        ),
+    ]  # fmt: skip
+
+
+def sampled_measures(
+    truth: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
+    patient_index: npt.NDArray[np.int64],
+    tasks: list[Task],
+    prevalence: float | None,
+    bootstrap: int,
+    seed: int,
+) -> tuple[dict[str, Floats], int]:
+    """Each measure on the data (row 0) and on every resample, and how many resamples were skipped.
+
+    By dotted name, as `three_class.accuracy` and `bacterial_vs_viral.auroc`: [1 + R], of the reliability bins [1 + R, 10].
+    """
+    blocks, skipped = [], 0
+    for weights, incomplete in patient_resamples(truth, patient_index, bootstrap, seed):
+        blocks.append(_measures(truth, found, tasks, to_prevalence(weights, truth, prevalence)))
+        skipped += incomplete
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}, skipped
+
+
+def to_prevalence(weights: Floats, truth: npt.NDArray[np.int64], prevalence: float | None) -> Floats:
+    """Weights under which exactly `prevalence` of each row is pneumonia, their sums unchanged; both must be there."""
+    ill = truth != NORMAL
+    if prevalence is None:
+        return weights
+    total, sick = weights.sum(axis=1), weights[:, ill].sum(axis=1)
+    for_ill, for_well = total * prevalence / sick, total * (1 - prevalence) / (total - sick)
+    return weights * np.where(ill, for_ill[:, None], for_well[:, None])
+
+
+def _measures(
+    truth: npt.NDArray[np.int64], found: npt.NDArray[np.int64], tasks: list[Task], weights: Floats
+) -> dict[str, Floats]:
+    """All measures by dotted name, each [R] or, for the reliability bins, [R, 10]."""
+    right = found == truth
+    measures = {"three_class.accuracy": weighted_share(right, weights)}
+    for label, name in enumerate(CLASSES):
+        measures[f"three_class.{name}"] = weighted_share(right[truth == label], weights[:, truth == label])
+    for task in tasks:
+        for name, values in _task_measures(task, weights[:, task.rows]).items():
+            measures[f"{task.name}.{name}"] = values
+    return measures
+
+
+def _task_measures(task: Task, weights: Floats) -> dict[str, Floats]:
+    positive, called = task.positive, task.called
+    measures = ranking_measures(task.scores, positive, weights)
+    measures["accuracy"] = weighted_share(called == positive, weights)
+    measures["sensitivity"] = weighted_share(called[positive], weights[:, positive])
+    measures["specificity"] = weighted_share(~called[~positive], weights[:, ~positive])
+    curve = reliability(task.probability, positive, weights)
+    both = positive.any() and not positive.all()
+    undefined = np.full(len(weights), np.nan)
+    measures["slope"], measures["intercept"] = (
+        calibration_line(task.probability, positive, weights) if both else (undefined, undefined)
+    )
+    with np.errstate(invalid="ignore"):
+        measures["ece"] = expected_calibration_error(curve)
+        measures["brier"] = brier(task.probability, positive, weights)
+    measures["bin_predicted"], measures["bin_observed"] = curve["predicted"], curve["observed"]
+    return measures
+
+
+def ranking_measures(
+    scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], weights: Floats
+) -> dict[str, Floats]:
+    """Area under the ROC curve, average precision, and sensitivity at a specificity of 90 and 95 % or more.
+
+    Images of equal score are one step of the curves, as in scikit-learn.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    ranked, hit = weights[:, order], positive[order]
+    true_positives = np.cumsum(ranked * hit, axis=1)[:, ends]
+    false_positives = np.cumsum(ranked * ~hit, axis=1)[:, ends]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sensitivity = true_positives / true_positives[:, -1:]
+        fall_out = false_positives / false_positives[:, -1:]
+        precision = np.nan_to_num(true_positives / (true_positives + false_positives))
+    steps = np.diff(sensitivity, axis=1, prepend=0)
+    previous = sensitivity - steps
+    measures = {
+        "auroc": (np.diff(fall_out, axis=1, prepend=0) * (sensitivity + previous) / 2).sum(axis=1),
+        "auprc": (steps * precision).sum(axis=1),
+    }
+    for percent in (90, 95):
+        allowed = fall_out <= 1 - percent / 100 + 1e-9
+        best = np.where(allowed, sensitivity, 0).max(axis=1, initial=0)
+        measures[f"sensitivity_at_specificity_{percent}"] = best
+    if positive.all() or not positive.any():
+        return {name: np.full(len(weights), np.nan) for name in measures}
+    return measures
+
+
+def weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+    with np.errstate(invalid="ignore"):
+        share: Floats = (weights @ happened.astype(np.float64)) / weights.sum(axis=1)
+    return share
+
+
+def patients_of_shares(
+    truth: npt.NDArray[np.int64],
+    patient_index: npt.NDArray[np.int64],
+    tasks: list[Task],
+    prevalence: float | None,
+) -> dict[str, float]:
+    """Of how many patients the images are that each share is over, by its dotted name."""
+    weights = to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0]
+
+    def patients(rows: npt.NDArray[Any]) -> float:
+        return _effective_patients(patient_index[rows], weights[rows])
+
+    counts = {"three_class.accuracy": patients(np.arange(len(truth)))}
+    for label, name in enumerate(CLASSES):
+        counts[f"three_class.{name}"] = patients(np.flatnonzero(truth == label))
+    for task in tasks:
+        counts[f"{task.name}.accuracy"] = patients(task.rows)
+        counts[f"{task.name}.sensitivity"] = patients(task.rows[task.positive])
+        counts[f"{task.name}.specificity"] = patients(task.rows[~task.positive])
+    return counts
+
+
+def _effective_patients(patient_index: npt.NDArray[np.int64], weights: Floats) -> float:
+    """The patients of these images; where a prevalence weighs some of them more, as many equal ones as say as much
+    (Kish, Survey Sampling, 1965), which is what an exact interval of weighted shares goes by (Korn and Graubard,
+    Survey Methodology 24, 1998)."""
+    if not len(weights):
+        return 0.0
+    _, of, images = np.unique(patient_index, return_inverse=True, return_counts=True)
+    each = np.bincount(of, weights) / images
+    return float(each.sum() ** 2 / np.square(each).sum())

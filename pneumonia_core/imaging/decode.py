@@ -1,0 +1,152 @@
+"""The image contract: bytes of any supported format to a grey uint8 square, or the reason why not."""
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from pneumonia_core.errors import RejectedImage
+from pneumonia_core.imaging.contract import (
+    JPEG_QUALITY,
+    MAX_SCAN_PIXELS,
+    MIN_CONTRAST,
+    Source,
+    check_size,
+)
+from pneumonia_core.imaging.formats import sniff_format
+
+# TIFF's PhotometricInterpretation of a negative.
+_WHITE_IS_ZERO: Final = 0
+Picture = TypeVar("Picture")
+# The size is checked below against our own limit, before any pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(data: bytes, size: int) -> np.ndarray:
+    """The image as grey uint8 [size, size], whatever came in. Raises RejectedImage.
+
+    JPEG, PNG (8 and 16 bit, palette, alpha), BMP, TIFF or DICOM, known by content. EXIF orientation is applied,
+    the picture is stretched to the square with an antialiasing triangle filter and written as JPEG once.
+    """
+    return read_image(data, size)[0]
+
+
+def read_image(data: bytes, size: int) -> tuple[np.ndarray, Source]:
+    """`decode`, and what the source was. A RejectedImage carries what was learnt as its `source`."""
+    return _read(data, size, lambda grey: to_square(grey, size))
+
+
+def read_picture(data: bytes, size: int | None = None) -> Image.Image:
+    """The image in grey before it is made a square, as it came in or, for a square of `size`, as the decoder reduces it
+    on the way. Raises RejectedImage."""
+    return _read(data, size, lambda grey: grey)[0]
+
+
+def to_square(grey: Image.Image, size: int) -> np.ndarray:
+    """A grey picture as the network sees it: stretched to uint8 [size, size], through a JPEG encoder, whatever it came
+    through before. Raises RejectedImage if blank."""
+    square = through_jpeg(grey.resize((size, size), Image.Resampling.BILINEAR))
+    contrast = int(square.max()) - int(square.min())
+    if contrast < MIN_CONTRAST:
+        raise RejectedImage("blank", f"all pixels within {contrast} grey levels of 255")
+    return square
+
+
+def through_jpeg(square: Image.Image) -> np.ndarray:
+    file = io.BytesIO()
+    square.save(file, "JPEG", quality=JPEG_QUALITY)
+    # Opening it as a file would parse again, in Python, what is known.
+    return np.asarray(Image.frombytes("L", square.size, file.getvalue(), "jpeg", "L", ""))
+
+
+def _read(data: bytes, size: int | None, finish: Callable[[Image.Image], Picture]) -> tuple[Picture, Source]:
+    """What `finish` makes of the grey picture, which may be reduced to twice `size` on the way."""
+    source = Source()
+    try:
+        source = Source(format=sniff_format(data))
+        if source.format == "dicom":
+            # Imported on the first DICOM file: its decoders are many, and most archives have none.
+            from pneumonia_core.imaging.dicom import radiograph
+
+            header, source = radiograph.open_radiograph(data)
+            return finish(Image.fromarray(radiograph.read_grey(header))), source
+        image = _open(data)
+        source = Source(source.format, *image.size)
+        _check_header(image, data)
+        return finish(_to_grey(image, size)), source
+    except RejectedImage as rejected:
+        rejected.source = source
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - pydicom may raise anything, with values of the file in its text
+        unreadable = _rejection_of(error)
+        unreadable.source = source
+        raise unreadable from None
+
+
+def _open(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP", "TIFF"))
+
+
+def _check_header(image: Image.Image, data: bytes) -> None:
+    width, height = image.size
+    check_size(width, height)
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise RejectedImage("multi_frame", f"{frames} frames, one radiograph has one")
+    scans = data.count(b"\xff\xda") if image.format == "JPEG" else 1
+    if scans * width * height > MAX_SCAN_PIXELS:
+        raise RejectedImage("too_slow", f"{scans} scans of {width} x {height} pixels")
+
+
+def _to_grey(image: Image.Image, size: int | None) -> Image.Image:
+    if image.format == "JPEG" and size is not None:
+        # The decoder scales by powers of two and skips the colour planes: 3.5 ms instead of 8.4.
+        image.draft("L", (2 * size, 2 * size))
+    exif = image.getexif()
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    # Pillow turns such pictures of 8 bits round by itself, those of 16 it does not.
+    negative = image.format == "TIFF" and exif.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image.load()
+    if orientation != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        scaled = _scale_16_bit(image)
+        return ImageOps.invert(scaled) if negative else scaled
+    if image.mode == "F":
+        raise RejectedImage("unsupported", "floating-point pixels have no known black and white")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    return image.convert("L")
+
+
+def _scale_16_bit(image: Image.Image) -> Image.Image:
+    """8-bit grey of a 16-bit picture: white is the largest value of the smallest usual depth that holds it.
+
+    Detectors store 10, 12 or 14 bits in 16-bit files; dividing by 256 would leave those nearly black.
+    """
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise RejectedImage("unsupported", "32-bit pixels have no known black and white")
+    peak = int(values.max(initial=0))
+    white = next((1 << bits) - 1 for bits in (8, 10, 12, 14, 16) if peak < 1 << bits)
+    return Image.fromarray((values.astype(np.float32) * (255 / white) + 0.5).astype(np.uint8))
+
+
+def _rejection_of(error: Exception) -> RejectedImage:
+    # Pillow tells a short file from a broken one only by its message.
+    text = str(error).lower()
+    if "truncated" in text or "unexpected end" in text or isinstance(error, EOFError):
+        return RejectedImage("truncated", "the file ends before the picture does")
+    if isinstance(error, NotImplementedError) or "unsupported" in text or "unknown" in text:
+        return RejectedImage("unsupported", "a variant of the format that no decoder here reads")
+    return RejectedImage("corrupt", "the picture's data contradict its format")

@@ -1,0 +1,173 @@
+"""From stored DICOM values to grey levels: Modality, padding, VOI and inversion, in the standard's order.
+
+Stored values have at most 16 bits, so each step works on a table of all possible values, never on the pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumonia_core.imaging.dicom import header as tags
+from pneumonia_core.imaging.dicom.header import Header
+from pneumonia_core.imaging.dicom.pixels import Layout
+
+Levels = npt.NDArray[np.float64]
+PERCENTILES: Final = (0.005, 0.995)
+_LUMA: Final = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_BLOCK_PIXELS: Final = 1 << 22
+
+
+@dataclass(frozen=True)
+class _Lut:
+    first: int
+    values: Levels
+    full_scale: float
+
+    def __call__(self, values: Levels) -> Levels:
+        index = np.clip(np.rint(values) - self.first, 0, len(self.values) - 1)
+        return self.values[index.astype(np.int64)]
+
+
+def to_grey(stored: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[np.uint8]:
+    """Grey uint8 [H, W] of stored values [H, W], or of RGB [H, W, 3]."""
+    if stored.ndim == 3:
+        return _grey_of_rgb(stored, layout)
+    stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
+    patterns = stored.view(f"u{stored.dtype.itemsize}")
+    # Every value that a pixel can have, at the place of its bit pattern.
+    possible = np.arange(1 << 8 * patterns.itemsize, dtype=patterns.dtype).view(stored.dtype)
+    padding = _padding(possible, header, layout)
+    if layout.photometric == "PALETTE COLOR":
+        grey = _palette(possible.astype(float), header)
+    else:
+        counts = np.where(padding, 0, _histogram(patterns, possible.size))
+        grey = _shown(_modality(possible.astype(float), header, layout), counts, header, layout)
+    if layout.photometric == "MONOCHROME1":
+        grey = 1 - grey
+    # Padding is what no X-ray fell on: the background of the picture, black.
+    table = np.where(padding, 0, np.rint(255 * np.clip(grey, 0, 1))).astype(np.uint8)
+    return _looked_up(table, patterns)
+
+
+def _padding(possible: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[np.bool_]:
+    """Which values are Pixel Padding, from its value to its range limit where it has one (PS3.3 C.7.5.1.1.2)."""
+    kind = "SS" if layout.signed else "US"
+    ends = [header.number(tag, kind) for tag in (tags.PADDING_VALUE, tags.PADDING_LIMIT)]
+    # A negative value is often stored as unsigned: its bits are what counts.
+    mask = (1 << 8 * possible.itemsize) - 1
+    bits = [np.array(int(end) & mask, f"u{possible.itemsize}") for end in ends if end is not None]
+    limits = [int(pattern.view(possible.dtype)) for pattern in bits]
+    if ends[0] is None:
+        return np.zeros(possible.size, bool)
+    return (possible >= min(limits)) & (possible <= max(limits))
+
+
+def _modality(values: Levels, header: Header, layout: Layout) -> Levels:
+    lut = _sequence_lut(header, tags.MODALITY_LUT, layout.signed)
+    if lut is not None:
+        return lut(values)
+    slope, intercept = header.number(tags.RESCALE_SLOPE, "DS"), header.number(tags.RESCALE_INTERCEPT, "DS")
+    return values * (slope or 1.0) + (intercept or 0.0)
+
+
+def _shown(values: Levels, counts: np.ndarray, header: Header, layout: Layout) -> Levels:
+    """Values of interest as 0 (black) to 1 (white): VOI LUT, else the first window, else percentiles."""
+    lut = _sequence_lut(header, tags.VOI_LUT, _may_be_negative(header, layout))
+    if lut is not None:
+        return lut(values) / lut.full_scale
+    windowed = _windowed(values, header)
+    return windowed if windowed is not None else _between_percentiles(values, counts)
+
+
+def _may_be_negative(header: Header, layout: Layout) -> bool:
+    """Whether a value that can be stored becomes negative, so that a VOI LUT may begin below 0 (PS3.3 C.11.2.1.1)."""
+    least = -(1 << (layout.bits_stored - 1)) if layout.signed else 0
+    ends = np.array([least, least + (1 << layout.bits_stored) - 1], float)
+    return bool(_modality(ends, header, layout).min() < 0)
+
+
+def _windowed(values: Levels, header: Header) -> Levels | None:
+    """The first window with its function (PS3.3 C.11.2.1.2 and C.11.2.1.3); None where there is no valid one."""
+    center, width = header.number(tags.WINDOW_CENTER, "DS"), header.number(tags.WINDOW_WIDTH, "DS")
+    function = header.text(tags.VOI_FUNCTION) or "LINEAR"
+    if center is None or width is None or width <= 0:
+        return None
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -500, 500)))
+    if function == "LINEAR_EXACT":
+        return np.clip((values - center) / width + 0.5, 0, 1)
+    if width < 1:
+        return None
+    if width == 1:
+        return (values > center - 0.5).astype(float)
+    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+
+
+def _between_percentiles(values: Levels, counts: np.ndarray) -> Levels:
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(counts[order])
+    if below[-1] == 0:
+        return np.zeros(values.size)
+    low, high = (values[order[np.searchsorted(below, share * below[-1])]] for share in PERCENTILES)
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(values.size)
+
+
+def _palette(values: Levels, header: Header) -> Levels:
+    grey = np.zeros(values.size)
+    for weight, descriptor, data in zip(_LUMA, tags.PALETTE_DESCRIPTORS, tags.PALETTE_DATA, strict=True):
+        lut = _lut(header, descriptor, data, signed=False)
+        if lut is None:
+            raise NotImplementedError
+        grey += weight * lut(values) / lut.full_scale
+    return grey
+
+
+def _sequence_lut(header: Header, tag: int, signed: bool) -> _Lut | None:
+    item = header.first_item(tag)
+    return _lut(item, tags.LUT_DESCRIPTOR, tags.LUT_DATA, signed) if item is not None else None
+
+
+def _lut(header: Header, descriptor_tag: int, data_tag: int, signed: bool) -> _Lut | None:
+    """A look-up table by its descriptor: entries (0 is 65536), first value mapped, bits (PS3.3 C.11.1.1)."""
+    descriptor = header.numbers(descriptor_tag, "SS" if signed else "US")
+    data = header.raw(data_tag)
+    if len(descriptor) < 3 or not data:
+        return None
+    entries, bits = int(descriptor[0]) % 65536 or 65536, int(descriptor[2])
+    packed = bits <= 8 and len(data) < 2 * entries
+    kind = "u1" if packed else "<u2" if header.little_endian else ">u2"
+    count = min(entries, len(data) // np.dtype(kind).itemsize)
+    if not count or not 1 <= bits <= 16:
+        return None
+    values = np.frombuffer(data, kind, count).astype(float)
+    return _Lut(int(descriptor[1]), values, max(float((1 << bits) - 1), float(values.max())))
+
+
+def _grey_of_rgb(rgb: np.ndarray, layout: Layout) -> npt.NDArray[np.uint8]:
+    shift = max(layout.bits_stored - 8, 0)
+    grey = np.empty(rgb.shape[:2], np.uint8)
+    for block in _blocks(grey):
+        grey[block] = np.clip(np.rint((rgb[block] >> shift) @ np.array(_LUMA, np.float32)), 0, 255)
+    return grey
+
+
+def _histogram(patterns: np.ndarray, size: int) -> npt.NDArray[np.int64]:
+    counts = np.zeros(size, np.int64)
+    for block in _blocks(patterns):
+        counts += np.bincount(patterns[block].ravel(), minlength=size)
+    return counts
+
+
+def _looked_up(table: npt.NDArray[np.uint8], patterns: np.ndarray) -> npt.NDArray[np.uint8]:
+    grey = np.empty(patterns.shape, np.uint8)
+    for block in _blocks(patterns):
+        grey[block] = table[patterns[block]]
+    return grey
+
+
+def _blocks(picture: np.ndarray) -> list[slice]:
+    """Rows a few megapixels at a time: numpy would take 8 bytes for each pixel of what it indexes by."""
+    step = max(1, _BLOCK_PIXELS // picture.shape[1])
+    return [slice(row, row + step) for row in range(0, picture.shape[0], step)]

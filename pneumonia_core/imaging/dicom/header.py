@@ -1,0 +1,255 @@
+"""The few elements of a DICOM file that scoring needs, as raw bytes: what names a patient is never parsed."""
+
+import io
+import logging
+import types
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pydicom.misc
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import data_element_generator, read_sequence
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from pneumonia_core.errors import RejectedImage
+from pneumonia_core.storage.location import MAX_SOURCE_BYTES
+
+TRANSFER_SYNTAX: Final = 0x00020010
+SOP_CLASS: Final = 0x00080016
+SOP_INSTANCE: Final = 0x00080018
+MODALITY: Final = 0x00080060
+PRESENTATION_INTENT: Final = 0x00080068
+CODE_VALUE: Final = 0x00080100
+CODE_MEANING: Final = 0x00080104
+ANATOMIC_REGION: Final = 0x00082218
+PATIENT_AGE: Final = 0x00101010
+BODY_PART: Final = 0x00180015
+VIEW_POSITION: Final = 0x00185101
+PATIENT_ORIENTATION: Final = 0x00200020
+SAMPLES: Final = 0x00280002
+PHOTOMETRIC: Final = 0x00280004
+PLANAR: Final = 0x00280006
+FRAMES: Final = 0x00280008
+ROWS: Final = 0x00280010
+COLUMNS: Final = 0x00280011
+BITS_ALLOCATED: Final = 0x00280100
+BITS_STORED: Final = 0x00280101
+HIGH_BIT: Final = 0x00280102
+PIXEL_REPRESENTATION: Final = 0x00280103
+PADDING_VALUE: Final = 0x00280120
+PADDING_LIMIT: Final = 0x00280121
+WINDOW_CENTER: Final = 0x00281050
+WINDOW_WIDTH: Final = 0x00281051
+RESCALE_INTERCEPT: Final = 0x00281052
+RESCALE_SLOPE: Final = 0x00281053
+VOI_FUNCTION: Final = 0x00281056
+PALETTE_DESCRIPTORS: Final = (0x00281101, 0x00281102, 0x00281103)
+PALETTE_DATA: Final = (0x00281201, 0x00281202, 0x00281203)
+MODALITY_LUT: Final = 0x00283000
+LUT_DESCRIPTOR: Final = 0x00283002
+LUT_DATA: Final = 0x00283006
+VOI_LUT: Final = 0x00283010
+VIEW_CODE: Final = 0x00540220
+FLOAT_PIXELS: Final = (0x7FE00008, 0x7FE00009)
+PIXEL_DATA: Final = 0x7FE00010
+_WANTED: Final = [
+    BaseTag(tag)
+    for tag in (
+        *(TRANSFER_SYNTAX, SOP_CLASS, SOP_INSTANCE, MODALITY, PRESENTATION_INTENT, CODE_VALUE, CODE_MEANING),
+        *(ANATOMIC_REGION, PATIENT_AGE, BODY_PART, VIEW_POSITION, PATIENT_ORIENTATION, SAMPLES, PHOTOMETRIC),
+        *(PLANAR, FRAMES, ROWS, COLUMNS, BITS_ALLOCATED, BITS_STORED, HIGH_BIT, PIXEL_REPRESENTATION),
+        *(PADDING_VALUE, PADDING_LIMIT, WINDOW_CENTER, WINDOW_WIDTH, RESCALE_INTERCEPT, RESCALE_SLOPE),
+        *(VOI_FUNCTION, *PALETTE_DESCRIPTORS, *PALETTE_DATA, MODALITY_LUT, LUT_DESCRIPTOR, LUT_DATA, VOI_LUT),
+        *(VIEW_CODE, *FLOAT_PIXELS, PIXEL_DATA),
+    )
+]
+_BINARY: Final = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "OW": "u2"}
+# A radiograph has some hundred elements; millions of empty ones would only cost time.
+_MAX_READS: Final = 100_000
+# pydicom puts values of the file into its warnings and log records. `warnings.catch_warnings` is no way out:
+# it is not safe among threads. All of pydicom's warnings pass through this one module.
+pydicom.misc.warnings = types.SimpleNamespace(warn=lambda *_, **__: None)  # type: ignore[assignment]
+_logger: Final = logging.getLogger("pydicom")
+
+
+_logger.setLevel(logging.CRITICAL + 1)
+
+
+_logger.addHandler(logging.NullHandler())
+
+
+_logger.propagate = False
+
+
+@dataclass(frozen=True)
+class Header:
+    """Elements by tag, not yet interpreted; a missing or malformed one reads as None or as no values."""
+
+    elements: Mapping[int, RawDataElement | DataElement]
+    transfer_syntax: str
+    little_endian: bool
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self.elements
+
+    def raw(self, tag: int) -> bytes:
+        value = self.elements[tag].value if tag in self.elements else None
+        return value if isinstance(value, bytes) else b""
+
+    def vr(self, tag: int) -> str | None:
+        """The value representation that the file states, None where it does not."""
+        vr = self.elements[tag].VR if tag in self.elements else None
+        return None if vr in (None, "UN") else str(vr)
+
+    def texts(self, tag: int) -> list[str]:
+        """The first few values of a text element, upper case, trimmed."""
+        values = self.raw(tag)[:1024].decode("latin-1").split("\\", 8)[:8]
+        return [value.strip(" \x00\t\r\n").upper() for value in values]
+
+    def text(self, tag: int) -> str | None:
+        return self.texts(tag)[0] or None
+
+    def numbers(self, tag: int, kind: str) -> list[float]:
+        """The first few values of a numeric element; `kind` is its VR where the file states none."""
+        vr = self.vr(tag) or kind
+        try:
+            if vr in _BINARY:
+                item = np.dtype(("<" if self.little_endian else ">") + _BINARY[vr])
+                data = self.raw(tag)[: 8 * item.itemsize]
+                values = np.frombuffer(data, item, len(data) // item.itemsize).astype(float).tolist()
+            else:
+                values = [float(value) for value in self.texts(tag) if value]
+        except ValueError:
+            return []
+        return values if np.isfinite(values).all() else []
+
+    def number(self, tag: int, kind: str) -> float | None:
+        return next(iter(self.numbers(tag, kind)), None)
+
+    def integer(self, tag: int, default: int, kind: str = "US") -> int:
+        number = self.number(tag, kind)
+        return default if number is None else int(number)
+
+    def first_item(self, sequence: int) -> "Header | None":
+        """The first item of a sequence."""
+        element = self.elements.get(sequence)
+        if element is None or not element.value:
+            return None
+        items = element.value
+        if isinstance(element, RawDataElement):
+            stream = _Stream(items)
+            implicit = element.is_implicit_VR
+            try:
+                items = read_sequence(stream, implicit, self.little_endian, len(items), "iso8859")
+            except Exception:  # noqa: BLE001 - a malformed sequence is a missing one
+                return None
+        if not items or isinstance(items, (bytes, str)):
+            return None
+        elements = {int(tag): items[0].get_item(tag) for tag in _WANTED if tag in items[0]}
+        return Header(elements, self.transfer_syntax, self.little_endian)
+
+
+def read_header(data: bytes) -> Header:
+    """The elements of a DICOM file up to its pixel data, with or without the 128-byte preamble.
+
+    Raises RejectedImage: truncated, corrupt, too_slow (too many elements), too_large (deflated beyond the limit).
+    """
+    stream = _Stream(data)
+    stream.seek(132 if data[128:132] == b"DICM" else 0)
+    meta = _elements(stream, implicit=False, little_endian=True, only_group=2)
+    syntax = Header(meta, "", True).text(TRANSFER_SYNTAX) or _guessed_syntax(stream)
+    little_endian = syntax != ExplicitVRBigEndian
+    if syntax == DeflatedExplicitVRLittleEndian:
+        stream = _Stream(_inflated(memoryview(data)[stream.tell() :]))
+    implicit = _is_implicit(stream, syntax == ImplicitVRLittleEndian)
+    return Header(_elements(stream, implicit, little_endian), syntax, little_endian)
+
+
+class _Stream(io.BytesIO):
+    """Bytes that tell whether an element began and did not end, and that can be read only so often."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.size = len(data)
+        self.reads = 0
+        self.cut = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MAX_READS:
+            raise OSError
+        found = super().read(size)
+        # pydicom reads an element's first 8 bytes at once, and takes fewer for the end of the file.
+        self.cut |= size == 8 and 0 < len(found) < 8
+        return found
+
+
+def _elements(
+    stream: _Stream, implicit: bool, little_endian: bool, only_group: int | None = None
+) -> dict[int, RawDataElement | DataElement]:
+    def beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
+        return tag.group != only_group if only_group is not None else tag > PIXEL_DATA
+
+    elements: dict[int, RawDataElement | DataElement] = {}
+    try:
+        for element in data_element_generator(
+            stream, implicit, little_endian, stop_when=beyond, specific_tags=list(_WANTED)
+        ):
+            elements[int(element.tag)] = element
+            if element.tag == PIXEL_DATA:
+                return elements
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - pydicom may raise anything, with values of the file in its text
+        if stream.reads > _MAX_READS:
+            raise RejectedImage("too_slow", f"more than {_MAX_READS} DICOM elements") from None
+        if isinstance(error, EOFError) or stream.cut or stream.tell() >= stream.size:
+            raise RejectedImage("truncated", "the file ends before the picture does") from None
+        raise RejectedImage("corrupt", "its DICOM elements cannot be read") from None
+    short = any(
+        isinstance(element, RawDataElement) and len(element.value or b"") < element.length
+        for element in elements.values()
+    )
+    if stream.cut or short or stream.tell() > stream.size:
+        raise RejectedImage("truncated", "the file ends before the picture does")
+    return elements
+
+
+def _guessed_syntax(stream: _Stream) -> str:
+    """For a file that does not state it: big endian by the group number of its first element."""
+    start = stream.tell()
+    group = stream.read(2)
+    stream.seek(start)
+    if group == b"\x00\x08":
+        return str(ExplicitVRBigEndian)
+    return str(ImplicitVRLittleEndian if _is_implicit(stream, True) else ExplicitVRLittleEndian)
+
+
+def _is_implicit(stream: _Stream, stated: bool) -> bool:
+    """Whether the first element has no VR, whatever the transfer syntax says: two capitals are one."""
+    start = stream.tell()
+    head = stream.read(6)
+    stream.seek(start)
+    return not head[4:].isalpha() or not head[4:].isupper() if len(head) == 6 else stated
+
+
+def _inflated(data: memoryview) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = inflater.decompress(data, MAX_SOURCE_BYTES)
+    except zlib.error:
+        raise RejectedImage("corrupt", "its deflated part cannot be inflated") from None
+    if inflater.eof:
+        return inflated
+    if len(inflated) >= MAX_SOURCE_BYTES:
+        raise RejectedImage("too_large", f"it inflates to {MAX_SOURCE_BYTES} bytes or more")
+    raise RejectedImage("truncated", "the file ends before the picture does")

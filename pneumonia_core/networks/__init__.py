@@ -1,0 +1,4 @@
+"""ResNets: building them, pretrained weights, the graph that scoring exports.
+
+May import: errors, findings, domain, system, storage, imaging.
+"""

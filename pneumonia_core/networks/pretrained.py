@@ -1,0 +1,157 @@
+"""What a network starts from: nothing, ImageNet, a file of Keras, or torchvision's weights folded."""
+
+import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.networks.catalog import STAGES, WEIGHTS_HELP, check_source
+from pneumonia_core.networks.classifier import KERAS_APPLICATIONS, copy_weights, stages_of_layers
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Which layers have weights from the source, and which stages have all of theirs."""
+
+    source: str
+    layers: tuple[str, ...]
+    stages: tuple[str, ...]
+
+
+def load_weights(classifier: keras.Model, source: str, images: np.ndarray | None = None) -> LoadedWeights:
+    """Fill the classifier from `source`: `none`, `imagenet` or a file; other layers stay as initialised.
+
+    Files: `.keras` or `.weights.h5` of a classifier, or `.npz` under torchvision's names with batch
+    normalisation folded into kernels and biases. `images` uint8 [N, H, W], some dozen of the training
+    images, give the batch normalisation of an `.npz` its statistics back; without them a layer that is
+    trained further starts from the wrong ones. Raises InvalidInput when the source is missing, cannot be
+    read, or fits no layer.
+    """
+    if source == "none":
+        return LoadedWeights(source, (), ())
+    check_source(classifier.name, source)
+    if source == "imagenet":
+        loaded = _load_imagenet(classifier)
+    elif source.endswith(".npz"):
+        loaded = _load_folded(classifier, Path(source), images)
+    else:
+        loaded = _load_keras(classifier, Path(source))
+    if not loaded:
+        raise InvalidInput(f"{source}: none of its weights fits {classifier.name}. {WEIGHTS_HELP}")
+    return LoadedWeights(source, tuple(loaded), tuple(_complete_stages(classifier, set(loaded))))
+
+
+def _load_imagenet(classifier: keras.Model) -> list[str]:
+    try:
+        published = KERAS_APPLICATIONS[classifier.name](weights="imagenet", include_top=False)
+    except Exception as error:  # get_file raises a bare Exception when the download fails
+        raise InvalidInput(
+            f"the ImageNet weights of {classifier.name} could not be downloaded: no connection from here to "
+            "Keras's server. Use a machine with one (they are kept in ~/.keras/models and can be copied from "
+            "there), or give --weights FILE, or --weights none."
+        ) from error
+    return copy_weights(published, classifier)
+
+
+def _load_keras(classifier: keras.Model, file: Path) -> list[str]:
+    try:
+        if file.suffix == ".keras":
+            return _copy_fitting(keras.saving.load_model(file, compile=False, safe_mode=True), classifier)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers the file lacks
+            classifier.load_weights(file)
+    except (ValueError, TypeError, KeyError, OSError, UserWarning, zipfile.BadZipFile) as error:
+        raise InvalidInput(
+            f"{file}: not the weights of a {classifier.name} classifier that this program trained, "
+            f"or damaged. {WEIGHTS_HELP}"
+        ) from error
+    return [layer.name for layer in classifier.layers if layer.weights]
+
+
+def _copy_fitting(source: keras.Model, target: keras.Model) -> list[str]:
+    if source.name != target.name:
+        raise ValueError(f"it holds a {source.name}")
+    return copy_weights(source, target)
+
+
+def _load_folded(classifier: keras.Model, file: Path, images: np.ndarray | None) -> list[str]:
+    try:
+        with np.load(file, allow_pickle=False) as folded:
+            weights = {name: folded[name] for name in folded.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{file}: not a .npz file of arrays, or damaged. {WEIGHTS_HELP}") from error
+    found = list(_convolutions_in(classifier, weights))
+    for convolution, norm in found:
+        convolution.set_weights([weights[f"{convolution.name}.weight"]])
+        count = convolution.filters
+        _set_norm(norm, np.zeros(count), np.ones(count), weights[f"{convolution.name}.bias"])
+    if images is not None and found:
+        _restore_statistics(classifier, found, weights, images)
+    return [layer.name for pair in found for layer in pair]
+
+
+def _convolutions_in(
+    classifier: keras.Model, weights: dict[str, np.ndarray]
+) -> Iterator[tuple[layers.Conv2D, layers.BatchNormalization]]:
+    """The convolutions whose kernel and bias the file has, each with the normalisation behind it."""
+    by_name = {layer.name: layer for layer in classifier.layers}
+    for name, layer in by_name.items():
+        kernel, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
+        if not isinstance(layer, layers.Conv2D) or kernel is None or bias is None:
+            continue
+        if kernel.shape == layer.kernel.shape and bias.shape == (layer.filters,):
+            yield layer, by_name[_norm_of(name)]
+
+
+def _norm_of(convolution: str) -> str:
+    """torchvision: `layer1.0.conv2` is normalised by `layer1.0.bn2`, `….downsample.0` by `….downsample.1`."""
+    if convolution.endswith("downsample.0"):
+        return convolution[:-1] + "1"
+    return convolution.replace("conv", "bn")
+
+
+def _restore_statistics(
+    classifier: keras.Model,
+    found: list[tuple[layers.Conv2D, layers.BatchNormalization]],
+    weights: dict[str, np.ndarray],
+    images: np.ndarray,
+) -> None:
+    """Give each normalisation the mean and variance its convolution has on `images`.
+
+    Scale and offset undo them, so that the network computes the folded one's function in inference and,
+    as far as the images are typical, in training. The network computes that function already, so one
+    forward pass shows every convolution the input it will have.
+    """
+    moments = {}
+    for convolution, _ in found:
+        output = ops.cast(convolution.output, "float32")
+        moments[convolution.name] = ops.stack(
+            [ops.mean(output, axis=(1, 2)), ops.mean(ops.square(output), axis=(1, 2))], axis=1
+        )
+    probe = keras.Model(classifier.input, moments)
+    batches = [images[start : start + 16] for start in range(0, len(images), 16)]
+    measured = [probe.predict_on_batch(batch) for batch in batches]
+    for convolution, norm in found:
+        per_image = np.concatenate([batch[convolution.name] for batch in measured]).astype(np.float64)
+        mean, square = per_image.mean(axis=0)
+        variance = np.maximum(square - mean**2, 0.0)
+        _set_norm(norm, mean, variance, weights[f"{convolution.name}.bias"])
+
+
+def _set_norm(
+    norm: layers.BatchNormalization, mean: np.ndarray, variance: np.ndarray, bias: np.ndarray
+) -> None:
+    norm.set_weights([np.sqrt(variance + norm.epsilon), bias + mean, mean, variance])
+
+
+def _complete_stages(classifier: keras.Model, loaded: set[str]) -> Iterator[str]:
+    for stage in STAGES:
+        weighted = [layer.name for layer, of in stages_of_layers(classifier) if of == stage and layer.weights]
+        if all(name in loaded for name in weighted):
+            yield stage

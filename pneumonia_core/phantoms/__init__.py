@@ -1,0 +1,4 @@
+"""Synthetic chest X-rays for the demo and the tests.
+
+May import: errors, findings.
+"""

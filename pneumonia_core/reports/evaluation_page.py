@@ -1,0 +1,76 @@
+"""The page of an evaluation: figures and tables of evaluation.json, in one file without script or link."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from pneumonia_core.findings import CLASSES
+from pneumonia_core.reports.figures import curves_figure, predictive_figure, reliability_figure
+from pneumonia_core.reports.render import render_html
+
+MEASURES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC (average precision)",
+    "accuracy": "Accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
+}
+CALIBRATION_MEASURES = {
+    "slope": "Calibration slope (ideal 1)",
+    "intercept": "Calibration intercept, fitted with the slope (ideal 0)",
+    "ece": "Expected calibration error",
+    "brier": "Brier score",
+}
+_TRAINED_ON = "A model that was trained on this data set has seen most of these images: the figures say nothing of others."
+CAUTIONS = {
+    "train": _TRAINED_ON,
+    "val": _TRAINED_ON,
+    "validation": (
+        "A model that was trained on this data set has its thresholds and calibration from these images: the figures are "
+        "somewhat too good."
+    ),
+}
+
+
+def evaluation_page(
+    evaluation: dict[str, Any], title: str, facts: Mapping[str, Mapping[str, object]] | None = None
+) -> str:
+    """One self-contained HTML page of an evaluation (`metrics.evaluate`).
+
+    `split`, `rejected`, `subgroups` and `robustness` of `pneumonia evaluate` are shown where they are in it. `facts` are
+    further tables by heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}};
+    names and values are escaped.
+    """
+    tasks = evaluation["tasks"]
+    prevalence = stated_prevalence(evaluation)
+    pneumonia, kind = tasks["pneumonia_vs_normal"], tasks["bacterial_vs_viral"]
+    defined = [task for task in (pneumonia, kind) if task["images"]]
+    return render_html(
+        "evaluation.html",
+        title=title,
+        facts=facts or {},
+        evaluation=evaluation,
+        pneumonia=pneumonia,
+        kind=kind,
+        classes=CLASSES,
+        measures=MEASURES,
+        calibration_measures=CALIBRATION_MEASURES,
+        prevalence=prevalence,
+        caution=CAUTIONS.get(evaluation.get("split", "")),
+        unscored=sum(evaluation.get("rejected", {}).values()),
+        figures={
+            "pneumonia": Markup(curves_figure(pneumonia, prevalence)),
+            "kind": Markup(curves_figure(kind, kind["positives"] / kind["images"] if kind["images"] else 0)),
+            "reliability": Markup(reliability_figure(defined)),
+            "predictive": Markup(predictive_figure(evaluation["predictive_values"], prevalence)),
+        },
+    )
+
+
+def stated_prevalence(evaluation: dict[str, Any]) -> float:
+    """The share of pneumonia that the figures stand for: the assumed one, else that of the images."""
+    assumed = evaluation["prevalence"]["assumed"]
+    return float(evaluation["prevalence"]["evaluated"] if assumed is None else assumed)

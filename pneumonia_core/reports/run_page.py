@@ -1,0 +1,97 @@
+"""The page of a scoring run: what became of every image, in one file without script or link."""
+
+from typing import Any, Final
+
+from pneumonia_core.archives.skipped import may_hold_images
+from pneumonia_core.errors import REJECT_STAGE
+from pneumonia_core.findings import CLASSES
+from pneumonia_core.reports.render import render_html
+
+OUTCOMES: Final = {
+    "scored": "have probabilities and a finding",
+    "rejected": "could not be scored; the row says why",
+    "unchanged": "have a row from an earlier run",
+    "deferred": "left for the next run",
+}
+REASONS: Final = {
+    "not_found": "gone between listing and reading",
+    "forbidden": "no permission to read it",
+    "timeout": "reading took too long",
+    "unreadable": "reading failed",
+    "too_large": "the file is larger than the limit",
+    "empty": "the file has no bytes",
+    "not_an_image": "the content is no image that is known",
+    "truncated": "the file ends before the picture does",
+    "corrupt": "the content breaks its own format",
+    "unsupported": "a kind of image that is not read",
+    "too_many_pixels": "more pixels than the limit",
+    "too_small": "a side is under 32 pixels",
+    "blank": "the picture has no contrast",
+    "not_chest_radiograph": "its tags say that it is no frontal chest X-ray",
+    "multi_frame": "several frames",
+    "no_pixels": "no pixel data",
+    "too_slow": "decoding took too long",
+    "crashed_decoder": "the decoder died on it",
+    "engine_error": "the engine failed on it",
+}
+
+
+def run_page(run: dict[str, Any]) -> str:
+    """One self-contained HTML page of a scoring run, from the record in its run.json.
+
+    Read are `run_id`, `state`, `run_date` and, where present, `created_at`, `updated_at`, `model`, `engine`,
+    `exit_code`, `error`, `configuration`, `versions`, `gone`, `skipped` ({kind: number}), `counts` (listed, scored,
+    rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read), `result` (seconds,
+    images_per_s, table, version) and `timings` ({step: seconds}). Names in it are escaped.
+    """
+    counts, result = run.get("counts") or {}, run.get("result") or {}
+    reasons = counts.get("reject_reasons") or {}
+    findings = counts.get("findings") or {}
+    skipped = run.get("skipped") or {}
+    hiding = may_hold_images(skipped)
+    return render_html(
+        "run.html",
+        title=f"Run {run['run_id']}",
+        run=run,
+        result=result,
+        counts={name: counts.get(name, 0) for name in ("listed", *OUTCOMES)},
+        outcomes=OUTCOMES,
+        findings=[(name, findings.get(name, 0)) for name in CLASSES] if findings else [],
+        out_of_domain=counts.get("out_of_domain"),
+        reasons=[
+            (reason, REJECT_STAGE.get(reason, "–"), REASONS.get(reason, ""), number)
+            for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+        ],
+        skipped=sorted(skipped.items(), key=lambda item: (item[0] not in hiding, -item[1], item[0])),
+        hiding=hiding,
+        timings=run.get("timings") or {},
+        bytes_read=counts.get("bytes_read"),
+        facts=_facts(run, counts, result),
+    )
+
+
+def _facts(run: dict[str, Any], counts: dict[str, Any], result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Tables by heading of what else is known, without what is not."""
+    about = {
+        "state": run["state"],
+        "exit code": run.get("exit_code"),
+        "error": run.get("error"),
+        "date of the rows": run["run_date"],
+        "begun": run.get("created_at"),
+        "last recorded": run.get("updated_at"),
+        "model": run.get("model"),
+        "engine": run.get("engine"),
+        "table": result.get("table"),
+        "version of the table": result.get("version"),
+        "images gone from the archive": run.get("gone"),
+    }
+    tables = {
+        "Run": about,
+        "Configuration": run.get("configuration") or {},
+        "Versions": run.get("versions") or {},
+    }
+    known = {
+        heading: {name: thing for name, thing in rows.items() if thing is not None}
+        for heading, rows in tables.items()
+    }
+    return {heading: rows for heading, rows in known.items() if rows}

@@ -1,0 +1,4 @@
+"""One chunk of images: read ahead, decode, score, rows.
+
+May import: runs, bundles, and what those may import.
+"""

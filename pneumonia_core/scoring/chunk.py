@@ -1,0 +1,311 @@
+"""From one chunk of listed images to the rows of its part: read, decode, score. Both pipelines call these."""
+
+import dataclasses
+import datetime
+import hashlib
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from pneumonia_core.archives.archive import read_image_bytes
+from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
+from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.bundles.engines import BATCH_SIZE, Engine, Scores
+from pneumonia_core.domain import Domain, in_domain
+from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.findings import Thresholds, findings, p_pneumonia
+from pneumonia_core.imaging.contract import Source
+from pneumonia_core.imaging.decode import read_image
+from pneumonia_core.runs.crash_journal import BATCH, IMAGE, CrashJournal
+from pneumonia_core.runs.parts import PART_SCHEMA
+from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, with_remote_bytes
+from pneumonia_core.system.failpoints import failpoint
+
+# An image that its decoder has not finished by then never will be; twice the limit that a child gets.
+STUCK_AFTER_S: Final = 60.0
+# Handing one image at a time to a thread costs as much as decoding a very small one.
+IMAGES_PER_TASK: Final = 4
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image after reading and decoding: `pixels` uint8 [S, S], or None and the reason why not."""
+
+    sha256: str | None
+    size_bytes: int | None
+    source: Source
+    pixels: np.ndarray | None
+    stage: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+Decode = Callable[[ImageRef, int], Decoded]
+
+
+@dataclass(frozen=True)
+class RowConstants:
+    """What is the same in every row that a run writes. `not_before` is the newest time in the table: where a
+    clock has jumped back, rows are dated behind it, so that the newest row of an image stays the newest."""
+
+    run_id: str
+    model_id: str
+    engine: str
+    thresholds: Thresholds
+    image_size: int
+    not_before: datetime.datetime | None = None
+    domain: Domain | None = None
+
+
+def read_and_decode(ref: ImageRef, image_size: int) -> Decoded:
+    """A listed image as pixels, or why it has none."""
+    sha256, size_bytes = None, None
+    try:
+        failpoint("decode", ref.uri)
+        data = read_image_bytes(ref)
+        sha256, size_bytes = hashlib.sha256(data).hexdigest(), len(data)
+        pixels, source = read_image(data, image_size)
+        return Decoded(sha256, size_bytes, source, pixels)
+    except RejectedImage as rejected:
+        return Decoded(
+            sha256,
+            size_bytes,
+            rejected.source or Source(),
+            None,
+            rejected.stage,
+            rejected.reason,
+            rejected.detail,
+        )
+
+
+def decode_ahead(
+    refs: Sequence[ImageRef],
+    image_size: int,
+    pool: Executor,
+    readers: Executor,
+    ahead: int,
+    decode: Decode = read_and_decode,
+) -> Iterator[Decoded]:
+    """The images of a chunk in order, up to `ahead` of them being decoded in the pool's threads, which also read
+    those of this machine; others come from the threads of `readers`, as many at once again.
+
+    Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
+    """
+    waiting: deque[tuple[int, Future[list[Decoded]]]] = deque()
+    held = 0
+    images = with_remote_bytes(with_streamed_members(refs), readers, ahead)
+    while group := list(itertools.islice(images, IMAGES_PER_TASK)):
+        size_bytes = sum(len(ref.data or b"") for ref in group)
+        held += size_bytes
+        waiting.append((size_bytes, pool.submit(_decode_group, decode, group, image_size)))
+        while waiting and (len(waiting) * IMAGES_PER_TASK >= ahead or held > MAX_BYTES_AHEAD):
+            size_bytes, oldest = waiting.popleft()
+            yield from oldest.result(STUCK_AFTER_S * IMAGES_PER_TASK)
+            held -= size_bytes
+    for _, future in waiting:
+        yield from future.result(STUCK_AFTER_S * IMAGES_PER_TASK)
+
+
+def _decode_group(decode: Decode, group: list[ImageRef], image_size: int) -> list[Decoded]:
+    return [decode(ref, image_size) for ref in group]
+
+
+def score_rows(
+    rows: pa.Table,
+    images: Iterable[Decoded],
+    engine: Engine,
+    facts: RowConstants,
+    lock: threading.Lock,
+    trail: CrashJournal,
+) -> pa.Table:
+    """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
+
+    `lock` lets one batch at a time into the engine where several chunks are in work; `trail` knows what
+    earlier workers died on.
+    """
+    uris = rows["image_uri"].to_pylist()
+    kept: list[Decoded] = []
+    scores: list[Scores] = []
+    positions: list[int] = []
+    failed: set[int] = set()
+    for batch in _in_batches(images, kept):
+        positions.extend(position for position, _ in batch)
+        with lock:
+            scores.append(
+                _score_batch(engine, batch, failed, trail, [uris[position] for position, _ in batch])
+            )
+    return _part_table(rows, kept, positions, _concatenate(scores), failed, facts)
+
+
+Batch = list[tuple[int, np.ndarray]]
+
+
+def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[Batch]:
+    """Batches of (position in the chunk, pixels); every image goes to `kept`, without its pixels, so that
+    a chunk's worth of them is never held."""
+    batch: Batch = []
+    for image in images:
+        if image.pixels is not None:
+            batch.append((len(kept), image.pixels))
+        kept.append(dataclasses.replace(image, pixels=None))
+        if len(batch) == BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _score_batch(
+    engine: Engine, batch: Batch, failed: set[int], trail: CrashJournal, uris: list[str]
+) -> Scores:
+    """The scores of a batch. Where the engine fails on it, or an earlier worker died on it, the images are
+    tried one by one, and those that it still fails on are added to `failed`."""
+    positions = [position for position, _ in batch]
+    if not trail.suspects(positions):
+        trail.record(BATCH, positions[0])
+        try:
+            failpoint("engine", "\n".join(uris))
+            return engine(np.stack([pixels for _, pixels in batch]))
+        except Exception:  # noqa: BLE001 - a malformed sequence is a missing one
+            return _score_singly(engine, batch, failed, trail, uris)
+    return _score_singly(engine, batch, failed, trail, uris)
+
+
+def _score_singly(
+    engine: Engine, batch: Batch, failed: set[int], trail: CrashJournal, uris: list[str]
+) -> Scores:
+    singles: list[Scores | None] = []
+    for (position, pixels), uri in zip(batch, uris, strict=True):
+        if position in trail.blamed:
+            singles.append(None)
+            continue
+        trail.record(IMAGE, position)
+        failpoint("engine", uri)
+        singles.append(_score_single(engine, pixels[None]))
+    bad = {position for (position, _), single in zip(batch, singles, strict=True) if single is None}
+    if len(bad) == len(batch) and not bad <= trail.blamed:
+        raise PneumoniaError(
+            f"the engine {engine.name} failed on every image of a batch: it is the engine that is broken, or this "
+            "machine has too little memory for it. Try --engine with another one, then the same command again."
+        )
+    failed.update(bad)
+    domain = any(single is not None and single.domain is not None for single in singles)
+    blank = Scores(np.full((1, 3), np.nan, np.float32), np.full(1, np.nan, np.float32) if domain else None)
+    return _concatenate([single or blank for single in singles])
+
+
+def _score_single(engine: Engine, image: np.ndarray) -> Scores | None:
+    try:
+        return engine(image)
+    except Exception:  # noqa: BLE001 - a malformed sequence is a missing one
+        return None
+
+
+def _concatenate(batches: Sequence[Scores]) -> Scores:
+    if not batches:
+        return Scores(np.zeros((0, 3), np.float32), None)
+    domains = [batch.domain for batch in batches if batch.domain is not None]
+    return Scores(
+        np.concatenate([batch.probabilities for batch in batches]),
+        np.concatenate(domains) if domains else None,
+    )
+
+
+def _part_table(
+    rows: pa.Table,
+    images: list[Decoded],
+    positions: list[int],
+    scores: Scores,
+    failed: set[int],
+    facts: RowConstants,
+) -> pa.Table:
+    count = rows.num_rows
+    finite = np.isfinite(scores.probabilities).all(axis=1)
+    failed = failed | {position for position, good in zip(positions, finite, strict=True) if not good}
+    scored = np.zeros(count, bool)
+    scored[positions] = True
+    scored[list(failed)] = False
+    probabilities = np.zeros((count, 3), np.float32)
+    probabilities[positions] = np.nan_to_num(scores.probabilities)
+    unknown = ~scored
+    in_table: dict[str, pa.Array | pa.ChunkedArray] = {
+        "row_id": rows["row_id"],
+        "carried": rows["carried"],
+        "image_uri": rows["image_uri"],
+        "image_version": rows["image_version"],
+        "image_sha256": pa.array([image.sha256 for image in images], pa.string()),
+        "size_bytes": pa.array([image.size_bytes for image in images], pa.int64()),
+        "source_format": pa.array([image.source.format for image in images], pa.string()),
+        "width": pa.array([image.source.width for image in images], pa.int32()),
+        "height": pa.array([image.source.height for image in images], pa.int32()),
+        "archive": rows["archive"],
+        "study_key": pa.array([image.source.study_key for image in images], pa.string()),
+        "status": pa.array(np.where(scored, "scored", "rejected")),
+        "p_normal": pa.array(probabilities[:, 0], mask=unknown),
+        "p_bacterial": pa.array(probabilities[:, 1], mask=unknown),
+        "p_viral": pa.array(probabilities[:, 2], mask=unknown),
+        "p_pneumonia": pa.array(p_pneumonia(probabilities), mask=unknown),
+        "finding": pa.array(
+            findings(probabilities, facts.thresholds).astype(object), pa.string(), mask=unknown
+        ),
+        **_domain_columns(images, positions, scores.domain, unknown, facts.domain),
+        **_rejections(images, failed),
+        "attempt": rows["attempt"],
+        "engine": _constant(facts.engine, count),
+        "model_id": _constant(facts.model_id, count),
+        "run_id": _constant(facts.run_id, count),
+        "scored_at": pa.array([_now(facts)] * count, pa.timestamp("us", tz="UTC")),
+    }
+    return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
+
+
+def _domain_columns(
+    images: list[Decoded],
+    positions: list[int],
+    scores: np.ndarray | None,
+    unknown: np.ndarray,
+    domain: Domain | None,
+) -> dict[str, pa.Array]:
+    count = len(images)
+    if scores is None or domain is None:
+        return {"domain_score": pa.nulls(count, pa.float32()), "in_domain": pa.nulls(count, pa.bool_())}
+    # An engine that fails on some images gives no score for them: they are rejected.
+    of_image = np.full(count, np.nan, np.float32)
+    of_image[positions] = scores
+    familiar = in_domain(domain, of_image, [image.source.age_years for image in images])
+    return {
+        "domain_score": pa.array(of_image, mask=unknown),
+        "in_domain": pa.array(familiar, mask=unknown),
+    }
+
+
+def _now(facts: RowConstants) -> datetime.datetime:
+    now = datetime.datetime.now(datetime.UTC)
+    if facts.not_before is None or now > facts.not_before:
+        return now
+    return facts.not_before + datetime.timedelta(microseconds=1)
+
+
+def _rejections(images: list[Decoded], failed: set[int]) -> dict[str, pa.Array]:
+    stages = [image.stage for image in images]
+    reasons = [image.reason for image in images]
+    details = [image.detail for image in images]
+    for position in failed:
+        stages[position], reasons[position] = "score", "engine_error"
+        details[position] = "the engine gave no finite probabilities for it"
+    return {
+        "reject_stage": pa.array(stages, pa.string()),
+        "reject_reason": pa.array(reasons, pa.string()),
+        "reject_detail": pa.array(details, pa.string()),
+    }
+
+
+def _constant(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), count)

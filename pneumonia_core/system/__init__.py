@@ -1,0 +1,4 @@
+"""This machine and its processes: child processes, scratch folders, versions, failpoints.
+
+May import: errors.
+"""

@@ -1,0 +1,83 @@
+"""DuckDB in bounded memory: what does not fit goes to a folder on the disk."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import duckdb
+
+
+def open_database(spill_folder: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """A database of its own that takes no more memory than that, and spills into the folder."""
+    database = duckdb.connect()
+    database.execute(f"SET memory_limit='{memory_mb}MB'")
+    database.execute(f"SET temp_directory={sql_text(str(spill_folder))}")
+    return database
+
+
+def sql_text(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+PREFIX: Final = "pneumonia-scratch-"
+# Between its creation and its lock a folder looks as if nobody had it.
+_NEW_FOR_S: Final = 60.0
+
+
+class ScratchFolder:
+    """A temporary folder of this process, which holds its lock; `close` removes it."""
+
+    def __init__(self, purpose: str) -> None:
+        remove_left_behind()
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{purpose}-", ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name)
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        _lock(self._lock)
+
+    def close(self) -> None:
+        self._folder.cleanup()
+        os.close(self._lock)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def remove_left_behind() -> None:
+    """Remove this user's scratch folders whose process has ended without doing so."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        # It may be another user's, or gone by now.
+        with contextlib.suppress(OSError), _opened(path) as folder:
+            status = os.fstat(folder)
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > _NEW_FOR_S and _lock(folder):
+                shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int) -> bool:
+    """Lock an open folder, where nobody else has and the storage knows locks; the lock ends with the process."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

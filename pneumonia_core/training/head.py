@@ -1,0 +1,65 @@
+"""The first stage of transfer: a head fitted to features of a trunk that stays as it was loaded.
+
+A fresh head on a trained trunk sends random gradients into it; one that fits already leaves the features whole
+(Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022). The features are computed once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+PENALTY: Final = 1e-3
+MAX_ITERATIONS: Final = 200
+_SMALLEST_DEVIATION: Final = 1e-6
+Total = Callable[[np.ndarray], np.ndarray]
+
+
+def fit_head(
+    features: np.ndarray,
+    labels: np.ndarray,
+    class_weights: Sequence[float],
+    smoothing: float,
+    total: Total,
+    penalty: float = PENALTY,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel float32 [D, K] and bias float32 [K] of a multinomial logistic regression over all workers' images.
+
+    `features` float32 [N, D] and `labels` int [N] are this worker's; `total` adds an array over all workers, so that
+    each of them comes to the same result, which has the same minimum however the images are shared out. `penalty` is
+    on the squares of the kernel for features of deviation one.
+    """
+    classes = len(class_weights)
+    truth = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
+    weights = np.asarray(class_weights, np.float64)[labels]
+    mean, deviation, count = _moments(features, total)
+    standard = (features - mean) / deviation
+
+    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        kernel, bias = flat[:-classes].reshape(-1, classes), flat[-classes:]
+        logits = standard @ kernel + bias
+        loss = -float(np.sum(weights * np.sum(truth * log_softmax(logits, axis=1), axis=1)))
+        errors = weights[:, None] * (softmax(logits, axis=1) - truth)
+        sums = total(np.concatenate([[loss], (standard.T @ errors).ravel(), errors.sum(axis=0)])) / count
+        sums[0] += penalty / 2 * float(np.sum(kernel**2))
+        sums[1:-classes] += penalty * kernel.ravel()
+        return float(sums[0]), sums[1:]
+
+    start = np.zeros((features.shape[1] + 1) * classes)
+    found = minimize(
+        loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
+    ).x
+    kernel = found[:-classes].reshape(-1, classes) / deviation[:, None]
+    return kernel.astype(np.float32), (found[-classes:] - mean @ kernel).astype(np.float32)
+
+
+def _moments(features: np.ndarray, total: Total) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean and standard deviation [D] of each feature over all workers' images, and how many images there are."""
+    wide = features.astype(np.float64)
+    sums = total(np.concatenate([[float(len(wide))], wide.sum(axis=0), np.square(wide).sum(axis=0)]))
+    count, first, second = sums[0], *np.split(sums[1:], 2)
+    mean = first / count
+    variance = np.maximum(second / count - mean**2, 0)
+    return mean, np.maximum(np.sqrt(variance), _SMALLEST_DEVIATION), float(count)

@@ -1,0 +1,102 @@
+"""Listing several archives at once, and disks that fail while it goes on."""
+
+import errno
+import os
+import shutil
+import socket
+import tempfile
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from support.archived import jpeg
+from support.buckets import using
+
+from pneumonia_core.archives import lister as lister_module
+from pneumonia_core.archives.archive import open_archive
+from pneumonia_core.archives.lister import Lister
+from pneumonia_core.archives.manifests import ListingRules
+from pneumonia_core.errors import PneumoniaError
+
+
+def listed(archives, rules=None):
+    with Lister(archives, rules or ListingRules()) as lister:
+        assert lister.wait(30)
+        uris = [uri for path in lister.take() for uri in pq.read_table(path)["image_uri"].to_pylist()]
+        return uris, dict(lister.skipped)
+
+
+def test_image_that_two_archives_name_is_listed_once(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / "images" / f"{number}.jpeg").write_bytes(jpeg(number))
+    for name, numbers in (("one", (0, 1)), ("two", (1, 2))):
+        lines = [f"{tmp_path}/images/{number}.jpeg" for number in numbers]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["uri", *lines]) + "\n")
+    rules = ListingRules((), (f"file://{tmp_path}/images",))
+    names = ("one.csv", "two.csv", "images")
+    uris, skipped = listed([open_archive(str(tmp_path / name), rules) for name in names], rules)
+    assert sorted(uris) == sorted({f"file://{tmp_path}/images/{number}.jpeg" for number in range(3)})
+    assert skipped == {"listed by an earlier archive": 4}
+
+
+@pytest.mark.parametrize("what", ["scandir", "stat"])
+def test_disk_that_fails_ends_the_listing_instead_of_shortening_it(tmp_path, monkeypatch, what):
+    (tmp_path / "ward").mkdir()
+    (tmp_path / "ward" / "a.jpeg").write_bytes(jpeg(1))
+    archive = open_archive(str(tmp_path))
+    real = getattr(os, what)
+
+    def failing(path, *arguments, **options):
+        if str(path).endswith({"scandir": "ward", "stat": "a.jpeg"}[what]):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, what, failing)
+    with pytest.raises(PneumoniaError, match="cannot be listed"):
+        listed([archive])
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(errno.ESTALE, 1), (errno.EACCES, 2), (errno.ENAMETOOLONG, 2)]
+)
+def test_archive_whose_storage_fails_is_no_wrong_usage(tmp_path, monkeypatch, number, exit_code):
+    def failing(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(PneumoniaError, match="the archive cannot be opened") as raised:
+        open_archive(str(tmp_path))
+    assert raised.value.exit_code == exit_code
+
+
+def test_order_is_that_of_the_names_whatever_the_disk_gives(tmp_path):
+    for name in ("b/1.jpeg", "a.jpeg", "b.jpeg", "a/2.jpeg", "a/10.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(1))
+    uris, _ = listed([open_archive(str(tmp_path))])
+    assert [uri.removeprefix(f"file://{tmp_path}/") for uri in uris] == [
+        "a/10.jpeg", "a/2.jpeg", "a.jpeg", "b/1.jpeg", "b.jpeg",
+    ]  # fmt: skip
+
+
+def test_storage_that_stays_silent_is_left_when_the_listing_is_stopped(monkeypatch):
+    monkeypatch.setattr(lister_module, "_LEAVE_AFTER_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with using(f"http://127.0.0.1:{silent.getsockname()[1]}"), Lister(["s3://hospital/in"]) as lister:
+            assert not lister.wait(0.5)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+
+
+def test_listing_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
+    for folder in ("in", "temporary"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "in" / "x.jpeg").write_bytes(jpeg(1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    lister = Lister([f"file://{tmp_path}/in"])
+    shutil.rmtree(tmp_path / "temporary")
+    with lister:
+        assert lister.wait(30)
+        with pytest.raises(PneumoniaError, match="TMPDIR"):
+            lister.take()

@@ -1,0 +1,269 @@
+"""Pages hold the figures they are given, escape what they are told, and need nothing from outside."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from support.pages import NASTY, RUN, assert_self_contained
+
+from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
+from pneumonia_core.errors import REJECT_STAGE
+from pneumonia_core.evaluation.evaluate import evaluate
+from pneumonia_core.evaluation.perturbations import PERTURBATIONS
+from pneumonia_core.evaluation.robustness import robustness
+from pneumonia_core.evaluation.subgroups import subgroups
+from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds
+from pneumonia_core.reports import evaluation_page, model_card, run_page
+from pneumonia_core.reports.checklist import reporting_items
+from pneumonia_core.reports.render import duration, interval, megabytes, shown, signed, value
+from pneumonia_core.reports.run_page import REASONS
+
+
+def evaluation(present: tuple[int, ...] = (NORMAL, BACTERIAL, VIRAL), **options: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(present, 150)
+    logits = rng.normal(0, 1.2, (150, 3))
+    logits[np.arange(150), labels] += 2
+    powers = np.exp(logits)
+    probabilities = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    options = {"bootstrap": 60, **options}
+    return evaluate(labels, probabilities, np.arange(150) // 2, Thresholds(0.5, 0.5), **options)
+
+
+def test_evaluation_page_needs_nothing_from_outside_and_shows_every_measure() -> None:
+    figures = evaluation()
+    page = evaluation_page(figures, "resnet18-0123 on test", {"Model": {"network": "resnet18"}})
+    outline = assert_self_contained(page)
+    assert outline.tags["svg"] == 4
+    for task in figures["tasks"].values():
+        for name in (
+            "auroc",
+            "auprc",
+            "accuracy",
+            "sensitivity",
+            "specificity",
+            "sensitivity_at_specificity_95",
+        ):
+            assert value(task[name]) in outline.texts
+            assert interval(task[name]) in outline.texts
+        for name in ("slope", "intercept", "ece", "brier"):
+            assert value(task["calibration"][name]) in outline.texts
+    for row in figures["three_class"]["confusion"]:
+        for number in row:
+            assert str(number) in outline.texts
+    for row in figures["predictive_values"]:
+        assert value(row["ppv"]) in outline.texts
+
+
+def whole_evaluation(**options: Any) -> dict[str, Any]:
+    """With the tables that `pneumonia evaluate` adds."""
+    rng = np.random.default_rng(1)
+    scores = rng.dirichlet([1, 1, 1], (40, 1 + len(PERTURBATIONS))).astype(np.float32)
+    labels, patients = np.arange(40) % 3, np.arange(40)
+    groups = {NASTY: ["L"] * 20 + [NASTY] * 20}
+    return {
+        **evaluation(**options),
+        "subgroups": subgroups(labels, scores[:, 0], patients, Thresholds(0.5, 0.5), groups, bootstrap=20),
+        "robustness": robustness(
+            labels,
+            patients,
+            scores,
+            PERTURBATIONS,
+            Thresholds(0.5, 0.5),
+            {True: 1.2, False: 1.5},
+            bootstrap=20,
+        ),
+    }
+
+
+def test_evaluation_page_shows_groups_and_what_moves_the_scores() -> None:
+    figures = whole_evaluation()
+    page = evaluation_page(figures, "a")
+    texts = assert_self_contained(page).texts
+    assert "\x1b" not in page
+    for row in figures["subgroups"]:
+        for name in ("auroc", "sensitivity", "specificity", "bacterial_viral_auroc"):
+            assert value(row[name]) in texts
+            assert interval(row[name]) in texts
+    for row in figures["robustness"]["rows"]:
+        assert row["label"] in texts
+        assert value(row["auroc_change"]) in texts
+        assert signed(row["p99_change"]) in texts
+    assert "1.20 times its height for normal, 1.50 for pneumonia" in "".join(texts)
+    assert "What moves the scores" not in evaluation_page(evaluation(), "a")
+
+
+def test_evaluation_page_is_the_same_for_the_same_figures() -> None:
+    figures = evaluation()
+    assert evaluation_page(figures, "a") == evaluation_page(figures, "a")
+
+
+@pytest.mark.parametrize(
+    ("present", "figures"), [((NORMAL,), 1), ((BACTERIAL, VIRAL), 2), ((NORMAL, VIRAL), 3), ((BACTERIAL,), 1)]
+)
+def test_evaluation_page_without_a_class_says_what_is_undefined(
+    present: tuple[int, ...], figures: int
+) -> None:
+    outline = assert_self_contained(evaluation_page(evaluation(present), "a"))
+    assert outline.tags["svg"] == figures
+    assert "–" in outline.texts
+    assert "nan" not in "".join(outline.texts).lower()
+
+
+def test_evaluation_page_says_which_prevalence_is_assumed() -> None:
+    page = evaluation_page(evaluation(prevalence=0.1), "a")
+    assert "prevalence of 10.0 %" in page
+    assert "prevalence of" not in evaluation_page(evaluation(), "a")
+
+
+def test_evaluation_page_without_bootstrap_has_no_intervals() -> None:
+    assert "No intervals were computed." in evaluation_page(evaluation(bootstrap=0), "a")
+
+
+def test_names_on_pages_are_escaped_for_html_and_for_the_eye() -> None:
+    for page in (evaluation_page(evaluation(), NASTY, {NASTY: {NASTY: NASTY}}), run_page(RUN)):
+        assert_self_contained(page)
+        assert "<script>" not in page
+        assert "&lt;script&gt;" in page
+        assert "\x1b" not in page
+        assert "\u202e" not in page
+        assert "\\u202egpj.exe" in page
+
+
+def test_run_page_accounts_for_every_image() -> None:
+    outline = assert_self_contained(run_page(RUN))
+    text = "".join(outline.texts)
+    for number in ("1,100", "1,000", "38", "60", "70.0 %", "3 min 20 s", "230.0 MB", "5.2", "1.5 s"):
+        assert number in text
+    assert text.index("truncated") < text.index("empty")  # the most frequent reason first
+    assert "the sum of the above" in text
+
+
+def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:
+    begun = {"run_id": "r", "state": "listing", "run_date": "2024-03-01", "result": {"seconds": 1.0}}
+    text = "".join(assert_self_contained(run_page(begun)).texts)
+    assert "nothing is committed yet" in text
+    assert "No image was scored." in text
+
+
+def test_every_reject_reason_has_a_meaning_on_the_page() -> None:
+    assert REASONS.keys() == REJECT_STAGE.keys()
+
+
+MITCHELL_HEADINGS = [
+    "Model Details", "Intended Use", "Factors", "Metrics", "Evaluation Data", "Training Data",
+    "Quantitative Analyses", "Ethical Considerations", "Caveats and Recommendations",
+]  # fmt: skip
+
+
+def test_model_card_has_the_headings_of_mitchell_et_al() -> None:
+    figures = evaluation()
+    card = model_card({"network": "resnet18", "image_size": 64}, figures)
+    assert re.findall(r"^## (.+)$", card, re.MULTILINE) == MITCHELL_HEADINGS
+    assert "Research use only. Not a medical device." in card
+    auroc = figures["tasks"]["pneumonia_vs_normal"]["auroc"]
+    assert f"| AUROC | {value(auroc)} | {interval(auroc)} |" in card
+    for line in card.splitlines():  # a table row has as many cells as its head
+        assert not line.startswith("| AU") or line.count("|") == 4
+
+
+@pytest.mark.parametrize("data_set", DATA_SETS)
+def test_model_card_says_where_each_reporting_item_is(data_set: str) -> None:
+    items = reporting_items(data_set)
+    card = model_card({"network": "resnet18", "image_size": 64, "data_set": data_set}, evaluation())
+    for row in items:
+        assert f"| {row['item']} | {row['tripod']} | {row['claim']} | {row['where']} |" in card
+        reason = row["where"].removeprefix("not applicable")
+        assert reason == row["where"] or len(reason) > 4
+    numbers = {int(n) for row in items for n in re.findall(r"\d+", row["tripod"])}
+    ranges = {
+        n
+        for row in items
+        for a, b in re.findall(r"(\d+)\D*–(\d+)", row["tripod"])
+        for n in range(int(a), int(b) + 1)
+    }
+    assert numbers | ranges == set(range(1, 28))  # every item of TRIPOD+AI
+
+
+def test_model_card_states_origin_and_licence_of_the_data() -> None:
+    facts = {"network": "resnet18", "image_size": 64}
+    kermany = model_card({**facts, "data_set": "kermany"}, evaluation())
+    assert "CC BY 4.0" in kermany
+    assert "rscbjbr9sj" in kermany
+    synthetic = model_card({**facts, "data_set": "synthetic"}, evaluation())
+    assert "CC BY" not in synthetic
+    assert "Do not score X-rays of patients with it." in synthetic
+    assert "theirs to state" in model_card(facts, evaluation())
+
+
+def test_model_card_says_where_figures_are_of_the_images_fitted_on() -> None:
+    facts = {"network": "resnet18", "image_size": 64}
+    assert "optimistic" in model_card({**facts, "evaluated_on": "validation patients"}, evaluation())
+    assert "optimistic" not in model_card({**facts, "evaluated_on": "the test split"}, evaluation())
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [("train", "say nothing of others"), ("validation", "somewhat too good"), ("test", None)],
+)
+def test_evaluation_page_warns_of_images_that_training_knows(split: str, said: str | None) -> None:
+    page = evaluation_page({**evaluation(), "split": split}, "a")
+    assert page.count("A model that was trained on this data set") == (said is not None)
+    assert said is None or said in page
+
+
+@pytest.mark.parametrize(
+    ("rejected", "said"),
+    [({}, None), ({"empty": 1}, " 1 more could not be scored and is in no figure"),
+     ({"empty": 1, "truncated": 2}, " 3 more could not be scored and are in no figure")],
+)  # fmt: skip
+def test_evaluation_page_says_how_many_images_are_in_no_figure(
+    rejected: dict[str, int], said: str | None
+) -> None:
+    page = evaluation_page({**evaluation(), "rejected": rejected}, "a")
+    assert ("could not be scored" in page) == (said is not None)
+    assert said is None or said in page
+
+
+def test_figure_of_predictive_values_marks_the_prevalence_that_the_page_names() -> None:
+    assert "above: 0.5 %" in evaluation_page(evaluation(prevalence=0.005), "a")
+    assert "above: 62.5 %" in evaluation_page(evaluation(prevalence=0.625), "a")
+
+
+def test_model_card_lists_the_training_facts_escaped() -> None:
+    facts = {
+        "network": "resnet18", "image_size": 64, "model_id": "a_b", "temperature": 1.25, "version": "0.1.0",
+        "weights": "imagenet", "data_fingerprint": "ff00", "training": {"images_per_s": 31.5, "data": "<b>|*x*"},
+    }  # fmt: skip
+    card = model_card(facts, evaluation())
+    assert "- images per s: 31.5" in card
+    assert r"\<b\>\|\*x\*" in card
+    assert "temperature of 1.250" in card
+    assert r"a\_b" in card
+    assert "ff00" in card
+
+
+def test_model_card_says_how_classes_are_weighted_and_images_prepared() -> None:
+    facts = {"network": "resnet18", "image_size": 64, "class_weights": {"normal": 1.29, "bacterial": 0.7}}
+    card = model_card(facts, evaluation())
+    assert "those of its class, so that the rarer class weighs more: normal 1.290, bacterial 0.700." in card
+    assert "so that the rarer class weighs more. " in model_card(
+        {"network": "a", "image_size": 64}, evaluation()
+    )
+    assert re.search(r"stretched to a square of 64 pixels .*JPEG of quality 75", card)
+    (imbalance,) = [row for row in reporting_items("other") if row["tripod"] == "13"]
+    assert "Training Data" in imbalance["where"]
+
+
+def test_kermany_data_is_known_by_its_file_names() -> None:
+    assert known_data_set(["d/train/NORMAL/IM-0115-0001.jpeg", "d/NORMAL2-IM-0927-0001.jpeg"]) == "kermany"
+    assert known_data_set(["d/NORMAL2-IM-0927-0001.jpeg", "d/adult_1.png"]) == "other"
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert value({"value": -0.0271, "low": None, "high": None}) == "−0.027"
+    assert interval({"value": 0.0, "low": -0.35, "high": 0.2}, 2) == "−0.35 to 0.20"
+    assert [duration(s) for s in (4.2, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 05 min"]
+    assert [megabytes(s) for s in (900, 2_500_000, 7.2e9)] == ["1 kB", "2.5 MB", "7.2 GB"]
+    assert shown({"a": True, "b": [1, None]}) == "a yes, b 1, –"

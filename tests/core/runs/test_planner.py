@@ -1,0 +1,144 @@
+"""Planning in stretches: whatever their number, every image has one row, one number and one place in a chunk."""
+
+import datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from pneumonia_core.archives.lister import LISTED_SCHEMA
+from pneumonia_core.archives.manifests import ABSENT
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.results.schema import FILE_SCHEMA
+from pneumonia_core.results.table import open_table
+from pneumonia_core.runs import inventory
+from pneumonia_core.runs import planner as planner_module
+from pneumonia_core.runs.inventory import read_chunk
+from pneumonia_core.runs.planner import Planner, PlanningRules
+from pneumonia_core.storage.location import open_location
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    return open_location(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def planner(tmp_path, run, monkeypatch):
+    """A planner of small stretches and files for an empty table."""
+    monkeypatch.setattr(planner_module, "SEGMENTS_PER_BATCH", 2)
+    for module in (inventory, planner_module):
+        monkeypatch.setattr(module, "CHUNKS_PER_FILE", 3)
+    with Planner(run, open_table(open_location(str(tmp_path / "results"))), PlanningRules("m")) as planner:
+        yield planner
+
+
+def segment(folder, numbers: range):
+    """What the lister leaves of the images with these numbers, which are their positions too."""
+    count = len(numbers)
+    columns = {
+        "position": list(numbers),
+        "image_uri": [f"file:///archive/{number:04d}.jpeg" for number in numbers],
+        "image_version": ["1-1"] * count,
+        "size_bytes": [1] * count,
+        "archive": ["file:///archive"] * count,
+    }
+    arrays = [pa.array(columns.get(field.name, [None] * count), field.type) for field in LISTED_SCHEMA]
+    path = folder / f"{numbers.start:04d}.parquet"
+    pq.write_table(pa.Table.from_arrays(arrays, schema=LISTED_SCHEMA), path)
+    return path
+
+
+def rows_of(run, batches):
+    refs = [ref for batch in batches for ref in batch.chunk_refs()]
+    assert [ref.chunk for ref in refs] == list(range(len(refs)))
+    tables = [read_chunk(run, ref) for ref in refs]
+    assert [table.num_rows for table in tables] == [ref.rows for ref in refs]
+    whole = pa.concat_tables(tables)
+    return whole["row_id"].to_pylist(), whole["image_uri"].to_pylist()
+
+
+def test_every_image_is_once_in_order_in_the_chunks_of_several_stretches(planner, run, tmp_path):
+    segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
+    batches = planner.plan(segments, [], 2, relisted=False)
+    assert [batch.listed for batch in batches] == [20, 20, 10]
+    numbers, uris = rows_of(run, batches)
+    assert numbers == list(range(50))
+    assert uris == [f"file:///archive/{number:04d}.jpeg" for number in range(50)]
+    planner.check_inventory(batches)
+
+
+def test_relisted_images_are_passed_over_and_the_new_ones_keep_their_order(planner, run, tmp_path):
+    first = planner.plan([segment(tmp_path, range(5, 25))], [], 4, relisted=False)
+    again = planner.plan(
+        [segment(tmp_path, range(start, start + 10)) for start in (0, 10, 20)], first, 4, True
+    )
+    numbers, uris = rows_of(run, [*first, *again])
+    assert numbers == list(range(30))
+    expected = [*range(5, 25), *range(5), *range(25, 30)]
+    assert uris == [f"file:///archive/{number:04d}.jpeg" for number in expected]
+    planner.check_inventory([*first, *again])
+
+
+def test_limit_counts_over_stretches(planner, run, tmp_path):
+    planner._rules = PlanningRules("m", limit=25)
+    segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
+    batches = planner.plan(segments, [], 4, relisted=False)
+    assert [(batch.to_score, batch.deferred) for batch in batches] == [(20, 0), (5, 15), (0, 10)]
+    assert len(rows_of(run, batches)[0]) == 25
+
+
+def row(uri, version, attempt, hour, reason=None):
+    """A row of the table: scored, or rejected for a reason."""
+    values = {
+        "image_uri": uri,
+        "image_version": version,
+        "archive": "file:///archive",
+        "status": "scored" if reason is None else "rejected",
+        "reject_reason": reason,
+        "attempt": attempt,
+        "engine": "tensorflow",
+        "model_id": "m",
+        "run_id": "r",
+        "scored_at": datetime.datetime(2026, 11, 1, hour, tzinfo=datetime.UTC),
+    }
+    return {name: values.get(name) for name in FILE_SCHEMA.names}
+
+
+@pytest.mark.parametrize(
+    ("nights", "attempt"),
+    [
+        ([("1-1", 1, None)], None),
+        ([("1-1", 1, None), (ABSENT, 1, "not_found")], 2),
+        ([(ABSENT, 1, "not_found"), ("1-1", 1, None)], None),
+        ([("1-1", 1, "too_small"), (ABSENT, 1, "forbidden")], 2),
+        ([("1-1", 1, None), (ABSENT, 1, "not_found"), ("1-1", 2, None)], None),
+        ([("2-2", 1, None), (ABSENT, 5, "not_found")], 1),
+        ([("1-1", 1, None), ("2-2", 1, None)], None),
+    ],
+)
+def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nights, attempt):
+    """Its newest row would say for ever that it is not there."""
+    results = open_location(str(tmp_path / "results"))
+    uri = "file:///archive/0000.jpeg"
+    rows = [row(uri, version, tried, hour, reason) for hour, (version, tried, reason) in enumerate(nights)]
+    known = pa.Table.from_pylist(rows, FILE_SCHEMA)
+    dates = pa.array([datetime.date(2026, 11, 1)] * len(rows))
+    write_deltalake(open_table(results), known.append_column("run_date", dates), mode="append")
+    with Planner(run, open_table(results), PlanningRules("m")) as planner:
+        (batch,) = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
+    assert (batch.to_score, batch.unchanged) == ((0, 1) if attempt is None else (1, 0))
+    assert [read_chunk(run, ref)["attempt"].to_pylist() for ref in batch.chunk_refs()] == (
+        [] if attempt is None else [[attempt]]
+    )
+
+
+@pytest.mark.parametrize("batches", ["twice", "one missing"])
+def test_inventory_that_does_not_number_its_rows_once_each_is_refused(planner, tmp_path, batches):
+    segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
+    planned = planner.plan(segments, [], 4, relisted=False)
+    wrong = [planned[0], *planned] if batches == "twice" else planned[1:]
+    with pytest.raises(PneumoniaError, match="--fresh"):
+        planner.check_inventory(wrong)

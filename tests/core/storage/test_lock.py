@@ -1,0 +1,200 @@
+"""The lock of a run in a bucket: one holder, taken over from the dead, lost when it was not renewed."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import boto3
+import pytest
+from support.buckets import BUCKET, Proxy, s3_server, using
+
+from jobs.scoring.commit import _finish
+from jobs.scoring.context import ExecutionOptions, ScoringContext
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.runs.record import Run, RunRequest
+from pneumonia_core.storage import lock
+from pneumonia_core.storage.files import delete_folder, exists, read_bytes, write_bytes
+from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.lock import Lease, take_lock
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with s3_server() as endpoint, using(endpoint):
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+        yield endpoint
+
+
+@pytest.fixture(params=["bucket", "disk"])
+def folder(request, endpoint, tmp_path):
+    place = open_location(f"s3://{BUCKET}/run" if request.param == "bucket" else str(tmp_path))
+    yield place
+    delete_folder(place)
+
+
+def test_one_holds_it_and_another_gets_it_afterwards(folder):
+    held = take_lock(folder)
+    assert held
+    assert take_lock(folder) is None
+    held.release()
+    assert not exists(folder.child("lock"))
+    again = take_lock(folder)
+    assert again
+    again.release()
+
+
+def test_of_racing_threads_one_wins(folder):
+    won: list[object] = []
+    threads = [threading.Thread(target=lambda: won.append(take_lock(folder))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    holders = [holder for holder in won if holder]
+    assert len(holders) == 1
+    holders[0].release()
+
+
+@pytest.fixture
+def run(endpoint):
+    place = open_location(f"s3://{BUCKET}/leased")
+    yield place
+    delete_folder(place)
+
+
+def write_lease(run, **changes: object) -> None:
+    owner = {"token": "t", "pid": 1, "started": "1", "boot": "another machine", "renewed_at": 0.0, **changes}
+    write_bytes(run.child("lock"), json.dumps(owner).encode())
+
+
+def test_lease_of_a_dead_process_of_this_machine_is_free_at_once(run):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    started = lock._started(dead.pid)
+    dead.wait()
+    write_lease(run, pid=dead.pid, started=started, boot=lock._boot())
+    held = take_lock(run)
+    assert held
+    held.release()
+
+
+def test_lease_of_another_machine_is_free_when_it_is_old(run, monkeypatch):
+    write_lease(run)
+    assert take_lock(run) is None
+    monkeypatch.setattr(lock, "EXPIRES_AFTER_S", -1.0)
+    held = take_lock(run)
+    assert held
+    held.release()
+
+
+def test_lease_is_renewed_and_lost_to_another_owner(run, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.2)
+    held = take_lock(run)
+    assert isinstance(held, Lease)
+    first = json.loads(read_bytes(run.child("lock")))["renewed_at"]
+    time.sleep(1.5)
+    assert json.loads(read_bytes(run.child("lock")))["renewed_at"] > first
+    held.check()
+    write_lease(run)
+    time.sleep(1.5)
+    with pytest.raises(PneumoniaError, match="taken the run over"):
+        held.check()
+    held.release()
+    assert exists(run.child("lock"))
+
+
+DENIED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def proxy(endpoint):
+    with Proxy(endpoint) as proxy, using(proxy.endpoint):
+        yield proxy
+
+
+def test_renewal_that_fails_is_tried_again(run, proxy, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.1)
+    held = take_lock(run)
+    assert isinstance(held, Lease)
+    # As after a writing whose answer was lost: refused is the next one, and so is here to look whose the lease is.
+    proxy.fail("^GET .*lock", refusal=DENIED)
+    write_lease(run, token=held._token)
+    until = time.monotonic() + 10
+    while not proxy.injected and time.monotonic() < until:
+        time.sleep(0.02)
+    assert proxy.injected
+    proxy.fail(None)
+    while json.loads(read_bytes(run.child("lock")))["renewed_at"] == 0 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert json.loads(read_bytes(run.child("lock")))["renewed_at"] > 0
+    held.check()
+    held.release()
+    assert not exists(run.child("lock"))
+
+
+def test_lease_is_taken_though_the_buckets_answers_break_off(run, proxy):
+    write_lease(run, renewed_at=0.0)
+    proxy.fail("^GET .*lock", most=2, always_cut=True)
+    assert take_lock(run) is None  # another's, and young
+    assert proxy.injected == 2
+
+
+def test_renewal_that_keeps_failing_ends_the_run_when_the_lease_expires(run, proxy, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
+    held = take_lock(run)
+    assert isinstance(held, Lease)
+    proxy.fail("^PUT .*lock", refusal=DENIED)
+    time.sleep(0.3)
+    held.check()
+    monkeypatch.setattr(lock, "EXPIRES_AFTER_S", 0.2)
+    with pytest.raises(PneumoniaError, match="not renewed in time"):
+        held.check()
+    held.release()
+
+
+def test_lease_that_cannot_be_deleted_does_not_fail_the_run(run, proxy, capsys):
+    held = take_lock(run)
+    assert held
+    proxy.fail("^DELETE .*lock", refusal=DENIED)
+    held.release()
+    assert "it expires in a minute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", [7, None])
+def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was_committed(
+    run, monkeypatch, version
+):
+    held = take_lock(run)
+    counts = dict.fromkeys(("listed", "scored", "rejected", "unchanged", "deferred"), 0)
+    record = {
+        "run_id": "1",
+        "run_date": "2026-01-31",
+        "configuration": {"model_id": "m"},
+        "counts": {**counts, "reject_reasons": {}, "findings": {}},
+    }
+    order = RunRequest(
+        ("file:///archive",), "", "m", "auto", "auto", None, False, None, 16, "2026-01-31", False
+    )
+    with contextlib.ExitStack() as session, Run(run, record, _lock=held) as ending:
+        work = ScoringContext(run, order, ExecutionOptions(), None, session)
+        monkeypatch.setattr(lock, "EXPIRES_AFTER_S", -1.0)
+        with pytest.raises(PneumoniaError, match="lease was not renewed") as caught:
+            _finish(work, ending, version)
+    assert "othing was committed" not in str(caught.value)
+    assert ("version 7 of the table has the rows" in str(caught.value)) == (version == 7)
+
+
+def test_lock_whose_file_its_last_owner_removed_is_none(tmp_path, monkeypatch):
+    held = take_lock(open_location(str(tmp_path)))
+    flock = lock.fcntl.flock
+
+    def after_the_owner(*arguments):
+        held.release()
+        flock(*arguments)
+
+    monkeypatch.setattr(lock.fcntl, "flock", after_the_owner)
+    assert take_lock(open_location(str(tmp_path))) is None
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    assert take_lock(open_location(str(tmp_path)))

@@ -1,0 +1,149 @@
+"""Google's and Azure's buckets, on their emulators: listed, read by range, keys of any text."""
+
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from support.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
+
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.results.table import open_table
+from pneumonia_core.storage import arrow_filesystems
+from pneumonia_core.storage.files import write_bytes
+from pneumonia_core.storage.location import open_location
+
+# Published by Azurite: the account and key that everyone's emulator has.
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def emulator(command: list[str], port: int):
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with suppress(urllib.error.HTTPError, OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1).close()
+                break
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def google():
+    port = free_port()
+    command = [
+        sys.executable, "-c", "from gcp_storage_emulator.__main__ import main; main()", "start",
+        "--host=127.0.0.1", f"--port={port}", "--in-memory", "--default-bucket=hospital",
+    ]  # fmt: skip
+    with emulator(command, port):
+        yield {"CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://127.0.0.1:{port}"}
+
+
+@contextmanager
+def azure(folder: Path):
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("Azurite (npm install -g azurite) is not on this machine")
+    port = free_port()
+    command = [program, "--blobPort", str(port), "--location", str(folder), "--skipApiVersionCheck"]
+    with emulator(command, port):
+        endpoint = f"BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT}"
+        yield {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName={ACCOUNT};AccountKey={KEY};{endpoint}"}
+
+
+@pytest.fixture(scope="module", params=["gs", "abfs"])
+def bucket(request, tmp_path_factory):
+    """A bucket of each kind, empty."""
+    server = google() if request.param == "gs" else azure(tmp_path_factory.mktemp("azurite"))
+    with server as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        arrow_filesystems.file_system.cache_clear()
+        if request.param == "abfs":
+            open_location("abfs://hospital/x").fs.create_dir("hospital")
+        yield f"{request.param}://hospital"
+        arrow_filesystems.file_system.cache_clear()
+
+
+def test_images_and_archives_are_listed_and_read(bucket):
+    files = pictures(6)
+    for name, data in files.items():
+        write_bytes(open_location(f"{bucket}/in/{name}"), data)
+    write_bytes(open_location(f"{bucket}/in/a.tar"), tar_bytes(files))
+    write_bytes(open_location(f"{bucket}/in/b.zip"), zip_bytes(files))
+    write_bytes(open_location(f"{bucket}/in/notes.txt"), b"no image")
+    images, skipped = listing(f"{bucket}/in")
+    expected = {
+        f"{bucket}/in/{before}{name}": data
+        for before in ("", "a.tar!/", "b.zip!/")
+        for name, data in files.items()
+    }
+    assert contents(images) == expected
+    assert skipped == {"no image": 1}
+    single, _ = listing(f"{bucket}/in/a.tar")
+    assert list(contents(single).values()) == list(files.values())
+
+
+def test_keys_are_taken_as_they_are(bucket):
+    names = ["a b.jpeg", "ü.jpeg", "100%25.jpeg", "x#y.jpeg", "what?x=1.jpeg"]
+    for number, name in enumerate(names):
+        place = open_location(f"{bucket}/odd")
+        write_bytes(place.child(name), jpeg(number))
+    images, _ = listing(f"{bucket}/odd")
+    assert contents(images) == {f"{bucket}/odd/{name}": jpeg(number) for number, name in enumerate(names)}
+
+
+def test_object_that_went_is_not_found(bucket):
+    place = open_location(f"{bucket}/gone/x.jpeg")
+    write_bytes(place, jpeg(1))
+    images, _ = listing(f"{bucket}/gone")
+    place.fs.delete_file(place.path)
+    assert list(contents(images).values()) == ["not_found"]
+
+
+def test_no_image_of_a_tar_that_was_rewritten_has_the_bytes_of_another(bucket):
+    files = pictures(2)
+    place = open_location(f"{bucket}/rewritten/a.tar")
+    write_bytes(place, tar_bytes(files))
+    images, _ = listing(place.uri)
+    assert list(contents(images).values()) == list(files.values())
+    # Azure's size alone comes with opening a file.
+    more = {"more.jpeg": jpeg(3, 256)} if place.uri.startswith("abfs") else {}
+    write_bytes(place, tar_bytes(dict(reversed(files.items())) | more))
+    assert set(contents(images).values()) == {"unreadable"}
+
+
+def test_place_travels_without_its_credentials(bucket):
+    place = open_location(f"{bucket}/in")
+    sent = pickle.dumps(place)
+    assert KEY.encode() not in sent
+    assert pickle.loads(sent) == place
+
+
+def test_results_there_are_refused(bucket):
+    with pytest.raises(InvalidInput, match=r"on a disk or in S3"):
+        open_table(open_location(f"{bucket}/r"))
+
+
+def test_bucket_that_does_not_exist_is_one_clear_line(bucket):
+    with pytest.raises(InvalidInput, match=r"no such file or folder|cannot be opened"):
+        listing(f"{bucket}-absent/in")

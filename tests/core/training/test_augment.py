@@ -1,0 +1,110 @@
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from pneumonia_core.training.augment import Augmentation, Augmenter, draw, reencode_some
+
+SIZE = 96
+STILL = Augmentation(
+    translation=0, rotation_deg=0, zoom=(1, 1), flip=False, contrast=0, brightness=0, encoder_share=0
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Smooth pictures, each with one bright spot at (x 30, y 20)."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    spot = 200 * np.exp(-((x - 30) ** 2 + (y - 20) ** 2) / 30)
+    return np.repeat((40 + spot)[None], 8, axis=0).astype(np.uint8)
+
+
+def augmented(images, strength, seed=0):
+    drawn = draw(np.random.default_rng(seed), len(images), SIZE, strength)
+    return np.asarray(Augmenter(SIZE)(images, drawn))
+
+
+def spot_of(image):
+    y, x = np.unravel_index(np.argmax(image), image.shape)
+    return x, y
+
+
+def test_no_strength_leaves_the_images_alone(images):
+    np.testing.assert_allclose(augmented(images, STILL), images, atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(images):
+    first, again = (augmented(images, Augmentation(), seed=4) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, augmented(images, Augmentation(), seed=5))
+
+
+def test_images_of_a_batch_vary_independently(images):
+    out = augmented(images, Augmentation())
+    assert len({image.tobytes() for image in out}) == len(images)
+
+
+def test_flip_mirrors_left_and_right(images):
+    out = augmented(images, dataclasses.replace(STILL, flip=True))
+    assert {spot_of(image) for image in out} == {(30, 20), (SIZE - 1 - 30, 20)}
+
+
+def test_geometry_stays_within_its_bounds(images):
+    still = dataclasses.replace(STILL, in_place=0)
+    moved = [spot_of(i) for i in augmented(images, dataclasses.replace(still, translation=0.06))]
+    assert all(abs(x - 30) <= 0.06 * SIZE + 1 and abs(y - 20) <= 0.06 * SIZE + 1 for x, y in moved)
+    magnified = [spot_of(i) for i in augmented(images, dataclasses.replace(still, zoom=(0.8, 0.8)))]
+    centre = (SIZE - 1) / 2
+    assert all(abs(x - (centre + (30 - centre) / 0.8)) <= 1 for x, _ in magnified)
+    turned = [spot_of(i) for i in augmented(images, dataclasses.replace(still, rotation_deg=5))]
+    radii = [np.hypot(x - centre, y - centre) for x, y in turned]
+    np.testing.assert_allclose(radii, np.hypot(30 - centre, 20 - centre), atol=1.5)
+
+
+def test_some_images_keep_their_pixels_but_for_the_flip(images):
+    strength = dataclasses.replace(Augmentation(), contrast=0, brightness=0, encoder_share=0, in_place=0.5)
+    many = np.repeat(images, 16, axis=0)
+    out = augmented(many, strength)
+    mirrored = many[:, :, ::-1]
+    same = [np.allclose(a, b, atol=1e-2) or np.allclose(a, c, atol=1e-2)
+            for a, b, c in zip(out, many, mirrored, strict=True)]  # fmt: skip
+    assert 0.3 < np.mean(same) < 0.7
+
+
+def test_values_stay_grey_levels(images):
+    out = augmented(images, dataclasses.replace(Augmentation(), brightness=0.9, contrast=0.9))
+    assert out.dtype == np.float32
+    assert out.min() >= 0
+    assert out.max() <= 255
+
+
+def test_blur_keeps_the_mean_and_lowers_the_detail(images):
+    rng = np.random.default_rng(0)
+    noisy = rng.integers(60, 200, images.shape).astype(np.uint8)
+    out = augmented(noisy, dataclasses.replace(STILL, encoder_share=1, noise=0))
+    np.testing.assert_allclose(out.mean(axis=(1, 2)), noisy.mean(axis=(1, 2)), atol=1)
+    assert (out.std(axis=(1, 2)) < noisy.std(axis=(1, 2))).all()
+
+
+def test_reencoding_changes_some_images_a_little_and_leaves_its_input_alone(images):
+    rng = np.random.default_rng(0)
+    noisy = rng.integers(60, 200, (40, SIZE, SIZE)).astype(np.uint8)
+    before = noisy.copy()
+    out = reencode_some(noisy, rng)
+    changed = (out != noisy).any(axis=(1, 2))
+    assert 4 < changed.sum() < 32
+    assert np.abs(out.astype(int) - noisy).mean() < 30
+    np.testing.assert_array_equal(noisy, before)
+
+
+def test_augmentation_is_quicker_than_any_network_trains():
+    """A ResNet-18 trains at some 40 images/s on a core; augmentation must be far above that. CPU
+    time, so that a busy machine does not count."""
+    batch = np.random.default_rng(0).integers(0, 256, (32, 224, 224), dtype=np.uint8)
+    rng, augmenter = np.random.default_rng(0), Augmenter(224)
+    augmenter(batch, draw(rng, 32, 224))
+    started = time.process_time()
+    for _ in range(3):
+        np.asarray(augmenter(reencode_some(batch, rng), draw(rng, 32, 224)))
+    assert 96 / (time.process_time() - started) > 150

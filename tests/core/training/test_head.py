@@ -1,0 +1,77 @@
+"""The fitted head: the minimum of a logistic regression, however the images are shared out among workers."""
+
+import threading
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from pneumonia_core.training.head import fit_head
+
+WEIGHTS = (1.0, 1.0, 1.0)
+
+
+@pytest.fixture
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 [N, D] of very different sizes, one of them dead, and labels [N] that follow them."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(600, 12)) * np.geomspace(0.01, 30, 12) + rng.normal(size=12)
+    features[:, 5] = 0.25
+    logits = (
+        (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6) @ rng.normal(size=(12, 3))
+    )
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return features.astype(np.float32), labels
+
+
+def probabilities(features: np.ndarray, head: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return softmax(features.astype(np.float64) @ head[0] + head[1], axis=1)
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, (0.5, 1.0, 3.0)])
+def test_head_is_the_logistic_regression_of_scikit_learn(drawn, weights):
+    features, labels = drawn
+    head = fit_head(features, labels, weights, smoothing=0.0, total=np.copy, penalty=0.01)
+    standard = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)
+    expected = LogisticRegression(
+        C=1 / (0.01 * len(labels)), class_weight=dict(enumerate(weights)), tol=1e-8, max_iter=1000
+    ).fit(standard, labels)
+    np.testing.assert_allclose(probabilities(features, head), expected.predict_proba(standard), atol=2e-3)
+
+
+def test_smoothing_draws_probabilities_to_the_middle(drawn):
+    features, labels = drawn
+    sharp, smooth = (
+        probabilities(features, fit_head(features, labels, WEIGHTS, smoothing, np.copy)).max()
+        for smoothing in (0.0, 0.3)
+    )
+    assert smooth < sharp
+
+
+@pytest.mark.parametrize("shares", [(200, 200, 200), (1, 599, 0)])
+def test_workers_come_to_the_head_of_all_images(drawn, shares):
+    features, labels = drawn
+    alone = fit_head(features, labels, WEIGHTS, 0.05, np.copy)
+    ends = np.cumsum(shares)
+    barrier, parts, heads = threading.Barrier(len(shares)), [None] * len(shares), [None] * len(shares)
+
+    def work(rank: int) -> None:
+        def total(values: np.ndarray) -> np.ndarray:
+            parts[rank] = values
+            barrier.wait()
+            result = np.sum(parts, axis=0)
+            barrier.wait()
+            return result
+
+        mine = slice(ends[rank] - shares[rank], ends[rank])
+        heads[rank] = fit_head(features[mine], labels[mine], WEIGHTS, 0.05, total)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(shares))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for head in heads:
+        np.testing.assert_array_equal(head[0], heads[0][0])
+        np.testing.assert_allclose(probabilities(features, head), probabilities(features, alone), atol=2e-3)

@@ -1,0 +1,312 @@
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.paths import REPOSITORY
+
+from pneumonia_core.networks.classifier import build_classifier
+from pneumonia_core.networks.prefilter import smooth
+from pneumonia_core.training.augment import Augmentation, draw
+from pneumonia_core.training.learner import Learner, TrainingBatch, _random_states
+from pneumonia_core.training.optimizer import FIRST_FACTOR, STEPS_TO_GROW, LossScale
+from pneumonia_core.training.recipe import (
+    Recipe,
+    class_weights,
+    first_fresh_stage,
+    first_trained_stage,
+    stage_rates,
+)
+
+pytestmark = pytest.mark.usefixtures("exact_float32")
+SIZE, STEPS = 32, 4
+STILL = Augmentation(
+    translation=0, rotation_deg=0, zoom=(1, 1), flip=False, contrast=0, brightness=0, encoder_share=0
+)
+
+
+def recipe(**changes):
+    settings = {"network": "resnet18", "image_size": SIZE, "batch_size": 8, "epochs": 1, "dropout": 0.0}
+    return Recipe(**{**settings, "precision": "float32", **changes})
+
+
+def learner(first_stage="conv1", strategy=None, **changes):
+    keras.utils.set_random_seed(3)
+    weights = build_classifier("resnet18", SIZE).get_weights()
+    return Learner(recipe(**changes), weights, first_stage, (0.5, 1.0, 2.0), STEPS, strategy)
+
+
+def batch(step, rows=slice(None)):
+    """One of a few fixed global batches of 8, or some rows of it; not augmented."""
+    rng = np.random.default_rng(step)
+    images = rng.integers(0, 256, (8, SIZE, SIZE), dtype=np.uint8)[rows]
+    labels = rng.integers(0, 3, 8).astype(np.int32)[rows]
+    return TrainingBatch(images, labels, draw(rng, len(images), SIZE, STILL))
+
+
+def test_steps_lower_the_loss_of_a_batch_they_repeat():
+    one = learner("layer4", learning_rate=2e-3, epochs=5)
+    losses = [float(one.step(batch(0))) for _ in range(15)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_loss_is_the_class_weighted_cross_entropy_of_smoothed_labels():
+    one, given = learner("head"), batch(0)
+    logits = np.asarray(one.classifier(given.images, training=True), np.float64)
+    truth = np.eye(3)[given.labels] * 0.95 + 0.05 / 3
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = (-(truth * log_p).sum(axis=1) * np.array([0.5, 1.0, 2.0])[given.labels]).mean()
+    assert float(learner("head").step(given)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_learning_rate_warms_up_and_falls_along_a_cosine_to_zero():
+    one = learner("head", epochs=4, learning_rate=1e-3)
+    rates = []
+    for step in range(4 * STEPS):
+        one.step(batch(step % STEPS))
+        rates.append(one.learning_rate)
+    assert np.argmax(rates) == 1  # half an epoch of warm-up is two steps, and the batch is a quarter of 32
+    assert max(rates) == pytest.approx(1e-3 / 2)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_frozen_stages_do_not_move_and_the_average_follows_the_rest():
+    one = learner("layer4", averaging=0.5)
+    before = one.classifier.get_layer("layer3.0.conv1").get_weights()[0]
+    first = one.classifier.get_layer("layer4.0.conv1").get_weights()[0]
+    expected = first
+    for step in range(3):
+        one.step(batch(step))
+        decay = min(0.5, (step + 1) / (step + 10))
+        current = one.classifier.get_layer("layer4.0.conv1").get_weights()[0]
+        expected = decay * expected + (1 - decay) * current
+    np.testing.assert_array_equal(before, one.classifier.get_layer("layer3.0.conv1").get_weights()[0])
+    np.testing.assert_allclose(one.averaged.get_layer("layer4.0.conv1").get_weights()[0], expected, atol=1e-6)
+    assert np.abs(expected - first).max() > 0
+
+
+def test_logits_are_those_of_the_averaged_network_for_smoothed_images_of_any_number():
+    one = learner("head")
+    one.step(batch(0))
+    images = np.concatenate([batch(step).images for step in range(3)])[:19]
+    np.testing.assert_allclose(one.logits(images), np.asarray(one.averaged(smooth(images))), atol=1e-4)
+    assert one.logits(images[:0]).shape == (0, 3)
+
+
+def test_a_restored_learner_goes_on_as_if_it_had_never_stopped(tmp_path):
+    whole, first = learner("layer4"), learner("layer4")
+    for step in range(2):
+        whole.step(batch(step))
+        first.step(batch(step))
+    np.savez(tmp_path / "state.npz", **first.state())
+    second = learner("layer4", seed=9)
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as state:
+        second.restore(dict(state))
+    for step in range(2, 4):
+        whole.step(batch(step))
+        second.step(batch(step))
+    assert second.steps_done == 4
+    for ours, theirs in zip(second.averaged.get_weights(), whole.averaged.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_float16_trains_as_float32_does():
+    start = learner("layer4").averaged.get_weights()
+    full, half = (trained(precision).averaged.get_weights() for precision in ("float32", "mixed_float16"))
+    moved = sum(np.abs(ours - before).sum() for ours, before in zip(full, start, strict=True))
+    apart = sum(np.abs(ours - theirs).sum() for ours, theirs in zip(full, half, strict=True))
+    assert 0 < apart < 0.1 * moved
+
+
+def test_a_step_whose_gradients_leave_float16_moves_nothing_and_the_next_is_scaled_less():
+    one = learner("layer4", precision="mixed_float16", weight_decay=0.0)
+    one._loss_scale.factor.assign(2.0**100)
+    before = one.classifier.get_layer("layer4.0.conv1").kernel.numpy()
+    assert np.isfinite(float(one.step(batch(0))))
+    np.testing.assert_array_equal(before, one.classifier.get_layer("layer4.0.conv1").kernel.numpy())
+    assert (float(one._loss_scale.factor), one.steps_done) == (2.0**99, 1)
+    one._loss_scale.factor.assign(2.0**8)
+    one.step(batch(1))
+    assert np.abs(before - one.classifier.get_layer("layer4.0.conv1").kernel.numpy()).max() > 0
+    assert float(one._loss_scale.factor) == 2.0**8
+    again = learner("layer4", precision="mixed_float16")
+    again.restore(one.state())
+    assert [int(variable) for variable in again._loss_scale.variables] == [2**8, 1]
+
+
+def test_the_scale_of_the_loss_grows_after_many_steps_that_fit():
+    scale = LossScale()
+    scale.variables[1].assign(STEPS_TO_GROW - 1)
+    scale.adjust(tf.constant(True))
+    assert [float(variable) for variable in scale.variables] == [2 * FIRST_FACTOR, 0]
+
+
+def test_other_workers_go_on_with_random_numbers_of_their_own():
+    first, second = learner("layer4", dropout=0.5), learner("layer4", dropout=0.5)
+    first.step(batch(0))
+    (ours,) = _random_states(second.classifier)
+    ours.assign([99, 0])
+    second.restore(first.state(), rank=1)
+    (theirs,) = _random_states(first.classifier)
+    assert ours.numpy().tolist() == [99, theirs.numpy()[1]]
+    assert theirs.numpy()[1] > 0
+
+
+def test_class_weights_are_the_higher_the_rarer_the_class():
+    assert class_weights(np.array([0, 1, 1, 1, 2, 2])) == pytest.approx((2.0, 2 / 3, 1.0))
+    assert class_weights(np.array([0, 0, 1, 1])) == pytest.approx((2 / 3, 2 / 3, 4 / 3))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "stage"),
+    [
+        ((), "conv1"),
+        (("conv1",), "layer1"),
+        (("conv1", "layer1", "layer2", "layer3"), "layer3"),
+        (("conv1", "layer1", "layer2", "layer3", "layer4", "head"), "layer3"),
+    ],
+)
+def test_training_begins_at_layer3_or_where_the_loaded_weights_end(loaded, stage):
+    assert first_trained_stage(loaded) == stage
+
+
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "mixed_bfloat16"])
+def test_two_workers_train_as_one_with_the_whole_batch(precision, tmp_path, two_ports):
+    """Two processes with half of each batch against one with all of it."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in two_ports]}
+    processes = []
+    for rank in (0, 1):
+        settings = {"cluster": cluster, "task": {"type": "worker", "index": rank}}
+        environment = {
+            **os.environ,
+            "TF_CONFIG": json.dumps(settings),
+            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+        }
+        command = [sys.executable, __file__, "worker", str(rank), precision, str(tmp_path / f"{rank}.npz")]
+        processes.append(subprocess.Popen(command, env=environment, cwd=REPOSITORY))
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    start, alone = learner("layer4").averaged.get_weights(), trained(precision).averaged.get_weights()
+    with np.load(tmp_path / "0.npz") as first, np.load(tmp_path / "1.npz") as second:
+        assert float(first["total"]) == float(second["total"]) == 3.0
+        for name in first.files:
+            np.testing.assert_array_equal(first[name], second[name])
+        together = [first[name] for name in sorted(first.files) if name.startswith("averaged.")]
+    moved = sum(np.abs(ours - before).sum() for ours, before in zip(alone, start, strict=True))
+    apart = sum(np.abs(ours - theirs).sum() for ours, theirs in zip(alone, together, strict=True))
+    assert moved > 0
+    assert apart < (0.001 if precision == "float32" else 0.1) * moved
+
+
+@pytest.mark.slow
+def test_one_worker_with_two_devices_trains_as_with_one(tmp_path):
+    """Two logical devices of this processor, in a process of their own, against one."""
+    root = REPOSITORY
+    path = f"{root}:{root / 'tests'}"
+    command = [sys.executable, __file__, "devices", str(tmp_path / "two.npz")]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=root, check=True, timeout=300)
+    alone = trained("float32")
+    with np.load(tmp_path / "two.npz") as two:
+        assert float(two["total"]) == 3.0
+        assert len(two["statistics"]) == 2
+        np.testing.assert_array_equal(two["statistics"][0], two["statistics"][1])
+        assert np.abs(two["statistics"]).max() > 0
+        assert (two["moved"].tolist(), float(two["factor"])) == ([False, True], FIRST_FACTOR / 2)
+        for name, ours in alone.state().items():
+            if name.startswith("averaged."):
+                np.testing.assert_allclose(two[name], ours, atol=1e-6)
+
+
+@pytest.fixture
+def two_ports():
+    import socket
+
+    sockets = [socket.socket() for _ in range(2)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_stages_train_the_slower_the_more_they_know():
+    """With weights for all but layer4 and the head, layer3 moves half as fast as layer4."""
+    assert first_fresh_stage(("conv1", "layer1", "layer2", "layer3")) == "layer4"
+    rates = stage_rates("layer4")
+    assert (rates["layer2"], rates["layer3"], rates["layer4"], rates["head"]) == (0.25, 0.5, 1.0, 1.0)
+    moved = {}
+    for fresh_from in ("layer3", "layer4"):
+        weights = build_classifier("resnet18", SIZE).get_weights()
+        keras.utils.set_random_seed(0)
+        one = Learner(recipe(), weights, "layer3", (1.0,) * 3, STEPS, fresh_from=fresh_from)
+        kernel = one.classifier.get_layer("layer3.0.conv1").kernel
+        before = kernel.numpy()
+        one.step(batch(0))
+        moved[fresh_from] = np.abs(kernel.numpy() - before).mean()
+    assert moved["layer4"] == pytest.approx(moved["layer3"] / 2, rel=0.05)
+
+
+def trained(precision, strategy=None, rows=slice(None)):
+    one = learner("layer4", strategy, precision=precision, learning_rate=1e-3)
+    keep_statistics(one)  # half a batch has other statistics than a whole one, which is meant
+    for step in range(STEPS):
+        one.step(batch(step, rows))
+    return one
+
+
+def keep_statistics(one):
+    for layer in one.classifier.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def as_worker(rank, precision, output):
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    rows = slice(int(rank), None, 2)
+    one = trained(precision, tf.distribute.MultiWorkerMirroredStrategy(), rows)
+    one.share_statistics()
+    total = one.total(np.array(float(rank) + 1))
+    np.savez(output, total=total, **one.state())
+
+
+def on_two_devices(output):
+    (processor,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    one = trained("float32", strategy)
+    normalizing = learner("layer4", strategy)
+    for step in range(STEPS):
+        normalizing.step(batch(step))
+    normalizing.share_statistics()
+    moving = normalizing.classifier.get_layer("layer4.0.bn1").moving_mean.value
+    statistics = [copy.numpy() for copy in strategy.experimental_local_results(moving)]
+    total = one.total(np.array(3.0))
+    np.savez(output, total=total, statistics=statistics, **in_float16(strategy), **one.state())
+
+
+def in_float16(strategy):
+    """Whether each of two steps moved a kernel, of which the first has gradients that are no numbers on one device."""
+    one = learner("layer4", strategy, precision="mixed_float16", weight_decay=0.0)
+    keep_statistics(one)
+    kernel = one.classifier.get_layer("layer4.0.conv1").kernel
+    moved = []
+    for step, brightness in enumerate((np.nan, 0.0)):
+        given, before = batch(step), kernel.numpy()
+        given.drawn["brightness"][7] = brightness
+        one.step(given)
+        moved.append(not np.array_equal(before, kernel.numpy()))
+    return {"moved": moved, "factor": float(one._loss_scale.factor)}
+
+
+if __name__ == "__main__":
+    {"worker": as_worker, "devices": on_two_devices}[sys.argv[1]](*sys.argv[2:])

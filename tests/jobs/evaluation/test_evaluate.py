@@ -1,0 +1,102 @@
+"""`pneumonia evaluate` over real Ray: scores, groups, perturbations, and its page."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jobs.evaluation.evaluate import evaluate_bundle
+from pneumonia_core.evaluation.perturbations import PERTURBATIONS
+from pneumonia_core.findings import p_pneumonia
+from pneumonia_core.phantoms.data_sets import write_labelled
+
+
+@pytest.fixture(scope="module")
+def evaluated(ray_here, tiny_bundle, tmp_path_factory):
+    """The document, the folder, and what the command returned."""
+    data, folder = tmp_path_factory.mktemp("labelled"), tmp_path_factory.mktemp("evaluated")
+    write_labelled(data, 16, 1, seed=4)
+    result = evaluate_bundle(
+        model=str(tiny_bundle.path),
+        data=str(data),
+        split="train",
+        output=str(folder),
+        robustness=12,
+        bootstrap=50,
+    )
+    return json.loads((folder / "evaluation.json").read_text()), folder, result, data
+
+
+def test_evaluation_has_groups_and_robustness_also_on_its_page(evaluated):
+    document, folder, result, _ = evaluated
+    assert result["state"] == "done"
+    factors = {row["factor"]: 0 for row in document["subgroups"]}
+    assert list(factors) == ["image size", "colour mode"]
+    for row in document["subgroups"]:
+        factors[row["factor"]] += row["images"]
+    assert set(factors.values()) == {document["images"]}
+    table = document["robustness"]
+    assert table["images"] == 12
+    assert table["images_by_class"] == {"normal": 6, "bacterial": 3, "viral": 3}
+    names = [perturbation.name for perturbation in PERTURBATIONS]
+    assert [row["name"] for row in table["rows"]] == names[: len(table["rows"])]
+    assert len(table["rows"]) == len(names) - 2 * (table["median_aspect"] is None)
+    page = (folder / "evaluation.html").read_text()
+    assert "What moves the scores" in page
+    assert "Parts of the images" in page
+
+
+def test_perturbed_images_are_first_scored_as_they_are(evaluated, tiny_bundle):
+    from deltalake import DeltaTable
+
+    from jobs.evaluation.perturbed_scores import score_perturbed
+    from pneumonia_core.storage.location import open_location
+
+    _, folder, _, _ = evaluated
+    (scores,) = (folder / "results").glob("*/scores")
+    rows = DeltaTable(str(scores)).to_pyarrow_table().to_pylist()[:12]
+    uris = [row["image_uri"] for row in rows]
+    kept, probabilities = score_perturbed(
+        [*uris, "file:///absent.jpeg"], np.arange(13) < 6, {False: 1.3, True: 1.0}, tiny_bundle,
+        rows[0]["engine"], "auto", open_location(str(folder)),
+    )  # fmt: skip
+    assert kept.tolist() == list(range(12))
+    assert probabilities.shape == (12, 1 + len(PERTURBATIONS), 3)
+    expected = [row["p_pneumonia"] for row in rows]
+    assert p_pneumonia(probabilities[:, 0]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny_bundle):
+    document, folder, _, data = evaluated
+    evaluate_bundle(
+        model=str(tiny_bundle.path), data=str(data), split="train", output=str(folder), robustness=0, bootstrap=50,
+        prevalence=0.1,
+    )  # fmt: skip
+    again = json.loads((folder / "evaluation.json").read_text())
+    assert again["robustness"] is None
+    assert again["prevalence"]["assumed"] == 0.1
+    # Weights to a prevalence change no ranking, but the last digit of its sum.
+    before, after = (one["tasks"]["pneumonia_vs_normal"]["auroc"] for one in (document, again))
+    assert after == pytest.approx(before)
+    assert "What moves the scores" not in (folder / "evaluation.html").read_text()
+
+
+def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(tiny_bundle, tmp_path):
+    from jobs.evaluation.labelled_scores import results_of
+    from jobs.scoring.request import make_request
+    from pneumonia_core.runs.registry import open_run
+
+    # The same for both, as the manifest of an evaluation is.
+    order = make_request((str(tmp_path),), str(tiny_bundle.path), rescore="all")
+
+    def begun(uris):
+        run = open_run(results_of(tmp_path, order, uris), order, 0, fresh=False)
+        run.save(state="scoring", listing_complete=True)
+        run.unlock()
+        return run
+
+    killed = begun(["file:///test.jpeg"])
+    assert not begun(["file:///validation.jpeg"]).resumed
+    again = begun(["file:///test.jpeg"])
+    assert again.resumed
+    assert again.run_id == killed.run_id

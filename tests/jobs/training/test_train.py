@@ -1,0 +1,212 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.paths import REPOSITORY
+
+from jobs.training.train import train
+from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.findings import NORMAL
+from pneumonia_core.phantoms.data_sets import write_labelled
+
+SMALL = {"network": "resnet18", "weights": "none", "image_size": 32, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_labelled(folder, 15, 1, size=(64, 80), test_fraction=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(data):
+    """The images that it trains on, and those that it holds back."""
+    return split_training(read_labelled(str(data)))
+
+
+@pytest.fixture(scope="module")
+def trained(ray_here, data, tmp_path_factory):
+    """A training of two workers and two epochs, and the folder of its models."""
+    models = tmp_path_factory.mktemp("models")
+    return train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", **SMALL), models
+
+
+def test_two_workers_train_a_bundle_that_scores(trained, parts):
+    from pneumonia_core.bundles.bundle import load_engine, open_bundle
+
+    result, models = trained
+    bundle = open_bundle(result["bundle"])
+    assert bundle.model_id == result["model_id"]
+    assert Path(result["bundle"]).parent == models
+    scores = load_engine(bundle, "openvino")(np.zeros((3, 32, 32), np.uint8))
+    np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-3)
+    assert result["state"] == "done"
+    assert result["epochs"] == 2
+    assert result["images_per_s"] > 0
+    assert result["validation"]["images"] == len(parts[1])
+    assert 0 <= result["validation"]["auroc_pneumonia_vs_normal"] <= 1
+
+
+def test_the_bundle_tells_how_it_was_trained(trained, parts):
+    folder = Path(trained[0]["bundle"])
+    training = json.loads((folder / "bundle.json").read_text())["training"]
+    assert training["recipe"]["epochs"] == 2
+    assert training["first_trained_stage"] == "conv1"
+    assert [epoch["epoch"] for epoch in training["history"]] == [1, 2]
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "not a medical device" in card.lower()
+    counts = [sum(image.label == label for image in parts[0]) for label in range(3)]
+    for name, count in zip(("normal", "bacterial", "viral"), counts, strict=True):
+        assert training["class_weights"][name] == pytest.approx(len(parts[0]) / (3 * count))
+        assert f"{name} {training['class_weights'][name]:.3f}" in card
+    assert json.loads((folder / "evaluation.json").read_text())["images"] == len(parts[1])
+
+
+def test_the_bundle_knows_the_domain_of_its_training(trained):
+    folder = Path(trained[0]["bundle"])
+    domain = json.loads((folder / "bundle.json").read_text())["domain"]
+    assert domain["ages_years"] == [2.0, 4.0]
+    assert domain["threshold"] > 0
+    assert trained[0]["validation"]["out_of_domain"] <= 0.05
+
+
+@pytest.mark.parametrize("ages", ["5", "5,1", "one,five", "-1,5", "1,nan", "1,inf"])
+def test_ages_that_are_no_range_are_refused(ages, tmp_path):
+    with pytest.raises(InvalidInput, match="--ages"):
+        train(data=str(tmp_path), models=str(tmp_path), ages=ages)
+
+
+def test_tensorboard_reads_the_scalars_of_every_epoch(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, models = trained
+    events = EventAccumulator(str(models / "tensorboard" / result["run"]))
+    events.Reload()
+    for tag in ("loss", "learning_rate", "auroc_pneumonia", "auroc_bacterial", "images_per_s"):
+        assert [event.step for event in events.Scalars(tag)] == [1, 2]
+
+
+def test_tensorboard_shows_inputs_confusion_and_curves(trained, parts):
+    import io
+
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    result, models = trained
+    events = EventAccumulator(str(models / "tensorboard" / result["run"]))
+    events.Reload()
+    (inputs,) = events.Images("inputs")
+    # A batch of eight on two workers: four images of 32 px, two by two with a gap.
+    assert Image.open(io.BytesIO(inputs.encoded_image_string)).size == (68, 68)
+    assert [event.step for event in events.Images("confusion")] == [1, 2]
+    ill = sum(image.label != NORMAL for image in parts[1])
+    for name, images in (("pneumonia vs normal", len(parts[1])), ("bacterial vs viral", ill)):
+        curves = events.Tensors(f"{name}/pr_curves")
+        assert [event.step for event in curves] == [1, 2]
+        counts = make_ndarray(curves[0].tensor_proto)
+        np.testing.assert_array_equal(counts[:4].sum(axis=0), images)
+        assert counts[5, 0] == 1
+
+
+@pytest.mark.slow
+def test_loaded_trunk_gets_a_fitted_head_first(trained, parts, ray_here, data, tmp_path, capsys):
+    import keras
+
+    whole = keras.saving.load_model(Path(trained[0]["bundle"]) / "model.keras")
+    trunk = keras.Model(whole.input, whole.get_layer("features").output, name="resnet18")
+    trunk.save(tmp_path / "trunk.keras")
+    options = {**SMALL, "weights": str(tmp_path / "trunk.keras")}
+    result = train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
+    # Each of two workers has as many.
+    even = len(parts[0]) // 2 * 2
+    assert f"a head fitted to the features of {even} images" in capsys.readouterr().err
+    assert result["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_bundle_of_ours_goes_on_with_its_own_head(trained, ray_here, data, tmp_path, capsys):
+    options = {**SMALL, "weights": str(Path(trained[0]["bundle"]) / "model.keras")}
+    result = train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
+    said = capsys.readouterr().err
+    assert "layers from" in said
+    assert "a head fitted" not in said
+    assert result["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data, tmp_path, capsys):
+    result = train(
+        data=str(data),
+        models=str(tmp_path),
+        workers=1,
+        epochs=9,
+        patience=2,
+        learning_rate=0.0,
+        precision="float32",
+        **SMALL,
+    )
+    best = int(re.search(r"no better epoch since epoch (\d+)", capsys.readouterr().err)[1])
+    assert result["epochs"] == best + 2
+    history = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]["history"]
+    # The figures of the bundle are those of the weights that are kept; calibration leaves this one as it is.
+    assert result["validation"]["auroc_bacterial_vs_viral"] == pytest.approx(
+        history[best - 1]["auroc_bacterial"], abs=1e-6
+    )
+
+
+def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
+    result, models = trained
+    again = train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", resume=True, **SMALL)
+    assert again == result
+    assert len(list(models.glob("resnet18-*"))) == 1
+
+
+@pytest.mark.slow
+def test_an_error_that_would_come_again_ends_the_training_at_once_and_clearly(ray_here, data, tmp_path):
+    """The file is an .npz, so only a worker sees that nothing in it fits."""
+    np.savez(tmp_path / "other.npz", something=np.zeros(3))
+    options = {**SMALL, "weights": str(tmp_path / "other.npz")}
+    with pytest.raises(InvalidInput, match="none of its weights fits resnet18"):
+        train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_starts(data, tmp_path):
+    for wrong, what in (
+        ({"data": str(tmp_path / "absent")}, "no such data set"),
+        ({"weights": "absent.npz"}, "no file"),
+        ({"weights": "imagenet"}, "no download"),
+        ({"image_size": 8}, "32 or more"),
+        ({"train_from": "layer3"}, "the stage conv1 has no loaded weights"),
+    ):
+        options = {"data": str(data), "models": str(tmp_path / "m"), **SMALL, **wrong}
+        with pytest.raises(InvalidInput, match=what):
+            train(**options)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.slow
+def test_a_diverged_training_says_what_to_change(ray_here, data, tmp_path):
+    with pytest.raises(PneumoniaError, match="Lower --learning-rate"):
+        train(data=str(data), models=str(tmp_path), workers=1, epochs=1, learning_rate=1e30, **SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (1, 2), (4, 2)])
+def test_training_makes_progress_on_clusters_of_few_cpus(cpus, workers, data, tmp_path):
+    script = (
+        "from jobs.ray_runtime.session import ray_session; from jobs.train import train\n"
+        f"with ray_session('local', num_cpus={cpus}):\n"
+        f"    result = train(data={str(data)!r}, models={str(tmp_path)!r}, workers={workers}, epochs=1, **{SMALL})\n"
+        "print(result['state'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=500
+    )
+    assert done.stdout.splitlines()[-1:] == ["done"], done.stderr

@@ -1,0 +1,142 @@
+"""Trainings that lose a worker, a node or their command in the middle of an epoch end as an undisturbed one does."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.paths import REPOSITORY
+from support.processes import descendants, kill_with_descendants
+
+from pneumonia_core.phantoms.data_sets import write_labelled
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_labelled(folder, 40, 2, size=(64, 80), test_fraction=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Two nodes of one CPU each, and a head that has none, as a cluster's head should: any node that works can be lost.
+
+    A worker with one thread, alone, comes to the same sums every time, so that trainings can be compared.
+    """
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def command(data, nodes, tmp_path):
+    def command(*options):
+        return [
+            *(sys.executable, "-m", "jobs.train", "--data", str(data), "--models", str(tmp_path)),
+            *("--network", "resnet18", "--weights", "none", "--image-size", "32", "--batch-size", "8"),
+            *("--workers", "1", "--precision", "float32", "--epochs", str(EPOCHS), "--name", "t"),
+            *("--address", nodes.address, *options),
+        ]
+
+    return command
+
+
+@contextlib.contextmanager
+def begun(command):
+    """A training, ended with the block if it has not ended."""
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        kill_with_descendants(process.pid)
+        process.communicate()
+
+
+def wait_for_epoch(process, epoch):
+    """Reads the lines of a training until it tells of this epoch, and gives it time to be in the next."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith(f"epoch {epoch} "):
+            time.sleep(random.Random(epoch).uniform(0.5, 1.0))
+            return "".join(lines)
+    raise AssertionError(f"ended without epoch {epoch}: {lines}")
+
+
+def find_worker(cluster):
+    """The node on which the training worker is, and its pid."""
+    for node in cluster.worker_nodes:
+        for pid, name in descendants(node.all_processes["raylet"][0].process.pid).items():
+            if "RayTrainWorker" in name:
+                return node, pid
+    raise AssertionError("no node has a training worker")
+
+
+def check_ends_as_if_undisturbed(output, undisturbed):
+    bundle = Path(json.loads(output.splitlines()[-1])["bundle"])
+    history = json.loads((bundle / "bundle.json").read_text())["training"]["history"]
+    assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
+    for name in ("learning_rate", "loss", "auroc_pneumonia", "auroc_bacterial"):
+        ended, expected = ([epoch[name] for epoch in epochs] for epochs in (history, undisturbed))
+        assert ended == pytest.approx(expected, abs=0.01), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, nodes, tmp_path_factory):
+    """The figures of each epoch of a training to which nothing happens."""
+    script = (
+        "import json, sys; from jobs.ray_runtime.session import ray_session; from jobs.train import train\n"
+        f"with ray_session({nodes.address!r}):\n"
+        f"    result = train(data={str(data)!r}, models={str(tmp_path_factory.mktemp('models'))!r}, workers=1, "
+        f"network='resnet18', weights='none', image_size=32, batch_size=8, precision='float32', epochs={EPOCHS})\n"
+        "print(json.dumps(result))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    bundle = Path(json.loads(done.stdout.splitlines()[-1])["bundle"])
+    return json.loads((bundle / "bundle.json").read_text())["training"]["history"]
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_with_resume(command, undisturbed):
+    with begun(command()) as process:
+        wait_for_epoch(process, 2)
+    refused = subprocess.run(command(), cwd=REPOSITORY, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    resumed = subprocess.run(command("--resume"), cwd=REPOSITORY, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after epoch" in resumed.stderr
+    assert "epoch 1 of 4" not in resumed.stderr
+    check_ends_as_if_undisturbed(resumed.stdout, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "node"])
+def test_training_goes_on_without_what_was_killed(command, undisturbed, nodes, victim):
+    with begun(command()) as process:
+        said = wait_for_epoch(process, 2)
+        node, worker = find_worker(nodes)
+        if victim == "worker":
+            os.kill(worker, signal.SIGKILL)
+        else:
+            nodes.remove_node(node, allow_graceful=False)
+        output, rest = process.communicate(timeout=400)
+        assert process.returncode == 0, said + rest
+    assert "workers were lost: training goes on after epoch" in said + rest
+    check_ends_as_if_undisturbed(output, undisturbed)
