@@ -1,12 +1,43 @@
-"""The errors a user can meet: each names the thing, the reason and the remedy."""
+"""The errors a user can meet, what helps against each, and the closed list of reasons why an image has no score."""
 
-from typing import Any, Final
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+
+class Remedy(StrEnum):
+    """What a user can do about an error, in words that name no option of a command line.
+
+    A front end may have better words for its own users: the `pneumonia` command names the option
+    (`jobs.console.remedies`).
+    """
+
+    RUN_AGAIN = "Run it again to resume."
+    START_OVER = "Start the run over."
+    OTHER_RESULTS = "Choose another results folder."
+    FEWER_ACTORS = "Run it again with fewer actors to resume."
+    OTHER_ENGINE = "Choose another engine and run it again."
+    NAME_ENGINE = "Name an engine to use it all the same."
+    LOCAL_WEIGHTS = "Give a weights file, or train from random weights."
+    SAY_RESCORE = "Say whether to score every image again or only new and changed ones."
+    ALLOW_PREFIX = "Allow the prefix that the images are in."
 
 
 class PneumoniaError(Exception):
-    """A run that failed and can be resumed by the same command."""
+    """A run that failed and can be resumed by the same command.
+
+    `text` names the thing and the reason; `remedy` says what to do, where `text` does not.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str, remedy: Remedy | None = None) -> None:
+        self.text = text
+        self.remedy = remedy
+        super().__init__(text, remedy)
+
+    def __str__(self) -> str:
+        return self.text if self.remedy is None else f"{self.text} {self.remedy}"
 
 
 class InvalidInput(PneumoniaError):
@@ -15,41 +46,77 @@ class InvalidInput(PneumoniaError):
     exit_code = 2
 
 
-# The closed list of reasons why an image has no score, by the stage that found out.
-REJECT_REASONS: Final[dict[str, tuple[str, ...]]] = {
-    "read": ("not_found", "forbidden", "timeout", "unreadable", "too_large"),
-    "decode": (
-        "empty",
-        "not_an_image",
-        "truncated",
-        "corrupt",
-        "unsupported",
-        "too_many_pixels",
-        "too_small",
-        "blank",
-        "not_chest_radiograph",
-        "multi_frame",
-        "no_pixels",
-        "too_slow",
-        "crashed_decoder",
-    ),
-    "score": ("engine_error",),
+RejectStage = Literal["read", "decode", "score"]
+
+
+@dataclass(frozen=True)
+class RejectReason:
+    """Why an image has no score: the stage that found out, whether a later run may succeed, and what it means."""
+
+    stage: RejectStage
+    meaning: str
+    retryable: bool = False
+
+
+REJECT_REASONS: Final[dict[str, RejectReason]] = {
+    "not_found": RejectReason("read", "gone between listing and reading", retryable=True),
+    "forbidden": RejectReason("read", "no permission to read it", retryable=True),
+    "timeout": RejectReason("read", "reading took too long", retryable=True),
+    "unreadable": RejectReason("read", "reading failed", retryable=True),
+    "too_large": RejectReason("read", "the file is larger than the limit", retryable=True),
+    "empty": RejectReason("decode", "the file has no bytes"),
+    "not_an_image": RejectReason("decode", "the content is not a known image format"),
+    "truncated": RejectReason("decode", "the file ends before the picture does"),
+    "corrupt": RejectReason("decode", "the content breaks its own format"),
+    "unsupported": RejectReason("decode", "a kind of image that is not read"),
+    "too_many_pixels": RejectReason("decode", "more pixels than the limit"),
+    "too_small": RejectReason("decode", "a side is under 32 pixels"),
+    "blank": RejectReason("decode", "the picture has no contrast"),
+    "not_chest_radiograph": RejectReason("decode", "its tags say that it is not a frontal chest X-ray"),
+    "multi_frame": RejectReason("decode", "several frames"),
+    "no_pixels": RejectReason("decode", "no pixel data"),
+    "too_slow": RejectReason("decode", "decoding took too long", retryable=True),
+    "crashed_decoder": RejectReason("decode", "the decoder died on it", retryable=True),
+    "engine_error": RejectReason("score", "the engine failed on it"),
 }
-REJECT_STAGE: Final[dict[str, str]] = {
-    reason: stage for stage, reasons in REJECT_REASONS.items() for reason in reasons
-}
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why one image has no score.
+
+    `reason` is a key of REJECT_REASONS. `detail` is a fixed template with numbers filled in, never text out of the
+    file or out of another exception: those may carry a patient's name.
+    """
+
+    reason: str
+    detail: str
+
+    def __post_init__(self) -> None:
+        if self.reason not in REJECT_REASONS:
+            raise ValueError(f"{self.reason} is not a reject reason")
+
+    @property
+    def stage(self) -> RejectStage:
+        return REJECT_REASONS[self.reason].stage
 
 
 class RejectedImage(Exception):
-    """An image that cannot be scored: it becomes a row, never a failure of the run.
-
-    `detail` is a fixed template with numbers filled in, never text out of the file or out of
-    another exception: those may carry a patient's name.
-    """
+    """Raised where an image turns out to have no score: it becomes a row, never a failure of the run."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        self.stage = REJECT_STAGE[reason]
-        self.reason = reason
-        self.detail = detail
+        self.rejection = Rejection(reason, detail)
         self.source: Any = None
         super().__init__(reason, detail)
+
+    @property
+    def stage(self) -> RejectStage:
+        return self.rejection.stage
+
+    @property
+    def reason(self) -> str:
+        return self.rejection.reason
+
+    @property
+    def detail(self) -> str:
+        return self.rejection.detail

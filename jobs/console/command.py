@@ -11,7 +11,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from jobs.console.output import native_stderr_aside, say
+from jobs.console.output import core_warnings_shown, native_stderr_aside, say
+from jobs.console.remedies import error_line
 from pneumonia_core.errors import PneumoniaError
 
 Result = dict[str, Any]
@@ -31,7 +32,7 @@ def job_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]],
                 _print_config(context)
                 return
             options.pop("config")
-            with native_stderr_aside():
+            with native_stderr_aside(), core_warnings_shown():
                 result = _run_job(job, options)
             finish(result)
 
@@ -60,8 +61,9 @@ def _run_job(job: Callable[..., Result], options: dict[str, Any]) -> Result:
     try:
         return job(**options)
     except PneumoniaError as error:
-        say(f"error: {error}")
-        return {"state": "failed", "exit_code": error.exit_code, "error": str(error)}
+        line = error_line(error)
+        say(f"error: {line}")
+        return {"state": "failed", "exit_code": error.exit_code, "error": line}
     except KeyboardInterrupt:
         say("interrupted")
         return {"state": "failed", "exit_code": 1, "error": "interrupted"}

@@ -1,5 +1,6 @@
 """What a person sees while a job runs: lines and one progress bar, on stderr."""
 
+import logging
 import os
 import shutil
 import sys
@@ -65,6 +66,27 @@ def _kept(aside: IO[bytes]) -> str:
     with tempfile.NamedTemporaryFile(prefix="pneumonia-native-", suffix=".log", delete=False) as file:
         shutil.copyfileobj(aside, file)
     return file.name
+
+
+class CoreWarnings(logging.Handler):
+    """Shows what the core warns of, as lines for a person."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextmanager
+def core_warnings_shown() -> Iterator[None]:
+    """While a command runs, warnings of the core are lines on stderr."""
+    logger, handler = logging.getLogger("pneumonia_core"), CoreWarnings(logging.WARNING)
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 class Progress:

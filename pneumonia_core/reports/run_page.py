@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from pneumonia_core.archives.skipped import may_hold_images
-from pneumonia_core.errors import REJECT_STAGE
+from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.reports.render import render_html
 
@@ -12,27 +12,6 @@ OUTCOMES: Final = {
     "rejected": "could not be scored; the row says why",
     "unchanged": "have a row from an earlier run",
     "deferred": "left for the next run",
-}
-REASONS: Final = {
-    "not_found": "gone between listing and reading",
-    "forbidden": "no permission to read it",
-    "timeout": "reading took too long",
-    "unreadable": "reading failed",
-    "too_large": "the file is larger than the limit",
-    "empty": "the file has no bytes",
-    "not_an_image": "the content is no image that is known",
-    "truncated": "the file ends before the picture does",
-    "corrupt": "the content breaks its own format",
-    "unsupported": "a kind of image that is not read",
-    "too_many_pixels": "more pixels than the limit",
-    "too_small": "a side is under 32 pixels",
-    "blank": "the picture has no contrast",
-    "not_chest_radiograph": "its tags say that it is no frontal chest X-ray",
-    "multi_frame": "several frames",
-    "no_pixels": "no pixel data",
-    "too_slow": "decoding took too long",
-    "crashed_decoder": "the decoder died on it",
-    "engine_error": "the engine failed on it",
 }
 
 
@@ -59,7 +38,7 @@ def run_page(run: dict[str, Any]) -> str:
         findings=[(name, findings.get(name, 0)) for name in CLASSES] if findings else [],
         out_of_domain=counts.get("out_of_domain"),
         reasons=[
-            (reason, REJECT_STAGE.get(reason, "–"), REASONS.get(reason, ""), number)
+            _reason_row(reason, number)
             for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         ],
         skipped=sorted(skipped.items(), key=lambda item: (item[0] not in hiding, -item[1], item[0])),
@@ -95,3 +74,9 @@ def _facts(run: dict[str, Any], counts: dict[str, Any], result: dict[str, Any]) 
         for heading, rows in tables.items()
     }
     return {heading: rows for heading, rows in known.items() if rows}
+
+
+def _reason_row(reason: str, number: int) -> tuple[str, str, str, int]:
+    """A reason with its stage and meaning; a record of a later version may hold one that is not known here."""
+    known = REJECT_REASONS.get(reason)
+    return (reason, known.stage, known.meaning, number) if known else (reason, "–", "", number)

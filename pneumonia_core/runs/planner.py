@@ -38,7 +38,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 MAX_ATTEMPTS: Final = 5
 # Rejections that another night may not repeat.
-RETRYABLE_REASONS: Final = (*REJECT_REASONS["read"], "crashed_decoder", "too_slow")
+RETRYABLE_REASONS: Final = tuple(name for name, reason in REJECT_REASONS.items() if reason.retryable)
 # What is planned at once: it bounds the memory of a night of any size, and costs a reading of the table each.
 SEGMENTS_PER_BATCH: Final = 8
 _ROWS_AT_ONCE: Final = 16_384

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.errors import REJECT_STAGE, PneumoniaError
+from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.imaging.contract import Source
 from pneumonia_core.scoring.chunk import Decoded, read_and_decode
 from pneumonia_core.system.child_process import Child, serve
@@ -76,7 +76,7 @@ def _started() -> Child:
 
 
 def _rejected(reason: str, detail: str) -> Decoded:
-    return Decoded(None, None, Source(), None, REJECT_STAGE[reason], reason, detail)
+    return Decoded(None, None, Source(), None, REJECT_REASONS[reason].stage, reason, detail)
 
 
 if __name__ == "__main__":

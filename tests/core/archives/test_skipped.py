@@ -3,7 +3,7 @@
 from support.pages import RUN, assert_self_contained
 
 from pneumonia_core.archives.skipped import in_words, may_hold_images
-from pneumonia_core.reports import run_page
+from pneumonia_core.reports.run_page import run_page
 
 
 def test_kind_that_nobody_has_called_harmless_may_hold_images() -> None:

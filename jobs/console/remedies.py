@@ -1,0 +1,24 @@
+"""What helps against an error, in the words of the command line: each remedy of the core with its option."""
+
+from typing import Final
+
+from pneumonia_core.errors import PneumoniaError, Remedy
+
+REMEDIES: Final[dict[Remedy, str]] = {
+    Remedy.RUN_AGAIN: "Run the same command again to resume.",
+    Remedy.START_OVER: "Run the same command with --fresh to start the run over.",
+    Remedy.OTHER_RESULTS: "Give another --results.",
+    Remedy.FEWER_ACTORS: "Run the same command again, with fewer --actors.",
+    Remedy.OTHER_ENGINE: "Name another --engine and run the same command again.",
+    Remedy.NAME_ENGINE: "Name one with --engine to use it all the same.",
+    Remedy.LOCAL_WEIGHTS: "Give --weights FILE or --weights none.",
+    Remedy.SAY_RESCORE: (
+        "Add --rescore all to score every image with it, or --rescore none to score only new and changed images."
+    ),
+    Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are beneath.",
+}
+
+
+def error_line(error: PneumoniaError) -> str:
+    """What the command says about an error: the thing, the reason, and what to do."""
+    return error.text if error.remedy is None else f"{error.text} {REMEDIES[error.remedy]}"
