@@ -15,7 +15,6 @@ from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.runs.record import Run
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import write_bytes
-from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.lock import LeaseLost
 
 ROWS_PER_FILE: Final = 262_144
@@ -61,7 +60,7 @@ def _merge(work: ScoringContext, run: Run, refs: Sequence[Any], superseded: froz
     """The parts as a few large files under scores/; in Ray tasks where they are many."""
     from pneumonia_core.runs.parts import merge_parts
 
-    results = Location(run.folder.uri.rsplit("/", 2)[0], run.folder.fs, run.folder.path.rsplit("/", 2)[0])
+    results = run.folder.parent.parent
     scores = results.child("scores")
     per_file = max(1, ROWS_PER_FILE // run.record["configuration"]["chunk_size"])
     groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]

@@ -115,8 +115,7 @@ class Run:
 
 def marker(folder: Location, run_id: str) -> Location:
     """The file that says that the run of this folder is unfinished."""
-    runs = Location(folder.uri.rpartition("/")[0], folder.fs, folder.path.rpartition("/")[0])
-    return runs.child(UNFINISHED).child(run_id)
+    return folder.parent.child(UNFINISHED).child(run_id)
 
 
 def delete_marker(folder: Location, run_id: str) -> None:

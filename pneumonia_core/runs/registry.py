@@ -99,7 +99,7 @@ def delete_unmarked_run(folder: Location) -> bool:
     lock = take_lock(folder)
     if lock is None:
         return False
-    broken_off = not exists(marker(folder, folder.path.rpartition("/")[2]))
+    broken_off = not exists(marker(folder, folder.name))
     if broken_off:
         delete_folder(folder)
     lock.release()

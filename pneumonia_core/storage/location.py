@@ -46,6 +46,16 @@ class Location:
             return Location, (self.uri, self.fs, self.path)
         return listed_location, (self.uri,)
 
+    @property
+    def name(self) -> str:
+        """The last segment of the URI: the name of the file or folder in its parent."""
+        return self.uri.rpartition("/")[2]
+
+    @property
+    def parent(self) -> "Location":
+        """The folder, or the bucket, that the file or folder is in."""
+        return Location(self.uri.rpartition("/")[0], self.fs, self.path.rpartition("/")[0])
+
     def child(self, name: str) -> "Location":
         return Location(f"{self.uri.rstrip('/')}/{name}", self.fs, f"{self.path.rstrip('/')}/{name}")
 

@@ -14,12 +14,21 @@ from typing import Final
 import duckdb
 
 
+def open_duckdb(spill_folder: Path, memory_mb: int, **settings: str | int) -> duckdb.DuckDBPyConnection:
+    """A DuckDB database of its own in at most `memory_mb`; what does not fit goes to files in `spill_folder`.
+
+    `settings` are further options of DuckDB, such as `threads`.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory_mb}MB",
+        "temp_directory": str(spill_folder),
+        **settings,
+    }
+    return duckdb.connect(config=config)
+
+
 def open_database(spill_folder: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
-    """A database of its own that takes no more memory than that, and spills into the folder."""
-    database = duckdb.connect()
-    database.execute(f"SET memory_limit='{memory_mb}MB'")
-    database.execute(f"SET temp_directory={sql_text(str(spill_folder))}")
-    return database
+    return open_duckdb(spill_folder, memory_mb)
 
 
 def sql_text(text: str) -> str:

@@ -77,3 +77,11 @@ def test_a_bucket_that_fails_may_take_it_later_and_one_that_refuses_will_not():
     assert isinstance(
         cannot_write(place, "cannot write there", OSError("the bucket did not take it")), InvalidInput
     )
+
+
+@pytest.mark.parametrize("uri", ["file:///r/runs/7", "s3://bucket/runs/7"])
+def test_parent_and_name_undo_child(uri):
+    folder = open_location(uri)
+    child = folder.child("run.json")
+    assert (child.parent, child.name) == (folder, "run.json")
+    assert (folder.name, folder.parent.parent) == ("7", open_location(uri.removesuffix("/runs/7")))

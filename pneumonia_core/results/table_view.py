@@ -1,0 +1,77 @@
+"""Questions to the results table: which models and images it knows, and when its newest row was scored."""
+
+import contextlib
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.results.table import reading_error_text, scan
+from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
+
+_ROWS_AT_ONCE: Final = 16_384
+_MEMORY_MB: Final = 192
+
+
+@contextlib.contextmanager
+def comparing_with_table() -> Iterator[None]:
+    """Raise PneumoniaError where the table's files cannot be read, or DuckDB cannot spill. Also a decorator."""
+    try:
+        yield
+    except (duckdb.Error, FileNotFoundError) as error:
+        raise PneumoniaError(
+            f"the images could not be compared with the table ({reading_error_text(error)}). Nothing was "
+            "committed. Fix that and run the same command again."
+        ) from error
+
+
+class TableView:
+    """The rows of the results table at the version at which it was opened. Its memory does not grow with the table.
+
+    Each question raises PneumoniaError where the table cannot be read.
+    """
+
+    def __init__(self, table: DeltaTable) -> None:
+        self.version = table.version()
+        self.is_empty = not table.file_uris()
+        self._rows = scan(table)
+
+    @comparing_with_table()
+    def knows_model(self, model_id: str) -> bool:
+        """Whether the table has a row under this model."""
+        return bool(self._rows.head(1, columns=["archive"], filter=pc.field("model_id") == model_id).num_rows)
+
+    @comparing_with_table()
+    def newest_row(self) -> datetime.datetime | None:
+        """When the newest row was scored (UTC), None for a table without rows."""
+        newest: datetime.datetime | None = None
+        for batch in self.read("scored_at"):
+            latest = pc.max(batch["scored_at"]).as_py()
+            if latest is not None and (newest is None or latest > newest):
+                newest = latest
+        return newest
+
+    @comparing_with_table()
+    def known_images(self, archives: Sequence[str]) -> dict[str, int]:
+        """How many images the table has of each of these archives; archives of which it has none are left out."""
+        if self.is_empty or not archives:
+            return {}
+        query = """
+            SELECT archive, count(DISTINCT image_uri) FROM known
+            WHERE archive IN (SELECT unnest(?::VARCHAR[])) GROUP BY archive
+        """
+        with ScratchFolder("known") as spill, open_duckdb(spill, _MEMORY_MB, threads=2) as database:
+            database.register("known", self.read("image_uri", "archive"))
+            counts = dict(database.execute(query, [list(archives)]).fetchall())
+        return {archive: counts[archive] for archive in archives if archive in counts}
+
+    def read(self, *columns: str) -> pa.RecordBatchReader:
+        """These columns of all rows, to be read once; pyarrow by itself reads a gigabyte ahead."""
+        return self._rows.scanner(
+            columns=list(columns), batch_size=_ROWS_AT_ONCE, batch_readahead=2, fragment_readahead=1
+        ).to_reader()
