@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.console.command import job_command
-from jobs.console.output import printable, say
+from jobs.console.output import aligned_columns, printable, say
 from pneumonia_core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def list_command(address: str | None, as_json: bool) -> dict[str, Any]:
     jobs = list_jobs(address)
     if as_json:
         return {"jobs": [job.as_dict() for job in jobs]}
-    for line in _table(jobs):
-        print(line)
+    print("\n".join(aligned_columns([_HEADER, *map(_row, jobs)])))
     return {"jobs": len(jobs)}
 
 
@@ -96,14 +95,7 @@ jobs_command.add_command(list_command)
 jobs_command.add_command(stop_command)
 
 
-def _table(jobs: list["Job"]) -> list[str]:
-    head = ("ID", "STATE", "EXIT", "STARTED (UTC)", "DURATION", "COMMAND")
-    rows = [head, *(_row(job) for job in jobs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-        for row in rows
-    ]
+_HEADER = ("ID", "STATE", "EXIT", "STARTED (UTC)", "DURATION", "COMMAND")
 
 
 def _row(job: "Job") -> tuple[str, ...]:

@@ -9,25 +9,9 @@ import click
 from click.core import ParameterSource
 
 from jobs.cli import main
+from jobs.console.options import LocationType
 from pneumonia_core.errors import InvalidInput
 
-# What a job reads or writes. On the cluster a job starts in a folder of its own that is removed with it:
-# a relative location would mean another place there, and results written to it would be lost.
-LOCATIONS = frozenset(
-    {
-        "allow_prefix",
-        "archive",
-        "data",
-        "model",
-        "models",
-        "output",
-        "results",
-        "storage",
-        "weights",
-        "workdir",
-    }
-)
-WORDS = frozenset({"none", "imagenet"})  # of --weights: names, not files
 NOT_FOR_THE_JOB = frozenset({"config", "print_config", "address"})
 NOT_JOBS = frozenset({"submit", "jobs"})
 
@@ -78,12 +62,14 @@ def job_arguments(context: click.Context, here: bool) -> list[str]:
 
 
 def _located(parameter: click.Parameter, value: Any, here: bool) -> Any:
-    if parameter.name not in LOCATIONS and not isinstance(parameter.type, click.Path):
+    # A job starts in a folder of its own, which the cluster removes with it: a relative location would be another
+    # place there, and results written to it would be lost.
+    if not isinstance(parameter.type, LocationType):
         return value
     if isinstance(value, tuple):
         return tuple(_located(parameter, item, here) for item in value)
     text = str(value)
-    if text in WORDS or "://" in text or Path(text).is_absolute():
+    if not parameter.type.is_relative(text):
         return value
     if not here:
         raise InvalidInput(

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from jobs.console.command import Result, job_command, run_command
+from jobs.console.options import LocationType, address_option
 from jobs.console.output import say
 from pneumonia_core.errors import InvalidInput
 
@@ -22,10 +23,14 @@ _MARK: Final = ".pneumonia-demo"
 
 @job_command("demo")
 @click.option(
-    "--workdir", default="pneumonia-demo", show_default=True, help="Folder for all that the demo makes."
+    "--workdir",
+    type=LocationType(),
+    default="pneumonia-demo",
+    show_default=True,
+    help="Folder for all that the demo makes.",
 )
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Training workers.")
-@click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
+@address_option
 def command(workdir: str, workers: int, address: str | None) -> Result:
     """Train on synthetic X-rays with two workers, evaluate, and score an archive with broken files in it."""
     from jobs.ray_runtime.session import ray_session

@@ -1,21 +1,25 @@
 """Measure a bundle on a labelled set: its images go through the scoring pipeline like any archive's."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.console.command import Result, job_command, run_command
-
-if TYPE_CHECKING:
-    pass
-from jobs.evaluation.evaluate import evaluate_bundle
+from jobs.console.options import (
+    LocationType,
+    address_option,
+    engine_option,
+    num_cpus_option,
+    precision_option,
+)
 
 
 @job_command("evaluate")
-@click.option("--model", required=True, help="Bundle to measure.")
+@click.option("--model", required=True, type=LocationType(), help="Bundle to measure.")
 @click.option(
     "--data",
     required=True,
+    type=LocationType(),
     help="Labelled set: a Kermany folder, or a table with uri, label, patient_id, split.",
 )
 @click.option(
@@ -25,9 +29,14 @@ from jobs.evaluation.evaluate import evaluate_bundle
     show_default=True,
     help="`validation` are the patients that training holds back.",
 )
-@click.option("--output", required=True, help="Folder for evaluation.json, evaluation.html and the scores.")
-@click.option("--engine", default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "float32"]), default="auto", show_default=True)
+@click.option(
+    "--output",
+    required=True,
+    type=LocationType(),
+    help="Folder for evaluation.json, evaluation.html and the scores.",
+)
+@engine_option
+@precision_option
 @click.option(
     "--prevalence",
     type=click.FloatRange(0, 1, True, True),
@@ -43,10 +52,12 @@ from jobs.evaluation.evaluate import evaluate_bundle
     show_default=True,
     help="Images to score again re-encoded, blurred, brightened, rotated and reshaped; 0 for none.",
 )
-@click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
-@click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs of the Ray started on this machine.")
+@address_option
+@num_cpus_option
 def command(**options: Any) -> Result:
     """Score the labelled images of DATA and measure the scores: JSON and one HTML page."""
+    from jobs.evaluation.evaluate import evaluate_bundle
+
     return evaluate_bundle(**options)
 
 

@@ -3,21 +3,18 @@
 import click
 
 from jobs.console.command import Result, job_command, run_command
-from jobs.inspection.inspect import open_data, report, survey
+from jobs.console.options import LocationType, address_option, allow_prefix_option, num_cpus_option
 from pneumonia_core.errors import InvalidInput
 
 
 @job_command("inspect")
-@click.argument("archive", nargs=-1, required=True, metavar="DATA_OR_ARCHIVE...")
-@click.option("--output", help="Write the whole inspection, every image named, to this .json file.")
+@click.argument("archive", nargs=-1, required=True, type=LocationType(), metavar="DATA_OR_ARCHIVE...")
 @click.option(
-    "--allow-prefix",
-    multiple=True,
-    metavar="PLACE",
-    help="A manifest's images may lie beneath this place too. May be given again.",
+    "--output", type=LocationType(), help="Write the whole inspection, every image named, to this .json file."
 )
-@click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
-@click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs of the Ray started on this machine.")
+@allow_prefix_option
+@address_option
+@num_cpus_option
 def command(
     archive: tuple[str, ...],
     output: str | None,
@@ -32,6 +29,8 @@ def command(
     """
     if output is not None and not output.endswith(".json"):
         raise InvalidInput(f"--output {output}: end the name in .json.")
+    from jobs.inspection.inspect import open_data, report, survey
+
     archives, rules = open_data(archive, allow_prefix)
     surveyed, skipped = survey(archives, rules, address, num_cpus)
     return report(archives, surveyed, skipped, output)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from jobs.console.command import Result, job_command, run_command
+from jobs.console.options import LocationType
 from jobs.console.output import say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.runs.registry import committed_runs
@@ -14,8 +15,8 @@ from pneumonia_core.storage.location import Location, open_location
 
 
 @job_command("latest")
-@click.argument("results")
-@click.option("--output", help="Write the rows to this .parquet or .csv file.")
+@click.argument("results", type=LocationType())
+@click.option("--output", type=LocationType(), help="Write the rows to this .parquet or .csv file.")
 def command(results: str, output: str | None) -> Result:
     """Give the newest row of every image of RESULTS that is still in its archive."""
     import duckdb

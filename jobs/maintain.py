@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from jobs.console.command import Result, job_command, run_command
-from jobs.console.options import parse_duration_s
+from jobs.console.options import DurationType, LocationType
 from jobs.console.output import say
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.runs.record import ENDED
@@ -20,12 +20,15 @@ _LEFTOVERS: Final = ("parts", "chunks", "begun")
 
 
 @job_command("maintain")
-@click.argument("results")
+@click.argument("results", type=LocationType())
 @click.option("--compact", is_flag=True, help="Join small files; the rows stay the same.")
 @click.option(
-    "--vacuum", metavar="AGE", help="Delete files that no version names and that are older: 7d, 12h."
+    "--vacuum",
+    type=DurationType(),
+    metavar="AGE",
+    help="Delete files that no version names and that are older: 7d, 12h.",
 )
-def command(results: str, compact: bool, vacuum: str | None) -> Result:
+def command(results: str, compact: bool, vacuum: float | None) -> Result:
     """Keep the table of RESULTS quick: join its small files, remove what dead runs left.
 
     Refused while a run is at work or staged: it would have to be planned again. Readers of versions older
@@ -35,8 +38,7 @@ def command(results: str, compact: bool, vacuum: str | None) -> Result:
 
     from pneumonia_core.results.table import find_table
 
-    age_s = None if vacuum is None else parse_duration_s(vacuum)
-    if not compact and age_s is None:
+    if not compact and vacuum is None:
         raise InvalidInput("say what to do: --compact, --vacuum 7d, or both.")
     place = open_location(results)
     table = find_table(place)
@@ -47,7 +49,7 @@ def command(results: str, compact: bool, vacuum: str | None) -> Result:
         raise PneumoniaError(f"the run {busy[0]} is at work or staged. Run its command to its end first.")
     try:
         joined = _compact(table) if compact else {}
-        removed = {} if age_s is None else _vacuum(place, table, age_s)
+        removed = {} if vacuum is None else _vacuum(place, table, vacuum)
     except (DeltaError, OSError) as error:
         raise PneumoniaError(
             f"the table could not be changed ({error_text(error)}). Mend it and run the same command again."

@@ -6,19 +6,20 @@ from typing import Any, Final
 import click
 
 from jobs.console.command import Result, job_command, run_command
-from jobs.console.output import printable
+from jobs.console.options import LocationType
+from jobs.console.output import aligned_columns, printable
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.runs.registry import read_runs
 
 # Not known of runs of bundles and versions that did not judge it.
 _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_of_domain")
 
 
 @job_command("runs")
-@click.argument("results")
+@click.argument("results", type=LocationType())
 @click.option("--json", "as_json", is_flag=True, help="Every run's whole record, as JSON.")
 def command(results: str, as_json: bool) -> Result:
     """Show the runs of RESULTS: when, what came of them, and how long they took."""
+    from pneumonia_core.runs.registry import read_runs
     from pneumonia_core.storage.errors import error_text
     from pneumonia_core.storage.files import exists
     from pneumonia_core.storage.location import open_location
@@ -48,16 +49,8 @@ def _table(records: list[dict[str, Any]]) -> str:
         "exit",
         "archives",
     ]
-    rows = [header, *(_row(record) for record in records)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     numeric = range(3, 3 + len(_COUNTS) + 2)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in numeric else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return "\n".join(aligned_columns([header, *(_row(record) for record in records)], numeric))
 
 
 def _row(record: dict[str, Any]) -> list[str]:

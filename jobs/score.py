@@ -3,14 +3,17 @@
 import click
 
 from jobs.console.command import Result, job_command, run_command
-from jobs.console.options import parse_duration_s
+from jobs.console.options import (
+    DurationType,
+    LocationType,
+    address_option,
+    allow_prefix_option,
+    engine_option,
+    num_cpus_option,
+    precision_option,
+)
 from jobs.console.output import printable
-from jobs.scoring.context import ExecutionOptions
-from jobs.scoring.request import CHUNK_SIZE, make_request
-from jobs.scoring.run import score_archives
-from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.storage.errors import error_text
 
 
 def _parse_columns(text: str | None) -> tuple[str, ...]:
@@ -33,18 +36,29 @@ def _parse_actors(text: str | None) -> tuple[int, int] | None:
 
 
 @job_command("score")
-@click.argument("archive", nargs=-1, required=True)
-@click.option("--model", required=True, help="Bundle to score with; PATH@sha256:HEX pins it.")
-@click.option("--results", required=True, help="Folder of the results: the table is in its scores/.")
-@click.option("--engine", default="auto", show_default=True, help="openvino, tensorflow or auto.")
-@click.option("--precision", type=click.Choice(["auto", "float32"]), default="auto", show_default=True)
+@click.argument("archive", nargs=-1, required=True, type=LocationType())
+@click.option(
+    "--model", required=True, type=LocationType(), help="Bundle to score with; PATH@sha256:HEX pins it."
+)
+@click.option(
+    "--results",
+    required=True,
+    type=LocationType(),
+    help="Folder of the results: the table is in its scores/.",
+)
+@engine_option
+@precision_option
 @click.option("--date", help="Logical date of the run, 2026-01-31. Default: today, UTC.")
 @click.option("--retry-rejected", is_flag=True, help="Try every rejected image again.")
 @click.option(
     "--rescore", type=click.Choice(["all", "none"]), help="What a new model does with images that have rows."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Score at most so many images, defer the rest.")
-@click.option("--deadline", help="Commit what is done after so long (90s, 30m, 6h), defer the rest.")
+@click.option(
+    "--deadline",
+    type=DurationType(),
+    help="Commit what is done after so long (90s, 30m, 6h), defer the rest.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be scored, and stop.")
 @click.option("--fresh", is_flag=True, help="Abandon an unfinished run and start over.")
 @click.option(
@@ -57,17 +71,12 @@ def _parse_actors(text: str | None) -> tuple[int, int] | None:
 @click.option(
     "--chunk-size",
     type=click.IntRange(1, 4096),
-    default=CHUNK_SIZE,
+    default=256,
     show_default=True,
     help="Images per chunk.",
 )
 @click.option("--carry", metavar="A,B", help="Columns of a manifest that go through to the table, as text.")
-@click.option(
-    "--allow-prefix",
-    multiple=True,
-    metavar="PLACE",
-    help="A manifest's images may lie beneath this place too. May be given again.",
-)
+@allow_prefix_option
 @click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
 @click.option("--actors", help="Number of scoring actors, or least,most.")
 @click.option(
@@ -76,8 +85,8 @@ def _parse_actors(text: str | None) -> tuple[int, int] | None:
     help="CPUs of a scoring actor (shape cpu). Default: those of a node, up to 8. Less for very small images.",
 )
 @click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
-@click.option("--address", help="Ray cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
-@click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs of the Ray started on this machine.")
+@address_option
+@num_cpus_option
 def command(
     archive: tuple[str, ...],
     model: str,
@@ -88,7 +97,7 @@ def command(
     retry_rejected: bool,
     rescore: str | None,
     limit: int | None,
-    deadline: str | None,
+    deadline: float | None,
     dry_run: bool,
     fresh: bool,
     max_reject_rate: float,
@@ -110,7 +119,12 @@ def command(
     One row for each image: the probabilities of normal, bacterial and viral pneumonia, or why there are
     none. The same command resumes a run that died, and scores only what is new or changed.
     """
+    from jobs.scoring.context import ExecutionOptions
     from jobs.scoring.dry_run import dry_run as plan_only
+    from jobs.scoring.request import make_request
+    from jobs.scoring.run import score_archives
+    from pneumonia_core.archives.manifests import ListingRules
+    from pneumonia_core.storage.errors import error_text
     from pneumonia_core.storage.files import make_folder
     from pneumonia_core.storage.location import open_location
 
@@ -134,7 +148,7 @@ def command(
         actors=_parse_actors(actors),
         decode_cpus=decode_cpus,
         actor_cpus=actor_cpus,
-        deadline_s=None if deadline is None else parse_duration_s(deadline),
+        deadline_s=deadline,
         max_reject_rate=max_reject_rate,
         fresh=fresh,
     )

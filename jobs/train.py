@@ -5,14 +5,19 @@ from typing import Any
 import click
 
 from jobs.console.command import Result, job_command, run_command
-from jobs.training.train import train
+from jobs.console.options import LocationType, address_option
 from pneumonia_core.networks.catalog import NETWORKS, STAGES
 from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FROM_SCRATCH_RATE
 
 
 @job_command("train")
-@click.option("--data", required=True, help="Kermany folder, or a table: uri, label, patient_id, split.")
-@click.option("--models", required=True, type=click.Path(file_okay=False), help="Folder for the bundle.")
+@click.option(
+    "--data",
+    required=True,
+    type=LocationType(),
+    help="Kermany folder, or a table: uri, label, patient_id, split.",
+)
+@click.option("--models", required=True, type=LocationType(folder=True), help="Folder for the bundle.")
 @click.option(
     "--network",
     default=DEFAULT_RECIPE.network,
@@ -22,7 +27,10 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     help=f"One of {', '.join(NETWORKS)}.",
 )
 @click.option(
-    "--weights", default=None, help="imagenet, none or a file.  [default: imagenet where Keras has it]"
+    "--weights",
+    default=None,
+    type=LocationType("imagenet", "none"),
+    help="imagenet, none or a file.  [default: imagenet where Keras has it]",
 )
 @click.option("--train-from", default=None, type=click.Choice(STAGES), help="First stage that trains.")
 @click.option(
@@ -58,7 +66,10 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option(
-    "--storage", default=None, help="Folder for checkpoints, seen by all nodes.  [default: MODELS/training]"
+    "--storage",
+    default=None,
+    type=LocationType(),
+    help="Folder for checkpoints, seen by all nodes.  [default: MODELS/training]",
 )
 @click.option(
     "--name", default=None, help="Name of the training in the storage.  [default: from its options]"
@@ -71,7 +82,7 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     " [default: 1,5 for Kermany's data set, else none]",
 )
 @click.option("--resume", is_flag=True, help="Go on with the training of this name, if it has begun.")
-@click.option("--address", default=None, help="Ray cluster.  [default: RAY_ADDRESS, else this machine]")
+@address_option
 def command(**options: Any) -> Result:
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
@@ -79,6 +90,8 @@ def command(**options: Any) -> Result:
     A head is fitted to the loaded trunk first, then the deeper stages train, the earlier the slower. The network that
     is written holds the moving average of the weights after the last epoch, or after the best where --patience ran out.
     """
+    from jobs.training.train import train
+
     return train(**options)
 
 

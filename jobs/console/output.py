@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, Self
@@ -27,6 +27,18 @@ def say(text: str) -> None:
 def printable(text: str) -> str:
     """The text with control characters escaped, so that a file name cannot drive the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def aligned_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """One line per row, the cells of each column aligned: those of the columns in `right` on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import textwrap
 from typing import Any, Final
 
 from jobs.console.command import Result
-from jobs.console.output import printable, say
+from jobs.console.output import aligned_columns, printable, say
 from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import InvalidInput
 
@@ -114,7 +114,7 @@ def _class_lines(classes: dict[str, dict[str, int]] | None) -> list[str]:
     rows = [["split", *names, "all"]]
     for split, counts in classes.items():
         rows.append([split, *(f"{counts.get(name, 0):,}" for name in names), f"{sum(counts.values()):,}"])
-    return ["", *_aligned(rows)]
+    return ["", *aligned_columns(rows, right=range(1, len(rows[0])))]
 
 
 def _size_lines(sizes: dict[str, Any]) -> list[str]:
@@ -122,7 +122,7 @@ def _size_lines(sizes: dict[str, Any]) -> list[str]:
     for name in ("width", "height", "bytes"):
         if name in sizes:
             rows.append([name, *(f"{sizes[name][at]:,.0f}" for at in ("min", "median", "max"))])
-    return _aligned(rows) if len(rows) > 1 else []
+    return aligned_columns(rows, right=range(1, 4)) if len(rows) > 1 else []
 
 
 def _cue_lines(cues: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -136,17 +136,10 @@ def _cue_lines(cues: dict[str, list[dict[str, Any]]]) -> list[str]:
     names = list(dict.fromkeys(name for found in by_part.values() for name in found))
     rows = [["AUROC for pneumonia of", *(f"{part} " for part in by_part)]]
     rows += [[name, *(found.get(name, "– ") for found in by_part.values())] for name in names]
-    return ["", *_aligned(rows), "(0.5: no help; *: gives the class away)"]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+        "",
+        *aligned_columns(rows, right=range(1, len(rows[0]))),
+        "(0.5: no help; *: gives the class away)",
     ]
 
 

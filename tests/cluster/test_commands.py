@@ -58,7 +58,7 @@ def test_what_is_no_job_is_wrong_usage():
 
 def test_help_of_the_commands_imports_neither_ray_nor_tensorflow():
     code = (
-        "import sys, jobs.submit, jobs.jobs, cluster.submit, cluster.job_list, cluster.job_arguments;"
+        "import sys, cluster.commands, cluster.submit, cluster.job_list, cluster.job_arguments;"
         "print(sorted({'ray', 'tensorflow', 'keras', 'aiohttp'} & set(sys.modules)))"
     )
     ran = subprocess.run(
