@@ -47,7 +47,7 @@ def evaluate_bundle(
         rows = score_labelled(images, order, folder, ExecutionOptions(address=address, num_cpus=num_cpus))
         measured = measured_images(images, rows)
         with ray_errors_explained():
-            modes = colour_modes(folder)
+            modes = colour_modes(images, folder)
         evaluation = _measure(measured, modes, bundle, split, prevalence, bootstrap)
         evaluation["robustness"] = _robustness(measured, bundle, robustness, precision, folder, bootstrap)
     evaluation["rejected"] = rejected_images(rows)

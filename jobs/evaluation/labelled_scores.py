@@ -15,8 +15,6 @@ from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.storage.location import Location, open_location
 
 MANIFEST: Final = "images.parquet"
-# The manifest is ours: it names the images of the labelled set, wherever they are.
-RULES: Final = ListingRules(allow_prefixes=("/",))
 Rows = dict[str, dict[str, Any]]
 
 
@@ -41,12 +39,18 @@ def order_scores(
     manifest = folder / MANIFEST
     pq.write_table(pa.table({"uri": _uris(images)}), manifest)
     return make_request(
-        (str(manifest),), model, engine=engine, precision=precision, rescore="all", rules=RULES
+        (str(manifest),), model, engine=engine, precision=precision, rescore="all", rules=_rules(images)
     )
 
 
+def _rules(images: Sequence[LabelledImage]) -> ListingRules:
+    """An evaluation writes its manifest itself: it may name the images of the labelled set, wherever they are."""
+    buckets = {"/".join(image.uri.split("/")[:3]) for image in images if not image.uri.startswith("file://")}
+    return ListingRules(allow_prefixes=("/", *sorted(buckets)))
+
+
 def _uris(images: Sequence[LabelledImage]) -> list[str]:
-    return [open_location(image.path).uri for image in images]
+    return [image.uri for image in images]
 
 
 def score_labelled(
@@ -58,13 +62,12 @@ def score_labelled(
     from jobs.scoring.run import score_archives
     from pneumonia_core.results.table import find_table, scan
 
-    uris = _uris(images)
-    results = results_of(folder, order, uris)
+    results = results_of(folder, order, _uris(images))
     score_archives(results, order, settings)
     table = find_table(results)
     assert table is not None
     rows = scan(table).to_table(filter=pc.field("model_id") == order.model_id)
-    return rows_as_they_are(uris, rows.sort_by("scored_at").to_pylist())
+    return rows_of_current_versions(images, rows.sort_by("scored_at").to_pylist())
 
 
 def results_of(folder: Path, order: RunRequest, uris: Sequence[str]) -> Location:
@@ -78,31 +81,40 @@ def results_of(folder: Path, order: RunRequest, uris: Sequence[str]) -> Location
     return open_location(str(folder / "results")).child(name)
 
 
-def rows_as_they_are(uris: Sequence[str], rows: Sequence[dict[str, Any]]) -> Rows:
-    """Of each image the newest row of the file as it is now, of `rows` in the order in which they were scored.
+def rows_of_current_versions(images: Sequence[LabelledImage], rows: Sequence[dict[str, Any]]) -> Rows:
+    """The newest row of each image at its current version, by URI; of an image without such a row, its newest row.
 
-    One that changed, and is as it was again, is not scored anew.
+    `rows` are in the order in which they were scored. An image that changed and then changed back is not scored
+    again, so its newest row may be of another version.
     """
     newest = {row["image_uri"]: row for row in rows}
     versions = {(row["image_uri"], row["image_version"]): row for row in rows}
-    return {uri: versions.get((uri, _version(uri)), newest[uri]) for uri in uris}
+    scored = Counter(uri for uri, _ in versions)
+    return {
+        image.uri: newest[image.uri]
+        if scored[image.uri] == 1
+        else versions.get((image.uri, _version(image)), newest[image.uri])
+        for image in images
+    }
 
 
-def _version(uri: str) -> str | None:
+def _version(image: LabelledImage) -> str | None:
     from pneumonia_core.storage.ranges import stat_file
 
+    if image.version is not None:
+        return image.version
     try:
-        return stat_file(uri).version
+        return stat_file(image.uri).version
     except RejectedImage:
         return None
 
 
-def colour_modes(folder: Path) -> dict[str, str]:
+def colour_modes(images: Sequence[LabelledImage], folder: Path) -> dict[str, str]:
     """The colour mode of each image of the manifest that could be read, by its URI."""
     from jobs.inspection.survey import survey_listing
     from pneumonia_core.archives.lister import Lister
 
-    with Lister([open_location(str(folder / MANIFEST)).uri], RULES) as lister:
+    with Lister([open_location(str(folder / MANIFEST)).uri], _rules(images)) as lister:
         while not lister.wait(60):
             continue
         surveyed = survey_listing(lister.take(), lister.listed)

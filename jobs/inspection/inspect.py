@@ -31,10 +31,10 @@ def open_data(archive: tuple[str, ...], allow_prefix: tuple[str, ...]) -> tuple[
 def _label_columns(tables: list[str]) -> tuple[str, ...]:
     """Which columns about an image all these tables have."""
     from pneumonia_core.archives.manifests import column_names
-    from pneumonia_core.datasets.annotations import COLUMNS
+    from pneumonia_core.datasets.labelled import LABEL_COLUMNS
 
     present = [column_names(table) for table in tables]
-    return tuple(name for name in COLUMNS if present and all(name in names for names in present))
+    return tuple(name for name in LABEL_COLUMNS if present and all(name in names for names in present))
 
 
 def survey(

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -94,7 +93,7 @@ def _table(images: Sequence[LabelledImage], start: int) -> pa.Table:
     return pa.table(
         {
             "row": pa.array(range(start, start + len(part)), pa.int64()),
-            "path": [image.path for image in part],
+            "uri": [image.uri for image in part],
             "label": pa.array([image.label for image in part], pa.int32()),
             "patient": [image.patient_id for image in part],
         }
@@ -102,10 +101,10 @@ def _table(images: Sequence[LabelledImage], start: int) -> pa.Table:
 
 
 def _decode_rows(rows: dict[str, np.ndarray], size: int, held_back: frozenset[str]) -> dict[str, np.ndarray]:
-    images = np.zeros((len(rows["path"]), size, size), np.uint8)
+    images = np.zeros((len(rows["uri"]), size, size), np.uint8)
     digests, reasons = [], []
-    for index, path in enumerate(rows["path"]):
-        digest, reason = _decode_into(images[index], path, size)
+    for index, uri in enumerate(rows["uri"]):
+        digest, reason = _decode_into(images[index], uri, size)
         digests.append(digest)
         reasons.append(HELD_BACK if digest in held_back else reason)
     return {
@@ -118,15 +117,13 @@ def _decode_rows(rows: dict[str, np.ndarray], size: int, held_back: frozenset[st
     }
 
 
-def _decode_into(target: np.ndarray, path: str, size: int) -> tuple[str, str]:
+def _decode_into(target: np.ndarray, uri: str, size: int) -> tuple[str, str]:
     """Fills `target`; the SHA-256 of the file and, where it could not be decoded, the reason."""
     from pneumonia_core.imaging.decode import decode
+    from pneumonia_core.storage.ranges import read_file
 
     try:
-        content = Path(path).read_bytes()
-    except OSError:
-        return "", "not_found"
-    try:
+        content = read_file(uri)
         target[:] = decode(content, size)
     except RejectedImage as rejected:
         return "", rejected.reason

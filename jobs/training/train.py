@@ -62,12 +62,13 @@ def train(
     started = time.perf_counter()
     recipe = _recipe(recipe_options)
     # The workers have another working directory.
-    data, folder = str(Path(data).absolute()), Path(models).absolute()
+    data = data if "://" in data else str(Path(data).absolute())
+    folder = Path(models).absolute()
     training, validation = split_training(read_labelled(data))
     run = _open_run(recipe, data, folder, storage, name, resume, ages_years)
     if run.result is not None:
         return run.result
-    data_set = data_set or known_data_set(image.path for image in training)
+    data_set = data_set or known_data_set(image.uri for image in training)
     ages_years = ages_years or KNOWN_AGES_YEARS.get(data_set)
     with ray_session(address):
         trained, decoded, held_back, images = _train_on_cluster(

@@ -1,5 +1,6 @@
 """Manifests: tables that name images. Whoever wrote one may not make us read what lies elsewhere."""
 
+import functools
 import itertools
 import json
 import os
@@ -7,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pneumonia_core.archives.entries import FORBIDDEN, REAL_PATH, ListedImage, Member
+from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file
@@ -26,6 +28,7 @@ from pneumonia_core.system.hash_set import HashSet
 MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
 # The version of an image that a manifest names and that is not there, or may not be read.
 ABSENT: Final = "absent"
+_EVERYWHERE: Final = tuple(f"{scheme}://" for scheme in SCHEMES)
 _FIRST_ROWS: Final = 1000
 _AT_ONCE: Final = 256
 _THREADS: Final = 16
@@ -95,6 +98,7 @@ def list_manifest(uri: str, rules: ListingRules, skipped: Counter[str]) -> Itera
     """The images that a table names in its column `uri`, in its order, each once. One that may not be read, or
     that is absent, is listed too, and becomes a row that says so."""
     seen = HashSet()
+    listed = functools.partial(_listed, NamedMembers())
     entries = _entries(_lines(uri, rules.carry), uri, rules, skipped)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
         while some := list(itertools.islice(entries, _AT_ONCE)):
@@ -103,7 +107,7 @@ def list_manifest(uri: str, rules: ListingRules, skipped: Counter[str]) -> Itera
                 skipped["named twice in a manifest"] += len(some) - len(fresh)
             # A bucket answers for many at once; for files on a disk the threads cost more than they save.
             remote = any(entry.read_from and not entry.read_from.startswith("file://") for entry in fresh)
-            yield from (pool.map if remote else map)(_listed, fresh)
+            yield from (pool.map if remote else map)(listed, fresh)
 
 
 def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -174,8 +178,32 @@ def _root(text: str) -> str:
     return uri.rstrip("/") + "/"
 
 
+def trusted_image_uri(text: str, folder: str) -> str:
+    """The URI of an image that a table in `folder` names, of a user who may read it wherever it is.
+
+    Raises InvalidInput where `text` has another scheme, credentials or options.
+    """
+    uri, read_from = _judge(text, folder, _EVERYWHERE)
+    if read_from is None:
+        raise InvalidInput(
+            f"{uri!r} names no image: give a path, or a URI that begins with {', '.join(_EVERYWHERE)} and has no "
+            "credentials, no options and no `..`."
+        )
+    return uri
+
+
 def _judge(text: str, folder: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
     """The URI of the image as the table shows it, and from where it is read: None where it may not be."""
+    found = split_member_uri(text)
+    if found is None:
+        return _judge_file(text, folder, allowed)
+    # The name of a member is only compared with those that the container has.
+    container, name = found[0], found[1].replace("\0", "\\0")
+    uri, read_from = _judge_file(container, folder, allowed)
+    return f"{uri}!/{name}", None if read_from is None else f"{read_from}!/{name}"
+
+
+def _judge_file(text: str, folder: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
     found = _SCHEME.match(text)
     if (found and found[1] not in SCHEMES) or _USER_INFO.match(text):
         return _without_secrets(text), None
@@ -221,10 +249,13 @@ def _without_secrets(text: str) -> str:
     return f"{address}{asked and '?***'}".replace("\0", "\\0")
 
 
-def _listed(entry: _Entry) -> ListedImage:
+def _listed(members: NamedMembers, entry: _Entry) -> ListedImage:
     if entry.read_from is None:
         return ListedImage(entry.uri, FORBIDDEN, 0, Member(entry.uri, FORBIDDEN), entry.carried)
+    named = split_member_uri(entry.read_from)
     try:
+        if named is not None:
+            return _listed_member(members, *named, entry)
         stored = stat_file(entry.read_from)
     except RejectedImage as rejected:
         if rejected.reason not in ("not_found", "forbidden"):
@@ -233,8 +264,18 @@ def _listed(entry: _Entry) -> ListedImage:
                 f"{entry.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the same command "
                 "again when its storage answers."
             ) from rejected
+        if named is not None:
+            return ListedImage(entry.uri, ABSENT, 0, None, entry.carried)
         stored = StoredFile(entry.read_from, 0, ABSENT)
     member = None
     if entry.read_from.startswith("file://"):
         member = Member(entry.read_from, REAL_PATH)
     return ListedImage(entry.uri, stored.version, stored.size_bytes, member, entry.carried)
+
+
+def _listed_member(members: NamedMembers, container: str, name: str, entry: _Entry) -> ListedImage:
+    """A member of a tar or zip. Raises RejectedImage where the container cannot be looked up."""
+    found = members.find(container, name)
+    if found is None:
+        return ListedImage(entry.uri, ABSENT, 0, None, entry.carried)
+    return replace(found, uri=entry.uri, carried=entry.carried)

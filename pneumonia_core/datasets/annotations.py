@@ -1,21 +1,20 @@
-"""What is known of listed images besides their pixels: class, patient and split, from a table or from paths."""
+"""Class, patient and split of a listed image, from the columns of a table or from its path, where they are known."""
 
 import json
 from dataclasses import dataclass
 from typing import Final
 
-from pneumonia_core.datasets.kermany import SPLITS, parse_kermany_name
+from pneumonia_core.datasets.kermany import SPLITS, parse_name_in_class_folder
 from pneumonia_core.findings import CLASSES, NORMAL
 
-# A class that a folder names without saying which pneumonia it is.
+# The class of a folder that does not say whether its pneumonia is bacterial or viral.
 PNEUMONIA: Final = "pneumonia"
-COLUMNS: Final = ("label", "patient_id", "split")
 _FOLDERS: Final = (*CLASSES, PNEUMONIA)
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """`label` is a class name or `pneumonia`; each None where nothing is said."""
+    """`label` is a class name or `pneumonia`. A field is None where it is not known."""
 
     label: str | None = None
     patient_id: str | None = None
@@ -27,11 +26,11 @@ class Annotation:
 
 
 def annotate(uri: str, archive: str, carried: str | None = None) -> Annotation:
-    """What is said of an image: by the columns of the table that names it, else by its path.
+    """The annotation of an image: from the columns of the table that names it, else from its path.
 
-    Folders beneath the archive, and the archive's own name, may say the split (train, val, test) and the class
-    (NORMAL, PNEUMONIA, bacterial, viral). Only within such a folder is a Kermany file name trusted to say class
-    and patient: other devices export IM-0001-0001 as well.
+    The archive's own name, and folders under it, may say the split (train, val, test) and the class (NORMAL,
+    PNEUMONIA, bacterial, viral). A Kermany file name says class and patient only within such a folder, because
+    other devices export names such as IM-0001-0001 too.
     """
     if carried is not None:
         return _of_columns(json.loads(carried))
@@ -39,8 +38,10 @@ def annotate(uri: str, archive: str, carried: str | None = None) -> Annotation:
     lower = [folder.lower() for folder in folders]
     split = next((folder for folder in reversed(lower) if folder in SPLITS), None)
     label = next((folder for folder in reversed(lower) if folder in _FOLDERS), None)
-    named = parse_kermany_name(name.rpartition(".")[0]) if label is not None else None
-    if named is None or (named[0] == NORMAL) != (label == CLASSES[NORMAL]):
+    if label is None:
+        return Annotation(None, None, split)
+    named = parse_name_in_class_folder(name.rpartition(".")[0], label == CLASSES[NORMAL])
+    if named is None:
         return Annotation(label, None, split)
     return Annotation(CLASSES[named[0]], named[1], split)
 
@@ -52,6 +53,6 @@ def _of_columns(values: dict[str, str | None]) -> Annotation:
 
 
 def _parts_beneath(uri: str, archive: str) -> list[str]:
-    """The archive's own name and all that follows it, a container's name among it."""
+    """The segments of the path from the archive's own name on; the name of a tar or zip is one of them."""
     root = archive.rstrip("/").rpartition("/")[0]
     return uri.removeprefix(root).strip("/").replace("!/", "/").split("/")

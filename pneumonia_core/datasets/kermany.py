@@ -1,46 +1,69 @@
-"""The model card, under the headings of Mitchell et al., 'Model Cards for Model Reporting' (FAT* 2019)."""
+"""The Kermany data set of paediatric chest X-rays: its folder layout, and the class and patient in its file names.
+
+Kermany, Zhang, Goldbaum, "Large Dataset of Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images",
+Mendeley Data, 2018.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Final
 
+from pneumonia_core.archives.entries import ImageRef, ListedImage
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL
 from pneumonia_core.imaging.formats import IMAGE_SUFFIXES
+from pneumonia_core.storage.errors import error_text
+from pneumonia_core.storage.files import list_names
+from pneumonia_core.storage.location import Location
 
-# Ages of the patients of the data sets that are known by name, in years: Kermany, Zhang, Goldbaum 2018,
-# 'pediatric patients of one to five years old'.
+DATA_SETS: Final = ("kermany", "synthetic", "other")
+# Ages in years of the patients of the data sets that are known by name. Kermany, Zhang, Goldbaum 2018: "pediatric
+# patients of one to five years old".
 KNOWN_AGES_YEARS: Final = {"kermany": (1.0, 5.0)}
 SPLITS: Final = ("train", "val", "test")
 _PNEUMONIA = re.compile(r"^(person(\d+)_(bacteria|virus))_(\d+)(?:_\d+)*$")
 _NORMAL = re.compile(r"^((?:NORMAL2-)?IM-\d+)(?:-\d+)+$")
-# A second naming in which the data set is handed on.
+# A second naming under which the data set is distributed.
 _BY_KIND = re.compile(r"^((NORMAL|BACTERIA|VIRUS)-\d+)-\d+$")
 _CLASS_FOLDERS: Final = ("NORMAL", "PNEUMONIA")
+# In a bucket each costs six requests.
+_FOLDERS_SEARCHED: Final = 50
+_MEMBER = re.compile(
+    r"^(?P<root>.*/)?(?P<split>train|val|test)/(?P<kind>NORMAL|PNEUMONIA)/(?P<name>[^/]+)$", re.S
+)
 _KINDS = {"NORMAL": NORMAL, "BACTERIA": BACTERIAL, "VIRUS": VIRAL}
-# The files of a kind are numbered through, patient after patient. Read from the names of the train split: from its
-# eightieth patient on, bacterial files run 2.5 to 4.7 times ahead of the patients, viral ones 1.6 to 2.1 times.
+# The files of a kind have consecutive numbers, patient after patient. In the train split, from the eightieth patient
+# on, the file's number is 2.5 to 4.7 times the patient's for bacterial images, and 1.6 to 2.1 times for viral ones.
 _COUNTED_FROM: Final = 80
 _FILES_PER_PATIENT: Final = {BACTERIAL: (2.4, 5.0), VIRAL: (1.6, 2.15)}
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image with its truth: `path` to read, `label` an index into CLASSES."""
+    """An image with its ground truth.
 
-    path: str
+    `ref` says where its bytes are, `label` is an index into CLASSES. `version` changes when the content does; None
+    where only the storage of the file knows it.
+    """
+
+    ref: ImageRef
     label: int
     patient_id: str
     split: str
+    version: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.ref.uri
 
 
 def parse_kermany_name(stem: str) -> tuple[int, str] | None:
-    """Class index and patient of a Kermany file name without suffix, or None if it is no such name.
+    """Class index and patient of a Kermany file name without its suffix; None for any other name.
 
-    Numbering restarts between `person1_bacteria` and `person1_virus`: they are different children,
-    so the patient key keeps the kind.
+    The numbering restarts between `person1_bacteria` and `person1_virus`. These are different children, so the
+    patient key keeps the kind.
     """
     if found := _PNEUMONIA.match(stem):
         return (BACTERIAL if found[3] == "bacteria" else VIRAL), found[1]
@@ -51,12 +74,19 @@ def parse_kermany_name(stem: str) -> tuple[int, str] | None:
     return None
 
 
-def are_kermanys(paths: Iterable[str]) -> bool:
-    """Whether these are files of Kermany's data set, of which any part may be there: by their names.
+def parse_name_in_class_folder(stem: str, is_normal: bool) -> tuple[int, str] | None:
+    """As `parse_kermany_name`, of a file in a folder of normal images or of pneumonia; None also where the name
+    contradicts the folder."""
+    parsed = parse_kermany_name(stem)
+    return None if parsed is None or (parsed[0] == NORMAL) != is_normal else parsed
 
-    All must have such a name, and some one that others do not take: of the second series of normal images, of the
-    second naming, or with the published numbers. Phantoms, and data renamed to fit the folder layout, are numbered
-    otherwise.
+
+def are_kermanys(paths: Iterable[str]) -> bool:
+    """Whether all these files are of the Kermany data set, or of any part of it, by their names.
+
+    Every name must be a Kermany name. At least one must be a name that other data do not have: of the second series
+    of normal images, of the second naming, or with the published numbers. Phantoms, and other data that are renamed
+    to fit the folder layout, have other numbers.
     """
     stems = [PurePosixPath(path).stem for path in paths]
     if any(parse_kermany_name(stem) is None for stem in stems):
@@ -67,8 +97,8 @@ def are_kermanys(paths: Iterable[str]) -> bool:
 
 
 def _are_numbered_as_published(stems: list[str]) -> bool:
-    """Whether the pneumonia of both kinds is, as far as patients are numbered high enough to tell."""
-    told = set()
+    """Whether bacterial and viral files both have the published numbers, judged by patients numbered high enough."""
+    judged = set()
     for found in filter(None, map(_PNEUMONIA.match, stems)):
         label, patient, file = (BACTERIAL if found[3] == "bacteria" else VIRAL), int(found[2]), int(found[4])
         if patient < _COUNTED_FROM:
@@ -76,63 +106,105 @@ def _are_numbered_as_published(stems: list[str]) -> bool:
         low, high = _FILES_PER_PATIENT[label]
         if not low * patient <= file <= high * patient:
             return False
-        told.add(label)
-    return told == {BACTERIAL, VIRAL}
+        judged.add(label)
+    return judged == {BACTERIAL, VIRAL}
 
 
-def read_kermany_folder(folder: Path) -> list[LabelledImage]:
-    images = []
-    for split, kind, place in _class_folders(folder):
-        for file in _files(place):
-            if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
-                continue
-            parsed = parse_kermany_name(file.stem)
-            if parsed is None or (parsed[0] == NORMAL) != (kind == "NORMAL"):
-                raise InvalidInput(
-                    f"{str(file)!r}: the name does not say class and patient as Kermany names do "
-                    "(IM-0115-0001.jpeg, person1_bacteria_1.jpeg, BACTERIA-7422-0001.jpeg). "
-                    "Give a labels table with the columns uri, label, patient_id, split instead."
-                )
-            images.append(LabelledImage(str(file), parsed[0], parsed[1], split))
+def known_data_set(paths: Iterable[str]) -> str:
+    """`kermany` if all file names are those of the Kermany data set (`are_kermanys`), else `other`."""
+    return "kermany" if are_kermanys(paths) else "other"
+
+
+def read_kermany_folder(folder: Location) -> list[LabelledImage]:
+    """The labelled images of a folder `train|val|test / NORMAL|PNEUMONIA / file`, or of one of the three splits.
+
+    They come by split, class and name. Raises InvalidInput where there is none, where a name does not say class and
+    patient, and where a folder cannot be read; PneumoniaError where the storage fails.
+    """
+    images = [
+        _labelled(ImageRef(location.child(name).uri), name, split, kind)
+        for split, kind, location in _class_folders(folder)
+        for name in _names(location)
+        if _is_image_name(name)
+    ]
     if not images:
-        raise InvalidInput(f"{folder}: no labelled images in it. {_what_to_give_instead(folder)}")
+        raise InvalidInput(f"{folder.uri}: no labelled images in it. {_what_to_give_instead(folder)}")
     return images
 
 
-def _class_folders(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Split, kind and place of each folder that may hold images: also where the folder of one split was given."""
-    roots = [(split, folder / split) for split in SPLITS]
-    if folder.name in SPLITS:
-        roots.append((folder.name, folder))
+def read_kermany_members(container: str, members: Iterable[ListedImage]) -> list[LabelledImage]:
+    """The labelled images of a tar or zip that holds the folders of `read_kermany_folder`, in their order.
+
+    The folders may lie in others, as `chest_xray/train/NORMAL`; the outermost ones count, because the published zip
+    holds a second copy deeper inside. Raises InvalidInput.
+    """
+    found: dict[str, list[tuple[str, str, str, ListedImage]]] = {}
+    for member in members:
+        match = _MEMBER.match(member.uri.removeprefix(f"{container}!/"))
+        if match and _is_image_name(match["name"]):
+            entry = (match["split"], match["kind"], match["name"], member)
+            found.setdefault(match["root"] or "", []).append(entry)
+    if not found:
+        raise InvalidInput(
+            f"{container}: no labelled images in it. Expected members such as train/NORMAL/IM-0115-0001.jpeg."
+        )
+    outermost = min(found, key=lambda root: (root.count("/"), root))
+    return [
+        _labelled(ImageRef(member.uri, member.member, member.size_bytes), name, split, kind, member.version)
+        for split, kind, name, member in sorted(
+            found[outermost], key=lambda entry: (SPLITS.index(entry[0]), *entry[1:3])
+        )
+    ]
+
+
+def _labelled(ref: ImageRef, name: str, split: str, kind: str, version: str | None = None) -> LabelledImage:
+    parsed = parse_name_in_class_folder(PurePosixPath(name).stem, kind == "NORMAL")
+    if parsed is None:
+        raise InvalidInput(
+            f"{ref.uri!r}: the name does not say class and patient as Kermany names do "
+            "(IM-0115-0001.jpeg, person1_bacteria_1.jpeg, BACTERIA-7422-0001.jpeg). "
+            "Give a labels table with the columns uri, label, patient_id, split instead."
+        )
+    return LabelledImage(ref, *parsed, split, version)
+
+
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _class_folders(folder: Location) -> Iterator[tuple[str, str, Location]]:
+    """Split, kind and location of each folder that may hold images. `folder` may be that of one split."""
+    roots = [(split, folder.child(split)) for split in SPLITS]
+    name = folder.uri.rpartition("/")[2]
+    if name in SPLITS:
+        roots.append((name, folder))
     for split, root in roots:
         for kind in _CLASS_FOLDERS:
-            yield split, kind, root / kind
+            yield split, kind, root.child(kind)
 
 
-def _files(folder: Path) -> list[Path]:
+def _names(folder: Location) -> list[str]:
+    """The names in a folder, sorted; empty where there is no such folder."""
     try:
-        return sorted(folder.iterdir())
+        return list_names(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise InvalidInput(
-            f"{folder}: this folder of images cannot be read ({error.strerror}). Mend that, or move it away: without it "
-            "a class would be missing."
+            f"{folder.uri}: this folder of images cannot be read ({error_text(error)}). Fix that, or move it away: "
+            "without it a class would be missing."
+        ) from error
+    except UnicodeError as error:
+        raise InvalidInput(
+            f"{folder.uri}: the name of a file in it is not UTF-8. Rename that file."
         ) from error
 
 
-def _what_to_give_instead(folder: Path) -> str:
-    if any((folder / kind).is_dir() for kind in _CLASS_FOLDERS):
+def _what_to_give_instead(folder: Location) -> str:
+    if any(_names(folder.child(kind)) for kind in _CLASS_FOLDERS):
         return "It has the classes, but its name does not say of which split: call it train, val or test."
-    for inner in sorted(folder.iterdir()):
-        if any(place.is_dir() for _, _, place in _class_folders(inner)):
-            return f"They are in {inner}: give that."
+    for name in _names(folder)[:_FOLDERS_SEARCHED]:
+        inner = folder.child(name)
+        if any(_names(location) for _, _, location in _class_folders(inner)):
+            return f"They are in {inner.uri}: give that."
     return "Expected train/NORMAL, train/PNEUMONIA and so on, or give a labels table (.parquet or .csv)."
-
-
-DATA_SETS: Final = ("kermany", "synthetic", "other")
-
-
-def known_data_set(paths: Iterable[str]) -> str:
-    """`kermany` if all file names are those of Kermany's chest X-rays (labels.are_kermanys), else `other`."""
-    return "kermany" if are_kermanys(paths) else "other"

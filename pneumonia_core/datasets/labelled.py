@@ -1,119 +1,174 @@
-"""The classes, and what the names of labelled images say about class, patient and split."""
+"""Labelled images with patient and split, from a Kermany folder or a labels table; and the split by patient."""
 
 import hashlib
-import os
 from collections import Counter
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from pneumonia_core.datasets.kermany import (
-    SPLITS,
-    LabelledImage,
-    read_kermany_folder,
-)
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.archives.archive import list_archive, open_archive
+from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES
+from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, trusted_image_uri
+from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
+from pneumonia_core.archives.skipped import in_words, may_hold_images
+from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.findings import CLASSES
+from pneumonia_core.storage.errors import BucketError, error_text
+from pneumonia_core.storage.files import open_file
+from pneumonia_core.storage.location import Location, open_location
 
 VALIDATION_FRACTION: Final = 0.1
-_COLUMNS: Final = ["uri", "label", "patient_id", "split"]
-_NO_BUCKET: Final = (
-    "images with labels are read from folders that all workers see, by their paths, not from buckets."
+# What a table says of an image besides its URI.
+LABEL_COLUMNS: Final = ("label", "patient_id", "split")
+_COLUMNS: Final = ("uri", *LABEL_COLUMNS)
+_FORMS: Final = (
+    "Give a folder, tar or zip with train/NORMAL and train/PNEUMONIA in it, or a .parquet or .csv table with the "
+    f"columns {', '.join(_COLUMNS)}."
 )
 
 
 def read_labelled(data: str) -> list[LabelledImage]:
-    """The labelled images of a Kermany folder or of a labels table, sorted by path.
+    """The labelled images of a Kermany folder, tar or zip, or of a labels table.
 
-    A folder holds `train|val|test / NORMAL|PNEUMONIA / file`, or is one of these three itself; a table (Parquet or CSV)
-    has the columns
-    `uri`, `label` (a class name), `patient_id` and `split`. Raises InvalidInput saying what is missing.
+    `data` is a local path or a URI, as of an archive. A folder holds `train|val|test / NORMAL|PNEUMONIA / file`, or is
+    one of these three itself; its images come by split, class and name. A table (Parquet or CSV) has the columns `uri`
+    (a path, or a URI that may name a member of a tar or zip), `label` (a class name), `patient_id` and `split`; its
+    images come by URI. Raises InvalidInput that says what is missing, PneumoniaError where a storage fails.
     """
-    if "://" in data:
-        raise InvalidInput(f"{data}: {_NO_BUCKET}")
-    # Workers of a cluster have other working directories.
-    path = Path(data).absolute()
-    if path.is_dir():
-        return read_kermany_folder(path)
-    if path.is_file() and path.suffix.lower() in (".parquet", ".csv"):
-        return _read_labels_table(path)
-    raise InvalidInput(
-        f"{data}: no such data set. Give a folder with train/NORMAL and train/PNEUMONIA in it, "
-        "or a .parquet or .csv table with the columns uri, label, patient_id, split."
-    )
-
-
-def _read_labels_table(path: Path) -> list[LabelledImage]:
+    location = open_location(data)
+    suffix = location.uri.lower()
+    if suffix.endswith(MANIFEST_SUFFIXES):
+        return _read_labels_table(location)
     try:
-        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        uri = open_archive(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"{data}: no such data set. {_FORMS}") from error
+    return _read_container(uri) if suffix.endswith(ARCHIVE_SUFFIXES) else read_kermany_folder(location)
+
+
+def _read_container(uri: str) -> list[LabelledImage]:
+    skipped: Counter[str] = Counter()
+    images = read_kermany_members(uri, list_archive(uri, skipped))
+    if hiding := may_hold_images(skipped):
+        raise InvalidInput(
+            f"{uri}: some of it cannot be read ({in_words(hiding)}), and images would be missing."
+        )
+    return images
+
+
+def _read_labels_table(location: Location) -> list[LabelledImage]:
+    folder = location.uri.rpartition("/")[0]
+    rows = [_checked(row, location) for row in _read_rows(location)]
+    uris = [_image_uri(str(row["uri"]), folder, location) for row in rows]
+    _check_named_once(location, uris)
+    members = NamedMembers()
+    images = [
+        LabelledImage(ref, CLASSES.index(row["label"]), str(row["patient_id"]), row["split"], version)
+        for row, (ref, version) in zip(rows, (_find(uri, members) for uri in uris), strict=True)
+    ]
+    return sorted(images, key=lambda image: image.uri)
+
+
+def _read_rows(location: Location) -> list[dict[str, Any]]:
+    """The rows of a labels table, each with _COLUMNS. Raises InvalidInput where it has no rows or lacks a column."""
+    try:
+        with open_file(location) as file:
+            table = pq.read_table(file) if location.uri.lower().endswith(".parquet") else _read_csv(file)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{location.uri}: no such data set. {_FORMS}") from error
+    except BucketError as error:
+        raise PneumoniaError(
+            f"{location.uri}: the labels table cannot be read ({error_text(error)}).", Remedy.RUN_AGAIN
+        ) from error
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise InvalidInput(
-            f"{path}: the labels table cannot be read. Check that it is a whole table."
+            f"{location.uri}: the labels table cannot be read. Check that it is a whole table."
         ) from error
     for name in _COLUMNS:
         if table.column_names.count(name) != 1:
-            amiss = "is missing from" if name not in table.column_names else "is more than once in"
+            problem = "is missing from" if name not in table.column_names else "is more than once in"
             raise InvalidInput(
-                f"{path}: the column {name} {amiss} the labels table. It needs {', '.join(_COLUMNS)}, each once."
+                f"{location.uri}: the column {name} {problem} the labels table. It needs {', '.join(_COLUMNS)}, each once."
             )
-    images = []
-    for row in table.select(_COLUMNS).to_pylist():
-        if row["label"] not in CLASSES or row["split"] not in SPLITS:
-            raise InvalidInput(
-                f"{path}: label {row['label']!r} with split {row['split']!r}: labels are "
-                f"{', '.join(CLASSES)}, splits are {', '.join(SPLITS)}."
-            )
-        if row["patient_id"] in (None, "") or row["uri"] in (None, ""):
-            raise InvalidInput(
-                f"{path}: a row of the labels table has no uri or no patient_id. Each needs both: images of one patient "
-                "must not be trained on and measured by."
-            )
-        uri = str(row["uri"]).removeprefix("file://")
-        if "://" in uri:
-            raise InvalidInput(f"{path}: {uri!r}: {_NO_BUCKET}")
-        file = uri if Path(uri).is_absolute() else str(path.parent / uri)
-        images.append(LabelledImage(file, CLASSES.index(row["label"]), str(row["patient_id"]), row["split"]))
-    if not images:
-        raise InvalidInput(f"{path}: the labels table has no rows.")
-    _check_named_once(path, images)
-    return sorted(images, key=lambda image: image.path)
+    if not table.num_rows:
+        raise InvalidInput(f"{location.uri}: the labels table has no rows.")
+    rows: list[dict[str, Any]] = table.select(list(_COLUMNS)).to_pylist()
+    return rows
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _read_csv(file: pa.NativeFile) -> pa.Table:
     # As text: patient 007 is not patient 7, and numbers of twenty digits would be rounded to the same one.
     texts = dict.fromkeys(_COLUMNS, pa.string())
-    return pa.csv.read_csv(
-        path, convert_options=pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
-    )
+    options = pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
+    return pa.csv.read_csv(file, convert_options=options)
 
 
-def _check_named_once(table: Path, images: list[LabelledImage]) -> None:
-    # As scoring does, which knows an image by its whole path.
-    twice = [
-        file for file, rows in Counter(os.path.normpath(image.path) for image in images).items() if rows > 1
-    ]
-    if twice:
-        more = f" (and {len(twice) - 1} more files)" if len(twice) > 1 else ""
+def _checked(row: dict[str, Any], table: Location) -> dict[str, Any]:
+    """The row of a labels table. Raises InvalidInput unless its values are complete and known."""
+    if row["label"] not in CLASSES or row["split"] not in SPLITS:
         raise InvalidInput(
-            f"{table}: {twice[0]!r} is named by more than one row{more}: a file under two patients would be trained on and "
-            "measured by. Leave one row for each file."
+            f"{table.uri}: label {row['label']!r} with split {row['split']!r}: labels are "
+            f"{', '.join(CLASSES)}, splits are {', '.join(SPLITS)}."
+        )
+    if row["patient_id"] in (None, "") or row["uri"] in (None, ""):
+        raise InvalidInput(
+            f"{table.uri}: a row of the labels table has no uri or no patient_id. Each needs both: images of one "
+            "patient must not be both trained on and measured by."
+        )
+    return row
+
+
+def _image_uri(text: str, folder: str, table: Location) -> str:
+    try:
+        return trusted_image_uri(text, folder)
+    except InvalidInput as error:
+        raise InvalidInput(f"{table.uri}: {error.text}") from error
+
+
+def _check_named_once(table: Location, uris: list[str]) -> None:
+    # As scoring does, which knows an image by its URI.
+    repeated = [uri for uri, rows in Counter(uris).items() if rows > 1]
+    if repeated:
+        more = f" (and {len(repeated) - 1} more files)" if len(repeated) > 1 else ""
+        raise InvalidInput(
+            f"{table.uri}: {repeated[0]!r} is named by more than one row{more}: a file under two patients would be "
+            "both trained on and measured by. Leave one row for each file."
         )
 
 
-def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Training and validation images, cut from the train and val splits by patient.
+def _find(uri: str, members: NamedMembers) -> tuple[ImageRef, str | None]:
+    """The image of a labels table, and its version where it is a member of a tar or zip.
 
-    A patient whose key hashes into the lowest tenth is validation, on every machine, and whatever patients come to
-    the data set: none of those that an older model was trained on becomes one to measure it by. In a small set, the
-    lowest of each class is, so that every class is present. (The official val split has 16 images, none viral.)
+    A member that is not there is read as a file of that name, and rejected as `not_found`.
+    """
+    named = split_member_uri(uri)
+    if named is None:
+        return ImageRef(uri), None
+    try:
+        found = members.find(*named)
+    except RejectedImage:
+        found = None
+    if found is None:
+        return ImageRef(uri), None
+    return ImageRef(uri, found.member, found.size_bytes), found.version
+
+
+def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Training and validation images, cut from the splits train and val by patient.
+
+    A patient is in validation if the hash of the patient's key is in the lowest tenth. That holds on every machine
+    and whatever patients are added later, so no patient that an older model was trained on moves to validation. In a
+    small set, each class gives at least the patient with its lowest hash, so that every class is present. (The
+    official val split has 16 images, none of them viral.)
     """
     usable = [image for image in images if image.split in ("train", "val")]
     if not usable:
         raise InvalidInput(
-            "all images are of the split test; training and validation are cut from train and val. Give data that have these."
+            "the data set holds only test images. Training and validation need images in train or val."
         )
     validation_patients: set[str] = set()
     for label in range(len(CLASSES)):

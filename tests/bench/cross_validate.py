@@ -25,6 +25,7 @@ from deltalake import DeltaTable
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from pneumonia_core.archives.entries import ImageRef  # noqa: E402
 from pneumonia_core.datasets.kermany import LabelledImage, parse_kermany_name  # noqa: E402
 from pneumonia_core.datasets.labelled import read_labelled  # noqa: E402
 from pneumonia_core.evaluation.evaluate import evaluate  # noqa: E402
@@ -57,7 +58,7 @@ def labelled_originals(folder: Path) -> list[LabelledImage]:
         parsed = parse_kermany_name(file.stem)
         if parsed is None:
             sys.exit(f"{file}: not a name of the Kermany set.")
-        images.append(LabelledImage(str(file.absolute()), *parsed, "test"))
+        images.append(LabelledImage(ImageRef(f"file://{file.absolute()}"), *parsed, "test"))
     return images
 
 
@@ -115,7 +116,7 @@ def write_labels(path: Path, images: list[LabelledImage], test: set[str]) -> Non
         writer.writerow(["uri", "label", "patient_id", "split"])
         for image in images:
             split = "test" if image.patient_id in test else "train"
-            writer.writerow([image.path, CLASSES[image.label], image.patient_id, split])
+            writer.writerow([image.uri, CLASSES[image.label], image.patient_id, split])
 
 
 def pneumonia(*arguments: object) -> dict[str, object]:
@@ -136,7 +137,7 @@ def report(folders: list[Path], images: list[LabelledImage]) -> None:
     for number, row in enumerate(rows):
         print(f"fold {number:<5}" + "".join(f"{value:26.4f}" for value in row))
     print(f"{'mean':10}" + "".join(f"{value:26.4f}" for value in np.mean(rows, axis=0)))
-    by_path = {f"file://{image.path}": image for image in images}
+    by_path = {image.uri: image for image in images}
     scored = [row for folder in folders for row in scores(folder / "test" / "results")]
     found = [by_path[row["image_uri"]] for row in scored]
     pooled = evaluate(

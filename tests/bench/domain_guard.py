@@ -39,7 +39,9 @@ def main() -> None:
         return domain
 
     size = bundle.image_size
-    validation = read([Path(i.path) for i in split_training(read_labelled(options.data))[1]], size)
+    validation = read(
+        [Path(i.uri.removeprefix("file://")) for i in split_training(read_labelled(options.data))[1]], size
+    )
     familiar = score(validation)
     threshold = bundle.domain.threshold
     print(f"validation: {len(familiar)} images, {np.mean(familiar > threshold):.1%} flagged")

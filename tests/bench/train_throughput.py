@@ -51,6 +51,7 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     from pneumonia_core.datasets.labelled import read_labelled, split_training
     from pneumonia_core.imaging.decode import decode
     from pneumonia_core.networks.classifier import build_classifier
+    from pneumonia_core.storage.ranges import read_file
     from pneumonia_core.system.environment import cpu_training_precision
     from pneumonia_core.training.augment import draw, reencode_some
     from pneumonia_core.training.learner import Learner, TrainingBatch
@@ -62,7 +63,7 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
         precision=cpu_training_precision(),
     )
     training, _ = split_training(read_labelled(str(data)))
-    images = np.stack([decode(Path(i.path).read_bytes(), recipe.image_size) for i in training])
+    images = np.stack([decode(read_file(i.uri), recipe.image_size) for i in training])
     labels = np.array([i.label for i in training], np.int32)
     steps = len(images) // recipe.batch_size
     classifier = build_classifier(recipe.network, recipe.image_size)

@@ -7,7 +7,7 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.archived import contents, jpeg, listing
+from support.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 
 from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import InvalidInput
@@ -172,3 +172,30 @@ def test_missing_columns_are_named(place):
     (place / "in" / "n.csv").write_bytes(b"\x00\xff\n\n,,,")
     with pytest.raises(InvalidInput, match="column `uri`"):
         listing(place / "in" / "n.csv")
+
+
+def test_members_that_a_manifest_names_are_listed_as_their_archive_lists_them(tmp_path):
+    files = pictures(3)
+    for name, data in (("a.tar", tar_bytes(files)), ("a.zip", zip_bytes(files))):
+        (tmp_path / name).write_bytes(data)
+    expected = {image.uri: image for name in ("a.tar", "a.zip") for image in listing(tmp_path / name)[0]}
+    absent = [f"file://{tmp_path}/{name}!/x.jpeg" for name in ("a.tar", "absent.zip")]
+    foreign = f"file://{tmp_path.parent}/b.zip!/x.jpeg"
+    uris = [*expected, *absent, foreign]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+    images, _ = listing(tmp_path / "m.parquet")
+    assert [image.uri for image in images] == uris
+    assert images[: len(expected)] == list(expected.values())
+    read = contents(images)
+    assert [read[uri] for uri in [*absent, foreign]] == ["not_found", "not_found", "forbidden"]
+
+
+def test_member_of_an_archive_that_a_link_leads_to_is_not_read(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "outside.zip").write_bytes(zip_bytes(pictures(1)))
+    (tmp_path / "inside" / "a.zip").symlink_to(tmp_path / "outside.zip")
+    uri = f"file://{tmp_path}/inside/a.zip!/{next(iter(pictures(1)))}"
+    (tmp_path / "inside" / "ok.jpeg").write_bytes(jpeg(1))
+    pq.write_table(pa.table({"uri": [uri, "ok.jpeg"]}), tmp_path / "inside" / "m.parquet")
+    images, _ = listing(tmp_path / "inside" / "m.parquet")
+    assert contents(images)[uri] == "forbidden"

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import shutil
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,6 +22,7 @@ from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.networks.pretrained import load_weights
 from pneumonia_core.networks.scoring_model import domain_features, scoring_model
 from pneumonia_core.phantoms.radiograph import phantom
+from pneumonia_core.storage.ranges import read_file
 from pneumonia_core.training.release import Provenance, ValidationSet, release
 
 
@@ -184,8 +184,7 @@ def test_films_of_adults_and_what_is_no_chest_are_out_of_domain_of_childrens(sha
     training = [training[i] for i in np.random.default_rng(0).permutation(len(training))[:800]]
     validation = validation[::2]
     seen, held_back = (
-        np.stack([decode(Path(image.path).read_bytes(), 224) for image in images])
-        for images in (training, validation)
+        np.stack([decode(read_file(image.uri), 224) for image in images]) for images in (training, validation)
     )
     films = sorted((shared_data / "adult_nih").glob("*.jpg"))
     adults = np.stack([decode(film.read_bytes(), 224) for film in films])

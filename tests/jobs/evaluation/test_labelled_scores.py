@@ -5,7 +5,8 @@ import os
 import pytest
 
 from jobs.evaluation.evaluate import _say_robustness, evaluate_bundle
-from jobs.evaluation.labelled_scores import measured_images, rows_as_they_are
+from jobs.evaluation.labelled_scores import measured_images, rows_of_current_versions
+from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
@@ -19,23 +20,22 @@ def test_image_that_was_away_or_another_counts_as_what_it_is_again(tmp_path):
     file.write_bytes(b"as it was")
     os.utime(file, ns=(1, 1))
     uri = f"file://{file}"
+    image = LabelledImage(ImageRef(uri), NORMAL, "p", "test")
     rows = [
         {"image_uri": uri, "image_version": version, "status": status}
         for version, status in ((stat_file(uri).version, "scored"), ("9-2", "scored"), ("absent", "rejected"))
     ]
-    assert rows_as_they_are([uri], rows) == {uri: rows[0]}
+    assert rows_of_current_versions([image], rows) == {uri: rows[0]}
     file.write_bytes(b"another since")
-    assert rows_as_they_are([uri], rows) == {uri: rows[-1]}
+    assert rows_of_current_versions([image], rows) == {uri: rows[-1]}
     file.unlink()
-    assert rows_as_they_are([uri], rows) == {uri: rows[-1]}
+    assert rows_of_current_versions([image], rows) == {uri: rows[-1]}
 
 
 def test_reasons_are_named_where_no_image_could_be_scored(tmp_path):
-    image = LabelledImage(str(tmp_path / "a.png"), NORMAL, "p", "test")
+    image = LabelledImage(ImageRef(f"file://{tmp_path}/a.png"), NORMAL, "p", "test")
     with pytest.raises(PneumoniaError, match=r"none of the images could be scored \(1 not_found\)"):
-        measured_images(
-            [image], {f"file://{image.path}": {"status": "rejected", "reject_reason": "not_found"}}
-        )
+        measured_images([image], {image.uri: {"status": "rejected", "reject_reason": "not_found"}})
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_reasons_are_named_where_no_image_could_be_scored(tmp_path):
         ({"output": "s3://bucket/evaluation"}, "a folder on this machine"),
         ({"output": "data/labels.csv"}, "cannot create this folder"),
         ({"split": "train"}, "has no train images; it has test"),
-        ({"split": "validation"}, "all images are of the split test"),
+        ({"split": "validation"}, "only test images"),
         ({"model": "absent"}, "no such folder"),
     ],
 )

@@ -10,6 +10,7 @@ from jobs.ray_runtime.resources import Node
 from jobs.training.batches import batches_of_epoch, prefetched
 from jobs.training.folder import open_training
 from jobs.training.placement import cpus_per_worker, plan_workers
+from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.phantoms.data_sets import write_labelled
@@ -165,10 +166,11 @@ def test_training_images_whose_content_is_held_back_are_left_out_and_told(ray_he
     images.sort(key=lambda image: image.label)
     validation, training = images[::2], images[1::2]
     copies = [
-        dataclasses.replace(image, path=f"{image.path}.copy", patient_id="other") for image in validation
+        dataclasses.replace(image, ref=ImageRef(f"{image.uri}.copy"), patient_id="other")
+        for image in validation
     ]
     for image, copy in zip(validation, copies, strict=True):
-        shutil.copy(image.path, copy.path)
+        shutil.copy(image.uri.removeprefix("file://"), copy.uri.removeprefix("file://"))
     held_back = decode_labelled(validation, 32, 1, "validation")
     decoded = decode_labelled([copies[0], *training, *copies[1:]], 32, 1, "training", held_back.contents)
     assert decoded.patients.tolist() == [image.patient_id for image in training]
@@ -183,7 +185,7 @@ def test_a_folder_that_the_workers_cannot_read_is_refused(ray_here, tmp_path):
 
     write_labelled(tmp_path, 4, 1, size=(64, 80), test_fraction=0)
     images = read_labelled(str(tmp_path))
-    gone = [dataclasses.replace(image, path=image.path + ".gone") for image in images]
+    gone = [dataclasses.replace(image, ref=ImageRef(f"{image.uri}.gone")) for image in images]
     with pytest.raises(InvalidInput, match="12 of 12 training images cannot be read"):
         decode_labelled(gone, 32, 1, "training")
 
