@@ -16,6 +16,7 @@ class Remedy(StrEnum):
     START_OVER = "Start the run over."
     OTHER_RESULTS = "Choose another results folder."
     FEWER_ACTORS = "Run it again with fewer actors to resume."
+    FREE_MEMORY = "Free memory, or use fewer processes, and run it again."
     OTHER_ENGINE = "Choose another engine and run it again."
     NAME_ENGINE = "Name an engine to use it all the same."
     LOCAL_WEIGHTS = "Give a weights file, or train from random weights."

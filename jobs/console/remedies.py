@@ -9,6 +9,9 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.START_OVER: "Run the same command with --fresh to start the run over.",
     Remedy.OTHER_RESULTS: "Give another --results.",
     Remedy.FEWER_ACTORS: "Run the same command again, with fewer --actors.",
+    Remedy.FREE_MEMORY: (
+        "Free memory, or score with fewer --actors, and run the same command again: what is finished is kept."
+    ),
     Remedy.OTHER_ENGINE: "Name another --engine and run the same command again.",
     Remedy.NAME_ENGINE: "Name one with --engine to use it all the same.",
     Remedy.LOCAL_WEIGHTS: "Give --weights FILE or --weights none.",

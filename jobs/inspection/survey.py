@@ -1,6 +1,5 @@
 """Listed images read by Ray Data for what can be said of them without a model."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,8 @@ import pyarrow.parquet as pq
 from jobs.console.output import Progress
 from pneumonia_core.archives.entries import MEMBER_FIELDS, ImageRef, image_refs
 from pneumonia_core.errors import RejectedImage
-from pneumonia_core.system.child_process import Child
+from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, STUCK_AFTER_S, bytes_held, ordered
+from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 
 BLOCK_IMAGES: Final = 128
 # Reading from a bucket waits more than it computes.
@@ -61,7 +61,12 @@ class Surveyor:
     costs one row, not the job."""
 
     def __init__(self) -> None:
-        self._child: Child | None = None
+        # Imported where images are decoded, not in the command's process.
+        from pneumonia_core.datasets.image_facts import TIME_LIMIT_S
+
+        self._children: ChildPool[dict[str, Any]] = ChildPool(
+            "pneumonia_core.datasets.image_facts", TIME_LIMIT_S
+        )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -78,29 +83,21 @@ class Surveyor:
         """The bytes of each image, or the reason why they cannot be read, in order."""
         from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
 
-        waiting: deque[Future[bytes | str]] = deque()
-        for ref in with_streamed_members(refs):
-            waiting.append(self._readers.submit(_bytes_or_reason, ref))
-            if len(waiting) > READERS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        def start(ref: ImageRef) -> Future[bytes | str] | bytes | str:
+            return self._readers.submit(_bytes_or_reason, ref)
+
+        return ordered(
+            with_streamed_members(refs), start, READERS, bytes_held, MAX_BYTES_AHEAD, STUCK_AFTER_S
+        )
 
     def _facts(self, data: bytes | str) -> dict[str, Any]:
-        from pneumonia_core.datasets.image_facts import TIME_LIMIT_S
-
         if isinstance(data, str):
             return {"reason": data}
-        if self._child is None:
-            self._child = Child("pneumonia_core.datasets.image_facts")
-        try:
-            answer = self._child.ask(data, TIME_LIMIT_S)
-        except (TimeoutError, EOFError) as error:
-            self._child.kill()
-            self._child = None
-            reason = "too_slow" if isinstance(error, TimeoutError) else "crashed_decoder"
-            return {"size_bytes": len(data), "reason": reason}
-        assert isinstance(answer, dict)
+        answer = self._children.ask(data)
+        if isinstance(answer, TooSlow):
+            return {"size_bytes": len(data), "reason": "too_slow"}
+        if isinstance(answer, Crashed):
+            return {"size_bytes": len(data), "reason": "crashed_decoder"}
         return answer
 
 

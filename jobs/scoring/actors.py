@@ -28,7 +28,7 @@ from pneumonia_core.scoring.chunk import (
     read_and_decode,
     score_rows,
 )
-from pneumonia_core.scoring.isolation import IsolatedDecoder
+from pneumonia_core.scoring.isolation import isolated_decoder
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import exists
@@ -196,8 +196,8 @@ def _decoder(trail: CrashJournal) -> Iterator[Decode]:
     if not trail.careful:
         yield read_and_decode
         return
-    with IsolatedDecoder() as isolated:
-        yield isolated.decode
+    with isolated_decoder() as isolated:
+        yield isolated
 
 
 def _unless_stuck(images: Iterator[Decoded]) -> Iterator[Decoded]:

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from pneumonia_core.errors import RejectedImage
+from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.imaging.contract import (
     JPEG_QUALITY,
     MAX_SCAN_PIXELS,
@@ -80,7 +80,8 @@ def _read(data: bytes, size: int | None, finish: Callable[[Image.Image], Picture
     except RejectedImage as rejected:
         rejected.source = source
         raise
-    except MemoryError:
+    except (MemoryError, PneumoniaError):
+        # Neither says anything about the image.
         raise
     except Exception as error:  # noqa: BLE001 - pydicom may raise anything, with values of the file in its text
         unreadable = _rejection_of(error)

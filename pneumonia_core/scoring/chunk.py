@@ -4,8 +4,8 @@ import dataclasses
 import datetime
 import hashlib
 import itertools
+import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from pneumonia_core.imaging.contract import Source
 from pneumonia_core.imaging.decode import read_image
 from pneumonia_core.runs.crash_journal import BATCH, IMAGE, CrashJournal
 from pneumonia_core.runs.parts import PART_SCHEMA
-from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, with_remote_bytes
+from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, ordered, with_remote_bytes
 from pneumonia_core.system.failpoints import failpoint
 
 # An image that its decoder has not finished by then never will be; twice the limit that a child gets.
@@ -92,25 +92,31 @@ def decode_ahead(
     readers: Executor,
     ahead: int,
     decode: Decode = read_and_decode,
+    max_bytes: int = MAX_BYTES_AHEAD,
 ) -> Iterator[Decoded]:
-    """The images of a chunk in order, up to `ahead` of them being decoded in the pool's threads, which also read
-    those of this machine; others come from the threads of `readers`, as many at once again.
+    """The images of a chunk in order, up to `ahead` of them being decoded in the pool's threads.
 
-    Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
+    These also read the images that are on this machine. Others come from the threads of `readers`, up to `ahead` of
+    them as well. Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
     """
-    waiting: deque[tuple[int, Future[list[Decoded]]]] = deque()
-    held = 0
-    images = with_remote_bytes(with_streamed_members(refs), readers, ahead)
+
+    def start(group: list[ImageRef]) -> Future[list[Decoded]] | list[Decoded]:
+        return pool.submit(_decode_group, decode, group, image_size)
+
+    groups = _groups(with_remote_bytes(with_streamed_members(refs), readers, ahead, max_bytes))
+    in_flight = math.ceil(ahead / IMAGES_PER_TASK)
+    stuck_after_s = STUCK_AFTER_S * IMAGES_PER_TASK
+    for decoded in ordered(groups, start, in_flight, _bytes_of_group, max_bytes, stuck_after_s):
+        yield from decoded
+
+
+def _groups(images: Iterator[ImageRef]) -> Iterator[list[ImageRef]]:
     while group := list(itertools.islice(images, IMAGES_PER_TASK)):
-        size_bytes = sum(len(ref.data or b"") for ref in group)
-        held += size_bytes
-        waiting.append((size_bytes, pool.submit(_decode_group, decode, group, image_size)))
-        while waiting and (len(waiting) * IMAGES_PER_TASK >= ahead or held > MAX_BYTES_AHEAD):
-            size_bytes, oldest = waiting.popleft()
-            yield from oldest.result(STUCK_AFTER_S * IMAGES_PER_TASK)
-            held -= size_bytes
-    for _, future in waiting:
-        yield from future.result(STUCK_AFTER_S * IMAGES_PER_TASK)
+        yield group
+
+
+def _bytes_of_group(group: list[ImageRef]) -> int:
+    return sum(len(ref.data or b"") for ref in group)
 
 
 def _decode_group(decode: Decode, group: list[ImageRef], image_size: int) -> list[Decoded]:

@@ -1,10 +1,10 @@
 """Reading ahead of decoding: a bucket answers late but many at once, so that many of its images are asked for."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.entries import ImageRef
@@ -14,26 +14,56 @@ READERS_PER_CORE: Final = 16
 # What is read and not yet decoded of one chunk, by the sizes that the listing gave.
 MAX_BYTES_AHEAD: Final = 64 * 2**20
 # Storage has limits of its own; where they fail, only the end of the process ends the thread.
-_STUCK_AFTER_S: Final = 240.0
+STUCK_AFTER_S: Final = 240.0
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def with_remote_bytes(refs: Iterable[ImageRef], readers: Executor, in_flight: int) -> Iterator[ImageRef]:
+def ordered(
+    items: Iterable[Item],
+    start: Callable[[Item], Future[Result] | Result],
+    in_flight: int,
+    size_bytes: Callable[[Item], int],
+    max_bytes: int,
+    stuck_after_s: float,
+) -> Iterator[Result]:
+    """The results of work on each item, in the order of the items.
+
+    `start` begins the work in threads, or gives its result at once where there is nothing to wait for. Up to
+    `in_flight` items are begun and not given out, and about `max_bytes` of them by their `size_bytes`. Raises
+    TimeoutError where the work on one does not end.
+    """
+    begun: deque[tuple[int, Future[Result] | Result]] = deque()
+    held = 0
+    for item in items:
+        size = size_bytes(item)
+        held += size
+        begun.append((size, start(item)))
+        while begun and (len(begun) >= in_flight or held > max_bytes or not isinstance(begun[0][1], Future)):
+            size, oldest = begun.popleft()
+            yield _result(oldest, stuck_after_s)
+            held -= size
+    for _, oldest in begun:
+        yield _result(oldest, stuck_after_s)
+
+
+def _result(work: Future[Result] | Result, stuck_after_s: float) -> Result:
+    return work.result(stuck_after_s) if isinstance(work, Future) else work
+
+
+def with_remote_bytes(
+    refs: Iterable[ImageRef], readers: Executor, in_flight: int, max_bytes: int = MAX_BYTES_AHEAD
+) -> Iterator[ImageRef]:
     """The same images in order, those that are not on this machine with their bytes, or the reason why they have none.
 
-    Up to `in_flight` of them are read at once, and no more than 64 MiB ahead of the one that is given out. Raises
-    TimeoutError where one does not end.
+    Up to `in_flight` of them are read at once, and no more than `max_bytes` ahead of the one that is given out.
+    Raises TimeoutError where one does not end.
     """
-    waiting: deque[tuple[ImageRef, Future[ImageRef] | None]] = deque()
-    ahead = 0
-    for ref in refs:
-        ahead += bytes_held(ref)
-        waiting.append((ref, readers.submit(_read, ref) if _is_remote(ref) else None))
-        while waiting and (len(waiting) >= in_flight or ahead > MAX_BYTES_AHEAD or waiting[0][1] is None):
-            first, future = waiting.popleft()
-            ahead -= bytes_held(first)
-            yield first if future is None else future.result(_STUCK_AFTER_S)
-    for ref, future in waiting:
-        yield ref if future is None else future.result(_STUCK_AFTER_S)
+
+    def start(ref: ImageRef) -> Future[ImageRef] | ImageRef:
+        return readers.submit(_read, ref) if _is_remote(ref) else ref
+
+    return ordered(refs, start, in_flight, bytes_held, max_bytes, STUCK_AFTER_S)
 
 
 def bytes_held(ref: ImageRef) -> int:

@@ -1,103 +1,212 @@
-"""A process of its own for work that may kill its process: asked and answered through pipes."""
+"""Runs risky work in child processes: requests over pipes, with limits on time, memory and CPU.
 
+Not `multiprocessing`, because its `spawn` imports the parent's `__main__` again, which in a Ray worker is Ray's own
+program; its `fork` copies a process with threads, whose locks may be held for ever; and its pools neither limit a
+single request nor survive the death of a child (`concurrent.futures.process.BrokenProcessPool`).
+"""
+
+import contextlib
 import os
 import pickle
+import queue
 import resource
 import select
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
-from typing import IO, Any, Final
+from dataclasses import dataclass
+from typing import IO, Any, Final, Generic, TypeVar
+
+from pneumonia_core.errors import PneumoniaError, Remedy
 
 START_LIMIT_S: Final = 60.0
 MEMORY_LIMIT_BYTES: Final = 4 * 2**30
 _LENGTH: Final = struct.Struct(">Q")
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 
-class Child:
-    """A Python module that runs `serve` in a process of its own. What it prints is thrown away.
+@dataclass(frozen=True)
+class Crashed:
+    """Instead of an answer: the child died on the request."""
 
-    Raises TimeoutError or EOFError where it does not start, OSError where there is no room for it.
+
+@dataclass(frozen=True)
+class TooSlow:
+    """Instead of an answer: the child did not answer within `limit_s` seconds and was killed."""
+
+    limit_s: float
+
+
+class ChildPool(Generic[Answer]):
+    """Children that run `serve` in the `__main__` of a Python module, each with one request at a time.
+
+    A child is started when a request finds none idle, and kept for the next request. `ask` may be called from
+    several threads. What a child prints is discarded.
     """
 
+    def __init__(self, module: str, limit_s: float) -> None:
+        self._module = module
+        self._limit_s = limit_s
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._children: set[_Child] = set()
+        self._lock = threading.Lock()
+
+    def ask(self, request: object) -> Answer | Crashed | TooSlow:
+        """What `serve` answers, all of it within the limit. The start of a child does not count.
+
+        Raises PneumoniaError where a child does not start, which says nothing about the request, and where the
+        child raised one.
+        """
+        child = self._take()
+        try:
+            answer = child.ask(request, self._limit_s)
+        except TimeoutError:
+            self._end(child)
+            return TooSlow(self._limit_s)
+        except EOFError:
+            self._end(child)
+            return Crashed()
+        except BaseException:
+            # An interrupted child may still write its answer, which the next request would get.
+            self._end(child)
+            raise
+        self._idle.put(child)
+        if isinstance(answer, PneumoniaError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Kill all children, those at work as well."""
+        with self._lock:
+            children, self._children = self._children, set()
+        for child in children:
+            child.kill()
+
+    def _take(self) -> "_Child":
+        with contextlib.suppress(queue.Empty):
+            return self._idle.get_nowait()
+        try:
+            child = _Child(self._module)
+        except (OSError, EOFError) as error:  # TimeoutError is an OSError
+            raise PneumoniaError(
+                "A decoding process did not start: the machine is probably out of memory.", Remedy.FREE_MEMORY
+            ) from error
+        with self._lock:
+            self._children.add(child)
+        return child
+
+    def _end(self, child: "_Child") -> None:
+        child.kill()
+        with self._lock:
+            self._children.discard(child)
+
+
+class _Child:
+    """One child process and the parent's ends of its pipes."""
+
     def __init__(self, module: str) -> None:
-        # A process of its own program: a fork of a process with threads may hang.
+        # A program of its own: a fork of a process with threads may hang.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             env=environment,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
-        # It says that it is up, so that its start does not count as work.
         try:
-            self._answer(START_LIMIT_S)
+            os.set_blocking(self._to.fileno(), False)
+            os.set_blocking(self._from.fileno(), False)
+            # `serve` sends a first message when it is ready, so that the start does not count as work.
+            self._receive(time.monotonic() + START_LIMIT_S)
         except BaseException:
             self.kill()
             raise
 
-    def ask(self, question: object, limit_s: float) -> Any:
-        """Its answer. Raises TimeoutError past the limit and EOFError where it died; it must then be killed."""
+    def ask(self, request: object, limit_s: float) -> Any:
+        """The answer. Raises TimeoutError past the limit and EOFError where the child died; then kill it."""
+        until = time.monotonic() + limit_s
         try:
-            _send(self._to, question)
+            self._send(request, until)
         except BrokenPipeError:
             raise EOFError from None
-        return self._answer(limit_s)
+        return self._receive(until)
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
         self._from.close()
-        try:
-            self._to.close()
-        except BrokenPipeError:
-            return  # what it had not read of the last question is lost with it
+        self._to.close()
 
-    def _answer(self, limit_s: float) -> Any:
-        if not select.select([self._from], [], [], limit_s)[0]:
-            raise TimeoutError
-        return _receive(self._from)
+    def _send(self, message: object, until: float) -> None:
+        data = pickle.dumps(message, protocol=5)
+        for part in (_LENGTH.pack(len(data)), data):
+            rest = memoryview(part)
+            while rest:
+                _wait_for(self._to, select.POLLOUT, until)
+                rest = rest[os.write(self._to.fileno(), rest) :]
+
+    def _receive(self, until: float) -> Any:
+        length = _LENGTH.unpack(self._read(_LENGTH.size, until))[0]
+        return pickle.loads(self._read(length, until))
+
+    def _read(self, count: int, until: float) -> bytearray:
+        data = bytearray(count)
+        rest = memoryview(data)
+        while rest:
+            _wait_for(self._from, select.POLLIN, until)
+            read = os.readv(self._from.fileno(), [rest])
+            if not read:
+                raise EOFError
+            rest = rest[read:]
+        return data
 
 
-def serve(answer: Callable[[Any], Any], limit_s: int) -> None:
-    """Answers questions until they end, within the memory limit and `limit_s` seconds of CPU for each: a child
-    whose parent has died in the meantime does not compute for ever."""
+def _wait_for(stream: IO[bytes], event: int, until: float) -> None:
+    """Wait until the pipe can be read or written. Raises TimeoutError at `until`, by the monotonic clock."""
+    poll = select.poll()
+    poll.register(stream, event)
+    if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        raise TimeoutError
+
+
+def serve(answer: Callable[[Request], object], limit_s: int) -> None:
+    """Answer requests until they end, within the memory limit and `limit_s` seconds of CPU for each.
+
+    The CPU limit ends a child whose parent died while the child computes. A PneumoniaError goes to the parent, any
+    other exception ends the child.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    # Whatever a library prints must not come between the answers.
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    # What a library prints must not come between the answers.
     os.dup2(2, 1)
-    _send(answers, "up")
+    _send_answer(answers, "ready")
     while True:
-        try:
-            question = _receive(questions)
-        except EOFError:
+        header = requests.read(_LENGTH.size)
+        if len(header) < _LENGTH.size:
             return
+        request = pickle.loads(requests.read(_LENGTH.unpack(header)[0]))
         used = resource.getrusage(resource.RUSAGE_SELF)
         resource.setrlimit(
             resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + limit_s, resource.RLIM_INFINITY)
         )
-        _send(answers, answer(question))
+        try:
+            _send_answer(answers, answer(request))
+        except PneumoniaError as error:
+            _send_answer(answers, error)
 
 
-def _send(stream: IO[bytes], message: object) -> None:
+def _send_answer(stream: IO[bytes], message: object) -> None:
     data = pickle.dumps(message, protocol=5)
     stream.write(_LENGTH.pack(len(data)))
     stream.write(data)
     stream.flush()
-
-
-def _receive(stream: IO[bytes]) -> Any:
-    header = stream.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
-        raise EOFError
-    length = _LENGTH.unpack(header)[0]
-    data = stream.read(length)
-    if len(data) < length:
-        raise EOFError
-    return pickle.loads(data)

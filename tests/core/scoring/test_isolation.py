@@ -1,29 +1,29 @@
-"""Decoding in a child process: what becomes of one that does not start."""
+"""Decoding in a child process: an image that kills its decoder is rejected, and no image where no child starts."""
 
-import os
 import sys
-from pathlib import Path
 
 import pytest
+from support.archived import jpeg
 
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.scoring.isolation import IsolatedDecoder
-from pneumonia_core.system.child_process import Child
+from pneumonia_core.scoring.isolation import isolated_decoder
+from pneumonia_core.system.failpoints import VARIABLE
 
 
-def _children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-
-
-def test_child_that_does_not_start_is_not_left_behind():
-    before = _children()
-    with pytest.raises(EOFError):
-        Child("pneumonia_core.no_such_module")
-    assert _children() <= before
+def test_image_that_kills_its_decoder_costs_itself_alone(tmp_path, monkeypatch):
+    for name in ("good", "deadly"):
+        (tmp_path / f"{name}.jpeg").write_bytes(jpeg(1))
+    monkeypatch.setenv(VARIABLE, "decode@deadly=kill")
+    with isolated_decoder() as decode:
+        reasons = [
+            decode(ImageRef(f"file://{tmp_path}/{name}.jpeg"), 64).reason
+            for name in ("good", "deadly", "good")
+        ]
+    assert reasons == [None, "crashed_decoder", None]
 
 
 def test_decoder_that_does_not_start_fails_the_run_and_blames_no_image(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with IsolatedDecoder() as decoder, pytest.raises(PneumoniaError, match="did not start"):
-        decoder.decode(ImageRef("file:///image.png"), 64)
+    with isolated_decoder() as decode, pytest.raises(PneumoniaError, match="did not start"):
+        decode(ImageRef("file:///image.png"), 64)

@@ -1,6 +1,8 @@
 """Reading ahead: many images of a bucket at once, in order, within bounds; local ones are left to the decoding."""
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import boto3
 import pytest
@@ -30,9 +32,11 @@ def refs_of(archive: object) -> list[ImageRef]:
     return [ImageRef(image.uri, image.member, image.size_bytes) for image in listing(archive)[0]]
 
 
-def read(refs: list[ImageRef], in_flight: int = 12) -> list[ImageRef]:
+def read(
+    refs: list[ImageRef], in_flight: int = 12, max_bytes: int = prefetch.MAX_BYTES_AHEAD
+) -> list[ImageRef]:
     with ThreadPoolExecutor(in_flight) as readers:
-        return list(prefetch.with_remote_bytes(refs, readers, in_flight))
+        return list(prefetch.with_remote_bytes(refs, readers, in_flight, max_bytes))
 
 
 @pytest.mark.parametrize("archive", ["in", "a.tar"])
@@ -46,11 +50,10 @@ def test_many_images_of_a_bucket_are_asked_for_at_once_and_come_in_order(proxy, 
     assert 6 <= proxy.most_at_once <= 12
 
 
-def test_what_is_read_ahead_is_bounded_in_bytes(proxy, monkeypatch):
+def test_what_is_read_ahead_is_bounded_in_bytes(proxy):
     refs = refs_of(f"s3://{BUCKET}/in")
-    monkeypatch.setattr(prefetch, "MAX_BYTES_AHEAD", 2 * max(ref.size_bytes for ref in refs))
     proxy.delay_s, proxy.most_at_once = 0.05, 0
-    assert len(read(refs)) == IMAGES
+    assert len(read(refs, max_bytes=2 * max(ref.size_bytes for ref in refs))) == IMAGES
     proxy.delay_s = 0.0
     assert proxy.most_at_once <= 3
 
@@ -71,9 +74,35 @@ def test_local_images_are_not_read_ahead(tmp_path):
     assert read(refs) == refs
 
 
-def test_decoding_gives_the_same_from_a_bucket_as_image_by_image(proxy, monkeypatch):
-    monkeypatch.setattr("pneumonia_core.scoring.chunk.MAX_BYTES_AHEAD", 5000)
+def test_decoding_gives_the_same_from_a_bucket_as_image_by_image(proxy):
     refs = refs_of(f"s3://{BUCKET}/in")
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(8) as readers:
-        decoded = list(decode_ahead(refs, 32, pool, readers, 8))
+        decoded = list(decode_ahead(refs, 32, pool, readers, 8, max_bytes=5000))
     assert [image.sha256 for image in decoded] == [read_and_decode(ref, 32).sha256 for ref in refs]
+
+
+def test_results_of_threads_come_in_the_order_of_the_items_and_begin_in_bounds():
+    begun, given = [], []
+
+    def start(number: int) -> Future[int] | int:
+        begun.append(number)
+        assert len(begun) - len(given) <= 4
+        return pool.submit(_slowly, number) if number % 3 else number
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in prefetch.ordered(range(20), start, 4, lambda number: 1, 3, 60):
+            given.append(number)
+    assert given == begun == list(range(20))
+
+
+def _slowly(number: int) -> int:
+    time.sleep(0.01 * (number % 5))
+    return number
+
+
+def test_work_that_does_not_end_is_a_timeout():
+    done = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(TimeoutError):
+            next(prefetch.ordered([1], lambda _: pool.submit(done.wait), 1, lambda _: 0, 0, 0.05))
+        done.set()

@@ -77,13 +77,13 @@ def test_labels_table_says_class_and_patient(ray_here, labelled, tmp_path):
 
 
 def test_image_on_which_its_decoder_dies_costs_one_row(labelled):
-    surveyor = Surveyor()
     data = next((labelled / "train" / "NORMAL").iterdir()).read_bytes()
+    surveyor = Surveyor()
     assert surveyor._facts(data)["reason"] is None
-    surveyor._child._process.kill()
+    surveyor._children.close()
     assert surveyor._facts(data)["reason"] == "crashed_decoder"
     assert surveyor._facts(data)["reason"] is None
-    surveyor._child.kill()
+    surveyor._children.close()
 
 
 def test_concerns_fit_a_terminal_and_a_group_says_how_many_files_it_has():

@@ -1,0 +1,84 @@
+"""Work in child processes: answers, deaths and time limits, and children that do not start."""
+
+import contextlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
+
+MODULE = "support.risky_child"
+
+
+@pytest.fixture
+def pool():
+    with contextlib.closing(ChildPool(MODULE, 10)) as pool:
+        yield pool
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_answer_comes_back_whatever_its_size_and_whatever_is_printed(pool):
+    large = os.urandom(3_000_000)
+    assert pool.ask(("echo", large)) == large
+    assert pool.ask(("print", "from a library")) == "from a library"
+    assert pool.ask(("echo", None)) is None
+
+
+def test_child_is_kept_for_the_next_request(pool):
+    assert pool.ask(("process", 0)) == pool.ask(("process", 0))
+
+
+def test_requests_of_several_threads_are_at_work_at_once(pool):
+    with ThreadPoolExecutor(3) as threads:
+        assert len(set(threads.map(pool.ask, [("process", 1)] * 3))) == 3
+
+
+def test_death_costs_one_request(pool):
+    first = pool.ask(("process", 0))
+    assert pool.ask(("exit", 3)) == Crashed()
+    assert pool.ask(("process", 0)) not in (first, Crashed())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("request_", [("process", 300), ("begin an answer", 1_000_000)])
+def test_limit_is_for_the_whole_answer(request_):
+    with contextlib.closing(ChildPool(MODULE, 0.5)) as pool:
+        assert pool.ask(request_) == TooSlow(0.5)
+        assert pool.ask(("echo", 1)) == 1
+
+
+@pytest.mark.timeout(60)
+def test_limit_is_for_a_request_that_no_one_reads():
+    with contextlib.closing(ChildPool("support.deaf_child", 0.5)) as pool:
+        assert pool.ask(b"x" * 10_000_000) == TooSlow(0.5)
+
+
+def test_error_of_the_project_reaches_who_asked(pool):
+    with pytest.raises(PneumoniaError, match="no room"):
+        pool.ask(("raise", "no room"))
+    assert pool.ask(("echo", 1)) == 1
+
+
+def test_child_that_does_not_start_is_an_error_and_not_left_behind(monkeypatch):
+    before = children()
+    with contextlib.closing(ChildPool("support.no_such_module", 10)) as pool:
+        with pytest.raises(PneumoniaError, match="did not start"):
+            pool.ask(1)
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+        with pytest.raises(PneumoniaError, match="did not start"):
+            pool.ask(1)
+    assert children() <= before
+
+
+def test_closed_pool_leaves_no_process(pool):
+    before = children()
+    pool.ask(("echo", 1))
+    pool.close()
+    assert children() <= before

@@ -1,0 +1,36 @@
+"""A child process for the tests of ChildPool: it does what the request says, however bad."""
+
+import contextlib
+import os
+import time
+from typing import Any
+
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.system.child_process import serve
+
+
+def answer(request: tuple[str, Any]) -> Any:
+    kind, value = request
+    if kind == "process":
+        time.sleep(value)
+        return os.getpid()
+    if kind == "exit":
+        os._exit(value)
+    if kind == "raise":
+        raise PneumoniaError(value)
+    if kind == "print":
+        print(value, flush=True)
+    if kind == "begin an answer":
+        _write_to_every_pipe(value.to_bytes(8, "big") + b"the first bytes")
+        time.sleep(60)
+    return value
+
+
+def _write_to_every_pipe(data: bytes) -> None:
+    for descriptor in range(3, 16):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, data)
+
+
+if __name__ == "__main__":
+    serve(answer, 30)
