@@ -19,6 +19,7 @@ class Remedy(StrEnum):
     FREE_MEMORY = "Free memory, or use fewer processes, and run it again."
     OTHER_ENGINE = "Choose another engine and run it again."
     NAME_ENGINE = "Name an engine to use it all the same."
+    WEIGHTS = "Give the weights as none, imagenet, or a .npz, .keras or .weights.h5 file."
     LOCAL_WEIGHTS = "Give a weights file, or train from random weights."
     SAY_RESCORE = "Say whether to score every image again or only new and changed ones."
     ALLOW_PREFIX = "Allow the prefix that the images are in."

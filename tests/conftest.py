@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Every Ray process would compile Ray, pandas and TensorFlow anew.
+# Otherwise every Ray process compiles Ray, pandas and TensorFlow again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,12 +22,10 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def exact_float32():
-    """Undoes what an engine that ran in this process before has switched for all of TensorFlow's graphs."""
-    import tensorflow as tf
+    """Undoes the graph precision of an engine that ran in this process before."""
+    from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
 
-    tf.config.optimizer.set_experimental_options(
-        {"auto_mixed_precision_onednn_bfloat16": False, "auto_mixed_precision": False}
-    )
+    set_graph_precision("float32")
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +35,7 @@ def tiny_bundle(tmp_path_factory):
     from keras import ops
 
     from pneumonia_core.bundles.bundle import ModelSpec
+    from pneumonia_core.bundles.parity import ParityImages
     from pneumonia_core.bundles.writer import write_bundle
     from pneumonia_core.findings import Thresholds
 
@@ -50,11 +49,11 @@ def tiny_bundle(tmp_path_factory):
     model = keras.Model(image, {"probabilities": keras.layers.Softmax(name="probabilities")(x)})
     generator = np.random.default_rng(0)
     images = generator.integers(0, 255, (64, 64, 64)).astype(np.uint8)
-    labels = np.arange(64) % 3
-    facts = ModelSpec("tiny", 64, Thresholds(0.5, 0.5), 1.0, "none", {"note": "fixed random weights"})
+    parity = ParityImages(images, np.arange(64) % 3)
+    spec = ModelSpec("tiny", 64, Thresholds(0.5, 0.5), 1.0, "none", {"note": "fixed random weights"})
     baseline = np.full((10, 3), 1 / 3, np.float32)
     folder = tmp_path_factory.mktemp("models")
-    return write_bundle(folder, model, facts, images, labels, baseline, {"MODEL_CARD.md": "# Tiny\n"})
+    return write_bundle(folder, model, spec, parity, baseline, {"MODEL_CARD.md": "# Tiny\n"})
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +78,10 @@ def guarded_bundle(tmp_path_factory):
     classifier = build_classifier("resnet18", 64)
     images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(360)])
     labels = np.arange(360) % 3
-    trained_on, validation = images[:240], ValidationSet(images[240:], labels[240:], np.arange(240, 360))
-    origin = Provenance("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
+    validation = ValidationSet(images[240:], labels[240:], np.arange(240, 360))
+    provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
     folder = tmp_path_factory.mktemp("guarded")
-    return release(folder, "resnet18", 64, classifier.get_weights(), trained_on, validation, origin)[0]
+    return release(folder, classifier, images[:240], validation, provenance).bundle
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     ),
     Remedy.OTHER_ENGINE: "Name another --engine and run the same command again.",
     Remedy.NAME_ENGINE: "Name one with --engine to use it all the same.",
+    Remedy.WEIGHTS: "Give --weights none, imagenet, or a .npz, .keras or .weights.h5 file.",
     Remedy.LOCAL_WEIGHTS: "Give --weights FILE or --weights none.",
     Remedy.SAY_RESCORE: (
         "Add --rescore all to score every image with it, or --rescore none to score only new and changed images."

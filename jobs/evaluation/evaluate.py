@@ -162,7 +162,7 @@ def _report(evaluation: dict[str, Any], bundle: "Bundle", data: str, split: str,
     domain = evaluation.get("domain")
     facts = {
         "Model": {
-            "network": bundle.facts.network,
+            "network": bundle.spec.network,
             "model_id": bundle.model_id,
             "image size": f"{bundle.image_size} px",
             "engine": evaluation["engine"],

@@ -153,6 +153,7 @@ def _write_bundle(
     run: TrainingRun,
     started: float,
 ) -> Result:
+    from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.networks.domain_guard import GUARD_IMAGES
     from pneumonia_core.training.release import Provenance, ValidationSet, release
 
@@ -166,15 +167,16 @@ def _write_bundle(
         "class_weights": dict(zip(CLASSES, class_weights(decoded.labels), strict=True)),
         "history": history,
     }
-    bundle, evaluation = release(
+    classifier = build_classifier(recipe.network, recipe.image_size)
+    classifier.set_weights(trained.weights)
+    released = release(
         models,
-        recipe.network,
-        recipe.image_size,
-        trained.weights,
+        classifier,
         decoded.images(GUARD_IMAGES),
         ValidationSet(images, held_back.labels, held_back.patients),
         Provenance(run.data_digest(), data_set, Path(recipe.weights).name, facts, ages_years),
     )
+    bundle, evaluation = released.bundle, released.evaluation
     say(f"bundle {bundle.path}")
     return {
         "state": "done",

@@ -1,28 +1,35 @@
-"""A bundle: one folder with all that scoring needs, written once, verified whenever it is opened."""
+"""A bundle: one folder with everything that scoring needs, verified whenever it is opened."""
 
 import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import Engine, EngineReport, open_exported
+from pneumonia_core.bundles.engines import Engine, EngineReport
+from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.domain import Domain
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.findings import CLASSES, Thresholds
 from pneumonia_core.imaging.contract import FILTER, GEOMETRY, JPEG_QUALITY, SMOOTHING
 from pneumonia_core.system.environment import cpu_has_bfloat16
+
+if TYPE_CHECKING:
+    # Scoring opens bundles without Keras.
+    import keras
 
 FORMAT_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a trained network is, besides its weights. `training` is free JSON for the reader; `domain` is
-    None where it does not say what is unlike its training data."""
+    """A trained network without its weights.
+
+    `training` is free JSON for a reader. `domain` is None where the network has no domain guard.
+    """
 
     network: str
     image_size: int
@@ -35,32 +42,32 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, its hashes checked."""
+    """An opened bundle whose hashes were checked. `document` is its bundle.json."""
 
     path: Path
     model_id: str
-    facts: ModelSpec
+    spec: ModelSpec
     engines: dict[str, EngineReport]
     document: dict[str, Any]
 
     @property
     def image_size(self) -> int:
-        return self.facts.image_size
+        return self.spec.image_size
 
     @property
     def thresholds(self) -> Thresholds:
-        return self.facts.thresholds
+        return self.spec.thresholds
 
     @property
     def domain(self) -> Domain | None:
-        return self.facts.domain
+        return self.spec.domain
 
 
 def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
-    """The bundle in a folder, after checking the hash of every file (or of those named in `only`).
+    """The bundle in a folder, after a check of the hash of every file, or of those named in `only`.
 
-    `PATH@sha256:HEX` also pins the hash of bundle.json itself. Raises InvalidInput when it is no bundle,
-    is incomplete or was changed.
+    `PATH@sha256:HEX` also pins the hash of bundle.json. Raises InvalidInput when the folder is not a bundle, is
+    incomplete, or was changed.
     """
     folder, pin = _split_pin(str(path))
     text = _read_manifest(folder)
@@ -68,17 +75,17 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
     if pin is not None and pin != actual:
         raise InvalidInput(
             f"{folder}: bundle.json has sha256 {actual}, not the pinned {pin}. "
-            "It is another bundle than the one you named, or it was changed."
+            "The folder holds another bundle, or bundle.json was changed."
         )
     document = _parse_manifest(folder, text)
     for name, expected in document["files"].items():
         if only is None or name in only:
             _check_file(folder, name, expected)
     return Bundle(
-        # An alias may lead to another bundle before all of this one is read.
+        # An alias may point to another bundle before all files of this one are read.
         path=folder.resolve(),
         model_id=document["model_id"],
-        facts=ModelSpec(
+        spec=ModelSpec(
             network=document["network"],
             image_size=document["image"]["size"],
             thresholds=Thresholds(**document["thresholds"]),
@@ -96,10 +103,12 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
 
 
 def read_engine_files(bundle: Bundle, engine: str) -> dict[str, bytes]:
-    """A bundle that has what this engine needs and no more: its files by their paths, as they were when the bundle was
-    opened. Raises InvalidInput where one has changed since."""
+    """The files of a bundle that this engine needs, {path: content}; they are a bundle themselves.
+
+    Raises InvalidInput where a file has changed since the bundle was opened.
+    """
     folder = "saved_model/" if engine == "tensorflow" else "openvino/"
-    # Not the manifest in the folder: another bundle may lie there by now.
+    # Not the manifest in the folder: another bundle may be there by now.
     files = {"bundle.json": json.dumps(bundle.document).encode()}
     for name, expected in bundle.document["files"].items():
         if name.startswith(folder):
@@ -108,17 +117,17 @@ def read_engine_files(bundle: Bundle, engine: str) -> dict[str, bytes]:
     return files
 
 
-def compute_model_id(model: Any, facts: ModelSpec) -> str:
-    """The first 16 hex digits of a SHA-256 over the weights and all else that changes a score or finding."""
+def compute_model_id(model: "keras.Model", spec: ModelSpec) -> str:
+    """The first 16 hex digits of a SHA-256 over the weights and everything else that changes a score or finding."""
     digest = hashlib.sha256()
     settings = {
         "format": FORMAT_VERSION,
         "classes": CLASSES,
-        "network": facts.network,
-        "image": [facts.image_size, GEOMETRY, FILTER, JPEG_QUALITY, SMOOTHING],
-        "thresholds": asdict(facts.thresholds),
-        "temperature": facts.temperature,
-        **({"domain": asdict(facts.domain)} if facts.domain else {}),
+        "network": spec.network,
+        "image": [spec.image_size, GEOMETRY, FILTER, JPEG_QUALITY, SMOOTHING],
+        "thresholds": asdict(spec.thresholds),
+        "temperature": spec.temperature,
+        **({"domain": asdict(spec.domain)} if spec.domain else {}),
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for weight in model.weights:
@@ -137,9 +146,9 @@ def _read_manifest(folder: Path) -> bytes:
     try:
         return (folder / "bundle.json").read_bytes()
     except OSError as error:
-        what = "no such folder" if not folder.exists() else "it is no bundle: it has no readable bundle.json"
+        what = "it has no readable bundle.json" if folder.exists() else "the folder does not exist"
         raise InvalidInput(
-            f"{folder}: {what}. Give a folder that `pneumonia train` wrote (it prints its name)."
+            f"{folder} is not a bundle: {what}. Give a folder that a training wrote (it prints the name)."
         ) from error
 
 
@@ -149,25 +158,24 @@ def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
         version = document["format_version"]
         document["files"], document["model_id"], document["engines"], document["image"]["size"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(
-            f"{folder}/bundle.json is not what `pneumonia train` writes. Restore it."
-        ) from error
+        raise InvalidInput(f"{folder}/bundle.json is not as a training writes it. Restore it.") from error
     if version != FORMAT_VERSION:
         raise InvalidInput(
             f"{folder}: bundle format {version}, this version reads {FORMAT_VERSION}. "
             "Use the version of pneumonia-scoring that wrote it, or train again."
         )
-    prepared = _preparation(document["image"]["size"])
+    prepared = image_preparation(document["image"]["size"])
     if document["image"] != prepared:
         raise InvalidInput(
-            f"{folder}: its network was trained on images prepared as {json.dumps(document['image'])}, this version "
-            f"prepares them as {json.dumps(prepared)}. Use the version of pneumonia-scoring that wrote it, or train again."
+            f"{folder}: its network was trained on images prepared as {json.dumps(document['image'])}, this "
+            f"version prepares them as {json.dumps(prepared)}. Use the version of pneumonia-scoring that wrote it, "
+            "or train again."
         )
     return dict(document)
 
 
-def _preparation(image_size: int) -> dict[str, Any]:
-    """How an image becomes what the network sees, as a bundle tells it."""
+def image_preparation(image_size: int) -> dict[str, Any]:
+    """How an image becomes the network's input, as bundle.json records it."""
     return {"size": image_size, "geometry": GEOMETRY, "filter": FILTER, "jpeg_quality": JPEG_QUALITY}
 
 
@@ -190,13 +198,13 @@ def _read_file(folder: Path, name: str) -> bytes:
 def _check_hash(folder: Path, name: str, actual: str, expected: str) -> None:
     if actual != expected:
         raise InvalidInput(
-            f"{folder}: the file {name} is not the one the bundle was written with (its sha256 differs). "
-            "It is damaged or was changed: restore the folder, or train again."
+            f"{folder}: the file {name} differs from the one that was written (by its sha256). "
+            "Restore the folder, or train again."
         )
 
 
 def _parse_domain(written: dict[str, Any] | None) -> Domain | None:
-    """Bundles of earlier versions have none."""
+    """The domain in bundle.json; bundles of earlier versions have none."""
     if written is None:
         return None
     ages = written["ages_years"]
@@ -204,17 +212,16 @@ def _parse_domain(written: dict[str, Any] | None) -> Domain | None:
 
 
 def load_engine(
-    bundle: "Bundle",
+    bundle: Bundle,
     name: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
     gpu: bool = False,
 ) -> Engine:
-    """The bundle's engine of that name, ready to score.
+    """The bundle's engine of this name, ready to score; `choose_engine` resolves `auto`.
 
-    `auto` is chosen by `choose_engine`.
-    Precision `auto` is what parity was measured with, where this machine has it. `threads` bounds the
-    CPU threads. Raises InvalidInput when the bundle lacks the engine.
+    Precision `auto` is float16 on a GPU, else the precision of the parity measurement where this machine has it.
+    `threads` bounds the CPU threads. Raises InvalidInput when the bundle lacks the engine.
     """
     name = choose_engine(bundle, name, gpu)
     chosen = bundle.engines[name].precision if precision == "auto" else precision
@@ -225,11 +232,11 @@ def load_engine(
     return open_exported(bundle.path, name, chosen, bundle.image_size, threads or os.cpu_count() or 1)
 
 
-def choose_engine(bundle: "Bundle", name: str = "auto", gpu: bool = False) -> str:
-    """The name of the engine that `name` means for this bundle.
+def choose_engine(bundle: Bundle, name: str = "auto", gpu: bool = False) -> str:
+    """The name of the engine that `name` selects in this bundle.
 
-    `auto` is, of the engines whose parity passed, TensorFlow where `gpu` is true, which alone computes there, otherwise
-    or without it the fastest. Raises InvalidInput when the bundle lacks the engine or none passed.
+    `auto` selects among the engines that passed parity: with `gpu` TensorFlow, the only one that computes on a GPU,
+    else the fastest. Raises InvalidInput when the bundle lacks the engine or none passed.
     """
     if name != "auto":
         if name not in bundle.engines:
@@ -237,11 +244,11 @@ def choose_engine(bundle: "Bundle", name: str = "auto", gpu: bool = False) -> st
                 f"the bundle {bundle.path} has no engine {name!r}; it has {', '.join(sorted(bundle.engines))}."
             )
         return name
-    passed = {n: facts for n, facts in bundle.engines.items() if facts.parity_passed}
+    passed = {n: report for n, report in bundle.engines.items() if report.parity_passed}
     if not passed:
         raise InvalidInput(
-            f"no engine of the bundle {bundle.path} agreed with its float32 model when it was written. "
-            "Name one with --engine to use it all the same."
+            f"no engine of the bundle {bundle.path} agreed with its float32 model when it was written.",
+            Remedy.NAME_ENGINE,
         )
     if gpu and "tensorflow" in passed:
         return "tensorflow"

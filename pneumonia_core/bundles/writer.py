@@ -1,4 +1,4 @@
-"""A bundle: one folder with all that scoring needs, written once, verified whenever it is opened."""
+"""Writing a bundle: export to every engine, parity, baseline, manifest."""
 
 import hashlib
 import json
@@ -6,8 +6,8 @@ import shutil
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,31 +16,30 @@ from pneumonia_core.bundles.bundle import (
     FORMAT_VERSION,
     Bundle,
     ModelSpec,
-    _preparation,
     compute_model_id,
+    image_preparation,
     open_bundle,
 )
 from pneumonia_core.bundles.engines import ENGINES, EngineReport
-from pneumonia_core.bundles.parity import measure_engine, predict
+from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
+from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.system.environment import installed_versions
 
 
 def write_bundle(
     models_dir: Path,
-    model: Any,
-    facts: ModelSpec,
-    parity_images: np.ndarray,
-    parity_labels: np.ndarray,
+    model: keras.Model,
+    spec: ModelSpec,
+    parity_images: ParityImages,
     baseline: np.ndarray,
     documents: dict[str, str],
 ) -> Bundle:
     """Write a new bundle under `models_dir` and open it.
 
-    `model` is the float32 Keras scoring model, uint8 [B, H, W] to {"probabilities": [B, 3]} and, where
-    `facts` have a domain, {"domain": [B]}. Parity of each engine is measured on the held-back `parity_images` uint8 [N, H, W]
-    with their `parity_labels` int [N]. `baseline` float32 [N, 3] are the probabilities on validation.
-    `documents` are further text files by name.
+    `model` is the float32 Keras scoring model: uint8 [B, H, W] to {"probabilities": [B, 3]} and, where `spec` has a
+    domain, {"domain": [B]}. Each engine's parity is measured on `parity_images`. `baseline` float32 [N, 3] are the
+    probabilities of the validation images. `documents` are further text files, {name: text}.
     """
     models_dir.mkdir(parents=True, exist_ok=True)
     folder = models_dir / f".writing-{uuid.uuid4().hex}"
@@ -53,12 +52,16 @@ def write_bundle(
         _write_baseline(folder / "baseline.parquet", baseline)
         for name, text in documents.items():
             (folder / name).write_text(text, encoding="utf-8")
-        reference = predict(model, parity_images)
-        compared = (facts.thresholds, facts.domain, parity_images, parity_labels, reference)
-        engines = {name: measure_engine(folder, name, *compared) for name in ENGINES}
-        model_id = compute_model_id(model, facts)
-        _write_manifest(folder, model_id, facts, engines)
-        final = _free_name(models_dir, f"{facts.network}-{model_id}")
+        reference = predict(model, parity_images.images)
+        engines = {
+            name: measure_engine(folder, name, spec.thresholds, spec.domain, parity_images, reference)
+            for name in ENGINES
+        }
+        # The TensorFlow engine has switched this process to its own precision.
+        set_graph_precision("float32")
+        model_id = compute_model_id(model, spec)
+        _write_manifest(folder, model_id, spec, engines)
+        final = _free_name(models_dir, f"{spec.network}-{model_id}")
         folder.rename(final)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -66,7 +69,7 @@ def write_bundle(
 
 
 def _write_baseline(path: Path, baseline: np.ndarray) -> None:
-    """Histograms of the scores on validation, 50 equal bins from 0 to 1, to see drift against."""
+    """Write histograms of the validation scores, 50 equal bins from 0 to 1: the baseline for drift."""
     edges = np.linspace(0.0, 1.0, 51)
     columns = dict(zip([f"p_{name}" for name in CLASSES], baseline.T, strict=True))
     columns["p_pneumonia"] = 1.0 - columns["p_normal"]
@@ -84,7 +87,7 @@ def _write_baseline(path: Path, baseline: np.ndarray) -> None:
     pq.write_table(pa.concat_tables(tables), path)
 
 
-def _write_manifest(folder: Path, model_id: str, facts: ModelSpec, engines: dict[str, EngineReport]) -> None:
+def _write_manifest(folder: Path, model_id: str, spec: ModelSpec, engines: dict[str, EngineReport]) -> None:
     files = {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.rglob("*"))
@@ -94,16 +97,17 @@ def _write_manifest(folder: Path, model_id: str, facts: ModelSpec, engines: dict
         "format_version": FORMAT_VERSION,
         "model_id": model_id,
         "classes": list(CLASSES),
-        "network": facts.network,
-        "image": _preparation(facts.image_size),
-        "thresholds": asdict(facts.thresholds),
-        "temperature": facts.temperature,
-        "domain": asdict(facts.domain) if facts.domain else None,
+        "network": spec.network,
+        "image": image_preparation(spec.image_size),
+        "thresholds": asdict(spec.thresholds),
+        "temperature": spec.temperature,
+        "domain": asdict(spec.domain) if spec.domain else None,
         "engines": {
-            name: {**asdict(entry), "parity_passed": entry.parity_passed} for name, entry in engines.items()
+            name: {**asdict(report), "parity_passed": report.parity_passed}
+            for name, report in engines.items()
         },
-        "data_fingerprint": facts.data_fingerprint,
-        "training": facts.training,
+        "data_fingerprint": spec.data_fingerprint,
+        "training": spec.training,
         "versions": installed_versions(),
         "files": files,
     }
@@ -111,7 +115,7 @@ def _write_manifest(folder: Path, model_id: str, facts: ModelSpec, engines: dict
 
 
 def _free_name(models_dir: Path, name: str) -> Path:
-    """A folder name not yet taken: the same training twice gives the same model_id."""
+    """A folder name that is free: the same training twice gives the same model_id."""
     path, number = models_dir / name, 2
     while path.exists():
         path, number = models_dir / f"{name}-{number}", number + 1

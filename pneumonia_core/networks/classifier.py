@@ -1,10 +1,10 @@
-"""The classifiers: a ResNet from grey image to three logits, and the scoring model made of it."""
+"""The classifiers: ResNets from a grey image to three logits."""
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import keras
 from keras import layers
@@ -16,21 +16,24 @@ from pneumonia_core.networks.resnet import resnet
 
 @dataclass(frozen=True)
 class Architecture:
-    """A backbone, the pixel values its published weights expect (`grey * scale + offset` for each of three
-    channels), and the layers that end the stages conv1, layer1 ... layer4."""
+    """A backbone with the pixel values that its published weights expect.
 
-    backbone: Callable[[Any, str], Any]
+    They are `grey * scale + offset` for each of three channels. `stage_outputs` names the layers that end the stages
+    conv1, layer1 … layer4.
+    """
+
+    backbone: Callable[[keras.KerasTensor, str], keras.KerasTensor]
     scale: tuple[float, ...]
     offset: tuple[float, ...]
     stage_outputs: tuple[str, ...]
 
 
-def _keras_application(x: Any, network: str) -> Any:
+def _keras_application(x: keras.KerasTensor, network: str) -> keras.KerasTensor:
     return KERAS_APPLICATIONS[network](include_top=False, weights=None, input_tensor=x).output
 
 
 def _torchvision() -> Architecture:
-    """The mean and standard deviation of ImageNet."""
+    """Pixels standardised with the mean and standard deviation of ImageNet."""
     means, deviations = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     scale = tuple(1 / (255 * deviation) for deviation in deviations)
     offset = tuple(-mean / deviation for mean, deviation in zip(means, deviations, strict=True))
@@ -72,76 +75,78 @@ ARCHITECTURES: Final = {
 def build_classifier(
     network: str, image_size: int, dropout: float = 0.0, precision: str = "float32"
 ) -> keras.Model:
-    """The training model: grey images [B, H, W] or [B, H, W, 1], 0 to 255, to logits float32 [B, 3].
+    """The model that training trains: grey images [B, H, W] or [B, H, W, 1], 0 to 255, to logits float32 [B, 3].
 
-    Its weights are fresh; its name is `network`. `precision` is a Keras dtype policy.
-    Raises InvalidInput for a network that does not exist and an image size it cannot take.
+    Its weights are random; its name is `network`. `precision` is a Keras dtype policy. Raises InvalidInput where
+    the network does not exist or cannot take this image size.
     """
     check_network(network, image_size)
     with dtype_policy(precision):
         images = keras.Input((image_size, image_size), dtype="float32", name="image")
-        logits = _logits(images, network, dropout)
+        logits = logits_of(images, network, dropout)
         classifier = keras.Model(images, logits, name=network)
     for layer in classifier.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.9  # torch's 0.1: a fine-tuning of some hundred steps must reach its statistics
+            layer.momentum = (
+                0.9  # torch's 0.1: the statistics must settle within the few hundred steps of a fine-tuning
+            )
     return classifier
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
-    """Gives `target` the weights of the layers of `source` that have the same name; says which they were."""
-    givers = {layer.name: layer for layer in source.layers if layer.weights}
+    """Copies weights between layers of the same name. Returns the names of these layers."""
+    sources = {layer.name: layer for layer in source.layers if layer.weights}
     copied = []
     for layer in target.layers:
-        if layer.weights and layer.name in givers:
-            layer.set_weights(givers[layer.name].get_weights())
+        if layer.weights and layer.name in sources:
+            layer.set_weights(sources[layer.name].get_weights())
             copied.append(layer.name)
     return copied
 
 
-def stage_output(model: keras.Model, stage: str) -> Any:
-    """The symbolic output of a stage (STAGES without `head`) of a classifier or scoring model."""
+def stage_output(model: keras.Model, stage: str) -> keras.KerasTensor:
+    """The symbolic output of a stage of a classifier or scoring model: one of STAGES except `head`."""
     names = dict(zip(STAGES, ARCHITECTURES[model.name].stage_outputs, strict=False))
     return model.get_layer(names[stage]).output
 
 
 def train_from(classifier: keras.Model, stage: str) -> list[str]:
-    """Freezes every stage before `stage` and frees the rest; says which stages train.
+    """Freezes the stages before `stage` and unfreezes the others. Returns the stages that train.
 
-    Batch normalisation in a frozen stage runs in inference mode, also in training (Keras semantics of
-    `trainable = False`).
+    Batch normalisation in a frozen stage uses its stored statistics in training too: Keras defines
+    `trainable = False` this way.
     """
     training = STAGES[STAGES.index(stage) :]
-    for layer, of in stages_of_layers(classifier):
-        layer.trainable = of in training
+    for layer, its_stage in stages_of_layers(classifier):
+        layer.trainable = its_stage in training
     return list(training)
 
 
 def stages_of_layers(model: keras.Model) -> Iterator[tuple[keras.Layer, str]]:
-    """Each layer of the model with the stage it belongs to."""
+    """Each layer of the model with its stage."""
     for layer in model.layers:
         yield layer, stage_of(model.name, layer.name)
 
 
 def stage_of(network: str, layer_name: str) -> str:
-    """The stage (STAGES) of a layer, by its name in torchvision's or keras.applications' manner."""
+    """The stage of a layer, one of STAGES, from its name in torchvision or keras.applications."""
     if network in TORCHVISION_LAYOUT:
         found = re.match(r"layer([1-4])", layer_name)
-        return f"layer{found[1]}" if found else _ends_of_the_network(layer_name)
+        return f"layer{found[1]}" if found else _outer_stage(layer_name)
     if found := re.match(r"conv([2-5])_", layer_name):
         return f"layer{int(found[1]) - 1}"
-    return "layer4" if layer_name.startswith("post_") else _ends_of_the_network(layer_name)
+    return "layer4" if layer_name.startswith("post_") else _outer_stage(layer_name)
 
 
-def _ends_of_the_network(layer_name: str) -> str:
-    return (
-        "head" if layer_name in ("features", "dropout", "logits", "temperature", "probabilities") else "conv1"
-    )
+def _outer_stage(layer_name: str) -> str:
+    """The stage of a layer before layer1 or behind layer4."""
+    of_head = ("features", "dropout", "logits", "temperature", "probabilities")
+    return "head" if layer_name in of_head else "conv1"
 
 
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Layers made inside compute under this Keras dtype policy."""
+    """Layers created in the block have this Keras dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -150,13 +155,15 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _logits(images: Any, network: str, dropout: float, black: float = 0.0) -> Any:
-    """The logits of grey images, whose levels go from `black` to `black` + 255."""
+def logits_of(
+    images: keras.KerasTensor, network: str, dropout: float, black: float = 0.0
+) -> keras.KerasTensor:
+    """The symbolic logits float32 [B, 3] of grey images whose levels run from `black` to `black` + 255."""
     architecture = ARCHITECTURES[network]
     offset = tuple(o - black * s for s, o in zip(architecture.scale, architecture.offset, strict=True))
     grey = layers.Reshape((*images.shape[1:], 1), dtype="float32", name="grey")(images)
     channels = layers.Concatenate(dtype="float32", name="channels")([grey, grey, grey])
-    # In float32 also under a mixed policy: bfloat16 has 8 bits, which is less than a pixel after augmentation.
+    # In float32 under a mixed policy too: the 8 bits of bfloat16 cannot hold a pixel after augmentation.
     x = layers.Rescaling(architecture.scale, offset, dtype="float32", name="normalised")(channels)
     x = architecture.backbone(x, network)
     x = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)

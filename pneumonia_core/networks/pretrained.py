@@ -1,4 +1,4 @@
-"""What a network starts from: nothing, ImageNet, a file of Keras, or torchvision's weights folded."""
+"""Pretrained weights: from ImageNet, a Keras file, or a file of torchvision's weights."""
 
 import warnings
 import zipfile
@@ -10,31 +10,30 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from pneumonia_core.errors import InvalidInput
-from pneumonia_core.networks.catalog import STAGES, WEIGHTS_HELP, check_source
+from pneumonia_core.errors import InvalidInput, Remedy
+from pneumonia_core.networks.catalog import STAGES, check_source
 from pneumonia_core.networks.classifier import KERAS_APPLICATIONS, copy_weights, stages_of_layers
+from pneumonia_core.networks.resnet import norm_name
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Which layers have weights from the source, and which stages have all of theirs."""
+    """The layers that got weights from the source, and the stages of which all layers did."""
 
-    source: str
     layers: tuple[str, ...]
     stages: tuple[str, ...]
 
 
 def load_weights(classifier: keras.Model, source: str, images: np.ndarray | None = None) -> LoadedWeights:
-    """Fill the classifier from `source`: `none`, `imagenet` or a file; other layers stay as initialised.
+    """Fill the classifier from `source`: `none`, `imagenet` or a file. Layers without weights there stay random.
 
-    Files: `.keras` or `.weights.h5` of a classifier, or `.npz` under torchvision's names with batch
-    normalisation folded into kernels and biases. `images` uint8 [N, H, W], some dozen of the training
-    images, give the batch normalisation of an `.npz` its statistics back; without them a layer that is
-    trained further starts from the wrong ones. Raises InvalidInput when the source is missing, cannot be
-    read, or fits no layer.
+    Files are `.keras` or `.weights.h5` of a classifier, or `.npz` under torchvision's names with batch normalisation
+    folded into kernels and biases. From `images` uint8 [N, H, W], some dozen training images, the batch
+    normalisation of an `.npz` recovers its statistics; without them, training a layer further starts from wrong
+    ones. Raises InvalidInput when the source is missing, unreadable, or fits no layer.
     """
     if source == "none":
-        return LoadedWeights(source, (), ())
+        return LoadedWeights((), ())
     check_source(classifier.name, source)
     if source == "imagenet":
         loaded = _load_imagenet(classifier)
@@ -43,8 +42,8 @@ def load_weights(classifier: keras.Model, source: str, images: np.ndarray | None
     else:
         loaded = _load_keras(classifier, Path(source))
     if not loaded:
-        raise InvalidInput(f"{source}: none of its weights fits {classifier.name}. {WEIGHTS_HELP}")
-    return LoadedWeights(source, tuple(loaded), tuple(_complete_stages(classifier, set(loaded))))
+        raise InvalidInput(f"{source}: none of its weights fits {classifier.name}.", Remedy.WEIGHTS)
+    return LoadedWeights(tuple(loaded), tuple(_complete_stages(classifier, set(loaded))))
 
 
 def _load_imagenet(classifier: keras.Model) -> list[str]:
@@ -52,9 +51,9 @@ def _load_imagenet(classifier: keras.Model) -> list[str]:
         published = KERAS_APPLICATIONS[classifier.name](weights="imagenet", include_top=False)
     except Exception as error:  # get_file raises a bare Exception when the download fails
         raise InvalidInput(
-            f"the ImageNet weights of {classifier.name} could not be downloaded: no connection from here to "
-            "Keras's server. Use a machine with one (they are kept in ~/.keras/models and can be copied from "
-            "there), or give --weights FILE, or --weights none."
+            f"the ImageNet weights of {classifier.name} could not be downloaded: this machine does not reach Keras's "
+            "server. Run it on a machine that does, or copy ~/.keras/models from one.",
+            Remedy.LOCAL_WEIGHTS,
         ) from error
     return copy_weights(published, classifier)
 
@@ -64,12 +63,12 @@ def _load_keras(classifier: keras.Model, file: Path) -> list[str]:
         if file.suffix == ".keras":
             return _copy_fitting(keras.saving.load_model(file, compile=False, safe_mode=True), classifier)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers the file lacks
+            warnings.simplefilter("error", UserWarning)  # Keras only warns about layers that the file lacks
             classifier.load_weights(file)
     except (ValueError, TypeError, KeyError, OSError, UserWarning, zipfile.BadZipFile) as error:
         raise InvalidInput(
-            f"{file}: not the weights of a {classifier.name} classifier that this program trained, "
-            f"or damaged. {WEIGHTS_HELP}"
+            f"{file}: not the weights of a {classifier.name} classifier that this program trained, or damaged.",
+            Remedy.WEIGHTS,
         ) from error
     return [layer.name for layer in classifier.layers if layer.weights]
 
@@ -85,7 +84,7 @@ def _load_folded(classifier: keras.Model, file: Path, images: np.ndarray | None)
         with np.load(file, allow_pickle=False) as folded:
             weights = {name: folded[name] for name in folded.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"{file}: not a .npz file of arrays, or damaged. {WEIGHTS_HELP}") from error
+        raise InvalidInput(f"{file}: not a .npz file of arrays, or damaged.", Remedy.WEIGHTS) from error
     found = list(_convolutions_in(classifier, weights))
     for convolution, norm in found:
         convolution.set_weights([weights[f"{convolution.name}.weight"]])
@@ -99,21 +98,14 @@ def _load_folded(classifier: keras.Model, file: Path, images: np.ndarray | None)
 def _convolutions_in(
     classifier: keras.Model, weights: dict[str, np.ndarray]
 ) -> Iterator[tuple[layers.Conv2D, layers.BatchNormalization]]:
-    """The convolutions whose kernel and bias the file has, each with the normalisation behind it."""
+    """The convolutions whose kernel and bias are in the file, each with the normalisation behind it."""
     by_name = {layer.name: layer for layer in classifier.layers}
     for name, layer in by_name.items():
         kernel, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
         if not isinstance(layer, layers.Conv2D) or kernel is None or bias is None:
             continue
         if kernel.shape == layer.kernel.shape and bias.shape == (layer.filters,):
-            yield layer, by_name[_norm_of(name)]
-
-
-def _norm_of(convolution: str) -> str:
-    """torchvision: `layer1.0.conv2` is normalised by `layer1.0.bn2`, `….downsample.0` by `….downsample.1`."""
-    if convolution.endswith("downsample.0"):
-        return convolution[:-1] + "1"
-    return convolution.replace("conv", "bn")
+            yield layer, by_name[norm_name(name)]
 
 
 def _restore_statistics(
@@ -122,11 +114,11 @@ def _restore_statistics(
     weights: dict[str, np.ndarray],
     images: np.ndarray,
 ) -> None:
-    """Give each normalisation the mean and variance its convolution has on `images`.
+    """Set each normalisation to the mean and variance that its convolution has on `images`.
 
-    Scale and offset undo them, so that the network computes the folded one's function in inference and,
-    as far as the images are typical, in training. The network computes that function already, so one
-    forward pass shows every convolution the input it will have.
+    Scale and offset undo them. The network then computes the folded network's function in inference and, as far as
+    the images are typical, in training. It computes this function already, so one forward pass gives every
+    convolution its final input.
     """
     moments = {}
     for convolution, _ in found:
@@ -151,7 +143,10 @@ def _set_norm(
 
 
 def _complete_stages(classifier: keras.Model, loaded: set[str]) -> Iterator[str]:
+    """The stages of which every layer with weights is among the `loaded` ones."""
     for stage in STAGES:
-        weighted = [layer.name for layer, of in stages_of_layers(classifier) if of == stage and layer.weights]
+        weighted = [
+            layer.name for layer, its in stages_of_layers(classifier) if its == stage and layer.weights
+        ]
         if all(name in loaded for name in weighted):
             yield stage

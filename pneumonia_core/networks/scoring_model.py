@@ -1,16 +1,16 @@
-"""The classifiers: a ResNet from grey image to three logits, and the scoring model made of it."""
+"""The scoring model: the graph that a bundle holds, from uint8 image to probabilities and domain score."""
 
-from typing import Any, Final
+from typing import Final
 
 import keras
 from keras import layers, ops
 
-from pneumonia_core.networks.classifier import _logits, copy_weights, dtype_policy, stage_output
+from pneumonia_core.networks.classifier import copy_weights, dtype_policy, logits_of, stage_output
 from pneumonia_core.networks.domain_guard import LARGEST_DEVIATION, DomainGuard
 from pneumonia_core.networks.prefilter import smooth_about
 
-# What the domain guard looks at: early stages see mostly brightness and grain, the last one only what tells
-# the classes apart.
+# The domain guard sees the features of these stages. Earlier stages encode mostly brightness and grain, the last one
+# only what separates the classes.
 DOMAIN_STAGES: Final = ("layer2", "layer3")
 MIDDLE_GREY: Final = 128.0
 
@@ -18,17 +18,16 @@ MIDDLE_GREY: Final = 128.0
 def scoring_model(
     classifier: keras.Model, temperature: float, guard: DomainGuard | None = None
 ) -> keras.Model:
-    """The float32 model that a bundle holds: `image` uint8 [B, H, W] to {"probabilities": float32 [B, 3]}
-    and, with a guard, {"domain": float32 [B]}, see domain.domain_scores.
+    """The float32 model that a bundle holds: `image` uint8 [B, H, W] to {"probabilities": float32 [B, 3]}.
 
-    Images are smoothed as scoring does it (smoothing.smooth), then classified. Probabilities are
-    softmax(logits / temperature) (Guo et al. 2017). A classifier trained in mixed
-    precision is rebuilt under float32; its weights are float32 already.
+    With a guard it also gives {"domain": float32 [B]}, see `domain_guard.domain_scores`. The model smooths images
+    (`prefilter.smooth`), then classifies them. Probabilities are softmax(logits / temperature) (Guo et al. 2017). A
+    classifier trained in mixed precision is rebuilt under float32; its weights are float32 already.
     """
     network, image_size = classifier.name, classifier.input_shape[1]
     with dtype_policy("float32"):
         images = keras.Input((image_size, image_size), dtype="uint8", name="image")
-        logits = _logits(smooth_about(images, MIDDLE_GREY), network, dropout=0.0, black=-MIDDLE_GREY)
+        logits = logits_of(smooth_about(images, MIDDLE_GREY), network, dropout=0.0, black=-MIDDLE_GREY)
         scaled = layers.Rescaling(1 / temperature, name="temperature")(logits)
         outputs = {"probabilities": layers.Softmax(name="probabilities")(scaled)}
         if guard is not None:
@@ -43,9 +42,11 @@ def scoring_model(
     return scorer
 
 
-def domain_features(model: keras.Model) -> Any:
-    """The symbolic features float32 [B, D] of a classifier that the domain guard judges: the means over the
-    picture of the channels of DOMAIN_STAGES."""
+def domain_features(model: keras.Model) -> keras.KerasTensor:
+    """The symbolic features float32 [B, D] that the domain guard sees.
+
+    They are the means over the picture of the classifier's channels at the end of each of DOMAIN_STAGES.
+    """
     pooled = [
         layers.GlobalAveragePooling2D(dtype="float32", name=f"domain.{stage}")(stage_output(model, stage))
         for stage in DOMAIN_STAGES
@@ -53,8 +54,8 @@ def domain_features(model: keras.Model) -> Any:
     return layers.Concatenate(dtype="float32", name="domain.features")(pooled)
 
 
-def _domain_output(features: Any) -> Any:
-    """domain.domain_scores as layers."""
+def _domain_output(features: keras.KerasTensor) -> keras.KerasTensor:
+    """`domain_guard.domain_scores` as layers."""
     standard = layers.BatchNormalization(center=False, scale=False, epsilon=0.0, name="domain.standard")
     white = layers.Dense(features.shape[-1], use_bias=False, name="domain.white")(standard(features))
     white = ops.clip(white, -LARGEST_DEVIATION, LARGEST_DEVIATION)

@@ -93,15 +93,19 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 import keras, numpy as np
 from keras import ops
 from pathlib import Path
-from pneumonia_core.bundles.bundle import ModelFacts, write_bundle
+from pneumonia_core.bundles.bundle import ModelSpec
+from pneumonia_core.bundles.parity import ParityImages
+from pneumonia_core.bundles.writer import write_bundle
 from pneumonia_core.findings import Thresholds
 image = keras.Input((32, 32), dtype="uint8", name="image")
 x = ops.expand_dims(ops.cast(image, "float32") / 255, -1)
 x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 8, strides=8)(x))
 model = keras.Model(image, {{"probabilities": keras.layers.Softmax()(keras.layers.Dense(3)(x))}})
 images = np.random.default_rng(0).integers(0, 255, (64, 32, 32)).astype(np.uint8)
-facts = ModelFacts("tiny", 32, Thresholds(0.5, 0.5), 1.0, "none", {{}})
-print(write_bundle(Path({str(folder / "models")!r}), model, facts, images, np.arange(64) % 3, np.full((9, 3), 1 / 3, np.float32), {{}}).path)
+parity = ParityImages(images, np.arange(64) % 3)
+spec = ModelSpec("tiny", 32, Thresholds(0.5, 0.5), 1.0, "none", {{}})
+models, baseline = Path({str(folder / "models")!r}), np.full((9, 3), 1 / 3, np.float32)
+print(write_bundle(models, model, spec, parity, baseline, {{}}).path)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return Path(done.stdout.strip().splitlines()[-1])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pneumonia_core.bundles.bundle import choose_engine, load_engine, open_bundle, read_engine_files
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, Remedy
 
 
 @pytest.fixture
@@ -34,14 +34,15 @@ def test_one_changed_byte_is_noticed(copied):
 
 def test_missing_file_is_noticed(copied):
     (copied / "model.keras").unlink()
-    with pytest.raises(InvalidInput, match=r"model\.keras is missing"):
+    with pytest.raises(InvalidInput, match=r"model\.keras"):
         open_bundle(copied)
 
 
 def test_folder_that_is_no_bundle_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(InvalidInput, match="no bundle"):
+    with pytest.raises(InvalidInput, match=r"bundle\.json") as refused:
         open_bundle(tmp_path)
-    with pytest.raises(InvalidInput, match="no such folder"):
+    assert str(tmp_path) in str(refused.value)
+    with pytest.raises(InvalidInput, match="absent"):
         open_bundle(tmp_path / "absent")
 
 
@@ -89,22 +90,23 @@ def test_unknown_engine_names_those_that_the_bundle_has(tiny_bundle):
 def test_engine_chosen_by_itself_has_passed_parity_on_a_gpu_as_well(tiny_bundle, failed, gpu, chosen):
     engines = {
         name: dataclasses.replace(
-            facts, auroc_difference=0.0, findings_agreement=0.5 if name in failed else 1.0
+            report, auroc_difference=0.0, findings_agreement=0.5 if name in failed else 1.0
         )
-        for name, facts in tiny_bundle.engines.items()
+        for name, report in tiny_bundle.engines.items()
     }
     assert choose_engine(dataclasses.replace(tiny_bundle, engines=engines), "auto", gpu) == chosen
 
 
 def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
     engines = {
-        name: dataclasses.replace(facts, findings_agreement=0.5)
-        for name, facts in tiny_bundle.engines.items()
+        name: dataclasses.replace(report, findings_agreement=0.5)
+        for name, report in tiny_bundle.engines.items()
     }
     bundle = dataclasses.replace(tiny_bundle, engines=engines)
     for gpu in (False, True):
-        with pytest.raises(InvalidInput, match="--engine"):
+        with pytest.raises(InvalidInput) as refused:
             choose_engine(bundle, "auto", gpu)
+        assert refused.value.remedy == Remedy.NAME_ENGINE
     assert choose_engine(bundle, "tensorflow", True) == "tensorflow"
 
 
@@ -130,7 +132,7 @@ def test_bundle_that_was_replaced_since_it_was_opened_is_not_taken_for_it(copied
     new = hashlib.sha256(network.read_bytes()).hexdigest()
     (copied / "bundle.json").write_text(manifest.replace(old, new).replace(opened.model_id, "0" * 16))
     assert open_bundle(copied).model_id == "0" * 16
-    with pytest.raises(InvalidInput, match=r"openvino/model\.xml is not the one"):
+    with pytest.raises(InvalidInput, match=r"openvino/model\.xml"):
         read_engine_files(opened, "openvino")
 
 

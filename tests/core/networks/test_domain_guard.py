@@ -139,10 +139,10 @@ def test_bundle_tells_its_domain_and_flags_few_of_validation(guarded_bundle):
 
 def test_what_changes_in_domain_changes_the_model_id(guarded_bundle):
     model = keras.saving.load_model(guarded_bundle.path / "model.keras", safe_mode=True)
-    facts = guarded_bundle.facts
-    others = [None, Domain(facts.domain.threshold, None), Domain(9.0, facts.domain.ages_years)]
-    ids = {compute_model_id(model, dataclasses.replace(facts, domain=other)) for other in others}
-    assert len(ids | {compute_model_id(model, facts)}) == 4
+    spec = guarded_bundle.spec
+    others = [None, Domain(spec.domain.threshold, None), Domain(9.0, spec.domain.ages_years)]
+    ids = {compute_model_id(model, dataclasses.replace(spec, domain=other)) for other in others}
+    assert len(ids | {compute_model_id(model, spec)}) == 4
 
 
 def test_bundle_of_an_earlier_version_has_no_domain(tiny_bundle, tmp_path):
@@ -191,19 +191,17 @@ def test_films_of_adults_and_what_is_no_chest_are_out_of_domain_of_childrens(sha
     keras.utils.set_random_seed(0)
     classifier = build_classifier("resnet18", 224)
     load_weights(classifier, str(shared_data / "weights" / "resnet18_imagenet_trunk.npz"), seen[:32])
-    bundle, evaluation = release(
+    released = release(
         tmp_path,
-        "resnet18",
-        224,
-        classifier.get_weights(),
+        classifier,
         seen,
         ValidationSet(
             held_back, np.array([i.label for i in validation]), np.array([i.patient_id for i in validation])
         ),
         Provenance("none", "kermany", "trunk", {}, (1.0, 5.0)),
     )
-    assert evaluation["domain"]["flagged_share"] <= 0.05
-    engine = load_engine(bundle, "openvino")
+    assert released.evaluation["domain"]["flagged_share"] <= 0.05
+    engine = load_engine(released.bundle, "openvino")
     familiar = engine(held_back).domain
     some = held_back[::3]
     strange = {
@@ -217,5 +215,5 @@ def test_films_of_adults_and_what_is_no_chest_are_out_of_domain_of_childrens(sha
     for quality in (75, 90):
         own, foreign = (engine(reencoded(images, quality)).domain for images in (held_back, adults))
         assert auroc(own, foreign) >= 0.97
-        assert np.mean(own > bundle.domain.threshold) <= 0.05
-        assert np.mean(foreign > bundle.domain.threshold) >= 0.9
+        assert np.mean(own > released.bundle.domain.threshold) <= 0.05
+        assert np.mean(foreign > released.bundle.domain.threshold) >= 0.9

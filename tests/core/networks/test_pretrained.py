@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.networks.catalog import check_source
 from pneumonia_core.networks.classifier import build_classifier, stage_output
 from pneumonia_core.networks.pretrained import load_weights
@@ -129,8 +129,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(made_up_trunk, tmp_path):
 
 
 def test_networks_without_a_download_ask_for_a_file():
-    with pytest.raises(InvalidInput, match=r"\.npz"):
+    with pytest.raises(InvalidInput, match="resnet18") as refused:
         check_source("resnet18", "imagenet")
+    assert refused.value.remedy == Remedy.LOCAL_WEIGHTS
     check_source("resnet50", "imagenet")
 
 
@@ -140,6 +141,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "BASE_WEIGHTS_PATH", "http://127.0.0.1:9/")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path), raising=False)
-    with pytest.raises(InvalidInput, match="--weights none") as refused:
+    with pytest.raises(InvalidInput, match="resnet50") as refused:
         load_weights(build_classifier("resnet50", SIZE), "imagenet")
     assert "\n" not in str(refused.value)
+    assert refused.value.remedy == Remedy.LOCAL_WEIGHTS

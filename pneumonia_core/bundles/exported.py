@@ -1,0 +1,26 @@
+"""Opening the exported network in a bundle's folder with the engine of a given name."""
+
+from pathlib import Path
+
+from pneumonia_core.bundles.engines import Engine
+
+
+def open_exported(folder: Path, name: str, precision: str, image_size: int, threads: int) -> Engine:
+    """The engine over the exported files in a bundle's folder, at this precision.
+
+    The TensorFlow engine also sets TensorFlow's graph precision and threads for the whole process.
+    """
+    # Each engine imports its framework; scoring with OpenVINO must not load TensorFlow, nor the other way round.
+    if name == "tensorflow":
+        from pneumonia_core.bundles.tensorflow_engine import (
+            TensorflowEngine,
+            limit_threads,
+            set_graph_precision,
+        )
+
+        limit_threads(threads)
+        set_graph_precision(precision)
+        return TensorflowEngine(folder / "saved_model", precision, image_size)
+    from pneumonia_core.bundles.openvino_engine import OpenvinoEngine
+
+    return OpenvinoEngine(folder / "openvino" / "model.xml", precision, image_size, threads)
