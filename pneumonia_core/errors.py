@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 
 class Remedy(StrEnum):
@@ -108,7 +108,6 @@ class RejectedImage(Exception):
 
     def __init__(self, reason: str, detail: str) -> None:
         self.rejection = Rejection(reason, detail)
-        self.source: Any = None
         super().__init__(reason, detail)
 
     @property

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.console.output import Progress
-from pneumonia_core.archives.entries import MEMBER_FIELDS, ImageRef, image_refs
+from pneumonia_core.archives.entries import SOURCE_FIELDS, FetchedImage, ImageRef, image_refs
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, STUCK_AFTER_S, bytes_held, ordered
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
@@ -40,7 +40,7 @@ def _survey(listed: pa.Table, progress: Progress) -> pa.Table:
 
     context = DataContext.get_current()
     context.target_max_block_size = 2**31
-    wanted = ["position", "image_version", "size_bytes", *_LISTED, *(field.name for field in MEMBER_FIELDS)]
+    wanted = ["position", "image_version", "size_bytes", *_LISTED, *(field.name for field in SOURCE_FIELDS)]
     rows = listed.select(wanted)
     blocks = [rows.slice(start, BLOCK_IMAGES) for start in range(0, rows.num_rows, BLOCK_IMAGES)]
     surveyor: Any = Surveyor
@@ -83,8 +83,8 @@ class Surveyor:
         """The bytes of each image, or the reason why they cannot be read, in order."""
         from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
 
-        def start(ref: ImageRef) -> Future[bytes | str] | bytes | str:
-            return self._readers.submit(_bytes_or_reason, ref)
+        def start(image: FetchedImage) -> Future[bytes | str] | bytes | str:
+            return self._readers.submit(_bytes_or_reason, image)
 
         return ordered(
             with_streamed_members(refs), start, READERS, bytes_held, MAX_BYTES_AHEAD, STUCK_AFTER_S
@@ -101,10 +101,10 @@ class Surveyor:
         return answer
 
 
-def _bytes_or_reason(ref: ImageRef) -> bytes | str:
-    from pneumonia_core.archives.archive import read_image_bytes
+def _bytes_or_reason(image: FetchedImage) -> bytes | str:
+    from pneumonia_core.archives.archive import fetched_bytes
 
     try:
-        return read_image_bytes(ref)
+        return fetched_bytes(image)
     except RejectedImage as rejected:
         return rejected.reason

@@ -16,13 +16,13 @@ from pneumonia_core.archives.entries import image_refs
 from pneumonia_core.bundles.bundle import load_engine, open_bundle
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine
 from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
 from pneumonia_core.runs.parts import write_part
 from pneumonia_core.runs.record import _STOP
 from pneumonia_core.scoring.chunk import (
     Decode,
-    Decoded,
     RowConstants,
     decode_ahead,
     read_and_decode,

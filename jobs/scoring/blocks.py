@@ -1,33 +1,29 @@
 """Decoded images as a block of Ray Data: how they travel from a decoding task to the actor that scores them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from pneumonia_core.imaging.contract import Source
+from pneumonia_core.errors import Rejection
+from pneumonia_core.imaging.contract import Decoded, Source
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA
-from pneumonia_core.scoring.chunk import Decoded
 
 _SOURCE: Final = pa.struct(
     {
         "format": pa.string(),
         "width": pa.int32(),
         "height": pa.int32(),
+        "mode": pa.string(),
         "study_key": pa.string(),
         "age_years": pa.float64(),
-    }
-)
-_FACTS: Final = pa.struct(
-    {
         "sha256": pa.string(),
         "size_bytes": pa.int64(),
-        "stage": pa.string(),
-        "reason": pa.string(),
-        "detail": pa.string(),
     }
 )
+_REJECTION: Final = pa.struct({"reason": pa.string(), "detail": pa.string()})
 
 
 def to_block(chunk: int, rows: pa.Table, images: Sequence[Decoded], size: int) -> pa.Table:
@@ -45,8 +41,10 @@ def to_block(chunk: int, rows: pa.Table, images: Sequence[Decoded], size: int) -
         {
             **{name: rows[name] for name in CHUNK_SCHEMA.names},
             "chunk": pa.repeat(chunk, len(images)),
-            "source": pa.array([_values(image.source, _SOURCE) for image in images], _SOURCE),
-            "facts": pa.array([_values(image, _FACTS) for image in images], _FACTS),
+            "source": pa.array([asdict(image.source) for image in images], _SOURCE),
+            "rejection": pa.array(
+                [image.rejection and asdict(image.rejection) for image in images], _REJECTION
+            ),
             "pixels": column,
         }
     )
@@ -55,13 +53,10 @@ def to_block(chunk: int, rows: pa.Table, images: Sequence[Decoded], size: int) -
 def from_block(block: pa.Table, size: int) -> Iterator[Decoded]:
     """The images of a block, in order; their pixels uint8 [size, size] are views of it."""
     pixels = block["pixels"]
-    both = zip(block["source"].to_pylist(), block["facts"].to_pylist(), strict=True)
-    for number, (source, facts) in enumerate(both):
-        picture = None
-        if facts["reason"] is None:
+    both = zip(block["source"].to_pylist(), block["rejection"].to_pylist(), strict=True)
+    for number, (source, rejection) in enumerate(both):
+        if rejection is not None:
+            yield Decoded(None, Source(**source), Rejection(**rejection))
+        else:
             picture = np.frombuffer(pixels[number].as_buffer(), np.uint8).reshape(size, size)
-        yield Decoded(source=Source(**source), pixels=picture, **facts)
-
-
-def _values(thing: object, kind: pa.StructType) -> dict[str, object]:
-    return {field.name: getattr(thing, field.name) for field in kind}
+            yield Decoded(picture, Source(**source))

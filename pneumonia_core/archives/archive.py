@@ -8,17 +8,18 @@ from typing import Final
 from pneumonia_core.archives.buckets import exists_remotely, list_bucket
 from pneumonia_core.archives.containers.members import read_member
 from pneumonia_core.archives.entries import (
-    CUT_SHORT,
-    ENCRYPTED,
-    FORBIDDEN,
-    REAL_PATH,
-    UNKNOWN_METHOD,
+    FetchedImage,
     ImageRef,
     ListedImage,
+    Refused,
+    TarEntry,
+    UnlinkedFile,
+    WholeFile,
+    ZipEntry,
 )
 from pneumonia_core.archives.folders import ABSENT, DENIED, list_local, opens_locally
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_manifest, list_manifest
-from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection
 from pneumonia_core.storage.errors import CredentialsError, error_text
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.ranges import read_file, read_real_file
@@ -79,21 +80,31 @@ def list_archive(
 
 def read_image_bytes(ref: ImageRef) -> bytes:
     """The bytes of an image. Raises RejectedImage, mostly with a reason of the stage `read`."""
-    if ref.rejection is not None:
-        raise RejectedImage(*ref.rejection)
-    if ref.data is not None:
-        return ref.data
-    member = ref.member
-    if member is None:
-        return read_file(ref.uri)
-    if member.method == FORBIDDEN:
-        raise RejectedImage("forbidden", "the manifest may not name it: see --allow-prefix")
-    if member.method == ENCRYPTED:
-        raise RejectedImage("unsupported", "an encrypted member of an archive")
-    if member.method == UNKNOWN_METHOD:
-        raise RejectedImage("unsupported", "compressed by a method other than deflate")
-    if member.method == CUT_SHORT:
-        raise RejectedImage("truncated", "the archive ends before the member does")
-    if member.method == REAL_PATH:
-        return read_real_file(member.container.removeprefix("file://"))
-    return read_member(member)
+    match ref.source:
+        case WholeFile():
+            return read_file(ref.uri)
+        case UnlinkedFile(file):
+            return read_real_file(file.removeprefix("file://"))
+        case TarEntry() | ZipEntry() as entry:
+            return read_member(entry)
+        case Refused(rejection):
+            raise RejectedImage(rejection.reason, rejection.detail)
+
+
+def fetch_image(ref: ImageRef) -> FetchedImage:
+    """An image with its bytes, or with the reason why they cannot be read."""
+    try:
+        return FetchedImage(ref, read_image_bytes(ref))
+    except RejectedImage as rejected:
+        return FetchedImage(ref, rejected.rejection)
+
+
+def fetched_bytes(image: FetchedImage) -> bytes:
+    """The bytes of an image, read now if that was left for later. Raises RejectedImage."""
+    match image.content:
+        case None:
+            return read_image_bytes(image.ref)
+        case Rejection(reason, detail):
+            raise RejectedImage(reason, detail)
+        case content:
+            return content

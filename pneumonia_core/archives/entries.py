@@ -1,81 +1,138 @@
-"""Where the bytes of a listed image stand: in a file of its own, or in a tar or zip that is never unpacked."""
+"""One image of an archive: as it is listed, where its bytes are, the request to read it, and the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
 
 import pyarrow as pa
 
-# How the bytes of a member are stored. A member of a compressed tar has its offset in the inflated stream.
-TAR: Final = "tar"
-TAR_GZ: Final = "tar.gz"
-TAR_ZST: Final = "tar.zst"
-ZIP_STORED: Final = "zip.stored"
-ZIP_DEFLATED: Final = "zip.deflated"
-# Nothing is read of these: what is known at listing is the reason why.
-ENCRYPTED: Final = "encrypted"
-UNKNOWN_METHOD: Final = "unknown method"
-CUT_SHORT: Final = "cut short"
-FORBIDDEN: Final = "forbidden"
-# A manifest's local file, read only while the path has no link that leads elsewhere.
-REAL_PATH: Final = "real path"
-STREAMED: Final = (TAR_GZ, TAR_ZST)
-_TARS: Final = (TAR, *STREAMED)
+from pneumonia_core.errors import PneumoniaError, Rejection, Remedy
+
+TarCompression = Literal["gz", "zst"]
+# `read_at(offset, count)` gives the bytes of a container, fewer than `count` at its end.
+ReadAt = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """The file at the image's own URI."""
+
+
+@dataclass(frozen=True)
+class UnlinkedFile:
+    """A local `file` (its URI) that a manifest names. It is read only while no part of its path is a link."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class TarEntry:
+    """`size_bytes` bytes from `offset` on in a tar; of a compressed tar, in what it inflates to.
+
+    `tar_version` is that of the tar as listed: in any other version, another image may be at the offset.
+    """
+
+    file: str
+    tar_version: str
+    offset: int
+    size_bytes: int
+    compression: TarCompression | None = None
+
+
+@dataclass(frozen=True)
+class ZipEntry:
+    """A member of a zip. `offset` is that of its local header, `crc32` that of the inflated bytes."""
+
+    file: str
+    offset: int
+    stored_bytes: int
+    size_bytes: int
+    crc32: int
+    is_deflated: bool
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An image that no one reads: the listing knows already why."""
+
+    rejection: Rejection
+
+
+ByteSource = WholeFile | UnlinkedFile | TarEntry | ZipEntry | Refused
+
+ENCRYPTED: Final = Refused(Rejection("unsupported", "an encrypted member of an archive"))
+UNKNOWN_METHOD: Final = Refused(Rejection("unsupported", "compressed by a method other than deflate"))
+CUT_SHORT: Final = Refused(Rejection("truncated", "the archive ends before the member does"))
+NOT_ALLOWED: Final = Refused(Rejection("forbidden", "the manifest may not name it: no allowed prefix has it"))
 
 
 @dataclass(frozen=True)
 class Member:
-    """Bytes inside a container: `stored_bytes` of them from `offset` on, `size_bytes` when inflated.
+    """A file in a tar or zip, image or not. `name` is its path there; `version` changes when the content does.
 
-    Of a tar, `container_version` is the one that was listed: in any other, another image may stand at the offset.
+    `head(count)` reads its first bytes, up to `count`; None where they cannot be known.
     """
 
-    container: str
-    method: str
-    offset: int = 0
-    stored_bytes: int = 0
-    size_bytes: int = 0
-    crc32: int | None = None
-    container_version: str | None = None
+    name: str
+    version: str
+    offset: int
+    size_bytes: int
+    source: TarEntry | ZipEntry | Refused
+    head: Callable[[int], bytes | None]
 
 
 @dataclass(frozen=True)
 class ListedImage:
-    """One image as listed: `version` changes when the content does; `carried` is a JSON object of the
-    manifest's columns that go through to the table."""
+    """One image as listed. `version` changes when the content does. `carried` is a JSON object of the manifest's
+    columns that go to the table."""
 
     uri: str
     version: str
     size_bytes: int
-    member: Member | None = None
+    source: ByteSource
     carried: str | None = None
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """One image to be read, of `size_bytes` where the listing knew them. Of one that is read ahead, or in order with
-    its neighbours, the reader sets `data`, or the `rejection` (reason, detail) that came instead."""
+    """The request to read one image. `size_bytes` is 0 where the listing did not know it."""
 
     uri: str
-    member: Member | None = None
+    source: ByteSource = WholeFile()
     size_bytes: int = 0
-    data: bytes | None = None
-    rejection: tuple[str, str] | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The URI of the file that holds the bytes; None for an image that is not read."""
+        match self.source:
+            case WholeFile():
+                return self.uri
+            case Refused():
+                return None
+            case source:
+                return source.file
+
+
+@dataclass(frozen=True)
+class FetchedImage:
+    """A requested image on its way to the decoder.
+
+    `content` is its bytes, or why they cannot be read. None: whoever decodes it reads it first.
+    """
+
+    ref: ImageRef
+    content: bytes | Rejection | None = None
 
 
 def tar_member_version(container_version: str, offset: int) -> str:
-    """The version of a tar's member. A tar has no checksum of its members: they count as changed when the tar did."""
+    """The version of a tar's member. A tar has no checksum of its members: they change when the tar does."""
     return f"{container_version}+{offset}"
 
 
-def _container_version(method: str | None, version: str) -> str | None:
-    """The version of a tar, out of its member's; None for what is no member of one."""
-    return version.rpartition("+")[0] if method in _TARS else None
-
-
-# The inventory's columns that say where a member stands; all null for a file of its own. The version of a member's tar
-# stands in `image_version`.
-MEMBER_FIELDS: Final = (
+# How an inventory stores a ByteSource, next to `image_uri` and `image_version`. All are null for a WholeFile, all
+# but the method for what is refused. The version of a member's tar is part of its `image_version`.
+# Unfinished runs hold these columns: names, types and methods stay as they are.
+SOURCE_FIELDS: Final = (
     pa.field("container", pa.string()),
     pa.field("member_method", pa.string()),
     pa.field("member_offset", pa.int64()),
@@ -83,30 +140,69 @@ MEMBER_FIELDS: Final = (
     pa.field("member_size_bytes", pa.int64()),
     pa.field("member_crc32", pa.int64()),
 )
+_UNLINKED: Final = "real path"
+_TARS: Final[dict[str, TarCompression | None]] = {"tar": None, "tar.gz": "gz", "tar.zst": "zst"}
+_ZIPS: Final = {"zip.stored": False, "zip.deflated": True}
+_REFUSALS: Final = {
+    "encrypted": ENCRYPTED,
+    "unknown method": UNKNOWN_METHOD,
+    "cut short": CUT_SHORT,
+    "forbidden": NOT_ALLOWED,
+}
+_TAR_METHODS: Final = {compression: method for method, compression in _TARS.items()}
+_ZIP_METHODS: Final = {is_deflated: method for method, is_deflated in _ZIPS.items()}
+_REFUSAL_METHODS: Final = {refused: method for method, refused in _REFUSALS.items()}
 
 
-def member_values(member: Member | None) -> tuple[Any, ...]:
-    """The values of MEMBER_FIELDS."""
-    if member is None:
-        return (None,) * len(MEMBER_FIELDS)
-    return (
-        member.container,
-        member.method,
-        member.offset,
-        member.stored_bytes,
-        member.size_bytes,
-        member.crc32,
-    )
+def source_values(source: ByteSource) -> tuple[str | int | None, ...]:
+    """The values of SOURCE_FIELDS."""
+    match source:
+        case WholeFile():
+            return (None,) * len(SOURCE_FIELDS)
+        case UnlinkedFile(file):
+            return (file, _UNLINKED, 0, 0, 0, None)
+        case TarEntry(file, _, offset, size_bytes, compression):
+            return (file, _TAR_METHODS[compression], offset, size_bytes, size_bytes, None)
+        case ZipEntry(file, offset, stored_bytes, size_bytes, crc32, is_deflated):
+            return (file, _ZIP_METHODS[is_deflated], offset, stored_bytes, size_bytes, crc32)
+        case Refused():
+            return (None, _REFUSAL_METHODS[source], None, None, None, None)
 
 
 def image_refs(rows: pa.Table) -> list[ImageRef]:
-    """What is to be read for each row of a chunk, in order."""
-    tars = map(_container_version, rows["member_method"].to_pylist(), rows["image_version"].to_pylist())
-    members: Sequence[tuple[Any, ...]] = list(
-        zip(*(rows[field.name].to_pylist() for field in MEMBER_FIELDS), tars, strict=True)
+    """The request for each row of an inventory, in order."""
+    columns = (rows[field.name].to_pylist() for field in SOURCE_FIELDS)
+    images = zip(
+        *(rows[name].to_pylist() for name in ("image_uri", "image_version", "size_bytes")),
+        *columns,
+        strict=True,
     )
-    images = zip(rows["image_uri"].to_pylist(), rows["size_bytes"].to_pylist(), members, strict=True)
     return [
-        ImageRef(uri, None if values[0] is None else Member(*values), size_bytes or 0)
-        for uri, size_bytes, values in images
+        ImageRef(uri, _source(version, *values), size_bytes or 0)
+        for uri, version, size_bytes, *values in images
     ]
+
+
+def _source(
+    version: str,
+    container: str,
+    method: str | None,
+    offset: int,
+    stored_bytes: int,
+    size_bytes: int,
+    crc32: int,
+) -> ByteSource:
+    if method is None:
+        return WholeFile()
+    if method == _UNLINKED:
+        return UnlinkedFile(container)
+    if method in _TARS:
+        return TarEntry(container, version.rpartition("+")[0], offset, size_bytes, _TARS[method])
+    if method in _ZIPS:
+        return ZipEntry(container, offset, stored_bytes, size_bytes, crc32, _ZIPS[method])
+    if method in _REFUSALS:
+        return _REFUSALS[method]
+    raise PneumoniaError(
+        f"an inventory with images of the kind {method!r} was written by another version of this program.",
+        Remedy.START_OVER,
+    )

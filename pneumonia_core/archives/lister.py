@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pneumonia_core.archives.archive import list_archive
-from pneumonia_core.archives.entries import MEMBER_FIELDS, member_values
+from pneumonia_core.archives.entries import SOURCE_FIELDS, source_values
 from pneumonia_core.archives.manifests import ListingRules, is_manifest
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.storage.errors import error_text
@@ -28,7 +28,7 @@ LISTED_SCHEMA: Final = pa.schema(
         pa.field("image_version", pa.string()),
         pa.field("size_bytes", pa.int64()),
         pa.field("archive", pa.string()),
-        *MEMBER_FIELDS,
+        *SOURCE_FIELDS,
         pa.field("carried", pa.string()),
     ]
 )
@@ -105,7 +105,7 @@ class Lister:
                     self.skipped["listed by an earlier archive"] += 1
                     continue
                 values = (image.uri, image.version, image.size_bytes, archive)
-                rows.append((*values, *member_values(image.member), image.carried))
+                rows.append((*values, *source_values(image.source), image.carried))
                 if len(rows) == SEGMENT_ROWS:
                     self._write(rows)
                     rows = []

@@ -16,7 +16,12 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from pneumonia_core.archives.entries import FORBIDDEN, REAL_PATH, ListedImage, Member
+from pneumonia_core.archives.entries import (
+    NOT_ALLOWED,
+    ListedImage,
+    UnlinkedFile,
+    WholeFile,
+)
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage.errors import BucketError, error_text
@@ -26,8 +31,9 @@ from pneumonia_core.storage.ranges import StoredFile, stat_file
 from pneumonia_core.system.hash_set import HashSet
 
 MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
-# The version of an image that a manifest names and that is not there, or may not be read.
-ABSENT: Final = "absent"
+# In place of a version, which no row is without: of an image that is not there, and of one that may not be named.
+_ABSENT_VERSION: Final = "absent"
+_NOT_ALLOWED_VERSION: Final = "forbidden"
 _EVERYWHERE: Final = tuple(f"{scheme}://" for scheme in SCHEMES)
 _FIRST_ROWS: Final = 1000
 _AT_ONCE: Final = 256
@@ -251,7 +257,7 @@ def _without_secrets(text: str) -> str:
 
 def _listed(members: NamedMembers, entry: _Entry) -> ListedImage:
     if entry.read_from is None:
-        return ListedImage(entry.uri, FORBIDDEN, 0, Member(entry.uri, FORBIDDEN), entry.carried)
+        return ListedImage(entry.uri, _NOT_ALLOWED_VERSION, 0, NOT_ALLOWED, entry.carried)
     named = split_member_uri(entry.read_from)
     try:
         if named is not None:
@@ -265,17 +271,16 @@ def _listed(members: NamedMembers, entry: _Entry) -> ListedImage:
                 "again when its storage answers."
             ) from rejected
         if named is not None:
-            return ListedImage(entry.uri, ABSENT, 0, None, entry.carried)
-        stored = StoredFile(entry.read_from, 0, ABSENT)
-    member = None
-    if entry.read_from.startswith("file://"):
-        member = Member(entry.read_from, REAL_PATH)
-    return ListedImage(entry.uri, stored.version, stored.size_bytes, member, entry.carried)
+            return ListedImage(entry.uri, _ABSENT_VERSION, 0, WholeFile(), entry.carried)
+        stored = StoredFile(entry.read_from, 0, _ABSENT_VERSION)
+    is_local = entry.read_from.startswith("file://")
+    source = UnlinkedFile(entry.read_from) if is_local else WholeFile()
+    return ListedImage(entry.uri, stored.version, stored.size_bytes, source, entry.carried)
 
 
 def _listed_member(members: NamedMembers, container: str, name: str, entry: _Entry) -> ListedImage:
     """A member of a tar or zip. Raises RejectedImage where the container cannot be looked up."""
     found = members.find(container, name)
     if found is None:
-        return ListedImage(entry.uri, ABSENT, 0, None, entry.carried)
+        return ListedImage(entry.uri, _ABSENT_VERSION, 0, WholeFile(), entry.carried)
     return replace(found, uri=entry.uri, carried=entry.carried)

@@ -11,8 +11,6 @@ import pyarrow as pa
 from PIL import Image
 from scipy.fft import dctn
 
-from pneumonia_core.errors import RejectedImage
-from pneumonia_core.imaging.contract import Source
 from pneumonia_core.imaging.decode import read_image
 from pneumonia_core.system.child_process import serve
 
@@ -54,15 +52,15 @@ def survey_image(data: bytes) -> dict[str, Any]:
     """
     facts: dict[str, Any] = dict.fromkeys(IMAGE_FACTS_SCHEMA.names)
     facts.update(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-    try:
-        pixels, source = read_image(data, IMAGE_SIZE)
-        facts["looks"] = perceptual_hash(pixels)
-    except RejectedImage as rejected:
-        facts["reason"] = rejected.reason
-        source = rejected.source or Source()
+    decoded = read_image(data, IMAGE_SIZE)
+    source = decoded.source
     facts.update(format=source.format, width=source.width, height=source.height)
-    if facts["reason"] is None:
-        facts["mode"], facts["quantisation"] = _encoding(data, source)
+    if decoded.rejection is not None:
+        facts["reason"] = decoded.rejection.reason
+    else:
+        assert decoded.pixels is not None
+        facts.update(looks=perceptual_hash(decoded.pixels), mode=source.mode or "unknown")
+        facts["quantisation"] = _quantisation(data) if source.format == "jpeg" else None
     return facts
 
 
@@ -82,17 +80,13 @@ def perceptual_hash(pixels: np.ndarray) -> bytes:
     return np.packbits(bits.reshape(-1, _BANDS).T).tobytes()
 
 
-def _encoding(data: bytes, source: Source) -> tuple[str, str | None]:
-    """Mode and quantisation table of an image that has been decoded."""
-    if source.format == "dicom":
-        from pneumonia_core.imaging.dicom import header, radiograph
-
-        return radiograph.open_radiograph(data)[0].text(header.PHOTOMETRIC) or "unknown", None
+def _quantisation(data: bytes) -> str | None:
+    """The luminance table of a JPEG that has been decoded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP", "TIFF"))
+        image = Image.open(io.BytesIO(data), formats=("JPEG",))
     tables = getattr(image, "quantization", None)
-    return image.mode, _table_name(tuple(tables[min(tables)])) if tables else None
+    return _table_name(tuple(tables[min(tables)])) if tables else None
 
 
 def _table_name(table: tuple[int, ...]) -> str:

@@ -150,7 +150,7 @@ def read_kermany_members(container: str, members: Iterable[ListedImage]) -> list
         )
     outermost = min(found, key=lambda root: (root.count("/"), root))
     return [
-        _labelled(ImageRef(member.uri, member.member, member.size_bytes), name, split, kind, member.version)
+        _labelled(ImageRef(member.uri, member.source, member.size_bytes), name, split, kind, member.version)
         for split, kind, name, member in sorted(
             found[outermost], key=lambda entry: (SPLITS.index(entry[0]), *entry[1:3])
         )

@@ -154,7 +154,7 @@ def _find(uri: str, members: NamedMembers) -> tuple[ImageRef, str | None]:
         found = None
     if found is None:
         return ImageRef(uri), None
-    return ImageRef(uri, found.member, found.size_bytes), found.version
+    return ImageRef(uri, found.source, found.size_bytes), found.version
 
 
 def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:

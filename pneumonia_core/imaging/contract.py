@@ -1,9 +1,11 @@
 """The image contract: bytes of any supported format to a grey uint8 square, or the reason why not."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
-from pneumonia_core.errors import RejectedImage
+import numpy as np
+
+from pneumonia_core.errors import RejectedImage, Rejection
 
 GEOMETRY: Final = "stretch"
 FILTER: Final = "triangle"
@@ -25,16 +27,34 @@ MAX_SCAN_PIXELS: Final = 3_000_000_000
 
 @dataclass(frozen=True)
 class Source:
-    """What the file itself is: its format and its stored width and height in pixels, None where unknown.
+    """What the source file of an image is; None where unknown.
 
-    Of DICOM also `study_key`, the keyed hash of its identifier, and the patient's age in years.
+    `width` and `height` are the stored ones, in pixels. `mode` is Pillow's (L, RGB, I;16) or, of DICOM, the
+    photometric interpretation. DICOM alone has a `study_key`, the keyed hash of its identifier, and the patient's
+    age. `sha256` and `size_bytes` are those of the file's bytes; whoever read the file fills them in.
     """
 
     format: str | None = None
     width: int | None = None
     height: int | None = None
+    mode: str | None = None
     study_key: str | None = None
     age_years: float | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image after decoding: its `pixels` uint8 [S, S], or the `rejection` that says why it has none."""
+
+    pixels: np.ndarray | None
+    source: Source = Source()
+    rejection: Rejection | None = None
+
+    @classmethod
+    def rejected(cls, reason: str, detail: str, source: Source = Source()) -> Self:
+        return cls(None, source, Rejection(reason, detail))
 
 
 def check_size(width: int, height: int) -> None:

@@ -1,9 +1,10 @@
 """The image contract: bytes of any supported format to a grey uint8 square, or the reason why not."""
 
+import contextlib
 import io
 import warnings
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -13,14 +14,17 @@ from pneumonia_core.imaging.contract import (
     JPEG_QUALITY,
     MAX_SCAN_PIXELS,
     MIN_CONTRAST,
+    Decoded,
     Source,
     check_size,
 )
 from pneumonia_core.imaging.formats import sniff_format
 
+if TYPE_CHECKING:
+    from pneumonia_core.imaging.dicom.header import Header
+
 # TIFF's PhotometricInterpretation of a negative.
 _WHITE_IS_ZERO: Final = 0
-Picture = TypeVar("Picture")
 # The size is checked below against our own limit, before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -31,18 +35,31 @@ def decode(data: bytes, size: int) -> np.ndarray:
     JPEG, PNG (8 and 16 bit, palette, alpha), BMP, TIFF or DICOM, known by content. EXIF orientation is applied,
     the picture is stretched to the square with an antialiasing triangle filter and written as JPEG once.
     """
-    return read_image(data, size)[0]
+    decoded = read_image(data, size)
+    if decoded.rejection is not None:
+        raise RejectedImage(decoded.rejection.reason, decoded.rejection.detail)
+    assert decoded.pixels is not None
+    return decoded.pixels
 
 
-def read_image(data: bytes, size: int) -> tuple[np.ndarray, Source]:
-    """`decode`, and what the source was. A RejectedImage carries what was learnt as its `source`."""
-    return _read(data, size, lambda grey: to_square(grey, size))
+def read_image(data: bytes, size: int) -> Decoded:
+    """The image as `decode` gives it, or why it cannot be decoded; either way with what is known of its source."""
+    source = Source()
+    try:
+        with _any_error_as_rejection():
+            source = Source(format=sniff_format(data))
+            opened, source = _open(data, source)
+            return Decoded(to_square(_grayscale(opened, data, size), size), source)
+    except RejectedImage as rejected:
+        return Decoded(None, source, rejected.rejection)
 
 
 def read_picture(data: bytes, size: int | None = None) -> Image.Image:
     """The image in grey before it is made a square, as it came in or, for a square of `size`, as the decoder reduces it
     on the way. Raises RejectedImage."""
-    return _read(data, size, lambda grey: grey)[0]
+    with _any_error_as_rejection():
+        opened, _ = _open(data, Source(format=sniff_format(data)))
+        return _grayscale(opened, data, size)
 
 
 def to_square(grey: Image.Image, size: int) -> np.ndarray:
@@ -62,37 +79,40 @@ def through_jpeg(square: Image.Image) -> np.ndarray:
     return np.asarray(Image.frombytes("L", square.size, file.getvalue(), "jpeg", "L", ""))
 
 
-def _read(data: bytes, size: int | None, finish: Callable[[Image.Image], Picture]) -> tuple[Picture, Source]:
-    """What `finish` makes of the grey picture, which may be reduced to twice `size` on the way."""
-    source = Source()
+@contextlib.contextmanager
+def _any_error_as_rejection() -> Iterator[None]:
+    """Turns whatever a decoder raises into a RejectedImage, except MemoryError."""
     try:
-        source = Source(format=sniff_format(data))
-        if source.format == "dicom":
-            # Imported on the first DICOM file: its decoders are many, and most archives have none.
-            from pneumonia_core.imaging.dicom import radiograph
-
-            header, source = radiograph.open_radiograph(data)
-            return finish(Image.fromarray(radiograph.read_grey(header))), source
-        image = _open(data)
-        source = Source(source.format, *image.size)
-        _check_header(image, data)
-        return finish(_to_grey(image, size)), source
-    except RejectedImage as rejected:
-        rejected.source = source
-        raise
-    except (MemoryError, PneumoniaError):
-        # Neither says anything about the image.
+        yield
+    except (RejectedImage, MemoryError, PneumoniaError):
+        # The last two say nothing about the image.
         raise
     except Exception as error:  # noqa: BLE001 - pydicom may raise anything, with values of the file in its text
-        unreadable = _rejection_of(error)
-        unreadable.source = source
-        raise unreadable from None
+        raise _rejection_of(error) from None
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, source: Source) -> tuple["Image.Image | Header", Source]:
+    """The file with its header read and no pixel decoded, and what the header adds to `source`."""
+    if source.format == "dicom":
+        # Imported on the first DICOM file: its decoders are many, and most archives have none.
+        from pneumonia_core.imaging.dicom.radiograph import open_radiograph
+
+        return open_radiograph(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP", "TIFF"))
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP", "TIFF"))
+    return image, Source(source.format, *image.size, mode=image.mode)
+
+
+def _grayscale(opened: "Image.Image | Header", data: bytes, size: int | None) -> Image.Image:
+    """The whole picture in grey, which may be reduced to twice `size` on the way."""
+    if isinstance(opened, Image.Image):
+        _check_header(opened, data)
+        return _to_grayscale(opened, size)
+    # As in `_open`.
+    from pneumonia_core.imaging.dicom.radiograph import read_grayscale
+
+    return Image.fromarray(read_grayscale(opened))
 
 
 def _check_header(image: Image.Image, data: bytes) -> None:
@@ -106,7 +126,7 @@ def _check_header(image: Image.Image, data: bytes) -> None:
         raise RejectedImage("too_slow", f"{scans} scans of {width} x {height} pixels")
 
 
-def _to_grey(image: Image.Image, size: int | None) -> Image.Image:
+def _to_grayscale(image: Image.Image, size: int | None) -> Image.Image:
     if image.format == "JPEG" and size is not None:
         # The decoder scales by powers of two and skips the colour planes: 3.5 ms instead of 8.4.
         image.draft("L", (2 * size, 2 * size))

@@ -6,7 +6,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pneumonia_core.archives.entries import MEMBER_FIELDS
+from pneumonia_core.archives.entries import SOURCE_FIELDS
 from pneumonia_core.storage.files import open_file
 from pneumonia_core.storage.location import Location
 
@@ -20,7 +20,7 @@ CHUNK_SCHEMA: Final = pa.schema(
         pa.field("size_bytes", pa.int64()),
         pa.field("archive", pa.string(), nullable=False),
         pa.field("attempt", pa.int16(), nullable=False),
-        *MEMBER_FIELDS,
+        *SOURCE_FIELDS,
         pa.field("carried", pa.string()),
     ]
 )

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from pneumonia_core.archives.lister import LISTED_SCHEMA
-from pneumonia_core.archives.manifests import ABSENT
 from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
 from pneumonia_core.results.table import reading_error_text, scan
 from pneumonia_core.runs.inventory import (
@@ -327,7 +326,7 @@ class Planner:
                     SELECT l.position, max(k.attempt) {same} AS attempts,
                            {self._is_final(same)} AND max(k.scored_at) = max(k.scored_at) {same} AS done
                     FROM known k JOIN listed l ON l.image_uri = k.image_uri
-                    AND (l.image_version = k.image_version OR k.image_version = '{ABSENT}')
+                    AND (l.image_version = k.image_version OR k.reject_reason IN ('not_found', 'forbidden'))
                     WHERE {self._model_condition()} GROUP BY l.position
                 )
                 SELECT listed.*, coalesce(hits.done, false) AS done,

@@ -14,14 +14,14 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from pneumonia_core.archives.archive import read_image_bytes
+from pneumonia_core.archives.archive import fetched_bytes
 from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
-from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.domain import Domain, in_domain
-from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.errors import PneumoniaError, RejectedImage, Rejection
 from pneumonia_core.findings import Thresholds, findings, p_pneumonia
-from pneumonia_core.imaging.contract import Source
+from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.imaging.decode import read_image
 from pneumonia_core.runs.crash_journal import BATCH, IMAGE, CrashJournal
 from pneumonia_core.runs.parts import PART_SCHEMA
@@ -34,20 +34,7 @@ STUCK_AFTER_S: Final = 60.0
 IMAGES_PER_TASK: Final = 4
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """An image after reading and decoding: `pixels` uint8 [S, S], or None and the reason why not."""
-
-    sha256: str | None
-    size_bytes: int | None
-    source: Source
-    pixels: np.ndarray | None
-    stage: str | None = None
-    reason: str | None = None
-    detail: str | None = None
-
-
-Decode = Callable[[ImageRef, int], Decoded]
+Decode = Callable[[FetchedImage, int], Decoded]
 
 
 @dataclass(frozen=True)
@@ -64,25 +51,17 @@ class RowConstants:
     domain: Domain | None = None
 
 
-def read_and_decode(ref: ImageRef, image_size: int) -> Decoded:
-    """A listed image as pixels, or why it has none."""
-    sha256, size_bytes = None, None
+def read_and_decode(image: FetchedImage, image_size: int) -> Decoded:
+    """An image as pixels, or why it has none; either way with what is known of its source."""
     try:
-        failpoint("decode", ref.uri)
-        data = read_image_bytes(ref)
-        sha256, size_bytes = hashlib.sha256(data).hexdigest(), len(data)
-        pixels, source = read_image(data, image_size)
-        return Decoded(sha256, size_bytes, source, pixels)
+        failpoint("decode", image.ref.uri)
+        data = fetched_bytes(image)
     except RejectedImage as rejected:
-        return Decoded(
-            sha256,
-            size_bytes,
-            rejected.source or Source(),
-            None,
-            rejected.stage,
-            rejected.reason,
-            rejected.detail,
-        )
+        return Decoded(None, rejection=rejected.rejection)
+    decoded = read_image(data, image_size)
+    sha256 = hashlib.sha256(data).hexdigest()
+    source = dataclasses.replace(decoded.source, sha256=sha256, size_bytes=len(data))
+    return dataclasses.replace(decoded, source=source)
 
 
 def decode_ahead(
@@ -100,7 +79,7 @@ def decode_ahead(
     them as well. Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
     """
 
-    def start(group: list[ImageRef]) -> Future[list[Decoded]] | list[Decoded]:
+    def start(group: list[FetchedImage]) -> Future[list[Decoded]] | list[Decoded]:
         return pool.submit(_decode_group, decode, group, image_size)
 
     groups = _groups(with_remote_bytes(with_streamed_members(refs), readers, ahead, max_bytes))
@@ -110,17 +89,17 @@ def decode_ahead(
         yield from decoded
 
 
-def _groups(images: Iterator[ImageRef]) -> Iterator[list[ImageRef]]:
+def _groups(images: Iterator[FetchedImage]) -> Iterator[list[FetchedImage]]:
     while group := list(itertools.islice(images, IMAGES_PER_TASK)):
         yield group
 
 
-def _bytes_of_group(group: list[ImageRef]) -> int:
-    return sum(len(ref.data or b"") for ref in group)
+def _bytes_of_group(group: list[FetchedImage]) -> int:
+    return sum(len(image.content) for image in group if isinstance(image.content, bytes))
 
 
-def _decode_group(decode: Decode, group: list[ImageRef], image_size: int) -> list[Decoded]:
-    return [decode(ref, image_size) for ref in group]
+def _decode_group(decode: Decode, group: list[FetchedImage], image_size: int) -> list[Decoded]:
+    return [decode(image, image_size) for image in group]
 
 
 def score_rows(
@@ -246,8 +225,8 @@ def _part_table(
         "carried": rows["carried"],
         "image_uri": rows["image_uri"],
         "image_version": rows["image_version"],
-        "image_sha256": pa.array([image.sha256 for image in images], pa.string()),
-        "size_bytes": pa.array([image.size_bytes for image in images], pa.int64()),
+        "image_sha256": pa.array([image.source.sha256 for image in images], pa.string()),
+        "size_bytes": pa.array([image.source.size_bytes for image in images], pa.int64()),
         "source_format": pa.array([image.source.format for image in images], pa.string()),
         "width": pa.array([image.source.width for image in images], pa.int32()),
         "height": pa.array([image.source.height for image in images], pa.int32()),
@@ -300,16 +279,12 @@ def _now(facts: RowConstants) -> datetime.datetime:
 
 
 def _rejections(images: list[Decoded], failed: set[int]) -> dict[str, pa.Array]:
-    stages = [image.stage for image in images]
-    reasons = [image.reason for image in images]
-    details = [image.detail for image in images]
+    rejections = [image.rejection for image in images]
     for position in failed:
-        stages[position], reasons[position] = "score", "engine_error"
-        details[position] = "the engine gave no finite probabilities for it"
+        rejections[position] = Rejection("engine_error", "the engine gave no finite probabilities for it")
     return {
-        "reject_stage": pa.array(stages, pa.string()),
-        "reject_reason": pa.array(reasons, pa.string()),
-        "reject_detail": pa.array(details, pa.string()),
+        f"reject_{name}": pa.array([each and getattr(each, name) for each in rejections], pa.string())
+        for name in ("stage", "reason", "detail")
     }
 
 

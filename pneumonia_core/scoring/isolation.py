@@ -4,10 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.errors import REJECT_REASONS
-from pneumonia_core.imaging.contract import Source
-from pneumonia_core.scoring.chunk import Decode, Decoded, read_and_decode
+from pneumonia_core.archives.entries import FetchedImage
+from pneumonia_core.imaging.contract import Decoded
+from pneumonia_core.scoring.chunk import Decode, read_and_decode
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow, serve
 
 TIME_LIMIT_S: Final = 30
@@ -22,23 +21,19 @@ def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
     """
     children: ChildPool[Decoded] = ChildPool("pneumonia_core.scoring.isolation", time_limit_s)
 
-    def decode(ref: ImageRef, image_size: int) -> Decoded:
-        answer = children.ask((ref, image_size))
+    def decode(image: FetchedImage, image_size: int) -> Decoded:
+        answer = children.ask((image, image_size))
         if isinstance(answer, TooSlow):
-            return _rejected("too_slow", f"not decoded within {answer.limit_s:.0f} s")
+            return Decoded.rejected("too_slow", f"not decoded within {answer.limit_s:.0f} s")
         if isinstance(answer, Crashed):
-            return _rejected("crashed_decoder", "the decoding process died on it")
+            return Decoded.rejected("crashed_decoder", "the decoding process died on it")
         return answer
 
     with contextlib.closing(children):
         yield decode
 
 
-def _rejected(reason: str, detail: str) -> Decoded:
-    return Decoded(None, None, Source(), None, REJECT_REASONS[reason].stage, reason, detail)
-
-
-def _answer(request: tuple[ImageRef, int]) -> Decoded:
+def _answer(request: tuple[FetchedImage, int]) -> Decoded:
     return read_and_decode(*request)
 
 

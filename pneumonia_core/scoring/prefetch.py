@@ -3,12 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import replace
 from typing import Final, TypeVar
 
-from pneumonia_core.archives.archive import read_image_bytes
-from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.errors import RejectedImage
+from pneumonia_core.archives.archive import fetch_image
+from pneumonia_core.archives.entries import FetchedImage
 
 READERS_PER_CORE: Final = 16
 # What is read and not yet decoded of one chunk, by the sizes that the listing gave.
@@ -52,32 +50,25 @@ def _result(work: Future[Result] | Result, stuck_after_s: float) -> Result:
 
 
 def with_remote_bytes(
-    refs: Iterable[ImageRef], readers: Executor, in_flight: int, max_bytes: int = MAX_BYTES_AHEAD
-) -> Iterator[ImageRef]:
-    """The same images in order, those that are not on this machine with their bytes, or the reason why they have none.
+    images: Iterable[FetchedImage], readers: Executor, in_flight: int, max_bytes: int = MAX_BYTES_AHEAD
+) -> Iterator[FetchedImage]:
+    """The same images in order, those that are not on this machine with their bytes, or why they have none.
 
     Up to `in_flight` of them are read at once, and no more than `max_bytes` ahead of the one that is given out.
     Raises TimeoutError where one does not end.
     """
 
-    def start(ref: ImageRef) -> Future[ImageRef] | ImageRef:
-        return readers.submit(_read, ref) if _is_remote(ref) else ref
+    def start(image: FetchedImage) -> Future[FetchedImage] | FetchedImage:
+        return readers.submit(fetch_image, image.ref) if _is_remote(image) else image
 
-    return ordered(refs, start, in_flight, bytes_held, max_bytes, STUCK_AFTER_S)
+    return ordered(images, start, in_flight, bytes_held, max_bytes, STUCK_AFTER_S)
 
 
-def bytes_held(ref: ImageRef) -> int:
+def bytes_held(image: FetchedImage) -> int:
     """The memory that an image's source takes, or will take once it is read."""
-    return len(ref.data) if ref.data is not None else ref.size_bytes
+    return len(image.content) if isinstance(image.content, bytes) else image.ref.size_bytes
 
 
-def _is_remote(ref: ImageRef) -> bool:
-    place = ref.uri if ref.member is None else ref.member.container
-    return ref.data is None and ref.rejection is None and not place.startswith("file://")
-
-
-def _read(ref: ImageRef) -> ImageRef:
-    try:
-        return replace(ref, data=read_image_bytes(ref))
-    except RejectedImage as rejected:
-        return replace(ref, rejection=(rejected.reason, rejected.detail))
+def _is_remote(image: FetchedImage) -> bool:
+    file = image.ref.file
+    return image.content is None and file is not None and not file.startswith("file://")

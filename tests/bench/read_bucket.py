@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import click
-from support.archived import jpeg
+from support.archived import jpeg, request
 from support.buckets import BUCKET, Proxy, s3_server, using
 
 from pneumonia_core.archives.archive import list_archive
-from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.scoring.chunk import decode_ahead
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 
@@ -29,7 +28,7 @@ def main(delay_ms: float, images: int, threads: int) -> None:
         for number in range(images):
             client.put_object(Bucket=BUCKET, Key=f"in/{number:05d}.jpeg", Body=jpeg(number % 50, 224))
         listed = list_archive(f"s3://{BUCKET}/in", Counter())
-        refs = [ImageRef(image.uri, image.member, image.size_bytes) for image in listed]
+        refs = [request(image) for image in listed]
         proxy.delay_s = delay_ms / 1000
         for readers in (threads, READERS_PER_CORE * threads):
             with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(readers) as reading:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumonia_core.archives.archive import list_archive, open_archive, read_image_bytes
+from pneumonia_core.archives.archive import fetched_bytes, list_archive, open_archive
 from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
 from pneumonia_core.archives.entries import ImageRef, ListedImage
 from pneumonia_core.archives.manifests import ListingRules
@@ -77,12 +77,17 @@ def listing(archive: object, rules: ListingRules | None = None) -> tuple[list[Li
 def contents(images: list[ListedImage]) -> dict[str, bytes | str]:
     """What each listed image holds, or the reason why it cannot be read."""
     read: dict[str, bytes | str] = {}
-    for ref in with_streamed_members(ImageRef(image.uri, image.member) for image in images):
+    for image in with_streamed_members(map(request, images)):
         try:
-            read[ref.uri] = read_image_bytes(ref)
+            read[image.ref.uri] = fetched_bytes(image)
         except RejectedImage as rejected:
-            read[ref.uri] = rejected.reason
+            read[image.ref.uri] = rejected.reason
     return read
+
+
+def request(image: ListedImage) -> ImageRef:
+    """The request to read a listed image."""
+    return ImageRef(image.uri, image.source, image.size_bytes)
 
 
 def set_encrypted(data: bytes) -> bytes:

@@ -11,13 +11,12 @@ import itertools
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import IO, Any, Final
 
 import pyarrow as pa
 
 from pneumonia_core.archives.containers.tar import read_tar_member
-from pneumonia_core.archives.entries import STREAMED, TAR_GZ, ImageRef, Member
+from pneumonia_core.archives.entries import FetchedImage, ImageRef, TarCompression, TarEntry
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.errors import REWRITTEN
 from pneumonia_core.storage.ranges import open_stream, stat_file
@@ -32,7 +31,7 @@ _FREE_BYTES: Final = 2**30
 class InflatingStream:
     """The inflated bytes of a file, at growing offsets. Called with (offset, count), gives fewer bytes at the end."""
 
-    def __init__(self, uri: str, method: str) -> None:
+    def __init__(self, uri: str, compression: TarCompression) -> None:
         stored = stat_file(uri)
         self.key = (uri, stored.version)
         self.position = 0
@@ -40,7 +39,7 @@ class InflatingStream:
         self._limit = _FREE_BYTES + _MAX_INFLATION * stored.size_bytes
         self._raw = open_stream(stored)
         self._file: IO[bytes] | Any
-        if method == TAR_GZ:
+        if compression == "gz":
             self._file = gzip.GzipFile(fileobj=self._raw, mode="rb")
         else:
             self._file = pa.CompressedInputStream(pa.PythonFile(self._raw, "r"), "zstd")
@@ -86,11 +85,11 @@ class InflatingStream:
         self.position += len(piece)
         return piece
 
-    def member(self, member: Member) -> bytes:
-        """The bytes of a member. Raises RejectedImage, also where this is no more the tar that was listed."""
-        if member.container_version not in (None, self.key[1]):
+    def member(self, entry: TarEntry) -> bytes:
+        """The bytes of a member. Raises RejectedImage, also where the tar changed since it was listed."""
+        if entry.tar_version != self.key[1]:
             raise RejectedImage("unreadable", REWRITTEN)
-        return read_tar_member(self, member.offset, member.size_bytes)
+        return read_tar_member(self, entry.offset, entry.size_bytes)
 
     def close(self) -> None:
         self._file.close()
@@ -101,43 +100,45 @@ _idle: list[InflatingStream] = []
 _lock = threading.Lock()
 
 
-def with_streamed_members(refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
-    """The same images, those in compressed tars with their bytes, read here in order."""
-    for container, group in itertools.groupby(refs, _streamed_container):
-        if container is None:
-            yield from group
+def with_streamed_members(refs: Iterable[ImageRef]) -> Iterator[FetchedImage]:
+    """The images in order, those in compressed tars with their bytes. The others are still to be read."""
+    for tar, group in itertools.groupby(refs, _compressed_tar):
+        if tar is None:
+            yield from map(FetchedImage, group)
         else:
-            yield from _read_in_order(*container, group)
+            yield from _read_in_order(*tar, group)
 
 
-def _streamed_container(ref: ImageRef) -> tuple[str, str] | None:
-    if ref.member is None or ref.member.method not in STREAMED:
-        return None
-    return ref.member.container, ref.member.method
+def _compressed_tar(ref: ImageRef) -> tuple[str, TarCompression] | None:
+    match ref.source:
+        case TarEntry(file=file, compression="gz" | "zst" as compression):
+            return file, compression
+    return None
 
 
-def _read_in_order(uri: str, method: str, refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
+def _read_in_order(uri: str, compression: TarCompression, refs: Iterable[ImageRef]) -> Iterator[FetchedImage]:
     stream: InflatingStream | None = None
     try:
         for ref in refs:
-            assert ref.member is not None
+            entry = ref.source
+            assert isinstance(entry, TarEntry)
             try:
-                if stream is None or stream.position > ref.member.offset:
+                if stream is None or stream.position > entry.offset:
                     _put_back(stream)
-                    # Not to be put back twice where there is no other.
+                    # If no other can be opened, it is not put back twice.
                     stream = None
-                    stream = _take(uri, method, ref.member.offset)
-                yield replace(ref, data=stream.member(ref.member))
+                    stream = _take(uri, compression, entry.offset)
+                yield FetchedImage(ref, stream.member(entry))
             except RejectedImage as rejected:
                 if stream is not None and not stream.can_go_on:
                     _put_back(stream)
                     stream = None
-                yield replace(ref, rejection=(rejected.reason, rejected.detail))
+                yield FetchedImage(ref, rejected.rejection)
     finally:
         _put_back(stream)
 
 
-def _take(uri: str, method: str, offset: int) -> InflatingStream:
+def _take(uri: str, compression: TarCompression, offset: int) -> InflatingStream:
     """An idle stream of this file that is nearest before the offset, or a new one."""
     key = (uri, stat_file(uri).version)
     with _lock:
@@ -146,7 +147,7 @@ def _take(uri: str, method: str, offset: int) -> InflatingStream:
             nearest = max(fitting, key=lambda stream: stream.position)
             _idle.remove(nearest)
             return nearest
-    return InflatingStream(uri, method)
+    return InflatingStream(uri, compression)
 
 
 def _put_back(stream: InflatingStream | None) -> None:

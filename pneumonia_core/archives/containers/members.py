@@ -4,31 +4,19 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 
 from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES, NameClass, classify_path
 from pneumonia_core.archives.containers.compressed_tar import InflatingStream
-from pneumonia_core.archives.containers.tar import CUT, ReadAt, read_tar_member, tar_members
-from pneumonia_core.archives.containers.zip import (
-    DEFLATED,
-    STORED,
-    ZipMember,
-    member_head,
-    read_zip_member,
-    zip_members,
-)
+from pneumonia_core.archives.containers.tar import CUT, read_tar_member, tar_members
+from pneumonia_core.archives.containers.zip import read_zip_member, zip_members
 from pneumonia_core.archives.entries import (
-    CUT_SHORT,
-    ENCRYPTED,
-    TAR,
-    TAR_GZ,
-    TAR_ZST,
-    UNKNOWN_METHOD,
-    ZIP_DEFLATED,
-    ZIP_STORED,
     ListedImage,
     Member,
-    tar_member_version,
+    ReadAt,
+    TarCompression,
+    TarEntry,
+    WholeFile,
+    ZipEntry,
 )
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.imaging.formats import SNIFFED_BYTES, is_image_head
@@ -45,7 +33,7 @@ def file_or_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[Liste
 def list_classified(stored: StoredFile, verdict: NameClass, skipped: Counter[str]) -> Iterator[ListedImage]:
     """What a file gives to the listing by what it is: itself, its members, or no more than being counted."""
     if verdict == "image":
-        yield ListedImage(stored.uri, stored.version, stored.size_bytes)
+        yield ListedImage(stored.uri, stored.version, stored.size_bytes, WholeFile())
     elif verdict == "archive":
         yield from _list_members(stored, skipped)
     else:
@@ -53,17 +41,10 @@ def list_classified(stored: StoredFile, verdict: NameClass, skipped: Counter[str
 
 
 def _list_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """The images in a tar or zip, in their order. Their names are only names; of a name that comes again the
-    URI tells where it stands."""
-    lower = stored.uri.lower()
-    if lower.endswith(".zip"):
-        listed = _zip(stored, skipped)
-    elif lower.endswith(".tar"):
-        listed = _tar(stored, TAR, Window(stored.uri), skipped)
-    else:
-        listed = _compressed_tar(stored, TAR_ZST if lower.endswith(".zst") else TAR_GZ, skipped)
+    """The images in a tar or zip, in their order."""
     try:
-        yield from _with_own_uris(listed)
+        with _opened_members(stored, skipped) as members:
+            yield from _with_own_uris(stored.uri, _images(members, skipped))
     except RejectedImage as rejected:
         if rejected.stage == "decode":
             skipped[CUT] += 1
@@ -77,108 +58,56 @@ def _list_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedI
             ) from rejected
 
 
-def _with_own_uris(listed: Iterator[ListedImage]) -> Iterator[ListedImage]:
+@contextlib.contextmanager
+def _opened_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[Iterator[Member]]:
+    """The files in a tar or zip, while it is open. Raises RejectedImage where it cannot be read."""
+    lower = stored.uri.lower()
+    if lower.endswith(".zip"):
+        yield zip_members(stored, _read_at(stored.uri), skipped)
+    elif lower.endswith(".tar"):
+        yield tar_members(stored, None, Window(stored.uri), skipped)
+    else:
+        compression: TarCompression = "zst" if lower.endswith(".zst") else "gz"
+        with contextlib.closing(InflatingStream(stored.uri, compression)) as stream:
+            yield tar_members(stored, compression, stream, skipped)
+
+
+def _images(members: Iterator[Member], skipped: Counter[str]) -> Iterator[Member]:
+    """Those members that may be images; the others are counted."""
+    for member in members:
+        verdict = classify_path(member.name)
+        if verdict == "look inside":
+            head = member.head(SNIFFED_BYTES)
+            # Where it is not known, a row says why.
+            verdict = "image" if head is None or is_image_head(head) else "no image"
+        if verdict == "image":
+            yield member
+        else:
+            skipped["archive in an archive" if verdict == "archive" else verdict] += 1
+
+
+def _with_own_uris(container: str, members: Iterator[Member]) -> Iterator[ListedImage]:
+    """Each member under a URI of its own: a name that comes again is followed by the member's offset."""
     seen = HashSet()
     numbers = itertools.count(1)
-    for image in listed:
-        if not seen.add(image.uri):
-            assert image.member is not None
-            uri = there = f"{image.uri}@{image.member.offset}"
-            # A zip's directory may name one place any number of times.
+    for member in members:
+        uri = f"{container}!/{member.name}"
+        if not seen.add(uri):
+            uri = numbered = f"{uri}@{member.offset}"
+            # A zip's directory may name one offset any number of times.
             while not seen.add(uri):
-                uri = f"{there}@{next(numbers)}"
-            image = replace(image, uri=uri)
-        yield image
+                uri = f"{numbered}@{next(numbers)}"
+        yield ListedImage(uri, member.version, member.size_bytes, member.source)
 
 
-def _compressed_tar(stored: StoredFile, method: str, skipped: Counter[str]) -> Iterator[ListedImage]:
-    with contextlib.closing(InflatingStream(stored.uri, method)) as stream:
-        yield from _tar(stored, method, stream, skipped)
-
-
-def _tar(stored: StoredFile, method: str, read_at: ReadAt, skipped: Counter[str]) -> Iterator[ListedImage]:
-    for member in tar_members(read_at, skipped):
-        verdict = classify_path(member.name)
-        if verdict == "look inside":
-            head = read_at(member.offset, min(SNIFFED_BYTES, member.size_bytes))
-            verdict = "image" if is_image_head(head) else "no image"
-        if verdict == "image":
-            place = Member(
-                stored.uri,
-                method,
-                member.offset,
-                member.size_bytes,
-                member.size_bytes,
-                container_version=stored.version,
-            )
-            version = tar_member_version(stored.version, member.offset)
-            yield ListedImage(f"{stored.uri}!/{member.name}", version, member.size_bytes, place)
-        else:
-            skipped["archive in an archive" if verdict == "archive" else verdict] += 1
-
-
-def _zip(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
-    read_at = _read_at(stored.uri)
-    for member in zip_members(read_at, stored.size_bytes, skipped):
-        if member.name.endswith("/"):
-            continue
-        verdict = classify_path(member.name)
-        if verdict == "look inside":
-            verdict = _look_inside_zip(read_at, member)
-        if verdict == "image":
-            place = Member(
-                stored.uri,
-                _zip_method(member),
-                member.offset,
-                member.stored_bytes,
-                member.size_bytes,
-                member.crc32,
-            )
-            version = _zip_version(stored, member)
-            yield ListedImage(f"{stored.uri}!/{member.name}", version, member.size_bytes, place)
-        else:
-            skipped["archive in an archive" if verdict == "archive" else verdict] += 1
-
-
-def _look_inside_zip(read_at: ReadAt, member: ZipMember) -> NameClass:
-    head = member_head(read_at, member, SNIFFED_BYTES)
-    # Where that is not known, it becomes a row that says why.
-    return "image" if head is None or is_image_head(head) else "no image"
-
-
-def _zip_method(member: ZipMember) -> str:
-    if member.cut:
-        return CUT_SHORT
-    if member.encrypted:
-        return ENCRYPTED
-    return {STORED: ZIP_STORED, DEFLATED: ZIP_DEFLATED}.get(member.method, UNKNOWN_METHOD)
-
-
-def _zip_version(stored: StoredFile, member: ZipMember) -> str:
-    """By the member's own checksum, so that it outlives all that happens to others. One that is cut has not yet the
-    content that its checksum was made of."""
-    if member.cut:
-        return tar_member_version(stored.version, member.offset)
-    return f"{member.size_bytes}-{member.crc32:08x}"
-
-
-def read_member(member: Member) -> bytes:
+def read_member(entry: TarEntry | ZipEntry) -> bytes:
     """The bytes of a tar's or a zip's member. Raises RejectedImage."""
-    if member.method in (ZIP_STORED, ZIP_DEFLATED):
-        assert member.crc32 is not None
-        return read_zip_member(
-            _read_at(member.container),
-            member.offset,
-            member.stored_bytes,
-            member.size_bytes,
-            member.crc32,
-            member.method == ZIP_DEFLATED,
-        )
-    if member.method == TAR:
-        read_at = _read_at(member.container, member.container_version)
-        return read_tar_member(read_at, member.offset, member.size_bytes)
-    with contextlib.closing(InflatingStream(member.container, member.method)) as stream:
-        return stream.member(member)
+    if isinstance(entry, ZipEntry):
+        return read_zip_member(entry, _read_at(entry.file))
+    if entry.compression is None:
+        return read_tar_member(_read_at(entry.file, entry.tar_version), entry.offset, entry.size_bytes)
+    with contextlib.closing(InflatingStream(entry.file, entry.compression)) as stream:
+        return stream.member(entry)
 
 
 def _read_at(uri: str, version: str | None = None) -> ReadAt:

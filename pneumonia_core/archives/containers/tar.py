@@ -6,12 +6,14 @@ its parsing of one header block is used here.
 
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pneumonia_core.archives.entries import Member, ReadAt, TarCompression, TarEntry, tar_member_version
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.location import MAX_SOURCE_BYTES, as_text
+from pneumonia_core.storage.ranges import StoredFile
 
 BLOCK: Final = 512
 # Names are up to 4096 bytes on Linux; extended headers carry some more.
@@ -19,7 +21,6 @@ _MAX_EXTENDED_BYTES: Final = 2**20
 # So many of them no program writes before one member.
 _MAX_EXTENDED_HEADERS: Final = 32
 _SPARSE: Final = "GNU.sparse"
-_REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _WITHOUT_DATA: Final = (
     tarfile.LNKTYPE,
     tarfile.SYMTYPE,
@@ -28,66 +29,99 @@ _WITHOUT_DATA: Final = (
     tarfile.DIRTYPE,
     tarfile.FIFOTYPE,
 )
+_EXTENDED: Final = (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.SOLARIS_XHDTYPE)
+_IGNORED: Final = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
+_FOLDER: Final = "folder"
 CUT: Final = "archive that is cut short"
 DAMAGED: Final = "archive that is damaged"
-ReadAt = Callable[[int, int], bytes]
+
+
+class _Broken(Exception):
+    """From here on no member of the tar can be found."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 @dataclass(frozen=True)
-class TarMember:
-    """A regular file in a tar: its bytes stand at `offset`, `size_bytes` of them."""
+class _Entry:
+    """One entry of a tar: its header, the records of its extended headers, and its data."""
 
-    name: str
+    header: tarfile.TarInfo
+    extended: Mapping[str, bytes]
     offset: int
     size_bytes: int
 
 
-def tar_members(read_at: ReadAt, skipped: Counter[str]) -> Iterator[TarMember]:
-    """The regular members in their order; `read_at(offset, count)` is asked for growing offsets only, and
-    gives less than `count` at the end. A tar that is cut or damaged gives its members before that place, and
-    is counted."""
-    offset = 0
-    extended: dict[str, bytes] = {}
-    extended_headers = 0
-    while True:
-        block = read_at(offset, BLOCK)
-        if len(block) < BLOCK:
-            skipped[CUT] += 1
-            return
-        if not any(block):
-            return
-        try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")  # type: ignore[arg-type]
-            size = _size(header, extended)
-        except (tarfile.HeaderError, ValueError):
-            skipped[DAMAGED] += 1
-            return
+def tar_members(
+    tar: StoredFile, compression: TarCompression | None, read_at: ReadAt, skipped: Counter[str]
+) -> Iterator[Member]:
+    """The regular files of a tar in their order. A tar that is cut or damaged gives those before that place, and is
+    counted.
+
+    `read_at` is asked for growing offsets only, in the inflated stream of a compressed tar.
+    """
+    try:
+        for entry in _entries(read_at):
+            kind = _kind(entry)
+            if kind is None:
+                yield _member(entry, tar, compression, read_at)
+            elif kind != _FOLDER:
+                skipped[kind] += 1
+    except _Broken as broken:
+        skipped[broken.reason] += 1
+
+
+def _member(entry: _Entry, tar: StoredFile, compression: TarCompression | None, read_at: ReadAt) -> Member:
+    offset, size_bytes = entry.offset, entry.size_bytes
+    return Member(
+        name=_name(entry),
+        version=tar_member_version(tar.version, offset),
+        offset=offset,
+        size_bytes=size_bytes,
+        source=TarEntry(tar.uri, tar.version, offset, size_bytes, compression),
+        head=lambda count: read_at(offset, min(count, size_bytes)),
+    )
+
+
+def _entries(read_at: ReadAt) -> Iterator[_Entry]:
+    """The entries of all types but extended headers, which are part of the entry that follows. Raises _Broken."""
+    offset, extended, extended_headers = 0, dict[str, bytes](), 0
+    while (block := _block(read_at, offset)) is not None:
+        header, size = _header(block, extended)
         offset += BLOCK
-        if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.SOLARIS_XHDTYPE):
+        if header.type in _EXTENDED:
             extended_headers += 1
             if size > _MAX_EXTENDED_BYTES or extended_headers > _MAX_EXTENDED_HEADERS:
-                skipped[DAMAGED] += 1
-                return
-            data = read_at(offset, size)
-            if header.type == tarfile.GNUTYPE_LONGNAME:
-                extended["path"] = data.split(b"\0", 1)[0]
-            else:
-                extended.update(_pax_records(data))
-        elif header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
-            pass
-        else:
+                raise _Broken(DAMAGED)
+            extended.update(_records(header, read_at(offset, size)))
+        elif header.type not in _IGNORED:
             if header.type == tarfile.GNUTYPE_SPARSE:
                 offset += _sparse_map_bytes(read_at, offset, block)
-            kind = _kind(header, extended)
-            if kind is None:
-                yield TarMember(_name(header, extended), offset, size)
-            elif kind != "folder":
-                skipped[kind] += 1
+            yield _Entry(header, extended, offset, size)
             extended, extended_headers = {}, 0
         offset += -(-size // BLOCK) * BLOCK
 
 
-def _size(header: tarfile.TarInfo, extended: dict[str, bytes]) -> int:
+def _block(read_at: ReadAt, offset: int) -> bytes | None:
+    """The header block at an offset, None at the end of the tar. Raises _Broken."""
+    block = read_at(offset, BLOCK)
+    if len(block) < BLOCK:
+        raise _Broken(CUT)
+    return block if any(block) else None
+
+
+def _header(block: bytes, extended: Mapping[str, bytes]) -> tuple[tarfile.TarInfo, int]:
+    """A parsed header block, and the size of the data that follows it. Raises _Broken."""
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")  # type: ignore[arg-type]
+        return header, _size(header, extended)
+    except (tarfile.HeaderError, ValueError):
+        raise _Broken(DAMAGED) from None
+
+
+def _size(header: tarfile.TarInfo, extended: Mapping[str, bytes]) -> int:
     """Bytes of data behind the header. Raises ValueError where it says nonsense."""
     if header.type in _WITHOUT_DATA:
         return 0
@@ -97,20 +131,28 @@ def _size(header: tarfile.TarInfo, extended: dict[str, bytes]) -> int:
     return size
 
 
-def _kind(header: tarfile.TarInfo, extended: dict[str, bytes]) -> str | None:
+def _kind(entry: _Entry) -> str | None:
     """None for a regular file, else as what it is counted."""
+    header = entry.header
     if header.type == tarfile.DIRTYPE:
-        return "folder"
+        return _FOLDER
     if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
         return "link in an archive"
-    if header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in extended:
+    if header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in entry.extended:
         return "sparse file in an archive"
-    # As tar itself does, what is of an unknown type is taken for a file.
+    # An unknown type is a file, as for tar itself.
     return "no regular file" if header.type in _WITHOUT_DATA else None
 
 
-def _name(header: tarfile.TarInfo, extended: dict[str, bytes]) -> str:
-    return as_text(extended.get("path") or header.name.encode("utf-8", "surrogateescape"))
+def _name(entry: _Entry) -> str:
+    return as_text(entry.extended.get("path") or entry.header.name.encode("utf-8", "surrogateescape"))
+
+
+def _records(header: tarfile.TarInfo, data: bytes) -> dict[str, bytes]:
+    """What the data of an extended header say of the entry that follows."""
+    if header.type == tarfile.GNUTYPE_LONGNAME:
+        return {"path": data.split(b"\0", 1)[0]}
+    return _pax_records(data)
 
 
 def _pax_records(data: bytes) -> dict[str, bytes]:

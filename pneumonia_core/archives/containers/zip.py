@@ -10,9 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pneumonia_core.archives.containers.tar import CUT, DAMAGED, ReadAt
+from pneumonia_core.archives.containers.tar import CUT, DAMAGED
+from pneumonia_core.archives.entries import (
+    CUT_SHORT,
+    ENCRYPTED,
+    UNKNOWN_METHOD,
+    Member,
+    ReadAt,
+    Refused,
+    ZipEntry,
+    tar_member_version,
+)
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.location import MAX_SOURCE_BYTES, as_text
+from pneumonia_core.storage.ranges import StoredFile
 
 STORED: Final = 0
 DEFLATED: Final = 8
@@ -35,8 +46,9 @@ _LOCAL_SLACK: Final = 512
 
 
 @dataclass(frozen=True)
-class ZipMember:
-    """A file in a zip; `offset` is that of its local header. One that is `cut` reaches beyond the end of the zip."""
+class _Record:
+    """What a zip's directory or a local header says of a member; `offset` is that of its local header. One that is
+    `cut` reaches beyond the end of the zip."""
 
     name: str
     offset: int
@@ -48,15 +60,52 @@ class ZipMember:
     cut: bool = False
 
 
-def zip_members(read_at: ReadAt, size: int, skipped: Counter[str]) -> Iterator[ZipMember]:
-    """The members in the order of the directory. A zip without one was cut: its members are found by their
-    local headers, up to the cut, and it is counted."""
-    directory = _find_directory(read_at, size)
+def zip_members(zipped: StoredFile, read_at: ReadAt, skipped: Counter[str]) -> Iterator[Member]:
+    """The files of a zip in the order of its directory. A zip without a directory was cut: its members are found by
+    their local headers, up to the cut, and it is counted."""
+    directory = _find_directory(read_at, zipped.size_bytes)
     if directory is None:
         skipped[CUT] += 1
-        yield from _from_local_headers(read_at, size)
+        records = _from_local_headers(read_at, zipped.size_bytes)
     else:
-        yield from _from_directory(read_at, *directory, skipped)
+        records = _from_directory(read_at, *directory, skipped)
+    return (_member(record, zipped, read_at) for record in records if not record.name.endswith("/"))
+
+
+def _member(record: _Record, zipped: StoredFile, read_at: ReadAt) -> Member:
+    return Member(
+        name=record.name,
+        version=_version(record, zipped),
+        offset=record.offset,
+        size_bytes=record.size_bytes,
+        source=_source(record, zipped),
+        head=lambda count: _head(record, read_at, count),
+    )
+
+
+def _source(record: _Record, zipped: StoredFile) -> ZipEntry | Refused:
+    if record.cut:
+        return CUT_SHORT
+    if record.encrypted:
+        return ENCRYPTED
+    if record.method not in (STORED, DEFLATED):
+        return UNKNOWN_METHOD
+    return ZipEntry(
+        zipped.uri,
+        record.offset,
+        record.stored_bytes,
+        record.size_bytes,
+        record.crc32,
+        is_deflated=record.method == DEFLATED,
+    )
+
+
+def _version(record: _Record, zipped: StoredFile) -> str:
+    """By the member's own checksum, so that changes to other members do not matter. A member that is cut does not yet
+    have the content of its checksum."""
+    if record.cut:
+        return tar_member_version(zipped.version, record.offset)
+    return f"{record.size_bytes}-{record.crc32:08x}"
 
 
 def _find_directory(read_at: ReadAt, size: int) -> tuple[int, int, int] | None:
@@ -84,7 +133,7 @@ def _find_directory(read_at: ReadAt, size: int) -> tuple[int, int, int] | None:
 
 def _from_directory(
     read_at: ReadAt, start: int, end: int, shift: int, skipped: Counter[str]
-) -> Iterator[ZipMember]:
+) -> Iterator[_Record]:
     piece, at = b"", 0
     while start + at + _CENTRAL.size <= end:
         if len(piece) - at < _CENTRAL.size + 3 * _MAX_COMMENT and start + len(piece) < end:
@@ -104,12 +153,12 @@ def _from_directory(
         if max(inflated, stored, header) > _LARGEST:
             skipped[DAMAGED] += 1
             return
-        yield ZipMember(
+        yield _Record(
             _name(name, flags), header + shift, stored, inflated, crc, method, bool(flags & _ENCRYPTED)
         )
 
 
-def _from_local_headers(read_at: ReadAt, size: int) -> Iterator[ZipMember]:
+def _from_local_headers(read_at: ReadAt, size: int) -> Iterator[_Record]:
     """Until the cut. Where a member that was written without knowing its size ends, is told behind it: it is inflated."""
     offset = 0
     while offset + _LOCAL.size <= size:
@@ -136,7 +185,7 @@ def _from_local_headers(read_at: ReadAt, size: int) -> Iterator[ZipMember]:
             return
         end = offset + head + stored
         encrypted = bool(flags & _ENCRYPTED)
-        yield ZipMember(_name(name, flags), offset, stored, inflated, crc, method, encrypted, end > size)
+        yield _Record(_name(name, flags), offset, stored, inflated, crc, method, encrypted, end > size)
         offset = end
 
 
@@ -196,40 +245,40 @@ def _name(name: bytes, flags: int) -> str:
         return name.decode("cp437")
 
 
-def member_head(read_at: ReadAt, member: ZipMember, count: int) -> bytes | None:
+def _head(record: _Record, read_at: ReadAt, count: int) -> bytes | None:
     """The first `count` bytes of a member, or None where they cannot be known."""
-    if member.encrypted or member.method not in (STORED, DEFLATED):
+    if record.encrypted or record.method not in (STORED, DEFLATED):
         return None
-    wanted = min(member.stored_bytes, 2 * count)
+    wanted = min(record.stored_bytes, 2 * count)
     try:
-        raw, _ = _stored_bytes(read_at, member.offset, wanted)
-        if member.method == STORED:
+        raw, _ = _stored_bytes(read_at, record.offset, wanted)
+        if record.method == STORED:
             return raw[:count]
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, count)
     except (_NotThere, zlib.error):
         return None
 
 
-def read_zip_member(
-    read_at: ReadAt, offset: int, stored_bytes: int, size_bytes: int, crc32: int, deflated: bool
-) -> bytes:
-    """The bytes of a member. Raises RejectedImage: it may be corrupt, or larger than any image, or stand there no more,
+def read_zip_member(entry: ZipEntry, read_at: ReadAt) -> bytes:
+    """The bytes of a member. Raises RejectedImage: it may be corrupt, or larger than any image, or no longer there,
     which says nothing of the member itself."""
-    for size in (stored_bytes, size_bytes):
+    for size in (entry.stored_bytes, entry.size_bytes):
         if size > MAX_SOURCE_BYTES:
             raise RejectedImage("too_large", f"{size} bytes, the limit is {MAX_SOURCE_BYTES}")
     try:
-        raw, header_crc32 = _stored_bytes(read_at, offset, stored_bytes)
-        data = _inflate(raw, size_bytes) if deflated else raw
-        if len(data) == size_bytes and zlib.crc32(data) == crc32:
+        raw, header_crc32 = _stored_bytes(read_at, entry.offset, entry.stored_bytes)
+        data = _inflate(raw, entry.size_bytes) if entry.is_deflated else raw
+        if len(data) == entry.size_bytes and zlib.crc32(data) == entry.crc32:
             return data
-        if header_crc32 not in (None, crc32):
+        if header_crc32 not in (None, entry.crc32):
             raise _NotThere
     except _NotThere:
         raise RejectedImage(
             "unreadable", "it is not where the archive's directory says: rewritten since, or damaged"
         ) from None
-    raise RejectedImage("corrupt", f"the member is not the {size_bytes} bytes that its checksum was made of")
+    raise RejectedImage(
+        "corrupt", f"the member is not the {entry.size_bytes} bytes that its checksum was made of"
+    )
 
 
 def _inflate(raw: bytes, size_bytes: int) -> bytes:

@@ -43,6 +43,7 @@ _WAVELET: Final = {
 }
 _MONOCHROME: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+PHOTOMETRIC_INTERPRETATIONS: Final = frozenset((*_MONOCHROME, *_COLOUR))
 
 
 @dataclass(frozen=True)

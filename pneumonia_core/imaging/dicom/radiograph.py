@@ -18,7 +18,7 @@ from pneumonia_core.imaging.contract import Source
 from pneumonia_core.imaging.dicom import header as tags
 from pneumonia_core.imaging.dicom.grayscale import to_grey
 from pneumonia_core.imaging.dicom.header import Header, read_header
-from pneumonia_core.imaging.dicom.pixels import read_layout, read_stored
+from pneumonia_core.imaging.dicom.pixels import PHOTOMETRIC_INTERPRETATIONS, read_layout, read_stored
 
 HASH_KEY_VARIABLE: Final = "PNEUMONIA_HASH_KEY"
 _RADIOGRAPHS: Final = ("CR", "DX")
@@ -96,10 +96,20 @@ def open_radiograph(data: bytes) -> tuple[Header, Source]:
     """The header of a DICOM file and what it says of the source. Raises RejectedImage."""
     header = read_header(data)
     width, height = header.integer(tags.COLUMNS, 0), header.integer(tags.ROWS, 0)
-    return header, Source("dicom", width or None, height or None, study_key(header), age_years(header))
+    photometric = header.text(tags.PHOTOMETRIC)
+    source = Source(
+        format="dicom",
+        width=width or None,
+        height=height or None,
+        # From a closed list: any text may stand in a tag.
+        mode=photometric if photometric in PHOTOMETRIC_INTERPRETATIONS else None,
+        study_key=study_key(header),
+        age_years=age_years(header),
+    )
+    return header, source
 
 
-def read_grey(header: Header) -> npt.NDArray[np.uint8]:
+def read_grayscale(header: Header) -> npt.NDArray[np.uint8]:
     """The radiograph as grey uint8 [H, W]. Raises RejectedImage, and what decoders raise on hostile bytes."""
     if any(tag in header for tag in tags.FLOAT_PIXELS):
         raise RejectedImage("unsupported", "floating-point pixels have no known black and white")

@@ -15,7 +15,7 @@ from support.archived import contents, jpeg, listing, pictures, tar_bytes, write
 
 from pneumonia_core.archives.archive import check_disjoint, list_archive
 from pneumonia_core.archives.classify import classify_name, classify_path
-from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.scoring.chunk import read_and_decode
 from pneumonia_core.system.hash_set import HashSet
@@ -214,8 +214,9 @@ def test_archives_that_overlap_are_refused(tmp_path):
 def test_image_too_large_for_its_file_is_read_no_further(tmp_path, monkeypatch):
     monkeypatch.setattr("pneumonia_core.storage.ranges.MAX_SOURCE_BYTES", 100)
     (tmp_path / "x.jpeg").write_bytes(jpeg(1))
-    decoded = read_and_decode(ImageRef(f"file://{tmp_path}/x.jpeg"), 64)
-    assert (decoded.stage, decoded.reason) == ("read", "too_large")
+    decoded = read_and_decode(FetchedImage(ImageRef(f"file://{tmp_path}/x.jpeg")), 64)
+    assert decoded.rejection is not None
+    assert (decoded.rejection.stage, decoded.rejection.reason) == ("read", "too_large")
 
 
 def test_listing_is_lazy(tmp_path):

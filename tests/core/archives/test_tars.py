@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.archived import contents, jpeg, listing, mutations, pictures, tar_bytes
+from support.archived import contents, jpeg, listing, mutations, pictures, request, tar_bytes
 
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.containers import compressed_tar
 from pneumonia_core.archives.containers.compressed_tar import _idle
 from pneumonia_core.archives.containers.tar import CUT, DAMAGED
-from pneumonia_core.archives.entries import ImageRef, image_refs, member_values
+from pneumonia_core.archives.entries import ImageRef, image_refs, source_values
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA
 from pneumonia_core.storage.errors import CredentialsError
@@ -130,10 +130,10 @@ def packed(files: dict[str, bytes], name: str) -> bytes:
 
 
 def through_the_inventory(images) -> list[ImageRef]:
-    """What a run reads of its inventory, also of one that an earlier version wrote."""
+    """What a run reads of its inventory."""
     names = CHUNK_SCHEMA.names
     rows = [
-        (row, image.uri, image.version, image.size_bytes, "file:///a", 1, *member_values(image.member), None)
+        (row, image.uri, image.version, image.size_bytes, "file:///a", 1, *source_values(image.source), None)
         for row, image in enumerate(images)
     ]
     return image_refs(
@@ -159,7 +159,7 @@ def test_images_of_an_inventory_are_read_as_they_were_listed(tmp_path, name):
     files = pictures(3)
     images, _ = listing(write(tmp_path, packed(files, name), name))
     refs = through_the_inventory(images)
-    assert refs == [ImageRef(image.uri, image.member, image.size_bytes) for image in images]
+    assert refs == [request(image) for image in images]
     assert [read_image_bytes(ref) for ref in refs] == list(files.values())
 
 

@@ -275,12 +275,12 @@ def test_missing_tags_reject_nothing():
 def test_study_key_is_the_keyed_hash_of_the_instance_and_age_is_in_years(monkeypatch):
     data = dicom_file(PICTURE)
     monkeypatch.delenv("PNEUMONIA_HASH_KEY", raising=False)
-    assert read_image(data, SIDE)[1].study_key is None
+    assert read_image(data, SIDE).source.study_key is None
     monkeypatch.setenv("PNEUMONIA_HASH_KEY", "pepper")
-    source = read_image(data, SIDE)[1]
+    source = read_image(data, SIDE).source
     assert source.study_key == hmac.new(b"pepper", INSTANCE.encode(), hashlib.sha256).hexdigest()
     assert (source.format, source.width, source.height) == ("dicom", PICTURE.shape[1], PICTURE.shape[0])
-    assert read_image(png(PICTURE), SIDE)[1].study_key is None
+    assert read_image(png(PICTURE), SIDE).source.study_key is None
     for text, years in (
         ("062Y", 62),
         ("018M", 1.5),
@@ -293,16 +293,16 @@ def test_study_key_is_the_keyed_hash_of_the_instance_and_age_is_in_years(monkeyp
         ("62X", None),
         ("-3Y", None),
     ):
-        age = read_image(dicom_file(PICTURE, PatientAge=text), SIDE)[1].age_years
+        age = read_image(dicom_file(PICTURE, PatientAge=text), SIDE).source.age_years
         assert age == (None if years is None else pytest.approx(years, rel=1e-3)), text
 
 
 def test_rejected_file_still_has_its_study_key(monkeypatch):
     monkeypatch.setenv("PNEUMONIA_HASH_KEY", "pepper")
-    with pytest.raises(RejectedImage) as caught:
-        decode(dicom_file(PICTURE, ViewPosition="LL"), SIDE)
-    assert caught.value.source.study_key is not None
-    assert caught.value.source.width == PICTURE.shape[1]
+    rejected = read_image(dicom_file(PICTURE, ViewPosition="LL"), SIDE)
+    assert rejected.rejection is not None
+    assert rejected.source.study_key is not None
+    assert rejected.source.width == PICTURE.shape[1]
 
 
 def test_file_without_preamble_or_suffix_is_found_by_its_content(tmp_path):
@@ -345,10 +345,12 @@ def test_a_patients_name_is_in_no_exception_warning_log_or_output(caplog, capfd)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for data in planted_files():
+                decoded = read_image(data, SIDE)
+                texts += [repr(decoded.source), repr(decoded.rejection)]
                 try:
-                    texts.append(repr(read_image(data, SIDE)[1]))
+                    decode(data, SIDE)
                 except RejectedImage as rejected:
-                    texts.append(f"{rejected!r} {rejected.source} {rejected.__cause__!r}")
+                    texts.append(f"{rejected!r} {rejected.__cause__!r}")
     finally:
         logging.getLogger("pydicom").removeHandler(caplog.handler)
     out, err = capfd.readouterr()
@@ -361,9 +363,11 @@ def test_a_patients_name_is_in_no_exception_warning_log_or_output(caplog, capfd)
 
 def test_the_real_files_decode(shared_data):
     for path in sorted(Path(shared_data / "dicom").glob("*.dcm")):
-        square, source = read_image(path.read_bytes(), 224)
-        assert square.std() > 20
+        decoded = read_image(path.read_bytes(), 224)
+        source = decoded.source
+        assert decoded.pixels.std() > 20
         assert (source.format, source.width, source.height) == ("dicom", 1024, 1024)
+        assert source.mode in ("MONOCHROME1", "MONOCHROME2")
 
 
 def test_picture_that_kills_its_decoder_is_a_rejection_and_the_next_one_decodes(capfd):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.archived import jpeg, listing
 
-from pneumonia_core.archives.entries import FORBIDDEN
+from pneumonia_core.archives.entries import NOT_ALLOWED
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, column_names
 from pneumonia_core.errors import InvalidInput, RejectedImage
 from pneumonia_core.imaging.decode import decode
@@ -115,7 +115,7 @@ def check_manifest_gives_images_or_a_reason(folder, name: str, data: bytes) -> N
         images, _ = listing(folder / name, rules)
         assert len({image.uri for image in images}) == len(images)
         outside = [image for image in images if not image.uri.startswith(f"file://{folder}/")]
-        assert all(image.version == FORBIDDEN for image in outside)
+        assert all(image.source == NOT_ALLOWED for image in outside)
     assert time.monotonic() - start < SECONDS
 
 

@@ -8,7 +8,6 @@ import pytest
 from deltalake import write_deltalake
 
 from pneumonia_core.archives.lister import LISTED_SCHEMA
-from pneumonia_core.archives.manifests import ABSENT
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.results.schema import FILE_SCHEMA
 from pneumonia_core.results.table import open_table
@@ -17,6 +16,9 @@ from pneumonia_core.runs import planner as planner_module
 from pneumonia_core.runs.inventory import read_chunk
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.storage.location import open_location
+
+# What a manifest's listing says instead of a version where an image is not there.
+ABSENT = "absent"
 
 
 @pytest.fixture
@@ -117,6 +119,7 @@ def row(uri, version, attempt, hour, reason=None):
         ([("1-1", 1, None), (ABSENT, 1, "not_found"), ("1-1", 2, None)], None),
         ([("2-2", 1, None), (ABSENT, 5, "not_found")], 1),
         ([("1-1", 1, None), ("2-2", 1, None)], None),
+        ([("1-1", 1, None), ("2-2", 1, "not_found")], 2),
     ],
 )
 def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nights, attempt):

@@ -5,7 +5,7 @@ import sys
 import pytest
 from support.archived import jpeg
 
-from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.scoring.isolation import isolated_decoder
 from pneumonia_core.system.failpoints import VARIABLE
@@ -16,14 +16,14 @@ def test_image_that_kills_its_decoder_costs_itself_alone(tmp_path, monkeypatch):
         (tmp_path / f"{name}.jpeg").write_bytes(jpeg(1))
     monkeypatch.setenv(VARIABLE, "decode@deadly=kill")
     with isolated_decoder() as decode:
-        reasons = [
-            decode(ImageRef(f"file://{tmp_path}/{name}.jpeg"), 64).reason
+        rejections = [
+            decode(FetchedImage(ImageRef(f"file://{tmp_path}/{name}.jpeg")), 64).rejection
             for name in ("good", "deadly", "good")
         ]
-    assert reasons == [None, "crashed_decoder", None]
+    assert [each and each.reason for each in rejections] == [None, "crashed_decoder", None]
 
 
 def test_decoder_that_does_not_start_fails_the_run_and_blames_no_image(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with isolated_decoder() as decode, pytest.raises(PneumoniaError, match="did not start"):
-        decode(ImageRef("file:///image.png"), 64)
+        decode(FetchedImage(ImageRef("file:///image.png")), 64)

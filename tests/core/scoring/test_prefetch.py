@@ -6,10 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import boto3
 import pytest
-from support.archived import jpeg, listing, pictures, tar_bytes
+from support.archived import jpeg, listing, pictures, request, tar_bytes
 from support.buckets import BUCKET, Proxy, s3_server, using
 
-from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.archives.entries import FetchedImage, ImageRef
+from pneumonia_core.errors import Rejection
 from pneumonia_core.scoring import prefetch
 from pneumonia_core.scoring.chunk import decode_ahead, read_and_decode
 
@@ -29,14 +30,14 @@ def proxy():
 
 
 def refs_of(archive: object) -> list[ImageRef]:
-    return [ImageRef(image.uri, image.member, image.size_bytes) for image in listing(archive)[0]]
+    return [request(image) for image in listing(archive)[0]]
 
 
 def read(
     refs: list[ImageRef], in_flight: int = 12, max_bytes: int = prefetch.MAX_BYTES_AHEAD
-) -> list[ImageRef]:
+) -> list[FetchedImage]:
     with ThreadPoolExecutor(in_flight) as readers:
-        return list(prefetch.with_remote_bytes(refs, readers, in_flight, max_bytes))
+        return list(prefetch.with_remote_bytes(map(FetchedImage, refs), readers, in_flight, max_bytes))
 
 
 @pytest.mark.parametrize("archive", ["in", "a.tar"])
@@ -45,8 +46,8 @@ def test_many_images_of_a_bucket_are_asked_for_at_once_and_come_in_order(proxy, 
     proxy.delay_s, proxy.most_at_once = 0.1, 0
     found = read(refs)
     proxy.delay_s = 0.0
-    assert [ref.uri for ref in found] == [ref.uri for ref in refs]
-    assert sorted(ref.data for ref in found) == sorted(pictures(IMAGES).values())
+    assert [image.ref.uri for image in found] == [ref.uri for ref in refs]
+    assert sorted(image.content for image in found) == sorted(pictures(IMAGES).values())
     assert 6 <= proxy.most_at_once <= 12
 
 
@@ -62,23 +63,25 @@ def test_image_that_cannot_be_read_has_its_reason_and_the_others_their_bytes(pro
     refs = refs_of(f"s3://{BUCKET}/in")
     refs[5] = ImageRef(f"{refs[5].uri}.gone")
     found = read(refs)
-    assert found[5].rejection is not None
-    assert found[5].rejection[0] == "not_found"
-    assert sum(ref.data is not None for ref in found) == IMAGES - 1
+    assert isinstance(found[5].content, Rejection)
+    assert found[5].content.reason == "not_found"
+    assert sum(isinstance(image.content, bytes) for image in found) == IMAGES - 1
 
 
 def test_local_images_are_not_read_ahead(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.jpeg").write_bytes(jpeg(number))
     refs = refs_of(tmp_path)
-    assert read(refs) == refs
+    assert read(refs) == [FetchedImage(ref) for ref in refs]
 
 
 def test_decoding_gives_the_same_from_a_bucket_as_image_by_image(proxy):
     refs = refs_of(f"s3://{BUCKET}/in")
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(8) as readers:
         decoded = list(decode_ahead(refs, 32, pool, readers, 8, max_bytes=5000))
-    assert [image.sha256 for image in decoded] == [read_and_decode(ref, 32).sha256 for ref in refs]
+    assert [image.source for image in decoded] == [
+        read_and_decode(FetchedImage(ref), 32).source for ref in refs
+    ]
 
 
 def test_results_of_threads_come_in_the_order_of_the_items_and_begin_in_bounds():
