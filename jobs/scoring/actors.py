@@ -193,7 +193,7 @@ def _explained(error: Exception) -> str:
 @contextlib.contextmanager
 def _decoder(trail: CrashJournal) -> Iterator[Decode]:
     """In this process, or in a child where an earlier worker died on the chunk."""
-    if not trail.careful:
+    if not trail.is_retry:
         yield read_and_decode
         return
     with isolated_decoder() as isolated:

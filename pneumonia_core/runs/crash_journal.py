@@ -1,83 +1,85 @@
-"""What a worker leaves behind while it is at a chunk, so that the next one knows what killed it."""
+"""Crash journal of a chunk: the batch or image a worker was on when it died."""
 
 import json
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Literal
 
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.storage.files import delete_file, exists, read_bytes, write_bytes
 from pneumonia_core.storage.location import Location
 
-MAX_BEGINNINGS: Final = 20
-BATCH: Final = "batch"
-IMAGE: Final = "image"
+MAX_ATTEMPTS: Final = 20
+Unit = Literal["batch", "image"]
 
 
 class CrashJournal:
-    """The beginnings of one chunk in one stage of the pipeline.
+    """The attempts at one chunk in one stage of the pipeline, each with a file that names what it is on.
 
-    The first worker only leaves a mark that it begins. One that finds an earlier mark records each batch
-    before it enters the engine; the one after it takes the batch that was last recorded apart and records
-    each of its images; and an image on which such a worker died is to blame.
+    The first attempt writes an empty file. A retry records each batch before the batch enters the engine. The next
+    retry splits the batch that was recorded last, and records each of its images. An image that was recorded last
+    is poison: a worker died while it had that image alone.
     """
 
     def __init__(self, run_folder: Location, stage: str, chunk: int) -> None:
+        # The folder's name is that of unfinished runs of earlier versions.
         self._folder = run_folder.child("begun")
         self._stem = f"{chunk:08d}-{stage}"
-        self._last: list[tuple[str, int]] = []
-        self._records: list[tuple[str, int]] = []
-        self.beginnings = 0
-        while exists(self._mark(self.beginnings)):
-            self._last.extend(_last_record(self._mark(self.beginnings)))
-            self.beginnings += 1
-        if self.beginnings >= MAX_BEGINNINGS:
-            # The next command may have better machines, and as many beginnings.
-            self._forget()
+        self._last_units: list[tuple[str, int]] = []
+        self._current: list[tuple[Unit, int]] = []
+        self.attempts = 0
+        while exists(self._file(self.attempts)):
+            self._last_units.extend(_last_unit(self._file(self.attempts)))
+            self.attempts += 1
+        if self.attempts >= MAX_ATTEMPTS:
+            # The next command may have better machines: it gets as many attempts.
+            self._delete()
             raise PneumoniaError(
-                f"workers died {self.beginnings} times on chunk {chunk}, and no image of it is to blame: the machines "
-                "may be short of memory. Nothing was committed; run the same command again, with fewer --actors."
+                f"Chunk {chunk} crashed {self.attempts} workers and no single image causes it: the workers are probably "
+                "out of memory. Nothing was committed.",
+                Remedy.FEWER_ACTORS,
             )
         self._write()
 
     @property
-    def careful(self) -> bool:
-        """Whether an earlier worker died on this chunk."""
-        return self.beginnings > 0
+    def is_retry(self) -> bool:
+        """Whether a worker died on this chunk before."""
+        return self.attempts > 0
 
     @property
-    def blamed(self) -> set[int]:
-        """Positions in the chunk of the images on which a worker died while it had that one alone."""
-        return {position for kind, position in self._last if kind == IMAGE}
+    def poison(self) -> frozenset[int]:
+        """Positions in the chunk of the images that each killed a worker alone."""
+        return frozenset(position for unit, position in self._last_units if unit == "image")
 
-    def suspects(self, positions: list[int]) -> bool:
+    def killed_in(self, positions: Sequence[int]) -> bool:
         """Whether a worker died on the batch of these positions."""
-        return any(position in positions for _, position in self._last)
+        return any(position in positions for _, position in self._last_units)
 
-    def record(self, kind: str, position: int) -> None:
-        """Say what is tried next: the batch that begins with this image, or this image alone."""
-        if self.careful:
-            self._records = [(kind, position)]
+    def record(self, unit: Unit, position: int) -> None:
+        """Record what is tried next: this image, or the batch that begins with it. The first attempt records nothing."""
+        if self.is_retry:
+            self._current = [(unit, position)]
             self._write()
 
     def finish(self) -> None:
-        """The chunk's part is written: its marks can go."""
-        self._forget()
+        """The chunk's part is written: delete the journal."""
+        self._delete()
 
-    def _forget(self) -> None:
-        for number in range(self.beginnings + 1):
-            delete_file(self._mark(number))
+    def _delete(self) -> None:
+        for attempt in range(self.attempts + 1):
+            delete_file(self._file(attempt))
 
-    def _mark(self, number: int) -> Location:
-        return self._folder.child(f"{self._stem}.{number:04d}.json")
+    def _file(self, attempt: int) -> Location:
+        return self._folder.child(f"{self._stem}.{attempt:04d}.json")
 
     def _write(self) -> None:
-        # It must outlive this process, not the machine's power: no fsync.
-        write_bytes(self._mark(self.beginnings), json.dumps(self._records).encode(), durable=False)
+        # The file must survive this process, not a power failure: no fsync.
+        write_bytes(self._file(self.attempts), json.dumps(self._current).encode(), durable=False)
 
 
-def _last_record(place: Location) -> list[tuple[str, int]]:
+def _last_unit(file: Location) -> list[tuple[str, int]]:
     try:
-        records = json.loads(read_bytes(place))
+        records = json.loads(read_bytes(file))
     except ValueError:
-        # Of a machine that lost its power the file may be there without its content.
+        # After a power failure the file may exist without its content.
         return []
-    return [(str(kind), int(position)) for kind, position in records]
+    return [(str(unit), int(position)) for unit, position in records]

@@ -19,11 +19,11 @@ from pneumonia_core.archives.containers.compressed_tar import with_streamed_memb
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.domain import Domain, in_domain
-from pneumonia_core.errors import PneumoniaError, RejectedImage, Rejection
+from pneumonia_core.errors import PneumoniaError, RejectedImage, Rejection, Remedy
 from pneumonia_core.findings import Thresholds, findings, p_pneumonia
 from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.imaging.decode import read_image
-from pneumonia_core.runs.crash_journal import BATCH, IMAGE, CrashJournal
+from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.parts import PART_SCHEMA
 from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, ordered, with_remote_bytes
 from pneumonia_core.system.failpoints import failpoint
@@ -106,13 +106,13 @@ def score_rows(
     rows: pa.Table,
     images: Iterable[Decoded],
     engine: Engine,
-    facts: RowConstants,
+    constants: RowConstants,
     lock: threading.Lock,
-    trail: CrashJournal,
+    journal: CrashJournal,
 ) -> pa.Table:
     """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
 
-    `lock` lets one batch at a time into the engine where several chunks are in work; `trail` knows what
+    `lock` lets one batch at a time into the engine where several chunks are in work; `journal` knows what
     earlier workers died on.
     """
     uris = rows["image_uri"].to_pylist()
@@ -124,9 +124,9 @@ def score_rows(
         positions.extend(position for position, _ in batch)
         with lock:
             scores.append(
-                _score_batch(engine, batch, failed, trail, [uris[position] for position, _ in batch])
+                _score_batch(engine, batch, failed, journal, [uris[position] for position, _ in batch])
             )
-    return _part_table(rows, kept, positions, _concatenate(scores), failed, facts)
+    return _part_table(rows, kept, positions, _concatenate(scores), failed, constants)
 
 
 Batch = list[tuple[int, np.ndarray]]
@@ -148,37 +148,38 @@ def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[Batc
 
 
 def _score_batch(
-    engine: Engine, batch: Batch, failed: set[int], trail: CrashJournal, uris: list[str]
+    engine: Engine, batch: Batch, failed: set[int], journal: CrashJournal, uris: list[str]
 ) -> Scores:
     """The scores of a batch. Where the engine fails on it, or an earlier worker died on it, the images are
     tried one by one, and those that it still fails on are added to `failed`."""
     positions = [position for position, _ in batch]
-    if not trail.suspects(positions):
-        trail.record(BATCH, positions[0])
+    if not journal.killed_in(positions):
+        journal.record("batch", positions[0])
         try:
             failpoint("engine", "\n".join(uris))
             return engine(np.stack([pixels for _, pixels in batch]))
         except Exception:  # noqa: BLE001 - a malformed sequence is a missing one
-            return _score_singly(engine, batch, failed, trail, uris)
-    return _score_singly(engine, batch, failed, trail, uris)
+            return _score_singly(engine, batch, failed, journal, uris)
+    return _score_singly(engine, batch, failed, journal, uris)
 
 
 def _score_singly(
-    engine: Engine, batch: Batch, failed: set[int], trail: CrashJournal, uris: list[str]
+    engine: Engine, batch: Batch, failed: set[int], journal: CrashJournal, uris: list[str]
 ) -> Scores:
     singles: list[Scores | None] = []
     for (position, pixels), uri in zip(batch, uris, strict=True):
-        if position in trail.blamed:
+        if position in journal.poison:
             singles.append(None)
             continue
-        trail.record(IMAGE, position)
+        journal.record("image", position)
         failpoint("engine", uri)
         singles.append(_score_single(engine, pixels[None]))
     bad = {position for (position, _), single in zip(batch, singles, strict=True) if single is None}
-    if len(bad) == len(batch) and not bad <= trail.blamed:
+    if len(bad) == len(batch) and not bad <= journal.poison:
         raise PneumoniaError(
-            f"the engine {engine.name} failed on every image of a batch: it is the engine that is broken, or this "
-            "machine has too little memory for it. Try --engine with another one, then the same command again."
+            f"The engine {engine.name} failed on every image of a batch: either the engine is broken, or this machine "
+            "has too little memory for it.",
+            Remedy.OTHER_ENGINE,
         )
     failed.update(bad)
     domain = any(single is not None and single.domain is not None for single in singles)
@@ -209,7 +210,7 @@ def _part_table(
     positions: list[int],
     scores: Scores,
     failed: set[int],
-    facts: RowConstants,
+    constants: RowConstants,
 ) -> pa.Table:
     count = rows.num_rows
     finite = np.isfinite(scores.probabilities).all(axis=1)
@@ -238,15 +239,15 @@ def _part_table(
         "p_viral": pa.array(probabilities[:, 2], mask=unknown),
         "p_pneumonia": pa.array(p_pneumonia(probabilities), mask=unknown),
         "finding": pa.array(
-            findings(probabilities, facts.thresholds).astype(object), pa.string(), mask=unknown
+            findings(probabilities, constants.thresholds).astype(object), pa.string(), mask=unknown
         ),
-        **_domain_columns(images, positions, scores.domain, unknown, facts.domain),
+        **_domain_columns(images, positions, scores.domain, unknown, constants.domain),
         **_rejections(images, failed),
         "attempt": rows["attempt"],
-        "engine": _constant(facts.engine, count),
-        "model_id": _constant(facts.model_id, count),
-        "run_id": _constant(facts.run_id, count),
-        "scored_at": pa.array([_now(facts)] * count, pa.timestamp("us", tz="UTC")),
+        "engine": _constant(constants.engine, count),
+        "model_id": _constant(constants.model_id, count),
+        "run_id": _constant(constants.run_id, count),
+        "scored_at": pa.array([_now(constants)] * count, pa.timestamp("us", tz="UTC")),
     }
     return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
 
@@ -271,11 +272,11 @@ def _domain_columns(
     }
 
 
-def _now(facts: RowConstants) -> datetime.datetime:
+def _now(constants: RowConstants) -> datetime.datetime:
     now = datetime.datetime.now(datetime.UTC)
-    if facts.not_before is None or now > facts.not_before:
+    if constants.not_before is None or now > constants.not_before:
         return now
-    return facts.not_before + datetime.timedelta(microseconds=1)
+    return constants.not_before + datetime.timedelta(microseconds=1)
 
 
 def _rejections(images: list[Decoded], failed: set[int]) -> dict[str, pa.Array]:

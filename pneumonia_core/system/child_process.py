@@ -81,6 +81,9 @@ class ChildPool(Generic[Answer]):
 
     def close(self) -> None:
         """Kill all children, those at work as well."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait()
         with self._lock:
             children, self._children = self._children, set()
         for child in children:
