@@ -1,50 +1,55 @@
-"""The Jobs API of one cluster: its address, the token that opens it, and plain words when it does not open."""
+"""Connects to the Jobs API of one cluster: its address, its token, and clear errors when it does not answer.
+
+`connect` changes three things of the whole process:
+- RAY_AUTH_MODE=token, where a token exists: Ray reads the mode once, at import, and sends no token without it;
+- RAY_API_SERVER_ADDRESS: Ray's client prefers this variable, and RAY_ADDRESS, to its own argument;
+- the log level of Ray's client, which logs each step of a submission.
+"""
 
 import contextlib
-import functools
 import http.client
-import logging
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from cluster.time_limited_client import TimeLimitedClient
 
 
-THIS_MACHINE = "http://127.0.0.1:8265"  # where `ray start --head` puts its dashboard
-ANSWER_TIMEOUT_S = 10.0
-REQUEST_TIMEOUT_S = 30.0
-TOKEN_HELP = (
-    "A cluster has the token that was there when it started: for a new one, run `ray get-auth-token "
-    "--generate` first; for one that runs, put its token into ~/.ray/auth_token, or into a file named by "
+THIS_MACHINE: Final = "http://127.0.0.1:8265"  # where `ray start --head` puts its dashboard
+ANSWER_TIMEOUT_S: Final = 10.0
+REQUEST_TIMEOUT_S: Final = 30.0
+TOKEN_HELP: Final = (
+    "A cluster has the token that existed when it started. For a new cluster, run `ray get-auth-token "
+    "--generate` first. For a running one, put its token into ~/.ray/auth_token, or into a file named by "
     "RAY_AUTH_TOKEN_PATH."
 )
 
 
-def connect(given: str | None) -> "JobSubmissionClient":
-    """A client of the cluster at `given`, or where the environment says, with the token found here.
+def connect(given: str | None, request_timeout_s: float = REQUEST_TIMEOUT_S) -> "TimeLimitedClient":
+    """A client of the cluster at `given`, or of the one that the environment names, with the token found here.
 
-    Must be called before Ray is imported: Ray reads its authentication mode once. Raises InvalidInput
-    when nothing answers, or when the cluster wants another token.
+    Call it before Ray is imported. Raises InvalidInput when nothing answers, or when the cluster wants another
+    token.
     """
     address = cluster_address(given)
     token = use_token()
-    _expect_an_answer(address)
-    # Ray's client prefers this variable, and RAY_ADDRESS, to its own argument.
+    _expect_answer(address)
     os.environ["RAY_API_SERVER_ADDRESS"] = address
+    # Ray reads the environment when it is imported; both variables are set now.
     from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
 
-    _quiet_ray()
+    from cluster.time_limited_client import TimeLimitedClient, quiet_ray_client
+
+    quiet_ray_client()
     try:
-        return _time_limited(JobSubmissionClient(address))
+        return TimeLimitedClient(address, request_timeout_s)
     except AuthenticationError:
         if token is None:
             raise InvalidInput(
@@ -53,23 +58,23 @@ def connect(given: str | None) -> "JobSubmissionClient":
         raise InvalidInput(f"the cluster at {address} refuses the token of {token}. {TOKEN_HELP}") from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise InvalidInput(
-            f"what answers at {address} is no Ray dashboard: {first_line(error)}. Check --address."
+            f"the server at {address} is not a Ray dashboard: {first_line(error)}. Check --address."
         ) from error
 
 
 @contextlib.contextmanager
-def answers_expected(client: "JobSubmissionClient", what: str) -> Iterator[None]:
-    """Raises PneumoniaError, which says that the cluster `what`, where a request fails or has no answer."""
-    from ray.exceptions import AuthenticationError
+def request_errors_explained(client: "TimeLimitedClient", failure: str) -> Iterator[None]:
+    """Raises PneumoniaError, "ADDRESS `failure`: REASON", where a request fails or has no answer."""
+    from ray.exceptions import AuthenticationError  # Ray is imported after `connect` has set the environment
 
     try:
         yield
     except (OSError, RuntimeError, AuthenticationError) as error:
-        raise PneumoniaError(f"{client.get_address()} {what}: {first_line(error)}") from error
+        raise PneumoniaError(f"{client.get_address()} {failure}: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, shortened; its name where it says nothing."""
+    """The first line of an error's text, shortened; the error's class where it has no text."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
@@ -93,16 +98,16 @@ def cluster_address(given: str | None) -> str:
         raise InvalidInput(f"the cluster's address must not carry a user or password. {TOKEN_HELP}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidInput(
-            f"{address} is no address for jobs. Give the URL of the dashboard, such as {THIS_MACHINE}."
+            f"{address} is not an address for jobs. Give the URL of the dashboard, such as {THIS_MACHINE}."
         )
     return address.rstrip("/")
 
 
 def use_token() -> str | None:
-    """Make Ray send the token that is here; what it was found in, or None where there is none.
+    """Make Ray send the token found here. Returns the token's source, None where there is no token.
 
     Looks where Ray does: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token. Raises
-    InvalidInput for a RAY_AUTH_TOKEN_PATH that cannot be read: Ray ends the whole process there.
+    InvalidInput for a RAY_AUTH_TOKEN_PATH that cannot be read: Ray would end the whole process.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return None
@@ -127,32 +132,16 @@ def _holds_text(path: Path) -> bool:
         return False
 
 
-def _expect_an_answer(address: str) -> None:
-    # The first requests of Ray's client have no time limit; an address that swallows packets would hang for minutes.
+def _expect_answer(address: str) -> None:
+    # Ray's client has no time limit on its first requests: an address that swallows packets would block for minutes.
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_TIMEOUT_S).close()
     except urllib.error.HTTPError:
-        return  # it answers; what it says is for Ray's client to judge
+        return  # the server answers; Ray's client judges the answer
     except (OSError, ValueError, http.client.HTTPException) as error:
-        wrong = isinstance(error, http.client.HTTPException)
-        reason = "it does not speak HTTP" if wrong else getattr(error, "reason", None) or error
+        not_http = isinstance(error, http.client.HTTPException)
+        reason = "it does not speak HTTP" if not_http else getattr(error, "reason", None) or error
         raise InvalidInput(
-            f"no cluster answers at {address}: {reason}. Start one (`ray start --head`), open the way to it "
+            f"no cluster answers at {address}: {reason}. Start one (`ray start --head`), open a tunnel to it "
             "(`ray dashboard`, `kubectl port-forward`), or give another --address."
         ) from error
-
-
-def _time_limited(client: "JobSubmissionClient") -> "JobSubmissionClient":
-    # Behind a tunnel that broke Ray's own requests would wait for ever, and Ctrl-C with them.
-    client._do_request = functools.partial(client._do_request, timeout=REQUEST_TIMEOUT_S)  # type: ignore[method-assign]
-    return client
-
-
-def _quiet_ray() -> None:
-    for name in (
-        "ray.dashboard.modules.dashboard_sdk",
-        "ray.dashboard.modules.job.sdk",
-        "ray._private.runtime_env.packaging",
-        "ray._private.runtime_env.working_dir",
-    ):
-        logging.getLogger(name).setLevel(logging.ERROR)

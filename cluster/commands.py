@@ -1,28 +1,32 @@
-"""The commands of a Ray cluster: `pneumonia submit -- JOB ARGS…` and `pneumonia jobs list|stop`."""
+"""The commands of a Ray cluster: `pneumonia submit -- JOB ARGS…` and `pneumonia jobs list|stop`.
 
-from typing import TYPE_CHECKING, Any
+The modules that talk to the cluster are imported when a command runs, so that help is instant.
+"""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from jobs.console.command import job_command
+from jobs.console.command import Result, job_command
 from jobs.console.output import aligned_columns, printable, say
 from pneumonia_core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from cluster.job_list import Job
 
+INTERRUPTED: Final = 130  # what a shell shows for a command ended by Ctrl-C
+_HEADER: Final = ("ID", "STATE", "EXIT", "STARTED (UTC)", "DURATION", "COMMAND")
 
-_address = click.option(
+_dashboard_option = click.option(
     "--address",
     metavar="URL",
     help="The dashboard of the cluster. [default: RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265]",
 )
 
-INTERRUPTED = 130  # what a shell shows for a command ended by Ctrl-C
-
 
 def _read_job(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
-    """Usage, help and --print-config of the job are answered here, as the job itself would."""
+    """Check the job's usage here; its help and --print-config are answered here as well."""
     from cluster.job_arguments import read_command
 
     try:
@@ -39,17 +43,21 @@ def _read_job(context: click.Context, parameter: click.Parameter, words: tuple[s
 @click.argument(
     "job", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- JOB [ARGS]...", callback=_read_job
 )
-@_address
+@_dashboard_option
 @click.option("--no-wait", is_flag=True, help="Submit, print the job's id and leave.")
-def submit_command(job: tuple[str, ...], address: str | None, no_wait: bool) -> dict[str, Any]:
+def submit_command(job: tuple[str, ...], address: str | None, no_wait: bool) -> Result:
     """Run a job on a Ray cluster: pneumonia submit -- score s3://bucket/xrays --model … --results …
 
     Sends this installation's code along, follows the log, and ends with the job's result and exit code.
     The token of the cluster is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
     """
-    from cluster.submit import follow, submit
+    from cluster.client import connect
+    from cluster.follow import follow
+    from cluster.job_arguments import read_command
+    from cluster.submit import submit
 
-    client, job_id = submit(job, address)
+    client = connect(address)
+    job_id = submit(client, read_command(job))
     say(f"submitted {job_id} to {client.get_address()}")
     if no_wait:
         return {"state": "submitted", "job": job_id}
@@ -66,36 +74,35 @@ def jobs_command() -> None:
 
 
 @job_command("list")
-@_address
+@_dashboard_option
 @click.option("--json", "as_json", is_flag=True, help="The jobs as JSON, instead of a table.")
-def list_command(address: str | None, as_json: bool) -> dict[str, Any]:
+def list_command(address: str | None, as_json: bool) -> Result:
     """The jobs submitted to the cluster, the newest first."""
+    from cluster.client import connect
     from cluster.job_list import list_jobs
 
-    jobs = list_jobs(address)
+    jobs = list_jobs(connect(address))
     if as_json:
-        return {"jobs": [job.as_dict() for job in jobs]}
+        return {"jobs": [asdict(job) for job in jobs]}
     print("\n".join(aligned_columns([_HEADER, *map(_row, jobs)])))
     return {"jobs": len(jobs)}
 
 
-@job_command("stop", short_help="Stop a job; the same command goes on from there later.")
+@job_command("stop", short_help="Stop a job; the same command resumes it later.")
 @click.argument("job_id", metavar="ID")
-@_address
-def stop_command(job_id: str, address: str | None) -> dict[str, Any]:
-    """Stop a job: what it has at hand is finished, and the same command goes on from there later."""
+@_dashboard_option
+def stop_command(job_id: str, address: str | None) -> Result:
+    """Stop a job: it finishes its current chunks, and the same command resumes it later."""
+    from cluster.client import connect
     from cluster.job_list import stop_job
 
-    job = stop_job(address, job_id)
+    job = stop_job(connect(address), job_id)
     say(f"{job.id} is {job.state}")
     return {"job": job.id, "state": job.state}
 
 
 jobs_command.add_command(list_command)
 jobs_command.add_command(stop_command)
-
-
-_HEADER = ("ID", "STATE", "EXIT", "STARTED (UTC)", "DURATION", "COMMAND")
 
 
 def _row(job: "Job") -> tuple[str, ...]:

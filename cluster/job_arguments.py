@@ -1,9 +1,9 @@
-"""A job's command line as the cluster must see it: checked here, settings merged, locations made absolute."""
+"""Turns a job's command line into the one that the cluster runs: checked, `--config` merged, locations absolute."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import click
 from click.core import ParameterSource
@@ -12,26 +12,26 @@ from jobs.cli import main
 from jobs.console.options import LocationType
 from pneumonia_core.errors import InvalidInput
 
-NOT_FOR_THE_JOB = frozenset({"config", "print_config", "address"})
-NOT_JOBS = frozenset({"submit", "jobs"})
+NOT_FOR_THE_JOB: Final = frozenset({"config", "print_config", "address"})
+NOT_JOBS: Final = frozenset({"submit", "jobs"})
 
 
 def read_command(words: Sequence[str]) -> click.Context:
     """The job's command with its options read, from the command line and from its --config file.
 
-    Wrong usage ends here, before the cluster is troubled: raises InvalidInput for what is no job, and
-    click's UsageError, exactly as the command itself would.
+    Wrong usage ends here, before any request to the cluster. Raises InvalidInput for a word that is not a job,
+    and click's UsageError, exactly as the command itself would.
     """
     group = click.Context(main, info_name="pneumonia")
     name = words[0] if words else ""
     command = None if name in NOT_JOBS else main.get_command(group, name)
     if command is None:
         jobs = ", ".join(j for j in main.list_commands(group) if j not in NOT_JOBS)
-        raise InvalidInput(f"{name!r} is no job. After `--` comes one of {jobs}, with its arguments.")
+        raise InvalidInput(f"{name!r} is not a job. After `--` comes one of {jobs}, with its arguments.")
     context = command.make_context(name, list(words[1:]), parent=group)
     if context.get_parameter_source("address") in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
         raise InvalidInput(
-            f"a submitted job runs on the cluster it is submitted to: drop --address from {name}, and give "
+            f"a submitted job runs on the cluster that it is submitted to: drop --address from {name}, and give "
             "it before the `--`."
         )
     return context
@@ -40,8 +40,8 @@ def read_command(words: Sequence[str]) -> click.Context:
 def job_arguments(context: click.Context, here: bool) -> list[str]:
     """The words of the job's command for the cluster, `--config` merged in.
 
-    `here` says that the cluster's head is this machine: then relative locations become absolute. Elsewhere
-    they raise InvalidInput, because the cluster does not see this machine's files.
+    Where the cluster's head is this machine (`here`), relative locations become absolute. Otherwise they raise
+    InvalidInput, because the cluster does not see this machine's files.
     """
     arguments: list[str] = []
     options: list[str] = []
@@ -50,7 +50,7 @@ def job_arguments(context: click.Context, here: bool) -> list[str]:
         value = context.params.get(name)
         if value is None or name in NOT_FOR_THE_JOB:
             continue
-        absolute = _located(parameter, value, here)
+        absolute = _absolute(parameter, value, here)
         if absolute == value and context.get_parameter_source(name) is ParameterSource.DEFAULT:
             continue
         if isinstance(parameter, click.Option):
@@ -61,13 +61,13 @@ def job_arguments(context: click.Context, here: bool) -> list[str]:
     return [str(context.info_name), *options, *dashed, *arguments]
 
 
-def _located(parameter: click.Parameter, value: Any, here: bool) -> Any:
-    # A job starts in a folder of its own, which the cluster removes with it: a relative location would be another
-    # place there, and results written to it would be lost.
+def _absolute(parameter: click.Parameter, value: object, here: bool) -> object:
+    # On the cluster a job starts in a temporary folder. A relative location would mean another place there, and
+    # results written to it would be deleted with the folder.
     if not isinstance(parameter.type, LocationType):
         return value
     if isinstance(value, tuple):
-        return tuple(_located(parameter, item, here) for item in value)
+        return tuple(_absolute(parameter, item, here) for item in value)
     text = str(value)
     if not parameter.type.is_relative(text):
         return value
@@ -79,24 +79,14 @@ def _located(parameter: click.Parameter, value: Any, here: bool) -> Any:
     return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 (resolve() would follow links)
 
 
-def _option_words(option: click.Option, value: Any) -> Iterator[str]:
+def _option_words(option: click.Option, value: object) -> list[str]:
     name = max(option.opts, key=len)
-    if option.count:
-        yield from [name] * value
-    elif option.is_flag:
-        if value:
-            yield name
-        elif option.secondary_opts:
-            yield max(option.secondary_opts, key=len)
-    elif option.multiple:
-        for item in value:
-            yield f"{name}={item}"
-    elif isinstance(value, tuple):
-        yield name
-        yield from _texts(value)
-    else:
-        yield f"{name}={value}"
+    if option.is_flag:
+        return [name] if value else [max(option.secondary_opts, key=len)] if option.secondary_opts else []
+    if option.multiple:
+        return [f"{name}={text}" for text in _texts(value)]
+    return [name, *_texts(value)] if option.nargs > 1 else [f"{name}={value}"]
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, tuple) else [str(value)]

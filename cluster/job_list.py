@@ -1,17 +1,18 @@
-"""The jobs of a cluster: which there are, and stopping one."""
+"""The jobs of a cluster: listing them, and stopping one."""
 
 import datetime
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cluster.client import answers_expected, connect
+from cluster.client import request_errors_explained
 from cluster.submit import STOP_WAIT_S
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
-    from ray.job_submission import JobSubmissionClient
+
+    from cluster.time_limited_client import TimeLimitedClient
 
 
 @dataclass(frozen=True)
@@ -25,34 +26,29 @@ class Job:
     seconds: float | None
     entrypoint: str
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+
+def list_jobs(client: "TimeLimitedClient") -> list[Job]:
+    """The jobs submitted to the cluster, the newest first. Raises PneumoniaError where it does not answer."""
+    with request_errors_explained(client, "did not list its jobs"):
+        submitted = [details for details in client.list_jobs() if details.submission_id]
+    return [_job(details) for details in sorted(submitted, key=lambda d: d.start_time or 0, reverse=True)]
 
 
-def list_jobs(address: str | None) -> list[Job]:
-    """The jobs submitted to the cluster, the newest first."""
-    client = connect(address)
-    with answers_expected(client, "did not list its jobs"):
-        found = [details for details in client.list_jobs() if details.submission_id]
-    return [_job(details) for details in sorted(found, key=lambda d: d.start_time or 0, reverse=True)]
+def stop_job(client: "TimeLimitedClient", job_id: str) -> Job:
+    """Ask a job to stop and wait for its end; the job as it ended. A job that had ended before stays as it is.
 
-
-def stop_job(address: str | None, job_id: str) -> Job:
-    """Ask a job to stop and wait until it has; how it ended. One that had ended before is left as it is.
-
-    Raises InvalidInput for an id that the cluster does not know, PneumoniaError when it does not end.
+    Raises InvalidInput for an id that the cluster does not know, PneumoniaError when the job does not end.
     """
-    client = connect(address)
-    with answers_expected(client, f"did not say that {job_id} has stopped"):
+    with request_errors_explained(client, f"did not say that {job_id} has stopped"):
         if job_id not in {details.submission_id for details in client.list_jobs()}:
             raise InvalidInput(
-                f"{client.get_address()} has no job {job_id}. `pneumonia jobs list` shows those it has."
+                f"{client.get_address()} has no job {job_id}. `pneumonia jobs list` shows its jobs."
             )
         client.stop_job(job_id)
-        return _job(_ended(client, job_id))
+        return _job(_wait_for_end(client, job_id))
 
 
-def _ended(client: "JobSubmissionClient", job_id: str) -> "JobDetails":
+def _wait_for_end(client: "TimeLimitedClient", job_id: str) -> "JobDetails":
     deadline = time.monotonic() + STOP_WAIT_S + 30
     while not (details := client.get_job_info(job_id)).status.is_terminal():
         if time.monotonic() > deadline:

@@ -1,18 +1,19 @@
-"""The code that travels with a job: the project's own packages and nothing else."""
+"""Copies the code that a job needs on the cluster: the project's own packages and nothing else."""
 
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
-PACKAGES = ("pneumonia_core", "jobs", "cluster")
-SUFFIXES = frozenset({".py", ".html", ".css", ".md"})
+PACKAGES: Final = ("pneumonia_core", "jobs", "cluster")
+SUFFIXES: Final = frozenset({".py", ".html", ".css", ".md"})
 
 
 def copy_code(target: Path) -> None:
     """Copy the source of the three packages, and pyproject.toml, into the folder `target`.
 
-    An allow-list of packages and suffixes, links left out, so that no data, environment, history or
-    secret can travel by accident. Works from a checkout and from an installed wheel.
+    Packages and suffixes come from an allow-list, and links are left out, so that no data, environment, history or
+    secret is sent by accident. Works from a checkout and from an installed wheel.
     """
     root = Path(__file__).resolve().parent.parent
     for package in PACKAGES:

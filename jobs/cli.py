@@ -1,4 +1,4 @@
-"""The `pneumonia` command. Each job is imported when it is called, so that help is instant."""
+"""The `pneumonia` command. It imports a job only when that is called, so that help is instant."""
 
 import importlib
 
@@ -15,18 +15,18 @@ COMMANDS = {
     "score": ("jobs.score:command", "Score archives of X-rays into a Delta table."),
     "inspect": (
         "jobs.inspect:command",
-        "What is in a data set or archive, what is broken, what gives the class away.",
+        "Contents of a data set or archive, broken files, what gives the class away.",
     ),
     "latest": ("jobs.latest:command", "One row for each image that is still in its archive."),
     "runs": ("jobs.runs:command", "The scoring runs of a results folder."),
-    "maintain": ("jobs.maintain:command", "Join small files, remove what dead runs left."),
+    "maintain": ("jobs.maintain:command", "Join small files, remove leftovers of dead runs."),
     "submit": ("cluster.commands:submit_command", "Run any of these as a job on a Ray cluster."),
     "jobs": ("cluster.commands:jobs_command", "List or stop the jobs of a Ray cluster."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose subcommands are named by dotted path, and imported when one is used."""
+    """A group that names its subcommands by dotted path and imports one when it is used."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(context, words)
-        except NoSuchCommand:  # click suggests of the commands that are imported
+        except NoSuchCommand:  # click itself suggests only imported commands
             raise NoSuchCommand(words[0], possibilities=COMMANDS, ctx=context) from None
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""One way for every command: options from a TOML file, errors as one line, the result as one JSON line."""
+"""Wrapper of every command: options from a TOML file, errors as one line, the result as one JSON line."""
 
 import datetime
 import json
@@ -18,15 +18,20 @@ from pneumonia_core.errors import PneumoniaError
 Result = dict[str, Any]
 
 
-def job_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]], click.Command]:
-    """Make a click command of a function that returns the job's result.
+def job_command(
+    name: str,
+    *,
+    context_settings: dict[str, Any] | None = None,
+    short_help: str | None = None,
+) -> Callable[[Callable[..., Result]], click.Command]:
+    """Decorator: makes a click command of a function that returns the job's result.
 
-    Adds `--config FILE` and `--print-config`. The result is printed as one JSON object on stdout, its
-    `exit_code` (default 0) is the exit code; a PneumoniaError is one line on stderr.
+    Adds `--config FILE` and `--print-config`. The command prints the result as one JSON object on stdout and ends
+    with its `exit_code` (default 0). A PneumoniaError becomes one line on stderr.
     """
 
     def wrap(job: Callable[..., Result]) -> click.Command:
-        def run(**options: Any) -> None:
+        def run(**options: object) -> None:
             context = click.get_current_context()
             if options.pop("print_config"):
                 _print_config(context)
@@ -52,12 +57,12 @@ def job_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]],
                 help="TOML file with options; the command line wins.",
             ),
         ]
-        return click.command(name, **settings)(run)
+        return click.command(name, context_settings=context_settings, short_help=short_help)(run)
 
     return wrap
 
 
-def _run_job(job: Callable[..., Result], options: dict[str, Any]) -> Result:
+def _run_job(job: Callable[..., Result], options: dict[str, object]) -> Result:
     try:
         return job(**options)
     except PneumoniaError as error:
@@ -70,7 +75,7 @@ def _run_job(job: Callable[..., Result], options: dict[str, Any]) -> Result:
 
 
 def finish(result: Result) -> None:
-    """Print the result as the last line of stdout and leave with its exit code."""
+    """Print the result as the last line of stdout and exit with its exit code."""
     result.setdefault("exit_code", 0)
     sys.stderr.flush()
     print(json.dumps(result, default=str), flush=True)
@@ -91,14 +96,14 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: str |
     except OSError as error:
         raise click.UsageError(f"cannot read the configuration {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} is no valid TOML: {error}.") from error
+        raise click.UsageError(f"{path} is not valid TOML: {error}.") from error
     known = {p.name: p for p in context.command.params if p.name not in ("config", "print_config")}
     defaults = {}
     for key, value in values.items():
         option = key.replace("-", "_")
         if option not in known:
             raise click.UsageError(
-                f"unknown key {key!r} in {path}. `pneumonia {context.command.name}` knows: "
+                f"unknown key {key!r} in {path}. Keys of `pneumonia {context.command.name}`: "
                 + ", ".join(sorted(str(k).replace("_", "-") for k in known))
                 + "."
             )
@@ -107,8 +112,8 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: str |
     return path
 
 
-def _config_value(parameter: click.Parameter, key: str, value: Any, path: str) -> Any:
-    """The value as click takes it: of one text for several values it would make a list of its words."""
+def _config_value(parameter: click.Parameter, key: str, value: object, path: str) -> object:
+    """The value in the form that click takes: it would split one text into words where several values are allowed."""
     takes_several = parameter.nargs == -1 or parameter.multiple
     if takes_several and isinstance(value, str):
         return [value]

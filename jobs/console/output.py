@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: lines and one progress bar, on stderr."""
+"""Output for a person while a job runs, on stderr: lines and one progress bar."""
 
 import logging
 import os
@@ -8,20 +8,24 @@ import tempfile
 import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import IO, Self
 
 PLAIN_INTERVAL_S = 10.0
 
 
 def say(text: str) -> None:
-    """Write one line for a person to stderr, control characters escaped; a bar that is shown goes on beneath it."""
+    """Write one line for a person to stderr, control characters escaped; a progress bar is redrawn under it.
+
+    Any thread may call it; a signal handler must not: a write that interrupts another write to the same stream raises
+    RuntimeError. A handler sets a flag, and the main loop reports it.
+    """
     if "tqdm" in sys.modules:
-        from tqdm import tqdm
+        from tqdm import tqdm  # only where a bar was shown: tqdm takes 0.1 s of the start
 
         tqdm.write(printable(text), file=sys.stderr)
     else:
-        print(printable(text), file=sys.stderr, flush=True)
+        sys.stderr.write(f"{printable(text)}\n")  # one write, so that lines of two threads do not mix
+        sys.stderr.flush()
 
 
 def printable(text: str) -> str:
@@ -43,9 +47,9 @@ def aligned_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -
 
 @contextmanager
 def native_stderr_aside() -> Iterator[None]:
-    """What C++ libraries print goes to a file: a person's terminal shows our lines alone.
+    """Redirects what C++ libraries print to a file, so that the terminal shows only this project's lines.
 
-    Only where the block ends with an unexpected error is it kept, and named.
+    The file is kept, and its name printed, only where the block ends with an unexpected error.
     """
     if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:
         yield
@@ -54,13 +58,13 @@ def native_stderr_aside() -> Iterator[None]:
     original = os.dup(2)
     terminal = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     sys.stderr.flush()
-    # It has no name: however the process ends, nothing stays behind.
+    # The file has no name, so it disappears however the process ends.
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         sys.stderr = terminal
         try:
             yield
-        except Exception:  # whatever it is goes on its way: here it is only said where the rest stands
+        except Exception:  # it propagates; here a person only gets the name of the file
             os.dup2(original, 2)
             print(f"what the libraries printed is in {_kept(aside)}", file=terminal)
             raise
@@ -73,7 +77,7 @@ def native_stderr_aside() -> Iterator[None]:
 
 
 def _kept(aside: IO[bytes]) -> str:
-    """The name of a file with the content of one that has none."""
+    """Copy a file without a name to one with a name; that name."""
     aside.seek(0)
     with tempfile.NamedTemporaryFile(prefix="pneumonia-native-", suffix=".log", delete=False) as file:
         shutil.copyfileobj(aside, file)
@@ -81,7 +85,7 @@ def _kept(aside: IO[bytes]) -> str:
 
 
 class CoreWarnings(logging.Handler):
-    """Shows what the core warns of, as lines for a person."""
+    """Shows the core's warnings as lines for a person."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
@@ -89,7 +93,7 @@ class CoreWarnings(logging.Handler):
 
 @contextmanager
 def core_warnings_shown() -> Iterator[None]:
-    """While a command runs, warnings of the core are lines on stderr."""
+    """Shows the core's warnings as lines on stderr while a command runs."""
     logger, handler = logging.getLogger("pneumonia_core"), CoreWarnings(logging.WARNING)
     propagate = logger.propagate
     logger.addHandler(handler)
@@ -104,7 +108,7 @@ def core_warnings_shown() -> Iterator[None]:
 class Progress:
     """A bar on a terminal, one plain line every ten seconds elsewhere.
 
-    `total` may be raised while the work is still being listed.
+    The caller may raise `total` while the work is still being listed.
     """
 
     def __init__(self, total: int | None, unit: str, label: str) -> None:
@@ -118,12 +122,12 @@ class Progress:
         self._said = 0
         self._bar = None
         if sys.stderr.isatty():
-            from tqdm import tqdm
+            from tqdm import tqdm  # not needed without a terminal
 
             self._bar = tqdm(total=total, unit=f" {unit}", desc=label, dynamic_ncols=True, file=sys.stderr)
 
     def advance(self, count: int, **facts: object) -> None:
-        """Count `count` more units as done; `facts` are shown behind the bar."""
+        """Count `count` more units as done and show `facts` behind the bar."""
         self.done += count
         self._facts.update(facts)
         if self._bar is not None:
@@ -136,9 +140,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         elif kind is None and self.done > self._said:

@@ -1,4 +1,4 @@
-"""What helps against an error, in the words of the command line: each remedy of the core with its option."""
+"""Remedies in the words of the command line: for each remedy of the core, the option to give."""
 
 from typing import Final
 

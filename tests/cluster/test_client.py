@@ -12,7 +12,7 @@ from pneumonia_core.errors import InvalidInput
 def _bare_environment(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that what use_token sets is taken back
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that monkeypatch undoes what use_token sets
     monkeypatch.delenv("RAY_AUTH_MODE")
     monkeypatch.setenv("HOME", str(tmp_path))
 

@@ -49,16 +49,16 @@ def test_help_and_configuration_of_the_job_are_shown_here():
     assert 'model = "/m"  # command line' in ran.stdout
 
 
-def test_what_is_no_job_is_wrong_usage():
+def test_word_that_is_not_a_job_is_wrong_usage():
     ran = pneumonia("submit", "--", "jobs", "list")
     assert ran.returncode == 2
-    assert "'jobs' is no job" in ran.stderr
+    assert "'jobs' is not a job" in ran.stderr
     assert pneumonia("submit").returncode == 2
 
 
 def test_help_of_the_commands_imports_neither_ray_nor_tensorflow():
     code = (
-        "import sys, cluster.commands, cluster.submit, cluster.job_list, cluster.job_arguments;"
+        "import sys, cluster.commands, cluster.submit, cluster.follow, cluster.job_list, cluster.job_arguments;"
         "print(sorted({'ray', 'tensorflow', 'keras', 'aiohttp'} & set(sys.modules)))"
     )
     ran = subprocess.run(

@@ -68,7 +68,7 @@ def test_wrong_usage_ends_before_any_cluster_is_asked():
     with pytest.raises(click.UsageError, match="results"):
         read_command(["score", "/a", "--model", "/m"])
     for words in ([], ["submit", "--", "score"], ["jobs", "list"], ["rm"]):
-        with pytest.raises(InvalidInput, match="is no job"):
+        with pytest.raises(InvalidInput, match="is not a job"):
             read_command(words)
 
 

@@ -118,7 +118,7 @@ def test_job_is_a_real_command_that_a_new_cluster_resumes(path):
         assert all(
             context.params[name].startswith("/data/") for name in ("data", "model") if name in context.params
         )
-        assert context.params.get("resume", True)  # a training goes on only when it is told to
+        assert context.params.get("resume", True)  # a training resumes only when asked to
 
 
 def test_three_tries_of_a_night_end_before_the_next_begins():

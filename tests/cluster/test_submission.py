@@ -78,7 +78,7 @@ def test_interrupted_submit_leaves_the_job_running_and_stop_ends_it(head, archiv
     stopped = head.pneumonia("jobs", "stop", job)
     assert stopped.returncode == 0, stopped.stderr
     assert last_json(stopped.stdout)["state"] == "stopped"
-    # Ray would kill it after three seconds, with the chunks at hand unfinished.
+    # Ray would kill it after three seconds, with its current chunks unfinished.
     assert '"RAY_JOB_STOP_WAIT_TIME_S": "30"' in head.api(f"/api/jobs/{job}")
 
 

@@ -17,13 +17,13 @@ def unit(name: str) -> configparser.ConfigParser:
     return parser
 
 
-def test_stopped_service_lets_the_command_finish_what_it_has_at_hand():
+def test_stopped_service_lets_the_command_finish_its_current_chunks():
     service = unit("pneumonia.service")["Service"]
     assert service["KillMode"] == "mixed"
     assert int(service["TimeoutStopSec"]) > STOP_WITHIN_S + 5
 
 
-def test_only_what_another_try_may_mend_is_tried_again():
+def test_only_a_failure_that_another_try_may_fix_is_tried_again():
     service = unit("pneumonia.service")["Service"]
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"].split() == ["2", "3", "4"]

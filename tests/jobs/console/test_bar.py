@@ -1,4 +1,4 @@
-"""What is said on a terminal while a progress bar is shown there."""
+"""Lines on a terminal while a progress bar is shown there."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ say("at the end")
 
 
 def on_a_terminal(code: str) -> str:
-    """What a process writes to a terminal of its own."""
+    """The output of a process on its own terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     with subprocess.Popen(
@@ -34,7 +34,7 @@ def on_a_terminal(code: str) -> str:
         try:
             while block := os.read(ours, 4096):
                 written += block
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # Linux: the other end is closed
             pass
         assert process.wait(30) == 0
     os.close(ours)
@@ -46,5 +46,5 @@ def test_line_is_not_written_behind_the_bar():
     stretches = shown.replace("\r", "\n").split("\n")
     for line in ("first line", "second line", "at the end"):
         assert line in stretches
-    # It goes on beneath what was said.
+    # The bar is redrawn under the lines.
     assert "10/10" in shown.partition("second line")[2]

@@ -1,4 +1,4 @@
-"""What C++ libraries print stands aside, and stays only where a person is told of it."""
+"""Output of C++ libraries goes to a file, which stays only where its name is printed."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ with native_stderr_aside():
 
 @pytest.fixture
 def ended(tmp_path):
-    """Runs a block that ends like this, and gives what it said and the files that it left."""
+    """Runs a block that ends like this; its stderr and the files that it left."""
 
     def run(end: str) -> tuple[str, list[Path]]:
         done = subprocess.run(
