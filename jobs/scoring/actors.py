@@ -1,10 +1,8 @@
 """The two shapes of the scoring pipeline, as Ray Data graphs over the same read, decode and score functions."""
 
-import contextlib
-import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,19 +14,13 @@ from pneumonia_core.archives.entries import image_refs
 from pneumonia_core.bundles.bundle import load_engine, open_bundle
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
 from pneumonia_core.runs.parts import write_part
 from pneumonia_core.runs.record import _STOP
-from pneumonia_core.scoring.chunk import (
-    Decode,
-    RowConstants,
-    decode_ahead,
-    read_and_decode,
-    score_rows,
-)
-from pneumonia_core.scoring.isolation import isolated_decoder
+from pneumonia_core.scoring.chunk import RowConstants, score_rows
+from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
+from pneumonia_core.scoring.isolation import decode_all, decoder
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import exists
@@ -87,11 +79,11 @@ class ScoreChunk:
     def _score(self, ref: ChunkRef, job: ChunkJob) -> Receipt:
         rows = read_chunk(job.run_folder, ref)
         trail = CrashJournal(job.run_folder, "chunk", ref.chunk)
-        with _decoder(trail) as decode:
+        with decoder(trail.is_retry) as decode:
             refs = image_refs(rows)
             size = job.facts.image_size
             ahead = decode_ahead(refs, size, self._pool, self._readers, self._ahead, decode)
-            images = _unless_stuck(ahead)
+            images = exit_if_stuck(ahead)
             part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
         return _finish_chunk(job, ref.chunk, part, trail)
 
@@ -111,14 +103,7 @@ def _decode(ref: ChunkRef, job: ChunkJob, threads: int) -> pa.Table:
         rows = rows.slice(0, 0)
     size = job.facts.image_size
     trail = CrashJournal(job.run_folder, "decode", ref.chunk)
-    in_flight = READERS_PER_CORE * threads
-    with (
-        _decoder(trail) as decode,
-        ThreadPoolExecutor(threads) as pool,
-        ThreadPoolExecutor(in_flight) as readers,
-    ):
-        ahead = decode_ahead(image_refs(rows), size, pool, readers, in_flight, decode)
-        images = list(_unless_stuck(ahead))
+    images = decode_all(image_refs(rows), size, threads, trail.is_retry)
     trail.finish()
     return to_block(ref.chunk, rows, images, size)
 
@@ -188,24 +173,6 @@ def _explained(error: Exception) -> str:
             "same command again."
         )
     return str(error)
-
-
-@contextlib.contextmanager
-def _decoder(trail: CrashJournal) -> Iterator[Decode]:
-    """In this process, or in a child where an earlier worker died on the chunk."""
-    if not trail.is_retry:
-        yield read_and_decode
-        return
-    with isolated_decoder() as isolated:
-        yield isolated
-
-
-def _unless_stuck(images: Iterator[Decoded]) -> Iterator[Decoded]:
-    """End this process where an image never ends: the chunk is begun again, with its images in children."""
-    try:
-        yield from images
-    except TimeoutError:
-        os._exit(1)
 
 
 def _finish_chunk(job: ChunkJob, chunk: int, part: pa.Table, trail: CrashJournal) -> Receipt:

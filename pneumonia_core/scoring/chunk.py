@@ -1,46 +1,31 @@
-"""From one chunk of listed images to the rows of its part: read, decode, score. Both pipelines call these."""
+"""The decoded images of one chunk, scored in batches: the rows of its part. Both pipelines call this."""
 
 import dataclasses
 import datetime
-import hashlib
-import itertools
-import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from pneumonia_core.archives.archive import fetched_bytes
-from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
-from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.domain import Domain, in_domain
-from pneumonia_core.errors import PneumoniaError, RejectedImage, Rejection, Remedy
+from pneumonia_core.errors import PneumoniaError, Rejection, Remedy
 from pneumonia_core.findings import Thresholds, findings, p_pneumonia
 from pneumonia_core.imaging.contract import Decoded
-from pneumonia_core.imaging.decode import read_image
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.parts import PART_SCHEMA
-from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, ordered, with_remote_bytes
 from pneumonia_core.system.failpoints import failpoint
-
-# An image that its decoder has not finished by then never will be; twice the limit that a child gets.
-STUCK_AFTER_S: Final = 60.0
-# Handing one image at a time to a thread costs as much as decoding a very small one.
-IMAGES_PER_TASK: Final = 4
-
-
-Decode = Callable[[FetchedImage, int], Decoded]
 
 
 @dataclass(frozen=True)
 class RowConstants:
-    """What is the same in every row that a run writes. `not_before` is the newest time in the table: where a
-    clock has jumped back, rows are dated behind it, so that the newest row of an image stays the newest."""
+    """What is the same in every row that a run writes.
+
+    `not_before` is the newest time in the table. Rows get a later one even where a clock has jumped back, so that the
+    newest row of an image stays the newest.
+    """
 
     run_id: str
     model_id: str
@@ -50,56 +35,12 @@ class RowConstants:
     not_before: datetime.datetime | None = None
     domain: Domain | None = None
 
-
-def read_and_decode(image: FetchedImage, image_size: int) -> Decoded:
-    """An image as pixels, or why it has none; either way with what is known of its source."""
-    try:
-        failpoint("decode", image.ref.uri)
-        data = fetched_bytes(image)
-    except RejectedImage as rejected:
-        return Decoded(None, rejection=rejected.rejection)
-    decoded = read_image(data, image_size)
-    sha256 = hashlib.sha256(data).hexdigest()
-    source = dataclasses.replace(decoded.source, sha256=sha256, size_bytes=len(data))
-    return dataclasses.replace(decoded, source=source)
-
-
-def decode_ahead(
-    refs: Sequence[ImageRef],
-    image_size: int,
-    pool: Executor,
-    readers: Executor,
-    ahead: int,
-    decode: Decode = read_and_decode,
-    max_bytes: int = MAX_BYTES_AHEAD,
-) -> Iterator[Decoded]:
-    """The images of a chunk in order, up to `ahead` of them being decoded in the pool's threads.
-
-    These also read the images that are on this machine. Others come from the threads of `readers`, up to `ahead` of
-    them as well. Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
-    """
-
-    def start(group: list[FetchedImage]) -> Future[list[Decoded]] | list[Decoded]:
-        return pool.submit(_decode_group, decode, group, image_size)
-
-    groups = _groups(with_remote_bytes(with_streamed_members(refs), readers, ahead, max_bytes))
-    in_flight = math.ceil(ahead / IMAGES_PER_TASK)
-    stuck_after_s = STUCK_AFTER_S * IMAGES_PER_TASK
-    for decoded in ordered(groups, start, in_flight, _bytes_of_group, max_bytes, stuck_after_s):
-        yield from decoded
-
-
-def _groups(images: Iterator[FetchedImage]) -> Iterator[list[FetchedImage]]:
-    while group := list(itertools.islice(images, IMAGES_PER_TASK)):
-        yield group
-
-
-def _bytes_of_group(group: list[FetchedImage]) -> int:
-    return sum(len(image.content) for image in group if isinstance(image.content, bytes))
-
-
-def _decode_group(decode: Decode, group: list[FetchedImage], image_size: int) -> list[Decoded]:
-    return [decode(image, image_size) for image in group]
+    def now(self) -> datetime.datetime:
+        """The time of a row that is written now, in UTC."""
+        now = datetime.datetime.now(datetime.UTC)
+        if self.not_before is None or now > self.not_before:
+            return now
+        return self.not_before + datetime.timedelta(microseconds=1)
 
 
 def score_rows(
@@ -112,8 +53,8 @@ def score_rows(
 ) -> pa.Table:
     """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
 
-    `lock` lets one batch at a time into the engine where several chunks are in work; `journal` knows what
-    earlier workers died on.
+    `lock` lets one batch at a time into the engine where several chunks are at work. `journal` knows what earlier
+    workers died on. Raises PneumoniaError where the engine fails on every image of a batch.
     """
     uris = rows["image_uri"].to_pylist()
     kept: list[Decoded] = []
@@ -129,13 +70,14 @@ def score_rows(
     return _part_table(rows, kept, positions, _concatenate(scores), failed, constants)
 
 
-Batch = list[tuple[int, np.ndarray]]
+# Pixels uint8 [S, S] of an image, and its position in the chunk.
+PositionedPixels = tuple[int, np.ndarray]
 
 
-def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[Batch]:
-    """Batches of (position in the chunk, pixels); every image goes to `kept`, without its pixels, so that
-    a chunk's worth of them is never held."""
-    batch: Batch = []
+def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[list[PositionedPixels]]:
+    """Batches of the images that have pixels. Every image goes to `kept` without its pixels, so that the pixels of a
+    whole chunk are never held."""
+    batch: list[PositionedPixels] = []
     for image in images:
         if image.pixels is not None:
             batch.append((len(kept), image.pixels))
@@ -148,10 +90,13 @@ def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[Batc
 
 
 def _score_batch(
-    engine: Engine, batch: Batch, failed: set[int], journal: CrashJournal, uris: list[str]
+    engine: Engine, batch: list[PositionedPixels], failed: set[int], journal: CrashJournal, uris: list[str]
 ) -> Scores:
-    """The scores of a batch. Where the engine fails on it, or an earlier worker died on it, the images are
-    tried one by one, and those that it still fails on are added to `failed`."""
+    """The scores of a batch.
+
+    Where the engine fails on the batch, or an earlier worker died on it, the images are scored one by one. Positions
+    of images that the engine fails on are added to `failed`.
+    """
     positions = [position for position, _ in batch]
     if not journal.killed_in(positions):
         journal.record("batch", positions[0])
@@ -164,7 +109,7 @@ def _score_batch(
 
 
 def _score_singly(
-    engine: Engine, batch: Batch, failed: set[int], journal: CrashJournal, uris: list[str]
+    engine: Engine, batch: list[PositionedPixels], failed: set[int], journal: CrashJournal, uris: list[str]
 ) -> Scores:
     singles: list[Scores | None] = []
     for (position, pixels), uri in zip(batch, uris, strict=True):
@@ -247,7 +192,7 @@ def _part_table(
         "engine": _constant(constants.engine, count),
         "model_id": _constant(constants.model_id, count),
         "run_id": _constant(constants.run_id, count),
-        "scored_at": pa.array([_now(constants)] * count, pa.timestamp("us", tz="UTC")),
+        "scored_at": pa.array([constants.now()] * count, pa.timestamp("us", tz="UTC")),
     }
     return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
 
@@ -270,13 +215,6 @@ def _domain_columns(
         "domain_score": pa.array(of_image, mask=unknown),
         "in_domain": pa.array(familiar, mask=unknown),
     }
-
-
-def _now(constants: RowConstants) -> datetime.datetime:
-    now = datetime.datetime.now(datetime.UTC)
-    if constants.not_before is None or now > constants.not_before:
-        return now
-    return constants.not_before + datetime.timedelta(microseconds=1)
 
 
 def _rejections(images: list[Decoded], failed: set[int]) -> dict[str, pa.Array]:

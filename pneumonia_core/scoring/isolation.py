@@ -1,20 +1,46 @@
 """Decoding in a child process: an image that kills or hangs its decoder costs one row, not its worker."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from pneumonia_core.archives.entries import FetchedImage
+from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.imaging.contract import Decoded
-from pneumonia_core.scoring.chunk import Decode, read_and_decode
+from pneumonia_core.scoring.decoding import Decode, decode_ahead, exit_if_stuck, read_and_decode
+from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow, serve
 
 TIME_LIMIT_S: Final = 30
 
 
+def decode_all(refs: Iterable[ImageRef], image_size: int, threads: int, isolated: bool) -> list[Decoded]:
+    """All images in order, decoded in so many threads; with `isolated`, each in a child process.
+
+    This process ends where decoding an image never ends. Raises PneumoniaError where a child does not start.
+    """
+    in_flight = READERS_PER_CORE * threads
+    with (
+        decoder(isolated) as decode,
+        ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool,
+        ThreadPoolExecutor(in_flight, thread_name_prefix="read") as readers,
+    ):
+        return list(exit_if_stuck(decode_ahead(refs, image_size, pool, readers, in_flight, decode)))
+
+
+@contextlib.contextmanager
+def decoder(isolated: bool) -> Iterator[Decode]:
+    """`decoding.read_and_decode` in this process or, as `isolated_decoder`, in children."""
+    if not isolated:
+        yield read_and_decode
+        return
+    with isolated_decoder() as decode:
+        yield decode
+
+
 @contextlib.contextmanager
 def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
-    """`chunk.read_and_decode` in children, which end with the block; may be called from several threads.
+    """`decoding.read_and_decode` in children, which end with the block; may be called from several threads.
 
     An image on which its child dies, or that takes too long, is rejected. Raises PneumoniaError where a child does
     not start.

@@ -13,7 +13,7 @@ from support.archived import jpeg, request
 from support.buckets import BUCKET, Proxy, s3_server, using
 
 from pneumonia_core.archives.archive import list_archive
-from pneumonia_core.scoring.chunk import decode_ahead
+from pneumonia_core.scoring.decoding import decode_ahead, read_and_decode
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 
 
@@ -33,7 +33,7 @@ def main(delay_ms: float, images: int, threads: int) -> None:
         for readers in (threads, READERS_PER_CORE * threads):
             with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(readers) as reading:
                 started = time.monotonic()
-                count = sum(1 for _ in decode_ahead(refs, 224, pool, reading, 64))
+                count = sum(1 for _ in decode_ahead(refs, 224, pool, reading, 64, read_and_decode))
             seconds = time.monotonic() - started
             print(f"{readers:3d} readers, {delay_ms:.0f} ms an answer: {count / seconds:6.1f} images/s")
 

@@ -16,7 +16,7 @@ from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef
 from pneumonia_core.runs.record import UNFINISHED, Run
 from pneumonia_core.runs.registry import _new_run
-from pneumonia_core.scoring.chunk import RowConstants, _now
+from pneumonia_core.scoring.chunk import RowConstants
 from pneumonia_core.storage.location import open_location
 
 
@@ -167,8 +167,8 @@ def test_rows_that_another_run_has_scored_are_not_left(tmp_path):
 def test_clock_that_jumped_back_dates_rows_behind_the_newest(tiny_bundle):
     newest = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=400)
     facts = RowConstants("run", "model", "openvino", tiny_bundle.thresholds, 64)
-    assert _now(facts) < newest
-    assert _now(dataclasses.replace(facts, not_before=newest)) > newest
+    assert facts.now() < newest
+    assert dataclasses.replace(facts, not_before=newest).now() > newest
 
 
 def test_latest_is_right_after_the_clock_jumped_back(nights, tiny_bundle, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from pneumonia_core.archives.archive import check_disjoint, list_archive
 from pneumonia_core.archives.classify import classify_name, classify_path
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.scoring.chunk import read_and_decode
+from pneumonia_core.scoring.decoding import read_and_decode
 from pneumonia_core.system.hash_set import HashSet
 
 

@@ -12,7 +12,7 @@ from support.buckets import BUCKET, Proxy, s3_server, using
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import Rejection
 from pneumonia_core.scoring import prefetch
-from pneumonia_core.scoring.chunk import decode_ahead, read_and_decode
+from pneumonia_core.scoring.decoding import decode_ahead, read_and_decode
 
 IMAGES = 24
 
@@ -78,7 +78,7 @@ def test_local_images_are_not_read_ahead(tmp_path):
 def test_decoding_gives_the_same_from_a_bucket_as_image_by_image(proxy):
     refs = refs_of(f"s3://{BUCKET}/in")
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(8) as readers:
-        decoded = list(decode_ahead(refs, 32, pool, readers, 8, max_bytes=5000))
+        decoded = list(decode_ahead(refs, 32, pool, readers, 8, read_and_decode, max_bytes=5000))
     assert [image.source for image in decoded] == [
         read_and_decode(FetchedImage(ref), 32).source for ref in refs
     ]
