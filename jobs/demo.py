@@ -86,13 +86,16 @@ def _train(folder: Path, workers: int) -> dict[str, Any]:
 
 def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:
     from jobs.evaluation.evaluate import evaluate_bundle
+    from jobs.evaluation.options import EvaluateOptions
 
     say("3/4 evaluating it on patients that it has not seen")
     return evaluate_bundle(
-        model=bundle,
-        data=str(folder / "data"),
-        output=str(folder / "evaluation"),
-        robustness=ROBUSTNESS_IMAGES,
+        EvaluateOptions(
+            model=bundle,
+            data=str(folder / "data"),
+            output=str(folder / "evaluation"),
+            robustness=ROBUSTNESS_IMAGES,
+        )
     )
 
 

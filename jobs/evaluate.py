@@ -1,4 +1,4 @@
-"""Measure a bundle on a labelled set: its images go through the scoring pipeline like any archive's."""
+"""`pneumonia evaluate`: measure a bundle on a labelled set."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from jobs.console.options import (
     "--data",
     required=True,
     type=LocationType(),
-    help="Labelled set: a Kermany folder, or a table with uri, label, patient_id, split.",
+    help="Labelled set: a Kermany folder, tar or zip, or a table with uri, label, patient_id, split.",
 )
 @click.option(
     "--split",
@@ -57,8 +57,9 @@ from jobs.console.options import (
 def command(**options: Any) -> Result:
     """Score the labelled images of DATA and measure the scores: JSON and one HTML page."""
     from jobs.evaluation.evaluate import evaluate_bundle
+    from jobs.evaluation.options import EvaluateOptions
 
-    return evaluate_bundle(**options)
+    return evaluate_bundle(EvaluateOptions(**options))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ class Remedy(StrEnum):
     WEIGHTS = "Give the weights as none, imagenet, or a .npz, .keras or .weights.h5 file."
     LOCAL_WEIGHTS = "Give a weights file, or train from random weights."
     SAY_RESCORE = "Say whether to score every image again or only new and changed ones."
+    OTHER_SPLIT = "Choose another split."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
 
 

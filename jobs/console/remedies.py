@@ -19,6 +19,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.SAY_RESCORE: (
         "Add --rescore all to score every image with it, or --rescore none to score only new and changed images."
     ),
+    Remedy.OTHER_SPLIT: "Choose one with --split.",
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are beneath.",
 }
 

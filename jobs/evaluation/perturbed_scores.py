@@ -1,27 +1,38 @@
 """Images scored as they are and after each perturbation, by the same engine on the same cluster."""
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.console.output import Progress, say
+from jobs.evaluation.options import EvaluateOptions
 from jobs.scoring.actors import ChunkJob, EngineOnce
 from jobs.scoring.pipeline import ship_bundle
 from jobs.scoring.placement import Placement, choose_placement
+from pneumonia_core.archives.archive import read_image_bytes
+from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.bundles.bundle import Bundle
+from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.errors import RejectedImage
+from pneumonia_core.evaluation.document import Robustness
+from pneumonia_core.evaluation.perturbations import perturbations, perturbed_squares, swapped_aspects
+from pneumonia_core.evaluation.robustness import PerturbedScores, balanced_sample, robustness
+from pneumonia_core.evaluation.table_scores import TableScores
+from pneumonia_core.findings import NORMAL
 from pneumonia_core.scoring.chunk import RowConstants
 from pneumonia_core.storage.location import Location, open_location
 
-# With eleven pictures of each, that many fill three batches of the engine.
+# Eleven pictures of each of these images fill three batches of the engine.
 IMAGES_PER_BLOCK: Final = 8
 
 
 def score_perturbed(
-    uris: Sequence[str],
+    refs: Sequence[ImageRef],
     ill: np.ndarray,
     aspects: Mapping[bool, float] | None,
     bundle: Bundle,
@@ -29,11 +40,12 @@ def score_perturbed(
     precision: str,
     folder: Location,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images that could be perturbed, and their probabilities float32 [N, 1 + P, 3]: as they are,
-    then after each of robustness.perturbations.
+    """Indices of the images that could be perturbed, and their probabilities float32 [N, 1 + P, 3].
 
-    `aspects` are those to aim at, by whether an image shows pneumonia (`ill` bool [N]).
+    The probabilities are of each image as it is, then after each of `perturbations`. `aspects` are those to aim at, by
+    whether an image shows pneumonia (`ill` bool [N]).
     """
+    # Ray takes seconds to import: a command that is refused does without it.
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -41,11 +53,11 @@ def score_perturbed(
     gpu = shape.actor_gpus > 0
     facts = RowConstants("", bundle.model_id, engine, bundle.thresholds, bundle.image_size)
     job = ChunkJob(folder, facts, precision, gpu, ship_bundle(bundle, engine))
-    blocks = _blocks(uris, ill, aspects)
+    blocks = _blocks(ill, aspects)
     scorer: Any = ScorePerturbed
     data: Any = ray.data.from_arrow(blocks).map_batches(
         scorer,
-        fn_args=(job,),
+        fn_args=(job, list(refs)),
         fn_constructor_args=(shape.actor_threads,),
         compute=_pool(shape, len(blocks), ActorPoolStrategy),
         num_cpus=shape.actor_cpus,
@@ -55,28 +67,22 @@ def score_perturbed(
     )
     numbers: list[int] = []
     scores: list[np.ndarray] = []
-    with Progress(len(uris), "images", "perturbing") as progress:
+    with Progress(len(refs), "images", "perturbing") as progress:
         for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
             numbers += table["number"].to_pylist()
             scores += [np.frombuffer(row, np.float32).reshape(-1, 3) for row in table["scores"].to_pylist()]
             progress.advance(table.num_rows)
-    if len(numbers) < len(uris):
-        say(f"{len(uris) - len(numbers)} images could not be perturbed: left out of the robustness table")
+    if len(numbers) < len(refs):
+        say(f"{len(refs) - len(numbers)} images could not be perturbed: left out of the robustness table")
     order = np.argsort(numbers)
     return np.array(numbers, np.int64)[order], np.array(scores, np.float32)[order]
 
 
-def _blocks(uris: Sequence[str], ill: np.ndarray, aspects: Mapping[bool, float] | None) -> list[pa.Table]:
-    table = pa.table(
-        {
-            "number": pa.array(range(len(uris)), pa.int64()),
-            "uri": list(uris),
-            "aspect": pa.array(
-                [None if aspects is None else aspects[bool(sick)] for sick in ill], pa.float64()
-            ),
-        }
-    )
-    return [table.slice(start, IMAGES_PER_BLOCK) for start in range(0, len(uris), IMAGES_PER_BLOCK)]
+def _blocks(ill: np.ndarray, aspects: Mapping[bool, float] | None) -> list[pa.Table]:
+    wanted = [None if aspects is None else aspects[bool(sick)] for sick in ill]
+    numbers = pa.array(range(len(ill)), pa.int64())
+    table = pa.table({"number": numbers, "aspect": pa.array(wanted, pa.float64())})
+    return [table.slice(start, IMAGES_PER_BLOCK) for start in range(0, len(ill), IMAGES_PER_BLOCK)]
 
 
 def _pool(shape: Placement, blocks: int, strategy: Any) -> Any:
@@ -90,9 +96,10 @@ class ScorePerturbed:
         self._engine = EngineOnce(threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="perturb")
 
-    def __call__(self, rows: pa.Table, job: ChunkJob) -> pa.Table:
+    def __call__(self, rows: pa.Table, job: ChunkJob, refs: list[ImageRef]) -> pa.Table:
         sizes = [job.facts.image_size] * rows.num_rows
-        squares = list(self._pool.map(_perturbed, rows["uri"].to_pylist(), rows["aspect"].to_pylist(), sizes))
+        chosen = [refs[number] for number in rows["number"].to_pylist()]
+        squares = list(self._pool.map(_perturbed, chosen, rows["aspect"].to_pylist(), sizes))
         kept = [number for number, some in enumerate(squares) if some is not None]
         scores = pa.array([], pa.binary())
         if kept:
@@ -102,57 +109,47 @@ class ScorePerturbed:
         return pa.table({"number": rows["number"].take(kept).cast(pa.int64()), "scores": scores})
 
 
-def _perturbed(uri: str, aspect: float | None, size: int) -> np.ndarray | None:
-    from pneumonia_core.archives.archive import read_image_bytes
-    from pneumonia_core.archives.entries import ImageRef
-    from pneumonia_core.evaluation.perturbations import perturbed_squares
-
+def _perturbed(ref: ImageRef, aspect: float | None, size: int) -> np.ndarray | None:
     try:
-        return perturbed_squares(read_image_bytes(ImageRef(uri)), size, aspect)
+        return perturbed_squares(read_image_bytes(ref), size, aspect)
     except RejectedImage:
         return None
 
 
 def measure_robustness(
-    rows: Sequence[Mapping[str, Any]],
-    labels: Sequence[int],
-    patients: Sequence[str],
-    count: int,
+    images: Sequence[LabelledImage],
+    scores: TableScores,
     bundle: Bundle,
-    precision: str,
-    folder: str,
-    bootstrap: int,
-) -> dict[str, Any] | None:
-    """The robustness table (robustness.robustness) of up to `count` of the scored table rows; None without any."""
-    from pneumonia_core.evaluation.perturbations import perturbations, swapped_aspects
-    from pneumonia_core.evaluation.robustness import balanced_sample, robustness
-    from pneumonia_core.findings import NORMAL
-
-    truth = np.array(labels, np.int64)
-    sampled = balanced_sample(truth, count)
+    folder: Path,
+    options: EvaluateOptions,
+) -> Robustness | None:
+    """The robustness table of up to `options.robustness` of the scored `images`; None without any."""
+    labels = scores.scored.labels
+    sampled = balanced_sample(labels, options.robustness)
     if not len(sampled):
         return None
-    nan = float("nan")
-    widths, heights = ([row[side] or nan for row in rows] for side in ("width", "height"))
-    aspects = swapped_aspects(truth != NORMAL, widths, heights)
+    aspects = swapped_aspects(labels != NORMAL, _or_nan(scores.widths), _or_nan(scores.heights))
     kept, probabilities = score_perturbed(
-        [rows[number]["image_uri"] for number in sampled],
-        truth[sampled] != NORMAL,
+        [images[scores.positions[number]].ref for number in sampled],
+        labels[sampled] != NORMAL,
         aspects,
         bundle,
-        rows[0]["engine"],
-        precision,
-        open_location(folder),
+        scores.engine,
+        options.precision,
+        open_location(str(folder)),
     )
     if not len(kept):
         return None
     chosen = sampled[kept]
-    return robustness(
-        truth[chosen],
-        [patients[number] for number in chosen],
+    perturbed = PerturbedScores(
+        labels[chosen],
+        scores.scored.patients[chosen],
         probabilities,
         perturbations(None if aspects is None else aspects[True]),
-        bundle.thresholds,
         aspects,
-        bootstrap,
     )
+    return robustness(perturbed, bundle.thresholds, options.bootstrap)
+
+
+def _or_nan(sizes: Sequence[int | None]) -> list[float]:
+    return [size or math.nan for size in sizes]

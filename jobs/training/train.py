@@ -20,6 +20,7 @@ from jobs.training.tensorboard import EventLog
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
 from pneumonia_core.storage.location import open_location
@@ -190,7 +191,7 @@ def _write_bundle(
     }
 
 
-def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
+def _figures(evaluation: Evaluation) -> dict[str, Any]:
     tasks = evaluation["tasks"]
     return {
         "images": evaluation["images"],

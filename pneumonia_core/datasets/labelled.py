@@ -1,7 +1,9 @@
 """Labelled images with patient and split, from a Kermany folder or a labels table; and the split by patient."""
 
 import hashlib
+import io
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -11,14 +13,14 @@ import pyarrow.parquet as pq
 from pneumonia_core.archives.archive import list_archive, open_archive
 from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES
 from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, trusted_image_uri
+from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, ListingRules, trusted_image_uri
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import in_words, may_hold_images
 from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.storage.errors import BucketError, error_text
-from pneumonia_core.storage.files import open_file
+from pneumonia_core.storage.files import open_file, write_bytes
 from pneumonia_core.storage.location import Location, open_location
 
 VALIDATION_FRACTION: Final = 0.1
@@ -155,6 +157,33 @@ def _find(uri: str, members: NamedMembers) -> tuple[ImageRef, str | None]:
     if found is None:
         return ImageRef(uri), None
     return ImageRef(uri, found.source, found.size_bytes), found.version
+
+
+def images_of_split(data: str, split: str) -> list[LabelledImage]:
+    """The images of a split of a labelled set; `validation` is the part that `split_training` cuts off.
+
+    Raises InvalidInput where there are none.
+    """
+    images = read_labelled(data)
+    if split == "validation":
+        return split_training(images)[1]
+    chosen = [image for image in images if image.split == split]
+    if not chosen:
+        present = ", ".join(sorted({image.split for image in images}))
+        raise InvalidInput(f"{data} has no {split} images; it has {present}.", Remedy.OTHER_SPLIT)
+    return chosen
+
+
+def write_manifest(images: Sequence[LabelledImage], location: Location) -> ListingRules:
+    """Write a manifest that names the images, and give the rules under which it may be listed.
+
+    The rules allow every storage that the images are in: whoever gives a labelled set may read it.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"uri": [image.uri for image in images]}), buffer)
+    write_bytes(location, buffer.getvalue())
+    buckets = {"/".join(image.uri.split("/")[:3]) for image in images if not image.uri.startswith("file://")}
+    return ListingRules(allow_prefixes=("/", *sorted(buckets)))
 
 
 def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:

@@ -1,18 +1,32 @@
-"""Thresholds, chosen on validation; and how well probabilities agree with what was seen.
+"""Measures of calibration: how well probabilities agree with outcomes.
 
-Measures take weights float64 [R, N], one row for each bootstrap resample (the times it drew an image),
-and give float64 [R, ...].
+They take weights float64 [R, N], one row for each bootstrap resample (the times it drew an image), and give
+float64 [R, ...].
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-Floats = npt.NDArray[np.float64]
+from pneumonia_core.evaluation.bootstrap import Floats
+
 RELIABILITY_BINS: Final = 10
 PROBABILITY_FLOOR: Final = 1e-6  # keeps the logit of a float32 probability of 0 or 1 finite
+
+
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """The bins of equal width, each array float64 [R, 10].
+
+    `predicted` is the mean probability in a bin, `observed` the share of positives; both are NaN where a bin is empty.
+    """
+
+    count: Floats
+    predicted: Floats
+    observed: Floats
 
 
 def brier(probability: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> Floats:
@@ -20,27 +34,24 @@ def brier(probability: Floats, positive: npt.NDArray[np.bool_], weights: Floats)
     return weights @ np.square(probability - positive) / weights.sum(axis=1)
 
 
-def reliability(probability: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Floats]:
-    """The reliability curve in ten bins of equal width: `count`, `predicted` and `observed`, each [R, 10].
-
-    `predicted` is the mean probability, `observed` the share of positives; NaN where a bin is empty.
-    """
+def reliability(probability: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> ReliabilityCurve:
+    """The reliability curve of probabilities [N] and outcomes bool [N]."""
     bins = np.minimum((probability * RELIABILITY_BINS).astype(np.int64), RELIABILITY_BINS - 1)
     member = (bins[:, None] == np.arange(RELIABILITY_BINS)).astype(np.float64)
     count = weights @ member
     with np.errstate(invalid="ignore"):
         predicted = weights @ (member * probability[:, None]) / count
         observed = weights @ (member * positive[:, None]) / count
-    return {"count": count, "predicted": predicted, "observed": observed}
+    return ReliabilityCurve(count, predicted, observed)
 
 
-def expected_calibration_error(curve: dict[str, Floats]) -> Floats:
-    """The mean of |observed - predicted| over the bins of `reliability`, weighted by count, [R].
+def expected_calibration_error(curve: ReliabilityCurve) -> Floats:
+    """The mean of |observed - predicted| over the bins, weighted by count, [R].
 
     (Naeini, Cooper and Hauskrecht, AAAI 2015; for the positive class, not the most likely one.)
     """
-    gap = np.nan_to_num(np.abs(curve["observed"] - curve["predicted"]))
-    return (gap * curve["count"]).sum(axis=1) / curve["count"].sum(axis=1)
+    gap = np.nan_to_num(np.abs(curve.observed - curve.predicted))
+    return (gap * curve.count).sum(axis=1) / curve.count.sum(axis=1)
 
 
 def calibration_line(
@@ -49,8 +60,8 @@ def calibration_line(
     """Slope and intercept, each [R], of a logistic regression of the outcome on the probability's logit.
 
     A calibrated model has slope 1 and intercept 0; a slope below 1 means probabilities too far from one half
-    (Cox 1958; Van Calster et al., BMC Medicine 2019, whose own intercept is of a line with slope 1). NaN where the
-    outcomes can be told apart without error: no finite slope is likeliest then. Newton's method on all resamples at once.
+    (Cox 1958; Van Calster et al., BMC Medicine 2019, whose own intercept is of a line with slope 1). NaN under
+    complete separation, where the slope has no finite maximum. Newton's method on all resamples at once.
     """
     raw = logit(np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
     centre, spread = raw.mean(), raw.std() or 1.0
@@ -78,8 +89,11 @@ def calibration_line(
 
 
 def _overlap(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> npt.NDArray[np.bool_]:
-    """For each row of weights, whether neither outcome has all of the higher x [N]: else a slope grows without end, and
-    where it has grown so far that every probability is rounded to 0 or 1, its next step may pass for none."""
+    """Whether the outcomes overlap in `x` [N], for each row of weights.
+
+    Under complete separation the slope has no finite maximum. Once it is so large that every probability is rounded
+    to 0 or 1, a zero step would look like convergence.
+    """
     drawn = weights > 0
     ill, well = drawn & positive, drawn & ~positive
     lowest = [np.where(some, x, np.inf).min(axis=1) for some in (ill, well)]

@@ -1,13 +1,12 @@
 """The measures of scores on labelled images, on the images themselves and on resamples of their patients.
 
-A resample of the patients is a row of weights, the number of times that each image was drawn, and each
-measure is computed on all rows at once: scikit-learn's functions take one set of weights at a time, and a
-thousand resamples of twenty measures would take minutes. Row 0 weighs each image once and gives the values
-themselves; the tests hold them against scikit-learn.
+A resample of the patients is a row of weights: the number of times that each image was drawn. Each measure is
+computed on all rows at once. scikit-learn's functions take one set of weights at a time, and a thousand resamples of
+twenty measures would take minutes. Row 0 weighs each image once and gives the values themselves; the tests compare
+them with scikit-learn.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +24,10 @@ from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, Thresholds, bact
 
 @dataclass(frozen=True)
 class Task:
-    """A question with two answers, put to the images `rows` (indices into the labelled set).
+    """A binary classification of the images `rows` (indices into the labelled set).
 
-    `scores` rank them, `called` are those called positive at the threshold, `probability` is what
-    calibration looks at; each of length len(rows).
+    `scores` rank the images, `called` are those called positive at the threshold, and calibration measures
+    `probability`; each has the length of `rows`.
     """
 
     name: str
@@ -49,8 +48,11 @@ def tasks_of(
     prevalence: float | None,
     prior: float,
 ) -> list[Task]:
-    """Pneumonia or normal, of all images int [N] with probabilities float32 [N, 3]; bacterial or viral, of those with
-    pneumonia. With `prevalence`, the probability of pneumonia is corrected to it from `prior`."""
+    """Pneumonia or normal, over all images; bacterial or viral, over those with pneumonia.
+
+    `truth` is int [N], `scores` are probabilities float32 [N, 3]. With `prevalence`, the probability of pneumonia is
+    corrected to it from `prior`.
+    """
     ill = truth != NORMAL
     total, share = p_pneumonia(scores), bacterial_share(scores)
     probability = np.clip(total.astype(np.float64), 0, 1)
@@ -79,9 +81,10 @@ def sampled_measures(
     bootstrap: int,
     seed: int,
 ) -> tuple[dict[str, Floats], int]:
-    """Each measure on the data (row 0) and on every resample, and how many resamples were skipped.
+    """Each measure on the data (row 0) and on every resample, and the number of skipped resamples.
 
-    By dotted name, as `three_class.accuracy` and `bacterial_vs_viral.auroc`: [1 + R], of the reliability bins [1 + R, 10].
+    The measures have dotted names, such as `three_class.accuracy` and `bacterial_vs_viral.auroc`. Each is [1 + R];
+    those of the reliability bins are [1 + R, 10].
     """
     blocks, skipped = [], 0
     for weights, incomplete in patient_resamples(truth, patient_index, bootstrap, seed):
@@ -91,7 +94,10 @@ def sampled_measures(
 
 
 def to_prevalence(weights: Floats, truth: npt.NDArray[np.int64], prevalence: float | None) -> Floats:
-    """Weights under which exactly `prevalence` of each row is pneumonia, their sums unchanged; both must be there."""
+    """Weights with exactly the share `prevalence` of pneumonia in each row and the same sums.
+
+    Images with and without pneumonia must both be present.
+    """
     ill = truth != NORMAL
     if prevalence is None:
         return weights
@@ -129,7 +135,7 @@ def _task_measures(task: Task, weights: Floats) -> dict[str, Floats]:
     with np.errstate(invalid="ignore"):
         measures["ece"] = expected_calibration_error(curve)
         measures["brier"] = brier(task.probability, positive, weights)
-    measures["bin_predicted"], measures["bin_observed"] = curve["predicted"], curve["observed"]
+    measures["bin_predicted"], measures["bin_observed"] = curve.predicted, curve.observed
     return measures
 
 
@@ -170,16 +176,16 @@ def weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
     return share
 
 
-def patients_of_shares(
+def patients_of_proportions(
     truth: npt.NDArray[np.int64],
     patient_index: npt.NDArray[np.int64],
     tasks: list[Task],
     prevalence: float | None,
 ) -> dict[str, float]:
-    """Of how many patients the images are that each share is over, by its dotted name."""
+    """The number of patients behind each proportion, by the dotted name of the proportion."""
     weights = to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0]
 
-    def patients(rows: npt.NDArray[Any]) -> float:
+    def patients(rows: npt.NDArray[np.int64]) -> float:
         return _effective_patients(patient_index[rows], weights[rows])
 
     counts = {"three_class.accuracy": patients(np.arange(len(truth)))}
@@ -193,9 +199,11 @@ def patients_of_shares(
 
 
 def _effective_patients(patient_index: npt.NDArray[np.int64], weights: Floats) -> float:
-    """The patients of these images; where a prevalence weighs some of them more, as many equal ones as say as much
-    (Kish, Survey Sampling, 1965), which is what an exact interval of weighted shares goes by (Korn and Graubard,
-    Survey Methodology 24, 1998)."""
+    """The number of patients of these images; under prevalence weights, Kish's effective sample size.
+
+    (Kish, Survey Sampling, 1965. Exact intervals of weighted proportions are based on it: Korn and Graubard, Survey
+    Methodology 24, 1998.)
+    """
     if not len(weights):
         return 0.0
     _, of, images = np.unique(patient_index, return_inverse=True, return_counts=True)

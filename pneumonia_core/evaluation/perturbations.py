@@ -1,4 +1,4 @@
-"""How far scores move when a picture is changed in ways that change no lung."""
+"""Perturbations: changes of a picture that leave the lungs as they are."""
 
 import io
 from collections.abc import Callable
@@ -12,15 +12,17 @@ from PIL import Image, ImageFilter
 
 from pneumonia_core.imaging.decode import decode, read_picture, to_square
 
-# Of classes whose median aspects differ by less there is nothing to swap.
+# Classes whose median aspects differ by less have no aspects to swap.
 MIN_ASPECT_RATIO: Final = 1.01
 Change = Callable[[Image.Image, int, float], Image.Image]
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One way to change a grey picture. `change` gets the picture, the side of the square that the network
-    sees, and the aspect (width / height) to aim at; `quality` re-encodes it as JPEG instead."""
+    """One way to change a grey picture: `change`, or re-encoding as JPEG of a `quality`.
+
+    `change` gets the picture, the side of the network's square in pixels, and the aspect (width / height) to aim at.
+    """
 
     name: str
     label: str
@@ -30,7 +32,7 @@ class Perturbation:
 
 
 def _blurred(picture: Image.Image, size: int, aspect: float) -> Image.Image:
-    # One pixel of what the network sees, whatever the size of the source.
+    # One pixel of the network's square, whatever the size of the source.
     return picture.filter(ImageFilter.GaussianBlur((picture.width / size, picture.height / size)))
 
 
@@ -74,11 +76,11 @@ PERTURBATIONS: Final = (
 
 
 def perturbed_squares(data: bytes, size: int, aspect: float | None) -> npt.NDArray[np.uint8]:
-    """What the network sees of an image as it is and after each perturbation: uint8 [1 + P, size, size].
+    """The network's squares of an image as it is and after each perturbation: uint8 [1 + P, size, size].
 
-    The source is encoded anew at its full size; all else is done to it as the decoder gives it, so that nothing but
-    the change itself sets it apart. Then it goes through the image contract. Without an `aspect` to aim at, the
-    perturbations of the aspect are left out (`perturbations`). Raises RejectedImage.
+    The source is re-encoded at its full size. The other changes are made to the picture as the decoder gives it, so
+    that nothing but the change makes a difference. Then each goes through the image contract. Without an `aspect` to
+    aim at, the perturbations of the aspect are left out (`perturbations`). Raises RejectedImage.
     """
     whole, decoded = read_picture(data), read_picture(data, size)
     changed = [
@@ -89,7 +91,7 @@ def perturbed_squares(data: bytes, size: int, aspect: float | None) -> npt.NDArr
 
 
 def perturbations(aspect: float | None) -> list[Perturbation]:
-    """Those that can be done with this aspect to aim at."""
+    """The perturbations that are possible with this aspect to aim at."""
     return [one for one in PERTURBATIONS if aspect is not None or not one.aims_at_aspect]
 
 
@@ -107,8 +109,11 @@ def _changed(picture: Image.Image, perturbation: Perturbation, size: int, aspect
 def swapped_aspects(
     ill: npt.NDArray[np.bool_], widths: npt.ArrayLike, heights: npt.ArrayLike
 ) -> dict[bool, float] | None:
-    """The median aspect of the other class, by whether an image shows pneumonia; None where both classes have
-    the same, or one is absent. Sizes are those of the sources, NaN where unknown."""
+    """The median aspect of the other class, by whether an image shows pneumonia (`ill` bool [N]).
+
+    None where both classes have the same aspect, or one class is absent. Sizes are those of the sources, NaN where
+    unknown.
+    """
     aspects = np.asarray(widths, np.float64) / np.asarray(heights, np.float64)
     known = np.isfinite(aspects)
     if not (known & ill).any() or not (known & ~ill).any():

@@ -1,77 +1,71 @@
-"""The same measures within parts of the images: where a model is worse than its mean says."""
+"""The measures within parts of the images, which show where a model is worse than on average."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pneumonia_core.evaluation.bootstrap import Floats, estimate, patient_resamples
+from pneumonia_core.evaluation.document import Measure, Subgroup
 from pneumonia_core.evaluation.measures import ranking_measures, weighted_share
+from pneumonia_core.evaluation.scored_set import ScoredSet
 from pneumonia_core.findings import BACTERIAL, NORMAL, Thresholds, bacterial_share, p_pneumonia
 
 MAX_SIZES: Final = 3
 
 
 def subgroups(
-    labels: npt.ArrayLike,
-    probabilities: npt.ArrayLike,
-    patients: npt.ArrayLike,
+    scored: ScoredSet,
     thresholds: Thresholds,
     factors: Mapping[str, Sequence[str]],
     bootstrap: int = 1000,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """The measures of each group of each factor, ready for json.dump.
+) -> list[Subgroup]:
+    """The measures of each group of each factor; `factors` give each image a group [N].
 
-    `labels` int [N] index CLASSES, `probabilities` are float32 [N, 3], `factors` give a group [N] to each image.
-    Rows are {factor, group, images, normal, pneumonia, auroc, sensitivity, specificity, bacterial_viral_auroc}, the
-    last four being measures (value and 95 % interval over resamples of the group's patients, see bootstrap.measure),
-    null where the group lacks a class.
+    Intervals are over resamples of the group's patients (`bootstrap.estimate`). A measure is null where the group lacks
+    a class.
     """
-    truth = np.asarray(labels, np.int64)
-    scores = np.asarray(probabilities, np.float32)
-    keys = np.asarray(patients)
     rows = []
     for factor, groups in factors.items():
         names = np.array(groups, dtype=str)
         for group in sorted(set(groups)):
-            mine = names == group
-            counts = {
-                "sensitivity": _patients(keys[mine & (truth != NORMAL)]),
-                "specificity": _patients(keys[mine & (truth == NORMAL)]),
-            }
-            sampled = _sampled(truth[mine], scores[mine], keys[mine], thresholds, bootstrap, seed)
-            rows.append(
-                {
-                    "factor": factor,
-                    "group": group,
-                    "images": int(mine.sum()),
-                    "normal": int((truth[mine] == NORMAL).sum()),
-                    "pneumonia": int((truth[mine] != NORMAL).sum()),
-                    **{name: estimate(values, counts.get(name)) for name, values in sampled.items()},
-                }
-            )
+            rows.append(_subgroup(factor, group, scored.subset(names == group), thresholds, bootstrap, seed))
     return rows
 
 
-def _patients(keys: npt.NDArray) -> int:
-    return len(np.unique(keys))
+def _subgroup(
+    factor: str, group: str, scored: ScoredSet, thresholds: Thresholds, bootstrap: int, seed: int
+) -> Subgroup:
+    ill = scored.labels != NORMAL
+    patients = {
+        "sensitivity": len(np.unique(scored.patients[ill])),
+        "specificity": len(np.unique(scored.patients[~ill])),
+    }
+    sampled = _sampled(scored, thresholds, bootstrap, seed)
+
+    def measure(name: str) -> Measure:
+        return estimate(sampled[name], patients.get(name)).as_json()
+
+    return {
+        "factor": factor,
+        "group": group,
+        "images": len(ill),
+        "normal": int((~ill).sum()),
+        "pneumonia": int(ill.sum()),
+        "auroc": measure("auroc"),
+        "sensitivity": measure("sensitivity"),
+        "specificity": measure("specificity"),
+        "bacterial_viral_auroc": measure("bacterial_viral_auroc"),
+    }
 
 
-def _sampled(
-    truth: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    patients: npt.NDArray,
-    thresholds: Thresholds,
-    bootstrap: int,
-    seed: int,
-) -> dict[str, Floats]:
+def _sampled(scored: ScoredSet, thresholds: Thresholds, bootstrap: int, seed: int) -> dict[str, Floats]:
     """Each measure on the group's images and on every resample of its patients."""
-    index = np.unique(patients, return_inverse=True)[1].reshape(-1)
     blocks = [
-        _measures(truth, scores, thresholds, weights)
-        for weights, _ in patient_resamples(truth, index, bootstrap, seed)
+        _measures(scored.labels, scored.probabilities, thresholds, weights)
+        for weights, _ in patient_resamples(scored.labels, scored.patient_index, bootstrap, seed)
     ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
@@ -99,8 +93,11 @@ def _auroc_or_nan(
 
 
 def size_groups(widths: Sequence[int | None], heights: Sequence[int | None]) -> list[str]:
-    """For each image the group of its source's size: the size itself where there are few, else one of three by number
-    of pixels, cut at the thirds of the images; of fewer where equal sizes fill more than a third."""
+    """The group of each image by the size of its source, for sizes in pixels, None where unknown.
+
+    Where there are at most MAX_SIZES sizes, the group is the size itself. Else the images are cut into thirds by
+    number of pixels; there are fewer groups where equal sizes fill more than a third.
+    """
     sizes = list(zip(widths, heights, strict=True))
     distinct = {size for size in sizes if None not in size}
     if len(distinct) <= MAX_SIZES:

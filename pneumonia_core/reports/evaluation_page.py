@@ -1,10 +1,10 @@
 """The page of an evaluation: figures and tables of evaluation.json, in one file without script or link."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from markupsafe import Markup
 
+from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.reports.figures import curves_figure, predictive_figure, reliability_figure
 from pneumonia_core.reports.render import render_html
@@ -24,25 +24,24 @@ CALIBRATION_MEASURES = {
     "ece": "Expected calibration error",
     "brier": "Brier score",
 }
-_TRAINED_ON = "A model that was trained on this data set has seen most of these images: the figures say nothing of others."
+_TRAINED_ON = "A model that was trained on this data set has seen most of these images: the figures say nothing about others."
 CAUTIONS = {
     "train": _TRAINED_ON,
     "val": _TRAINED_ON,
     "validation": (
-        "A model that was trained on this data set has its thresholds and calibration from these images: the figures are "
-        "somewhat too good."
+        "A model that was trained on this data set has its thresholds and calibration from these images: the figures "
+        "are somewhat too good."
     ),
 }
 
 
 def evaluation_page(
-    evaluation: dict[str, Any], title: str, facts: Mapping[str, Mapping[str, object]] | None = None
+    evaluation: Evaluation, title: str, facts: Mapping[str, Mapping[str, object]] | None = None
 ) -> str:
-    """One self-contained HTML page of an evaluation (`metrics.evaluate`).
+    """One self-contained HTML page of an evaluation.
 
-    `split`, `rejected`, `subgroups` and `robustness` of `pneumonia evaluate` are shown where they are in it. `facts` are
-    further tables by heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}};
-    names and values are escaped.
+    It shows `split`, `rejected`, `subgroups` and `robustness` where they are in it. `facts` are further tables by
+    heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}}; names and values are escaped.
     """
     tasks = evaluation["tasks"]
     prevalence = stated_prevalence(evaluation)
@@ -70,7 +69,30 @@ def evaluation_page(
     )
 
 
-def stated_prevalence(evaluation: dict[str, Any]) -> float:
-    """The share of pneumonia that the figures stand for: the assumed one, else that of the images."""
+def page_facts(
+    evaluation: Evaluation, data: str, network: str, image_size: int
+) -> dict[str, dict[str, object]]:
+    """The tables on model and data of the page of `pneumonia evaluate`."""
+    domain = evaluation.get("domain")
+    return {
+        "Model": {
+            "network": network,
+            "model_id": evaluation.get("model_id"),
+            "image size": f"{image_size} px",
+            "engine": evaluation.get("engine"),
+        },
+        "Data": {
+            "data set": data,
+            "split": evaluation.get("split"),
+            "images": evaluation["images"],
+            "patients": evaluation["patients"],
+            "could not be scored": sum(evaluation.get("rejected", {}).values()),
+            **({"out of domain": f"{domain['flagged_share']:.1%}"} if domain else {}),
+        },
+    }
+
+
+def stated_prevalence(evaluation: Evaluation) -> float:
+    """The share of pneumonia that the figures apply to: the assumed one, else that of the images."""
     assumed = evaluation["prevalence"]["assumed"]
     return float(evaluation["prevalence"]["evaluated"] if assumed is None else assumed)

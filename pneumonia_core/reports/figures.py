@@ -2,13 +2,18 @@
 
 import io
 import re
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+from pneumonia_core.evaluation.document import PredictiveValues, TaskFigures
 
 INK: Final = "#22303c"
 MUTED: Final = "#8795a1"
@@ -36,23 +41,24 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def curves_figure(task: dict[str, Any], prevalence: float) -> str:
+def curves_figure(task: TaskFigures, prevalence: float) -> str:
     """ROC and precision-recall curve of one task, with the point of its threshold; '' where undefined.
 
-    `prevalence` is the share of positives that the figures stand for.
+    `prevalence` is the share of positives that the figures apply to.
     """
-    if task["roc"] is None:
+    roc_curve, pr_curve = task["roc"], task["pr"]
+    sensitivity, specificity = task["sensitivity"]["value"], task["specificity"]["value"]
+    if roc_curve is None or pr_curve is None or sensitivity is None or specificity is None:
         return ""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.8, 4.1), layout="constrained")
         roc, pr = figure.subplots(1, 2)
-        sensitivity, specificity = task["sensitivity"]["value"], task["specificity"]["value"]
         roc.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, dashes=(4, 3))
-        roc.plot(task["roc"]["fpr"], task["roc"]["tpr"], color=FIRST, linewidth=1.8)
+        roc.plot(roc_curve["fpr"], roc_curve["tpr"], color=FIRST, linewidth=1.8)
         roc.plot(1 - specificity, sensitivity, "o", color=SECOND, markersize=6)
         _square(roc, "ROC curve", "1 − specificity", "sensitivity")
         pr.axhline(prevalence, color=MUTED, linewidth=0.9, dashes=(4, 3))
-        pr.plot(task["pr"]["recall"], task["pr"]["precision"], color=FIRST, linewidth=1.8)
+        pr.plot(pr_curve["recall"], pr_curve["precision"], color=FIRST, linewidth=1.8)
         called = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
         if called > 0:
             pr.plot(sensitivity, sensitivity * prevalence / called, "o", color=SECOND, markersize=6)
@@ -60,7 +66,7 @@ def curves_figure(task: dict[str, Any], prevalence: float) -> str:
         return _svg(figure, f"curves-{task['positive']}")
 
 
-def reliability_figure(tasks: list[dict[str, Any]]) -> str:
+def reliability_figure(tasks: list[TaskFigures]) -> str:
     """Reliability diagrams of the tasks side by side, each over a histogram of its probabilities."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.8, 5.0), layout="constrained")
@@ -73,16 +79,15 @@ def reliability_figure(tasks: list[dict[str, Any]]) -> str:
         return _svg(figure, "reliability")
 
 
-def _draw_reliability(axes: Axes, task: dict[str, Any]) -> None:
+def _draw_reliability(axes: Axes, task: TaskFigures) -> None:
     bins = [b for b in task["calibration"]["bins"] if b["predicted"] is not None]
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, dashes=(4, 3))
-    predicted = [b["predicted"] for b in bins]
-    observed = [b["observed"]["value"] for b in bins]
+    predicted = _numbers([b["predicted"] for b in bins])
+    observed = _numbers([b["observed"]["value"] for b in bins])
     for b in bins:
         if b["observed"]["low"] is not None:
-            axes.plot(
-                [b["predicted"]] * 2, [b["observed"]["low"], b["observed"]["high"]], color=FIRST, alpha=0.45
-            )
+            whisker = _numbers([b["observed"]["low"], b["observed"]["high"]])
+            axes.plot(_numbers([b["predicted"]] * 2), whisker, color=FIRST, alpha=0.45)
     axes.plot(predicted, observed, "o-", color=FIRST, linewidth=1.4, markersize=4.5)
     _square(
         axes,
@@ -93,7 +98,7 @@ def _draw_reliability(axes: Axes, task: dict[str, Any]) -> None:
     axes.tick_params(labelbottom=False)
 
 
-def _draw_histogram(axes: Axes, task: dict[str, Any]) -> None:
+def _draw_histogram(axes: Axes, task: TaskFigures) -> None:
     bins = task["calibration"]["bins"]
     centres = [(b["low"] + b["high"]) / 2 for b in bins]
     axes.bar(centres, [b["images"] for b in bins], width=0.085, color=GRID, edgecolor=MUTED, linewidth=0.6)
@@ -102,19 +107,25 @@ def _draw_histogram(axes: Axes, task: dict[str, Any]) -> None:
     axes.locator_params(axis="y", nbins=3)
 
 
-def predictive_figure(values: list[dict[str, Any]], prevalence: float) -> str:
+def predictive_figure(values: list[PredictiveValues], prevalence: float) -> str:
     """PPV and NPV over prevalence with their intervals; a line at `prevalence`. '' where undefined."""
-    if any(row[kind]["value"] is None for row in values for kind in ("ppv", "npv")):
+    if any(row["ppv"]["value"] is None or row["npv"]["value"] is None for row in values):
         return ""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.8, 3.4), layout="constrained")
         axes = figure.subplots()
         shares = [row["prevalence"] for row in values]
-        for kind, colour, name in (("ppv", FIRST, "positive"), ("npv", SECOND, "negative")):
-            axes.plot(shares, [row[kind]["value"] for row in values], color=colour, linewidth=1.8,
+        kinds: tuple[tuple[Literal["ppv", "npv"], str, str], ...] = (
+            ("ppv", FIRST, "positive"),
+            ("npv", SECOND, "negative"),
+        )
+        for kind, colour, name in kinds:
+            measures = [row[kind] for row in values]
+            axes.plot(shares, _numbers([measure["value"] for measure in measures]), color=colour, linewidth=1.8,
                       label=f"{name} predictive value")  # fmt: skip
-            if values[0][kind]["low"] is not None:
-                low, high = ([row[kind][end] for row in values] for end in ("low", "high"))
+            if measures[0]["low"] is not None:
+                low = _numbers([measure["low"] for measure in measures])
+                high = _numbers([measure["high"] for measure in measures])
                 axes.fill_between(shares, low, high, color=colour, alpha=0.13, linewidth=0)
         axes.axvline(prevalence, color=MUTED, linewidth=0.9, dashes=(4, 3))
         # Beside the line, on the side where there is room.
@@ -131,6 +142,11 @@ def predictive_figure(values: list[dict[str, Any]], prevalence: float) -> str:
         return _svg(figure, "predictive")
 
 
+def _numbers(values: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    """For matplotlib, which draws nothing at NaN."""
+    return np.array(values, np.float64)
+
+
 def _square(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x_label, ylabel=y_label, title=title)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
@@ -140,7 +156,7 @@ def _square(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element, the same each time, its ids marked with `name` as figures share a page."""
+    """The figure as an <svg> element, the same each time. Its ids carry `name`, because figures share a page."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):

@@ -1,8 +1,10 @@
 """The model card, under the headings of Mitchell et al., 'Model Cards for Model Reporting' (FAT* 2019)."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
 
 from pneumonia_core.datasets.kermany import DATA_SETS
+from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.imaging.contract import JPEG_QUALITY
 from pneumonia_core.reports.checklist import reporting_items
@@ -10,23 +12,37 @@ from pneumonia_core.reports.evaluation_page import CALIBRATION_MEASURES, MEASURE
 from pneumonia_core.reports.render import render_markdown
 
 
-def model_card(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """The model card as Markdown.
+class CardFacts(TypedDict):
+    """What the card says of a model besides its evaluation; the optional values may be None.
 
-    `facts`, all but the first two optional:
-    - `network`, `image_size` (pixels)
-    - `model_id`, `version` (of this package), `temperature`, `data_fingerprint`, `date`
+    - `image_size`: side of the network's square in pixels
+    - `version`: that of this package
     - `weights`: what training started from, such as "imagenet" or "none"
-    - `ages_years`: those of the youngest and the oldest training patient
-    - `data_set`: "kermany", "synthetic" or "other" (see `known_data_set`); it decides what the card says
-      about origin, licence and limits
-    - `class_weights`: {class: weight} by which the loss of a training image counts
-    - `training`: {name: value}, listed as it is (recipe, number of images and patients, seconds)
-    - `evaluated_on`: which images the evaluation is of, such as "validation patients, cut from train"; where
-      it speaks of validation, the card says that thresholds and calibration were fitted on these images
-
-    `evaluation` is that of `metrics.evaluate`.
+    - `ages_years`: ages of the youngest and the oldest training patient
+    - `data_set`: one of `kermany.DATA_SETS`; it decides what the card says about origin, licence and limits
+    - `class_weights`: by class, the weight of a training image in the loss
+    - `training`: further facts of the training by name (recipe, number of images and patients, seconds)
+    - `evaluated_on`: the images of the evaluation, such as "validation patients, cut from train". If it contains
+      "validation", the card says that thresholds and calibration were fitted on these images
     """
+
+    network: str
+    image_size: int
+    model_id: NotRequired[str | None]
+    version: NotRequired[str | None]
+    temperature: NotRequired[float | None]
+    data_fingerprint: NotRequired[str | None]
+    date: NotRequired[str | None]
+    weights: NotRequired[str | None]
+    ages_years: NotRequired[tuple[float, float] | None]
+    data_set: NotRequired[str]
+    class_weights: NotRequired[Mapping[str, float] | None]
+    training: NotRequired[Mapping[str, object]]
+    evaluated_on: NotRequired[str]
+
+
+def model_card(facts: CardFacts, evaluation: Evaluation) -> str:
+    """The model card as Markdown."""
     data_set = facts.get("data_set", "other")
     data_set = data_set if data_set in DATA_SETS else "other"
     return render_markdown(

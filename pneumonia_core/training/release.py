@@ -15,8 +15,11 @@ from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.bundles.parity import ParityImages
 from pneumonia_core.bundles.writer import write_bundle
 from pneumonia_core.domain import Domain
-from pneumonia_core.evaluation.calibration import Calibration, choose_thresholds, fit_calibration
+from pneumonia_core.evaluation.calibration import Calibration, fit_calibration
+from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
+from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import Thresholds
 from pneumonia_core.networks.domain_guard import DomainGuard, choose_threshold, domain_scores, fit_guard
 from pneumonia_core.networks.prefilter import smooth
@@ -70,7 +73,7 @@ class Release:
     """A new bundle and its evaluation on the validation images (`evaluate`, with `domain`)."""
 
     bundle: Bundle
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
 
 
 def release(
@@ -91,12 +94,10 @@ def release(
     probabilities = _probabilities(calibration, logits)
     guard, validation_scores = _fit_guard(classifier, trained_on, validation.images)
     domain = Domain(choose_threshold(validation_scores), provenance.ages_years)
-    evaluation = {
-        **evaluate(validation.labels, probabilities, validation.patients, thresholds),
-        "domain": {
-            "threshold": domain.threshold,
-            "flagged_share": float(np.mean(validation_scores > domain.threshold)),
-        },
+    evaluation = evaluate(ScoredSet.of(validation.labels, validation.patients, probabilities), thresholds)
+    evaluation["domain"] = {
+        "threshold": domain.threshold,
+        "flagged_share": float(np.mean(validation_scores > domain.threshold)),
     }
     _calibrate_head(classifier, calibration)
     spec = _spec(classifier, calibration, thresholds, domain, provenance)
@@ -119,7 +120,7 @@ def _calibrate(
     scores, labels = np.concatenate([logits, *varied]), np.tile(validation.labels, VARIATIONS + 1)
     calibration = fit_calibration(scores, labels, VARIATIONS + 1)
     probabilities = _probabilities(calibration, scores)
-    return calibration, Thresholds(*choose_thresholds(labels, probabilities, VARIATIONS + 1))
+    return calibration, choose_thresholds(labels, probabilities, VARIATIONS + 1)
 
 
 def _fit_guard(
@@ -183,7 +184,7 @@ def _batches(images: np.ndarray) -> list[np.ndarray]:
 
 
 def _documents(
-    model_id: str, spec: ModelSpec, provenance: Provenance, evaluation: dict[str, Any]
+    model_id: str, spec: ModelSpec, provenance: Provenance, evaluation: Evaluation
 ) -> dict[str, str]:
     """The text files of a bundle, {name: text}."""
     card = model_card(

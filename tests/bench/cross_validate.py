@@ -29,6 +29,7 @@ from pneumonia_core.archives.entries import ImageRef  # noqa: E402
 from pneumonia_core.datasets.kermany import LabelledImage, parse_kermany_name  # noqa: E402
 from pneumonia_core.datasets.labelled import read_labelled  # noqa: E402
 from pneumonia_core.evaluation.evaluate import evaluate  # noqa: E402
+from pneumonia_core.evaluation.scored_set import ScoredSet  # noqa: E402
 from pneumonia_core.findings import CLASSES, Thresholds  # noqa: E402
 
 NETWORK = "resnet18"
@@ -141,9 +142,11 @@ def report(folders: list[Path], images: list[LabelledImage]) -> None:
     scored = [row for folder in folders for row in scores(folder / "test" / "results")]
     found = [by_path[row["image_uri"]] for row in scored]
     pooled = evaluate(
-        [image.label for image in found],
-        [[row[f"p_{name}"] for name in CLASSES] for row in scored],
-        [image.patient_id for image in found],
+        ScoredSet.of(
+            [image.label for image in found],
+            [image.patient_id for image in found],
+            [[row[f"p_{name}"] for name in CLASSES] for row in scored],
+        ),
         Thresholds(0.5, 0.5),
     )
     for task, measures in pooled["tasks"].items():

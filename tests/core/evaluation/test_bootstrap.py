@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from support.scores import evaluate, subgroups
 
 from pneumonia_core.evaluation.bootstrap import estimate
-from pneumonia_core.evaluation.evaluate import evaluate
-from pneumonia_core.evaluation.subgroups import subgroups
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds
 
 HALVES = Thresholds(0.5, 0.5)
@@ -21,14 +20,14 @@ def exact(right: int, patients: int) -> dict:
 @pytest.mark.parametrize("patients", [1, 2, 10, 624])
 @pytest.mark.parametrize("share", [0, 1])
 def test_perfect_share_has_the_exact_interval(share: int, patients: int) -> None:
-    assert estimate(np.full(11, float(share)), patients) == exact(share * patients, patients)
+    assert estimate(np.full(11, float(share)), patients).as_json() == exact(share * patients, patients)
 
 
 def test_what_is_no_perfect_share_keeps_the_percentile_interval() -> None:
     assert estimate(np.array([0.9, 0.8, 1.0]), 10) == estimate(np.array([0.9, 0.8, 1.0]))
-    assert estimate(np.ones(5)) == {"value": 1, "low": 1, "high": 1}
-    assert estimate(np.ones(1), 10) == {"value": 1, "low": None, "high": None}
-    assert estimate(np.full(5, np.nan), 0) == {"value": None, "low": None, "high": None}
+    assert estimate(np.ones(5)).as_json() == {"value": 1, "low": 1, "high": 1}
+    assert estimate(np.ones(1), 10).as_json() == {"value": 1, "low": None, "high": None}
+    assert estimate(np.full(5, np.nan), 0).as_json() == {"value": None, "low": None, "high": None}
 
 
 def test_perfect_figures_count_the_patients_that_they_are_over() -> None:

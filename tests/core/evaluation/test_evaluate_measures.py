@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -10,17 +11,18 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
+from support.scores import evaluate
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.evaluation.bootstrap import estimate, patient_resamples
-from pneumonia_core.evaluation.calibration import choose_thresholds, prior_corrected
+from pneumonia_core.evaluation.calibration import prior_corrected
 from pneumonia_core.evaluation.calibration_measures import (
     brier,
     calibration_line,
     expected_calibration_error,
     reliability,
 )
-from pneumonia_core.evaluation.evaluate import evaluate
+from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import (
     BACTERIAL,
     NORMAL,
@@ -117,12 +119,12 @@ def test_resampled_measures_are_those_of_scikit_learn_with_sample_weights() -> N
             right = finding_labels(probabilities, HALVES) == labels
             values["three"].append(np.average(right, weights=row))
     assert report["tasks"]["pneumonia_vs_normal"]["auroc"] == pytest.approx(
-        estimate(np.array(values["auroc"]))
+        estimate(np.array(values["auroc"])).as_json()
     )
     assert report["tasks"]["pneumonia_vs_normal"]["auprc"] == pytest.approx(
-        estimate(np.array(values["auprc"]))
+        estimate(np.array(values["auprc"])).as_json()
     )
-    assert report["three_class"]["accuracy"] == pytest.approx(estimate(np.array(values["three"])))
+    assert report["three_class"]["accuracy"] == pytest.approx(estimate(np.array(values["three"])).as_json())
 
 
 def test_three_class_figures_count_findings() -> None:
@@ -144,9 +146,9 @@ def test_calibration_error_and_brier_of_a_hand_computed_example() -> None:
     positive = np.array([1, 0, 0, 0, 1, 1, 1, 0, 0, 0], bool)
     once = np.ones((1, 10))
     curve = reliability(probability, positive, once)
-    assert curve["count"][0, [2, 8]].tolist() == [4, 6]
-    assert curve["observed"][0, [2, 8]].tolist() == [0.25, 0.5]
-    assert np.isnan(curve["observed"][0, 5])
+    assert curve.count[0, [2, 8]].tolist() == [4, 6]
+    assert curve.observed[0, [2, 8]].tolist() == [0.25, 0.5]
+    assert np.isnan(curve.observed[0, 5])
     assert expected_calibration_error(curve)[0] == pytest.approx(0.21)
     # (0.75^2 + 3 x 0.25^2 + 3 x 0.15^2 + 3 x 0.85^2) / 10
     assert brier(probability, positive, once)[0] == pytest.approx(0.2985)
@@ -321,7 +323,7 @@ def test_prior_is_corrected_from_where_the_probabilities_were_calibrated() -> No
 def test_thresholds_lie_in_a_gap_nearest_to_the_share_of_positives_but_off_its_edges() -> None:
     labels = np.repeat([NORMAL, BACTERIAL, VIRAL], 20)
     probabilities = np.repeat([[0.9, 0.06, 0.04], [0.5, 0.4, 0.1], [0.5, 0.1, 0.4]], 20, axis=0)
-    t1, t2 = choose_thresholds(labels, probabilities)
+    t1, t2 = astuple(choose_thresholds(labels, probabilities))
     assert t1 == pytest.approx(0.1 + 0.75 * (0.5 - 0.1), abs=1e-6)
     assert t2 == pytest.approx(0.5, abs=1e-6)
 
@@ -336,8 +338,8 @@ def test_thresholds_do_not_follow_the_class_prior() -> None:
     labels, probabilities, _ = scored(6000, seed=8)
     rng = np.random.default_rng(1)
     few_normal = (labels != NORMAL) | (rng.random(6000) < 0.15)
-    t1, t2 = choose_thresholds(labels, probabilities)
-    prior_t1, prior_t2 = choose_thresholds(labels[few_normal], probabilities[few_normal])
+    t1, t2 = astuple(choose_thresholds(labels, probabilities))
+    prior_t1, prior_t2 = astuple(choose_thresholds(labels[few_normal], probabilities[few_normal]))
     assert prior_t1 == pytest.approx(t1, abs=0.1)
     assert prior_t2 == pytest.approx(t2, abs=0.05)
     assert t2 == pytest.approx(0.5, abs=0.1)
@@ -347,7 +349,7 @@ def test_thresholds_do_not_follow_the_class_prior() -> None:
 @given(seed=st.integers(0, 10_000), images=st.integers(200, 400))
 def test_threshold_is_nearly_the_best_on_its_own_images(seed: int, images: int) -> None:
     labels, probabilities, _ = scored(images, seed, skill=1.5)
-    t1, _ = choose_thresholds(labels, probabilities)
+    t1, _ = astuple(choose_thresholds(labels, probabilities))
     ill, score = labels != NORMAL, p_pneumonia(probabilities)
 
     def youden(threshold: float) -> float:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from support.pictures import as_jpeg
+from support.scores import subgroups
 
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.evaluation.perturbations import (
@@ -15,8 +16,8 @@ from pneumonia_core.evaluation.perturbations import (
     perturbed_squares,
     swapped_aspects,
 )
-from pneumonia_core.evaluation.robustness import balanced_sample, robustness
-from pneumonia_core.evaluation.subgroups import size_groups, subgroups
+from pneumonia_core.evaluation.robustness import PerturbedScores, balanced_sample, robustness
+from pneumonia_core.evaluation.subgroups import size_groups
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds
 from pneumonia_core.imaging.decode import decode, read_picture, to_square
 from pneumonia_core.phantoms.radiograph import phantom
@@ -108,12 +109,16 @@ def probabilities(totals: np.ndarray) -> np.ndarray:
     return np.stack([1 - totals, totals * 0.7, totals * 0.3], axis=-1).astype(np.float32)
 
 
+def perturbed(labels: list[int], patients: list, scores: np.ndarray) -> PerturbedScores:
+    return PerturbedScores(np.array(labels), np.array(patients), scores, PERTURBATIONS[:1])
+
+
 def test_changes_are_those_of_a_hand_computed_example():
     labels = [NORMAL, NORMAL, BACTERIAL, VIRAL]
     before = np.array([0.1, 0.3, 0.6, 0.9])
     after = np.array([0.3, 0.3, 0.4, 0.2])
     both = np.stack([probabilities(before), probabilities(after)], axis=1)
-    report = robustness(labels, ["a", "b", "c", "d"], both, PERTURBATIONS[:1], HALVES, bootstrap=20)
+    report = robustness(perturbed(labels, ["a", "b", "c", "d"], both), HALVES, bootstrap=20)
     (row,) = report["rows"]
     assert report["auroc"]["value"] == 1.0
     changed = roc_auc_score([0, 0, 1, 1], after) - 1
@@ -131,7 +136,7 @@ def test_changes_are_those_of_a_hand_computed_example():
 
 def test_images_of_one_class_have_changes_but_no_auroc():
     both = np.stack([probabilities(np.array([0.2, 0.3]))] * 2, axis=1)
-    (row,) = robustness([NORMAL] * 2, [1, 2], both, PERTURBATIONS[:1], HALVES, bootstrap=5)["rows"]
+    (row,) = robustness(perturbed([NORMAL] * 2, [1, 2], both), HALVES, bootstrap=5)["rows"]
     assert row["auroc_change"]["value"] is None
     assert row["shift"]["pneumonia"] is None
     assert row["shift_difference"] is None

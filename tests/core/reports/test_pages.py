@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from support.pages import NASTY, RUN, assert_self_contained
+from support.scores import evaluate, subgroups
 
 from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
-from pneumonia_core.evaluation.evaluate import evaluate
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
-from pneumonia_core.evaluation.robustness import robustness
-from pneumonia_core.evaluation.subgroups import subgroups
+from pneumonia_core.evaluation.robustness import PerturbedScores, robustness
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds
 from pneumonia_core.reports.checklist import reporting_items
 from pneumonia_core.reports.evaluation_page import evaluation_page
@@ -66,12 +65,8 @@ def whole_evaluation(**options: Any) -> dict[str, Any]:
         **evaluation(**options),
         "subgroups": subgroups(labels, scores[:, 0], patients, Thresholds(0.5, 0.5), groups, bootstrap=20),
         "robustness": robustness(
-            labels,
-            patients,
-            scores,
-            PERTURBATIONS,
+            PerturbedScores(labels, patients, scores, PERTURBATIONS, {True: 1.2, False: 1.5}),
             Thresholds(0.5, 0.5),
-            {True: 1.2, False: 1.5},
             bootstrap=20,
         ),
     }
@@ -201,7 +196,7 @@ def test_model_card_says_where_figures_are_of_the_images_fitted_on() -> None:
 
 @pytest.mark.parametrize(
     ("split", "said"),
-    [("train", "say nothing of others"), ("validation", "somewhat too good"), ("test", None)],
+    [("train", "say nothing about others"), ("validation", "somewhat too good"), ("test", None)],
 )
 def test_evaluation_page_warns_of_images_that_training_knows(split: str, said: str | None) -> None:
     page = evaluation_page({**evaluation(), "split": split}, "a")

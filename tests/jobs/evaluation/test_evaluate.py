@@ -4,11 +4,29 @@ import json
 
 import numpy as np
 import pytest
+from support.archived import zip_bytes
+from support.buckets import BUCKET, s3_server, using
+from support.scoring import pneumonia
 
 from jobs.evaluation.evaluate import evaluate_bundle
+from jobs.evaluation.options import EvaluateOptions
+from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
 from pneumonia_core.findings import p_pneumonia
 from pneumonia_core.phantoms.data_sets import write_labelled
+from pneumonia_core.storage import s3_client
+
+
+def options(bundle, data, folder, robustness=0, **others):
+    return EvaluateOptions(
+        model=str(bundle.path),
+        data=str(data),
+        split="train",
+        output=str(folder),
+        robustness=robustness,
+        bootstrap=50,
+        **others,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +34,7 @@ def evaluated(ray_here, tiny_bundle, tmp_path_factory):
     """The document, the folder, and what the command returned."""
     data, folder = tmp_path_factory.mktemp("labelled"), tmp_path_factory.mktemp("evaluated")
     write_labelled(data, 16, 1, seed=4)
-    result = evaluate_bundle(
-        model=str(tiny_bundle.path),
-        data=str(data),
-        split="train",
-        output=str(folder),
-        robustness=12,
-        bootstrap=50,
-    )
+    result = evaluate_bundle(options(tiny_bundle, data, folder, robustness=12))
     return json.loads((folder / "evaluation.json").read_text()), folder, result, data
 
 
@@ -55,9 +66,9 @@ def test_perturbed_images_are_first_scored_as_they_are(evaluated, tiny_bundle):
     _, folder, _, _ = evaluated
     (scores,) = (folder / "results").glob("*/scores")
     rows = DeltaTable(str(scores)).to_pyarrow_table().to_pylist()[:12]
-    uris = [row["image_uri"] for row in rows]
+    refs = [ImageRef(uri) for uri in [*(row["image_uri"] for row in rows), "file:///absent.jpeg"]]
     kept, probabilities = score_perturbed(
-        [*uris, "file:///absent.jpeg"], np.arange(13) < 6, {False: 1.3, True: 1.0}, tiny_bundle,
+        refs, np.arange(13) < 6, {False: 1.3, True: 1.0}, tiny_bundle,
         rows[0]["engine"], "auto", open_location(str(folder)),
     )  # fmt: skip
     assert kept.tolist() == list(range(12))
@@ -68,10 +79,7 @@ def test_perturbed_images_are_first_scored_as_they_are(evaluated, tiny_bundle):
 
 def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny_bundle):
     document, folder, _, data = evaluated
-    evaluate_bundle(
-        model=str(tiny_bundle.path), data=str(data), split="train", output=str(folder), robustness=0, bootstrap=50,
-        prevalence=0.1,
-    )  # fmt: skip
+    evaluate_bundle(options(tiny_bundle, data, folder, prevalence=0.1))
     again = json.loads((folder / "evaluation.json").read_text())
     assert again["robustness"] is None
     assert again["prevalence"]["assumed"] == 0.1
@@ -82,7 +90,7 @@ def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny
 
 
 def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(tiny_bundle, tmp_path):
-    from jobs.evaluation.labelled_scores import results_of
+    from jobs.evaluation.labelled_scores import results_location
     from jobs.scoring.request import make_request
     from pneumonia_core.runs.registry import open_run
 
@@ -90,7 +98,7 @@ def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(
     order = make_request((str(tmp_path),), str(tiny_bundle.path), rescore="all")
 
     def begun(uris):
-        run = open_run(results_of(tmp_path, order, uris), order, 0, fresh=False)
+        run = open_run(results_location(tmp_path, order, uris), order, 0, fresh=False)
         run.save(state="scoring", listing_complete=True)
         run.unlock()
         return run
@@ -100,3 +108,35 @@ def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(
     again = begun(["file:///test.jpeg"])
     assert again.resumed
     assert again.run_id == killed.run_id
+
+
+SAME = ("images", "patients", "images_by_class", "tasks", "three_class", "subgroups", "rejected")
+
+
+def test_set_in_a_zip_is_evaluated_as_the_folder_is(evaluated, tiny_bundle, tmp_path):
+    expected, _, _, data = evaluated
+    (tmp_path / "xrays.zip").write_bytes(zip_bytes(files_in(data)))
+    evaluate_bundle(options(tiny_bundle, tmp_path / "xrays.zip", tmp_path / "out", robustness=4))
+    document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {key: document[key] for key in SAME} == {key: expected[key] for key in SAME}
+    assert document["robustness"]["images"] == 4
+
+
+def test_set_in_a_bucket_is_evaluated_as_the_folder_is(evaluated, tiny_bundle, tmp_path):
+    expected, _, _, data = evaluated
+    with s3_server() as endpoint, using(endpoint):
+        s3_client.client().create_bucket(Bucket=BUCKET)
+        for name, content in files_in(data).items():
+            s3_client.client().put_object(Bucket=BUCKET, Key=f"xrays/{name}", Body=content)
+        done = pneumonia(
+            "evaluate", "--model", tiny_bundle.path, "--data", f"s3://{BUCKET}/xrays", "--split", "train",
+            "--output", tmp_path / "out", "--robustness", 4, "--bootstrap", 50,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {key: document[key] for key in SAME} == {key: expected[key] for key in SAME}
+    assert document["robustness"]["images"] == 4
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jpeg"))}

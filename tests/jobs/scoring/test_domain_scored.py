@@ -11,6 +11,7 @@ from support.dicom_files import dicom_file, exposed_phantom
 from support.scoring import order, rows, score
 
 from jobs.evaluation.evaluate import evaluate_bundle
+from jobs.evaluation.options import EvaluateOptions
 from jobs.runs import command as runs_command
 from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.phantoms.radiograph import phantom
@@ -93,12 +94,14 @@ def test_bundle_without_a_guard_leaves_the_columns_null(tmp_path, tiny_bundle, r
 def test_evaluation_tells_how_much_of_the_set_is_out_of_domain(tmp_path, guarded_bundle, ray_here):
     write_labelled(tmp_path / "data", 6, 1, seed=4)
     evaluate_bundle(
-        model=str(guarded_bundle.path),
-        data=str(tmp_path / "data"),
-        split="train",
-        output=str(tmp_path / "out"),
-        robustness=0,
-        bootstrap=20,
+        EvaluateOptions(
+            model=str(guarded_bundle.path),
+            data=str(tmp_path / "data"),
+            split="train",
+            output=str(tmp_path / "out"),
+            robustness=0,
+            bootstrap=20,
+        )
     )
     told = json.loads((tmp_path / "out" / "evaluation.json").read_text())["domain"]
     assert told["threshold"] == guarded_bundle.domain.threshold

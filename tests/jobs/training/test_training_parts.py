@@ -140,7 +140,7 @@ def test_decoding_keeps_the_order_and_leaves_out_what_cannot_be_read(ray_here, t
     images, _ = split_training(read_labelled(str(tmp_path)))
     broken = [3, 70]
     for index in broken:
-        with open(images[index].path, "wb") as file:  # noqa: PTH123
+        with open(images[index].uri.removeprefix("file://"), "wb") as file:  # noqa: PTH123
             file.write(b"no picture")
     decoded = decode_labelled(images, 32, 1, "training")
     readable = [image for index, image in enumerate(images) if index not in broken]
@@ -148,7 +148,7 @@ def test_decoding_keeps_the_order_and_leaves_out_what_cannot_be_read(ray_here, t
     assert decoded.patients.tolist() == [image.patient_id for image in readable]
     pictures = decoded.images()
     for index in (0, 10, len(readable) - 1):
-        with open(readable[index].path, "rb") as file:  # noqa: PTH123
+        with open(readable[index].uri.removeprefix("file://"), "rb") as file:  # noqa: PTH123
             np.testing.assert_array_equal(pictures[index], decode(file.read(), 32))
     assert (
         f"left out 2 of {len(images)} training images that cannot be read: 2 not_an_image"

@@ -1,0 +1,100 @@
+"""A labelled set's rows of the results table, and their evaluation."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumonia_core.domain import Domain
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.evaluation.document import Evaluation
+from pneumonia_core.evaluation.evaluate import evaluate
+from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.subgroups import size_groups, subgroups
+from pneumonia_core.findings import CLASSES, Thresholds
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TableScores:
+    """The images of a labelled set that have a score, and what the table knows of them.
+
+    `scored` holds them in the order of `positions`, int64 [N], their places in the labelled set. Sizes in pixels and
+    colour modes are those of the sources, None where unknown. `in_domain` is None where the bundle cannot tell.
+    `rejected` counts the other images by reason.
+    """
+
+    scored: ScoredSet
+    positions: npt.NDArray[np.int64]
+    widths: list[int | None]
+    heights: list[int | None]
+    modes: list[str | None]
+    in_domain: list[bool | None]
+    engine: str
+    rejected: dict[str, int]
+
+
+def read_scores(
+    labels: Sequence[int], patients: Sequence[str], rows: Sequence[Row], modes: Mapping[str, str]
+) -> TableScores:
+    """The scores of a labelled set whose images have these `rows`, in its order. `modes` are colour modes by URI.
+
+    Raises PneumoniaError where no image has a score.
+    """
+    reasons = Counter(row["reject_reason"] for row in rows if row["status"] == "rejected")
+    rejected = dict(sorted(reasons.items()))
+    positions = [position for position, row in enumerate(rows) if row["status"] == "scored"]
+    if not positions:
+        counts = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        raise PneumoniaError(
+            f"none of the images could be scored ({counts}), so there is nothing to measure. Fix that and run the same "
+            "command again."
+        )
+    kept = [rows[position] for position in positions]
+    return TableScores(
+        ScoredSet.of(
+            [labels[position] for position in positions],
+            [patients[position] for position in positions],
+            [[row[f"p_{name}"] for name in CLASSES] for row in kept],
+        ),
+        np.array(positions, np.int64),
+        [row["width"] for row in kept],
+        [row["height"] for row in kept],
+        [modes.get(row["image_uri"]) for row in kept],
+        [row["in_domain"] for row in kept],
+        kept[0]["engine"],
+        rejected,
+    )
+
+
+def evaluate_table(
+    scores: TableScores,
+    thresholds: Thresholds,
+    domain: Domain | None,
+    *,
+    prevalence: float | None = None,
+    calibrated_at: float | None = None,
+    bootstrap: int = 1000,
+) -> Evaluation:
+    """As `evaluate`, with the figures by image size and colour mode, the share out of domain, and the rejections."""
+    factors = {
+        "image size": size_groups(scores.widths, scores.heights),
+        "colour mode": [mode or "unknown" for mode in scores.modes],
+    }
+    evaluation = evaluate(
+        scores.scored, thresholds, prevalence=prevalence, calibrated_at=calibrated_at, bootstrap=bootstrap
+    )
+    evaluation["engine"] = scores.engine
+    evaluation["subgroups"] = subgroups(scores.scored, thresholds, factors, bootstrap)
+    evaluation["rejected"] = scores.rejected
+    if domain is not None:
+        flagged = sum(familiar is False for familiar in scores.in_domain)
+        evaluation["domain"] = {
+            "threshold": domain.threshold,
+            "flagged_share": flagged / len(scores.in_domain),
+        }
+    return evaluation

@@ -1,0 +1,30 @@
+"""An evaluation in lines of a terminal's 80 characters."""
+
+from pneumonia_core.evaluation.document import Evaluation, Robustness, headline
+from pneumonia_core.reports.evaluation_page import CAUTIONS
+
+
+def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """The headline figures, what to beware of, and the effect of each perturbation."""
+    figures = headline(evaluation)
+    lines = [", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)]
+    caution = CAUTIONS.get(evaluation.get("split", ""))
+    return lines + ([caution] if caution else []) + robustness_lines(evaluation.get("robustness"))
+
+
+def robustness_lines(table: Robustness | None) -> list[str]:
+    """A heading, and for each perturbation how far it moves AUROC and scores; nothing without a table."""
+    if table is None:
+        return []
+    before = f"AUROC {_number(table['auroc']['value'], '')} on {table['images']} images; when they are"
+    lines = [f"{before:<44} {'AUROC':>7} {'|Δp|':>6} {'99 %':>6} {'apart':>7}"]
+    for row in table["rows"]:
+        lines.append(
+            f"{row['label']:<44} {_number(row['auroc_change']['value']):>7} {row['mean_change']:>6.3f} "
+            f"{row['p99_change']:>6.3f} {_number(row['shift_difference']):>7}"
+        )
+    return lines
+
+
+def _number(value: float | None, sign: str = "+") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}"
