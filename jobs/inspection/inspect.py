@@ -7,6 +7,7 @@ from typing import Any, Final
 from jobs.console.command import Result
 from jobs.console.output import aligned_columns, printable, say
 from pneumonia_core.archives.manifests import ListingRules
+from pneumonia_core.archives.skipped import skip_text
 from pneumonia_core.errors import InvalidInput
 
 SHOWN: Final = 5
@@ -49,7 +50,7 @@ def survey(
         while not lister.wait(60):
             say(f"listed {lister.listed:,} images")
         segments = lister.take()
-        skipped = dict(lister.skipped)
+        skipped = lister.skip_counts
         if not segments:
             raise InvalidInput(
                 f"no images found in {', '.join(printable(archive) for archive in archives)}. Check the path."
@@ -78,9 +79,11 @@ def inspection_table(summary: dict[str, Any], details: dict[str, Any]) -> str:
     """The inspection for a person's terminal, names with control characters escaped."""
     lines = [f"{summary['images']:,} images, {summary['readable']:,} readable"]
     lines += _class_lines(summary["classes"])
+    skipped = {skip_text(code): number for code, number in summary["skipped"].items()}
+    counts = {**summary, "skipped": skipped}
     for name in ("formats", "modes", "quantisation", "rejected", "skipped"):
-        if summary[name]:
-            lines += ["", f"{name:<14}{_listed(summary[name])}"]
+        if counts[name]:
+            lines += ["", f"{name:<14}{_listed(counts[name])}"]
     lines += ["", *_size_lines(summary["sizes"])]
     lines += _cue_lines(summary["cues"])
     for name, what in (("duplicates", "equal files"), ("lookalikes", "look-alikes")):

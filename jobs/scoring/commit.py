@@ -10,7 +10,7 @@ from jobs.console.output import say
 from jobs.ray_runtime.session import ray_errors_explained
 from jobs.scoring.context import ScoringContext, start_ray
 from jobs.scoring.micro_batches import chunks_still_needed
-from pneumonia_core.archives.skipped import in_words, may_hold_images
+from pneumonia_core.archives.skipped import describe_skipped, may_hide_images
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.runs.record import Run
 from pneumonia_core.storage.errors import error_text
@@ -209,9 +209,9 @@ def _tell(result: Result, rate: float, max_rate: float) -> None:
 
 def report_skipped(skipped: Mapping[str, int]) -> None:
     """What the listing left out: a warning where images may be in it, a count of the rest."""
-    hiding = may_hold_images(skipped)
+    hiding = may_hide_images(skipped)
     if hiding:
-        say(f"warning: images may be missing: skipped {in_words(hiding)}")
-    rest = {kind: number for kind, number in skipped.items() if kind not in hiding}
+        say(f"warning: images may be missing: skipped {describe_skipped(hiding)}")
+    rest = {code: number for code, number in skipped.items() if code not in hiding}
     if rest:
-        say(f"skipped: {in_words(rest)}")
+        say(f"skipped: {describe_skipped(rest)}")

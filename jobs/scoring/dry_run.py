@@ -29,7 +29,7 @@ def dry_run(results: Location, order: RunRequest) -> Result:
             batches = planner.plan(lister.take(), [], order.chunk_size, relisted=False)
             check_found(order.archives, planner, lister)
             gone, _ = planner.write_gone(order.archives, batches)
-            skipped = dict(lister.skipped)
+            skipped = lister.skip_counts
     counts = {
         name: sum(getattr(batch, name) for batch in batches)
         for name in ("listed", "to_score", "unchanged", "deferred")

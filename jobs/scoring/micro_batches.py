@@ -7,7 +7,7 @@ from typing import Any, Final
 from jobs.console.output import Progress, printable, say
 from jobs.ray_runtime.session import ray_errors_explained
 from jobs.scoring.context import ScoringContext, check_stop, start_ray
-from pneumonia_core.archives.skipped import in_words
+from pneumonia_core.archives.skipped import describe_skipped
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.runs.record import Run
 
@@ -41,7 +41,7 @@ def score_listing(work: ScoringContext, run: Run, planner: Any, superseded: froz
                 _score_wave(work, run, planner, todo, progress)
                 check_stop(work)
                 if work.past_deadline:
-                    run.save(skipped=dict(lister.skipped))
+                    run.save(skipped=lister.skip_counts)
                     say("the deadline has come: what is done is committed, the rest is left for the next run")
                     return
                 lister.wait(listing_wait_s(work, wave))
@@ -51,7 +51,7 @@ def score_listing(work: ScoringContext, run: Run, planner: Any, superseded: froz
                 if complete:
                     break
             _check_found(work, run, planner, lister)
-            run.save(listing_complete=True, state="scoring", skipped=dict(lister.skipped))
+            run.save(listing_complete=True, state="scoring", skipped=lister.skip_counts)
             _score_wave(work, run, planner, todo, progress)
 
 
@@ -87,7 +87,7 @@ def _check_found(work: ScoringContext, run: Run, planner: Any, lister: Any) -> N
 def check_found(archives: Sequence[str], planner: Any, lister: Any) -> None:
     """Raise InvalidInput where the listing found no image at all, or none of an archive of which the table knows some:
     a storage that is not mounted looks like an empty folder, and its images would count as gone."""
-    skipped = f" (skipped: {in_words(lister.skipped)})" if lister.skipped else ""
+    skipped = f" (skipped: {describe_skipped(lister.skip_counts)})" if lister.skip_counts else ""
     if known := planner.known_images(lister.empty):
         empty = " nor in ".join(f"{printable(uri)}, of which the table has {n:,}" for uri, n in known.items())
         raise InvalidInput(

@@ -17,8 +17,9 @@ from pneumonia_core.archives.entries import (
     WholeFile,
     ZipEntry,
 )
-from pneumonia_core.archives.folders import ABSENT, DENIED, list_local, opens_locally
+from pneumonia_core.archives.folders import NO_PERMISSION, NO_SUCH_NAME, list_local, opens_locally
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_manifest, list_manifest
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection
 from pneumonia_core.storage.errors import CredentialsError, error_text
 from pneumonia_core.storage.location import open_location
@@ -47,7 +48,7 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
 def _not_opened(uri: str, error: OSError) -> PneumoniaError:
     text = f"{uri}: the archive cannot be opened ({error_text(error)})."
     # What has no number was found by us, or by a bucket that does not tell.
-    if error.errno is None or error.errno in ABSENT | DENIED:
+    if error.errno is None or error.errno in NO_SUCH_NAME | NO_PERMISSION:
         return InvalidInput(text)
     return PneumoniaError(f"{text} Run the same command again when its storage answers.")
 
@@ -63,7 +64,7 @@ def check_disjoint(archives: list[str]) -> None:
 
 
 def list_archive(
-    archive: str, skipped: Counter[str], rules: ListingRules = _NO_RULES
+    archive: str, skipped: Counter[SkipReason], rules: ListingRules = _NO_RULES
 ) -> Iterator[ListedImage]:
     """The images of an archive in a fixed order; what is skipped is counted by kind in `skipped`.
 

@@ -7,9 +7,10 @@ from typing import Final
 
 import pyarrow.fs as pafs
 
-from pneumonia_core.archives.classify import classify_path, looks_like_image
-from pneumonia_core.archives.containers.members import file_or_members, list_classified
+from pneumonia_core.archives.classify import NameClass, classify_content, classify_path
+from pneumonia_core.archives.containers.members import list_classified, list_named
 from pneumonia_core.archives.entries import ListedImage
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage import s3_objects
 from pneumonia_core.storage.errors import error_text
@@ -55,12 +56,12 @@ def _prefix(uri: str) -> str:
     return f"{uri}/"
 
 
-def list_bucket(place: Location, skipped: Counter[str]) -> Iterator[ListedImage]:
+def list_bucket(place: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
     """The images beneath a prefix, or in the object that was named itself. Raises PneumoniaError where the storage
     fails."""
     named = _named_itself(place)
     if named is not None:
-        yield from file_or_members(named, skipped)
+        yield from list_named(named, skipped)
     else:
         yield from _list_prefix(place, skipped)
 
@@ -78,17 +79,17 @@ def _named_itself(place: Location) -> StoredFile | None:
         return None
 
 
-def _list_prefix(place: Location, skipped: Counter[str]) -> Iterator[ListedImage]:
+def _list_prefix(place: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+    prefix = _prefix(place.uri)
     pages = _s3_pages(place.uri) if place.is_s3 else _other_pages(place)
     with ThreadPoolExecutor(_SNIFFING_THREADS, thread_name_prefix="sniff") as pool:
         for page in pages:
-            verdicts = [classify_path(stored.uri.removeprefix(_prefix(place.uri))) for stored in page]
-            unknown = [s for s, verdict in zip(page, verdicts, strict=True) if verdict == "look inside"]
-            pictures = iter(pool.map(looks_like_image, unknown))
-            for stored, verdict in zip(page, verdicts, strict=True):
-                if verdict == "look inside":
-                    verdict = "image" if next(pictures) else "no image"
-                yield from list_classified(stored, verdict, skipped)
+            kinds = [classify_path(stored.uri.removeprefix(prefix)) for stored in page]
+            unknown = (s for s, kind in zip(page, kinds, strict=True) if kind is NameClass.UNKNOWN)
+            by_content = pool.map(classify_content, unknown)
+            for stored, kind in zip(page, kinds, strict=True):
+                known = next(by_content) if kind is NameClass.UNKNOWN else kind
+                yield from list_classified(stored, known, skipped)
 
 
 def _s3_pages(uri: str) -> Iterator[list[StoredFile]]:

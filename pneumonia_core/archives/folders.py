@@ -7,25 +7,26 @@ from collections.abc import Iterator
 from stat import S_ISDIR, S_ISREG
 from typing import Final
 
-from pneumonia_core.archives.classify import classify_name, looks_like_image
-from pneumonia_core.archives.containers.members import file_or_members, list_classified
+from pneumonia_core.archives.classify import NameClass, classify_content, classify_name
+from pneumonia_core.archives.containers.members import list_classified, list_named
 from pneumonia_core.archives.entries import ListedImage
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.location import as_text
 from pneumonia_core.storage.ranges import StoredFile, local_file
 
-# Of a name: there is nothing. Any other error is the disk's, or there may be images that we must not read.
-ABSENT: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO))
-DENIED: Final = frozenset((errno.EACCES, errno.EPERM))
+# Error numbers that say that nothing has this name. Others are the disk's, or images may be out of reach.
+NO_SUCH_NAME: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO))
+NO_PERMISSION: Final = frozenset((errno.EACCES, errno.EPERM))
 # Every disk has one at its root, for the administrator alone.
 _LOST_AND_FOUND: Final = "lost+found"
-# What is in a folder: each name, and whether it is a folder itself.
+# Each name in a folder, and whether it is a folder itself.
 _Names = Iterator[tuple[str, bool]]
 
 
 def opens_locally(path: str) -> bool:
-    """Whether there is a file or folder. Raises OSError where it is not one that we may read."""
+    """Whether there is a file or folder. Raises OSError where it exists and cannot be read."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a plain path is the raw name
     except (FileNotFoundError, NotADirectoryError):
@@ -33,32 +34,32 @@ def opens_locally(path: str) -> bool:
     if S_ISDIR(status.st_mode):
         os.scandir(path).close()
     else:
-        # A FIFO would be waited for.
+        # Opening a FIFO would block until someone writes to it.
         if not S_ISREG(status.st_mode):
             raise OSError("no regular file")
-        open(path, "rb").close()  # noqa: PTH123
+        open(path, "rb").close()  # noqa: PTH123 - a plain path is the raw name
     return True
 
 
-def list_local(root: str, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """The images in a folder, or in the file that was named itself. Raises PneumoniaError where the disk fails."""
+def list_local(root: str, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+    """The images in a folder; of a file, itself or its members. Raises PneumoniaError where the disk fails."""
     try:
         status = os.stat(root)  # noqa: PTH116 - a plain path is the raw name
-        opened = _entries(root) if S_ISDIR(status.st_mode) else local_file(root, status)
+        opened = _names(root) if S_ISDIR(status.st_mode) else local_file(root, status)
     except (OSError, RejectedImage) as error:
         why = error.detail if isinstance(error, RejectedImage) else error_text(error)
         raise PneumoniaError(
-            f"file://{root}: the archive cannot be opened ({why}). Mend it and run the same command again."
+            f"file://{root}: the archive cannot be opened ({why}). Fix that and run the same command again."
         ) from error
     if isinstance(opened, StoredFile):
-        yield from file_or_members(opened, skipped)
+        yield from list_named(opened, skipped)
     else:
         yield from _walk(root, opened, skipped)
 
 
-def _walk(root: str, names: _Names, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """Depth first, names in byte order, so that every listing of the same folder has the same order."""
-    # A stack of our own: folders may lie deeper in each other than Python calls.
+def _walk(root: str, names: _Names, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+    """The images in a folder, in the same order in every listing."""
+    # An explicit stack: folders may be nested deeper than Python can recurse.
     opened = [(root, names)]
     while opened:
         folder, entries = opened[-1]
@@ -66,23 +67,22 @@ def _walk(root: str, names: _Names, skipped: Counter[str]) -> Iterator[ListedIma
         if name is None:
             opened.pop()
             continue
-        path = os.path.join(folder, name)  # noqa: PTH118 - the raw name
-        if classify_name(name) == "hidden":
-            skipped["hidden"] += 1
+        path = os.path.join(folder, name)  # noqa: PTH118 - a plain path is the raw name
+        if classify_name(name) is SkipReason.HIDDEN:
+            skipped[SkipReason.HIDDEN] += 1
         elif not is_folder:
             yield from _file(path, name, root, skipped)
         else:
             try:
-                opened.append((path, _entries(path)))
+                opened.append((path, _names(path)))
             except OSError as error:
                 if name != _LOST_AND_FOUND:
                     _raise_unless_absent(error, path)
-                skipped["folder that cannot be opened"] += 1
+                skipped[SkipReason.UNOPENED_FOLDER] += 1
 
 
-def _entries(folder: str) -> _Names:
-    """The names in a folder in byte order, and which are folders. Of them only the names are held, in a few dozen bytes
-    each."""
+def _names(folder: str) -> _Names:
+    """The names in a folder in byte order. Only the names are held, a few dozen bytes each."""
     folders: set[bytes] = set()
     ordered: list[bytes] = []
     with os.scandir(folder) as entries:
@@ -95,42 +95,46 @@ def _entries(folder: str) -> _Names:
 
 
 def _raise_unless_absent(error: OSError, path: str) -> None:
-    """Images that are out of reach are not gone: the listing must not go on without them. A link is no image that we
-    knew before it led to where we may not look."""
-    is_link = error.errno in DENIED and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
-    if error.errno not in ABSENT and not is_link:
+    """Raise PneumoniaError unless the error says that nothing is there.
+
+    Images out of reach are not gone, so the listing must not continue without them. A link that leads to where
+    reading is not permitted never was a listed image.
+    """
+    is_link = error.errno in NO_PERMISSION and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
+    if error.errno not in NO_SUCH_NAME and not is_link:
         raise PneumoniaError(
-            f"{_shown(path)} cannot be listed ({error_text(error)}). Mend it, or move it out of the archive, and run "
+            f"{_uri(path)} cannot be listed ({error_text(error)}). Fix that, or move it out of the archive, and run "
             "the same command again."
         ) from error
 
 
-def _shown(path: str) -> str:
-    """The URI of a local path, whose name may be no UTF-8."""
+def _uri(path: str) -> str:
+    """The URI of a local path; bytes that are not UTF-8 are escaped."""
     return f"file://{as_text(os.fsencode(path))}"
 
 
-def _file(path: str, name: str, root: str, skipped: Counter[str]) -> Iterator[ListedImage]:
+def _file(path: str, name: str, root: str, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
     try:
         status = os.stat(path)  # noqa: PTH116 - a plain path is the raw name
     except OSError as error:
         _raise_unless_absent(error, path)
-        skipped["broken link"] += 1
+        skipped[SkipReason.BROKEN_LINK] += 1
         return
     if S_ISDIR(status.st_mode):
-        skipped["no regular file" if _is_beneath(path, root) else "link to a folder elsewhere"] += 1
-        return
-    if not S_ISREG(status.st_mode):
-        skipped["no regular file"] += 1
-        return
-    verdict = classify_name(name)
-    stored = local_file(path, status)
-    if verdict == "look inside":
-        verdict = "image" if looks_like_image(stored) else "no image"
-    yield from list_classified(stored, verdict, skipped)
+        # A link: what is in the archive itself is listed at its own path.
+        inside = _is_inside(path, root)
+        skipped[SkipReason.NO_REGULAR_FILE if inside else SkipReason.LINK_TO_FOLDER_ELSEWHERE] += 1
+    elif not S_ISREG(status.st_mode):
+        skipped[SkipReason.NO_REGULAR_FILE] += 1
+    else:
+        stored = local_file(path, status)
+        kind = classify_name(name)
+        if kind is NameClass.UNKNOWN:
+            kind = classify_content(stored)
+        yield from list_classified(stored, kind, skipped)
 
 
-def _is_beneath(link: str, root: str) -> bool:
-    """Whether a link leads into the archive itself, whose images are listed where they are."""
+def _is_inside(link: str, root: str) -> bool:
+    """Whether a link leads into the archive."""
     real_root = os.path.realpath(root)
     return os.path.commonpath((os.path.realpath(link), real_root)) == real_root

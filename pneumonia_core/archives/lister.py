@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pneumonia_core.archives.archive import list_archive
 from pneumonia_core.archives.entries import SOURCE_FIELDS, source_values
 from pneumonia_core.archives.manifests import ListingRules, is_manifest
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.system.hash_set import HashSet
@@ -42,7 +43,7 @@ class Lister:
 
     def __init__(self, archives: Sequence[str], rules: ListingRules = _NO_RULES) -> None:
         self._rules = rules
-        self.skipped: Counter[str] = Counter()
+        self._skipped: Counter[SkipReason] = Counter()
         self.listed = 0
         # The archives that were listed to their end and have no image.
         self.empty: list[str] = []
@@ -70,6 +71,11 @@ class Lister:
     @property
     def done(self) -> bool:
         return self._finished.is_set()
+
+    @property
+    def skip_counts(self) -> dict[str, int]:
+        """How much is skipped so far, by the codes of SkipReason."""
+        return {reason.value: number for reason, number in self._skipped.items()}
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the listing is done, at most so long; whether it is."""
@@ -99,10 +105,10 @@ class Lister:
         seen = HashSet() if len(self._archives) > 1 and any(map(is_manifest, self._archives)) else None
         for archive in self._archives:
             found = False
-            for image in list_archive(archive, self.skipped, self._rules):
+            for image in list_archive(archive, self._skipped, self._rules):
                 found = True
                 if seen is not None and not seen.add(image.uri):
-                    self.skipped["listed by an earlier archive"] += 1
+                    self._skipped[SkipReason.IN_EARLIER_ARCHIVE] += 1
                     continue
                 values = (image.uri, image.version, image.size_bytes, archive)
                 rows.append((*values, *source_values(image.source), image.carried))

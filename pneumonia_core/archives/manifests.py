@@ -23,6 +23,7 @@ from pneumonia_core.archives.entries import (
     WholeFile,
 )
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file
@@ -100,7 +101,7 @@ def check_manifest(uri: str, rules: ListingRules) -> None:
         )
 
 
-def list_manifest(uri: str, rules: ListingRules, skipped: Counter[str]) -> Iterator[ListedImage]:
+def list_manifest(uri: str, rules: ListingRules, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
     """The images that a table names in its column `uri`, in its order, each once. One that may not be read, or
     that is absent, is listed too, and becomes a row that says so."""
     seen = HashSet()
@@ -110,7 +111,7 @@ def list_manifest(uri: str, rules: ListingRules, skipped: Counter[str]) -> Itera
         while some := list(itertools.islice(entries, _AT_ONCE)):
             fresh = [entry for entry in some if seen.add(entry.uri)]
             if len(fresh) < len(some):
-                skipped["named twice in a manifest"] += len(some) - len(fresh)
+                skipped[SkipReason.REPEATED_IN_MANIFEST] += len(some) - len(fresh)
             # A bucket answers for many at once; for files on a disk the threads cost more than they save.
             remote = any(entry.read_from and not entry.read_from.startswith("file://") for entry in fresh)
             yield from (pool.map if remote else map)(listed, fresh)
@@ -164,12 +165,14 @@ def _is_of_the_table(uri: str, error: OSError) -> bool:
     return error.errno is None and uri.startswith(("file://", "s3://")) and not isinstance(error, BucketError)
 
 
-def _entries(lines: Any, manifest: str, rules: ListingRules, skipped: Counter[str]) -> Iterator[_Entry]:
+def _entries(
+    lines: Any, manifest: str, rules: ListingRules, skipped: Counter[SkipReason]
+) -> Iterator[_Entry]:
     folder = manifest.rpartition("/")[0]
     allowed = tuple(_root(place) for place in (folder, *rules.allow_prefixes))
     for text, *values in lines:
         if not text:
-            skipped["row of a manifest without a URI"] += 1
+            skipped[SkipReason.ROW_WITHOUT_URI] += 1
             continue
         carried = json.dumps(dict(zip(rules.carry, values, strict=True))) if rules.carry else None
         uri, read_from = _judge(text, folder, allowed)

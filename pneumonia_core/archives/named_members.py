@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from typing import Final
 
-from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES
+from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES, NameClass
 from pneumonia_core.archives.containers.members import list_classified
 from pneumonia_core.archives.entries import ListedImage
 from pneumonia_core.storage.ranges import stat_file
@@ -50,6 +50,6 @@ class NamedMembers:
         if self._held > self._max_held:
             self._listings.clear()
             self._held = 0
-        members = list_classified(stat_file(container), "archive", Counter())
+        members = list_classified(stat_file(container), NameClass.ARCHIVE, Counter())
         self._listings[container] = {member.uri: member for member in members}
         self._held += len(self._listings[container])

@@ -1,20 +1,66 @@
-"""What a listing leaves out, by kind, and which of it may hold images."""
+"""Why a listing leaves something out: a closed list of codes, and which of them may hide images."""
 
 from collections.abc import Mapping
-from typing import Final
-
-# Whatever else is skipped may hold an image that nobody will miss: an archive cut short, a folder out of reach.
-HARMLESS: Final = frozenset(
-    {"hidden", "no image", "no regular file", "named twice in a manifest", "listed by an earlier archive"}
-)
+from enum import StrEnum
+from typing import Self
 
 
-def may_hold_images(skipped: Mapping[str, int]) -> dict[str, int]:
-    """The kinds of what was skipped that images may be in."""
-    return {kind: number for kind, number in skipped.items() if kind not in HARMLESS}
+class SkipReason(StrEnum):
+    """Why something in an archive is not listed.
+
+    The code is what run.json and the result of a job hold, `text` what a person reads after a number.
+    `may_hide_images`: an image may be in it that has no row, and no one will miss it.
+    """
+
+    text: str
+    may_hide_images: bool
+
+    def __new__(cls, code: str, text: str, may_hide_images: bool = False) -> Self:
+        reason = str.__new__(cls, code)
+        reason._value_ = code
+        reason.text = text
+        reason.may_hide_images = may_hide_images
+        return reason
+
+    HIDDEN = "hidden", "hidden"
+    NO_IMAGE = "no_image", "no image"
+    NO_REGULAR_FILE = "no_regular_file", "no regular file"
+    REPEATED_IN_MANIFEST = "repeated_in_manifest", "named twice in a manifest"
+    IN_EARLIER_ARCHIVE = "in_earlier_archive", "listed by an earlier archive"
+    ROW_WITHOUT_URI = "row_without_uri", "row of a manifest without a URI", True
+    OTHER_COMPRESSION = "other_compression", "packed file of another kind", True
+    TRUNCATED_ARCHIVE = "truncated_archive", "archive that is cut short", True
+    DAMAGED_ARCHIVE = "damaged_archive", "archive that is damaged", True
+    UNOPENED_ARCHIVE = "unopened_archive", "archive that cannot be opened", True
+    NESTED_ARCHIVE = "nested_archive", "archive in an archive", True
+    LINK_IN_ARCHIVE = "link_in_archive", "link in an archive", True
+    SPARSE_FILE_IN_ARCHIVE = "sparse_file_in_archive", "sparse file in an archive", True
+    UNOPENED_FOLDER = "unopened_folder", "folder that cannot be opened", True
+    LINK_TO_FOLDER_ELSEWHERE = "link_to_folder_elsewhere", "link to a folder elsewhere", True
+    BROKEN_LINK = "broken_link", "broken link", True
 
 
-def in_words(skipped: Mapping[str, int]) -> str:
-    """The counts by kind in one line, most first: `12 hidden, 1 archive that is cut short`."""
+SkipCounts = Mapping[str, int] | Mapping[SkipReason, int]
+# Before there were codes, run.json held the texts.
+_BY_CODE_OR_TEXT = {key: reason for reason in SkipReason for key in (reason.value, reason.text)}
+
+
+def skip_text(code: str) -> str:
+    """The text of a code; a code that this version does not know stands for itself."""
+    reason = _BY_CODE_OR_TEXT.get(code)
+    return reason.text if reason is not None else code
+
+
+def may_hide_images(skipped: SkipCounts) -> dict[str, int]:
+    """Those of the counts by code that images may be in. What is unknown may."""
+    return {
+        code: number
+        for code, number in skipped.items()
+        if (reason := _BY_CODE_OR_TEXT.get(code)) is None or reason.may_hide_images
+    }
+
+
+def describe_skipped(skipped: SkipCounts) -> str:
+    """The counts by code in one line, the highest first: `12 hidden, 1 archive that is cut short`."""
     most_first = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{number:,} {kind}" for kind, number in most_first)
+    return ", ".join(f"{number:,} {skip_text(code)}" for code, number in most_first)

@@ -15,7 +15,7 @@ from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, ListingRules, trusted_image_uri
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
-from pneumonia_core.archives.skipped import in_words, may_hold_images
+from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
 from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.findings import CLASSES
@@ -53,11 +53,11 @@ def read_labelled(data: str) -> list[LabelledImage]:
 
 
 def _read_container(uri: str) -> list[LabelledImage]:
-    skipped: Counter[str] = Counter()
+    skipped: Counter[SkipReason] = Counter()
     images = read_kermany_members(uri, list_archive(uri, skipped))
-    if hiding := may_hold_images(skipped):
+    if hiding := may_hide_images(skipped):
         raise InvalidInput(
-            f"{uri}: some of it cannot be read ({in_words(hiding)}), and images would be missing."
+            f"{uri}: some of it cannot be read ({describe_skipped(hiding)}), and images would be missing."
         )
     return images
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from pneumonia_core.archives.skipped import may_hold_images
+from pneumonia_core.archives.skipped import may_hide_images, skip_text
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.reports.render import render_html
@@ -19,7 +19,7 @@ def run_page(run: dict[str, Any]) -> str:
     """One self-contained HTML page of a scoring run, from the record in its run.json.
 
     Read are `run_id`, `state`, `run_date` and, where present, `created_at`, `updated_at`, `model`, `engine`,
-    `exit_code`, `error`, `configuration`, `versions`, `gone`, `skipped` ({kind: number}), `counts` (listed, scored,
+    `exit_code`, `error`, `configuration`, `versions`, `gone`, `skipped` ({code: number}), `counts` (listed, scored,
     rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read), `result` (seconds,
     images_per_s, table, version) and `timings` ({step: seconds}). Names in it are escaped.
     """
@@ -27,7 +27,7 @@ def run_page(run: dict[str, Any]) -> str:
     reasons = counts.get("reject_reasons") or {}
     findings = counts.get("findings") or {}
     skipped = run.get("skipped") or {}
-    hiding = may_hold_images(skipped)
+    hiding = may_hide_images(skipped)
     return render_html(
         "run.html",
         title=f"Run {run['run_id']}",
@@ -41,8 +41,13 @@ def run_page(run: dict[str, Any]) -> str:
             _reason_row(reason, number)
             for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         ],
-        skipped=sorted(skipped.items(), key=lambda item: (item[0] not in hiding, -item[1], item[0])),
-        hiding=hiding,
+        skipped=[
+            (skip_text(code), number, code in hiding)
+            for code, number in sorted(
+                skipped.items(), key=lambda item: (item[0] not in hiding, -item[1], item[0])
+            )
+        ],
+        hiding=bool(hiding),
         timings=run.get("timings") or {},
         bytes_read=counts.get("bytes_read"),
         facts=_facts(run, counts, result),

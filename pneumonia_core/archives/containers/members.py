@@ -5,9 +5,15 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 
-from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES, NameClass, classify_path
+from pneumonia_core.archives.classify import (
+    ARCHIVE_SUFFIXES,
+    FileClass,
+    NameClass,
+    classify_head,
+    classify_path,
+)
 from pneumonia_core.archives.containers.compressed_tar import InflatingStream
-from pneumonia_core.archives.containers.tar import CUT, read_tar_member, tar_members
+from pneumonia_core.archives.containers.tar import read_tar_member, tar_members
 from pneumonia_core.archives.containers.zip import read_zip_member, zip_members
 from pneumonia_core.archives.entries import (
     ListedImage,
@@ -18,40 +24,46 @@ from pneumonia_core.archives.entries import (
     WholeFile,
     ZipEntry,
 )
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError, RejectedImage
-from pneumonia_core.imaging.formats import SNIFFED_BYTES, is_image_head
+from pneumonia_core.imaging.formats import SNIFFED_BYTES
 from pneumonia_core.storage.ranges import StoredFile, Window, read_range
 from pneumonia_core.system.hash_set import HashSet
 
 
-def file_or_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """A file that was named itself: an archive by its suffix, else an image, whatever its name."""
+def list_named(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+    """The images of a file that a user names: a tar's or zip's members, else the file itself, whatever its name."""
     is_archive = stored.uri.lower().endswith(ARCHIVE_SUFFIXES)
-    yield from list_classified(stored, "archive" if is_archive else "image", skipped)
+    yield from list_classified(stored, NameClass.ARCHIVE if is_archive else NameClass.IMAGE, skipped)
 
 
-def list_classified(stored: StoredFile, verdict: NameClass, skipped: Counter[str]) -> Iterator[ListedImage]:
-    """What a file gives to the listing by what it is: itself, its members, or no more than being counted."""
-    if verdict == "image":
-        yield ListedImage(stored.uri, stored.version, stored.size_bytes, WholeFile())
-    elif verdict == "archive":
+def list_classified(
+    stored: StoredFile, kind: FileClass, skipped: Counter[SkipReason]
+) -> Iterator[ListedImage]:
+    """The images of a file of a known kind: itself, its members, or none; then it is counted in `skipped`.
+
+    Raises PneumoniaError where a tar or zip cannot be read to its end.
+    """
+    if isinstance(kind, SkipReason):
+        skipped[kind] += 1
+    elif kind is NameClass.ARCHIVE:
         yield from _list_members(stored, skipped)
     else:
-        skipped[verdict] += 1
+        yield ListedImage(stored.uri, stored.version, stored.size_bytes, WholeFile())
 
 
-def _list_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedImage]:
+def _list_members(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
     """The images in a tar or zip, in their order."""
     try:
         with _opened_members(stored, skipped) as members:
             yield from _with_own_uris(stored.uri, _images(members, skipped))
     except RejectedImage as rejected:
         if rejected.stage == "decode":
-            skipped[CUT] += 1
+            skipped[SkipReason.TRUNCATED_ARCHIVE] += 1
         elif rejected.reason == "not_found":
-            skipped["archive that cannot be opened"] += 1
+            skipped[SkipReason.UNOPENED_ARCHIVE] += 1
         else:
-            remedy = "give us the right to read it, or move it out of the archive, and "
+            remedy = "allow this user to read it, or move it out of the archive, and "
             raise PneumoniaError(
                 f"{stored.uri} could not be listed to its end: {rejected.detail}. Nothing was committed; "
                 f"{remedy if rejected.reason == 'forbidden' else ''}run the same command again."
@@ -59,7 +71,7 @@ def _list_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[ListedI
 
 
 @contextlib.contextmanager
-def _opened_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[Iterator[Member]]:
+def _opened_members(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[Iterator[Member]]:
     """The files in a tar or zip, while it is open. Raises RejectedImage where it cannot be read."""
     lower = stored.uri.lower()
     if lower.endswith(".zip"):
@@ -72,18 +84,18 @@ def _opened_members(stored: StoredFile, skipped: Counter[str]) -> Iterator[Itera
             yield tar_members(stored, compression, stream, skipped)
 
 
-def _images(members: Iterator[Member], skipped: Counter[str]) -> Iterator[Member]:
-    """Those members that may be images; the others are counted."""
+def _images(members: Iterator[Member], skipped: Counter[SkipReason]) -> Iterator[Member]:
+    """The members that are images, and those that cannot be read to tell; the others are counted."""
     for member in members:
-        verdict = classify_path(member.name)
-        if verdict == "look inside":
-            head = member.head(SNIFFED_BYTES)
-            # Where it is not known, a row says why.
-            verdict = "image" if head is None or is_image_head(head) else "no image"
-        if verdict == "image":
-            yield member
+        kind = classify_path(member.name)
+        if kind is NameClass.UNKNOWN:
+            kind = classify_head(member.head(SNIFFED_BYTES))
+        if isinstance(kind, SkipReason):
+            skipped[kind] += 1
+        elif kind is NameClass.ARCHIVE:
+            skipped[SkipReason.NESTED_ARCHIVE] += 1
         else:
-            skipped["archive in an archive" if verdict == "archive" else verdict] += 1
+            yield member
 
 
 def _with_own_uris(container: str, members: Iterator[Member]) -> Iterator[ListedImage]:
@@ -93,15 +105,15 @@ def _with_own_uris(container: str, members: Iterator[Member]) -> Iterator[Listed
     for member in members:
         uri = f"{container}!/{member.name}"
         if not seen.add(uri):
-            uri = numbered = f"{uri}@{member.offset}"
+            uri = with_offset = f"{uri}@{member.offset}"
             # A zip's directory may name one offset any number of times.
             while not seen.add(uri):
-                uri = f"{numbered}@{next(numbers)}"
+                uri = f"{with_offset}@{next(numbers)}"
         yield ListedImage(uri, member.version, member.size_bytes, member.source)
 
 
 def read_member(entry: TarEntry | ZipEntry) -> bytes:
-    """The bytes of a tar's or a zip's member. Raises RejectedImage."""
+    """The bytes of a tar's or zip's member. Raises RejectedImage."""
     if isinstance(entry, ZipEntry):
         return read_zip_member(entry, _read_at(entry.file))
     if entry.compression is None:

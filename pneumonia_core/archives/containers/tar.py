@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pneumonia_core.archives.entries import Member, ReadAt, TarCompression, TarEntry, tar_member_version
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.location import MAX_SOURCE_BYTES, as_text
 from pneumonia_core.storage.ranges import StoredFile
@@ -21,25 +22,16 @@ _MAX_EXTENDED_BYTES: Final = 2**20
 # So many of them no program writes before one member.
 _MAX_EXTENDED_HEADERS: Final = 32
 _SPARSE: Final = "GNU.sparse"
-_WITHOUT_DATA: Final = (
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.CHRTYPE,
-    tarfile.BLKTYPE,
-    tarfile.DIRTYPE,
-    tarfile.FIFOTYPE,
-)
+_SPECIAL: Final = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+_WITHOUT_DATA: Final = (*_SPECIAL, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE)
 _EXTENDED: Final = (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.SOLARIS_XHDTYPE)
 _IGNORED: Final = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
-_FOLDER: Final = "folder"
-CUT: Final = "archive that is cut short"
-DAMAGED: Final = "archive that is damaged"
 
 
 class _Broken(Exception):
     """From here on no member of the tar can be found."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: SkipReason) -> None:
         self.reason = reason
         super().__init__(reason)
 
@@ -55,7 +47,7 @@ class _Entry:
 
 
 def tar_members(
-    tar: StoredFile, compression: TarCompression | None, read_at: ReadAt, skipped: Counter[str]
+    tar: StoredFile, compression: TarCompression | None, read_at: ReadAt, skipped: Counter[SkipReason]
 ) -> Iterator[Member]:
     """The regular files of a tar in their order. A tar that is cut or damaged gives those before that place, and is
     counted.
@@ -64,11 +56,11 @@ def tar_members(
     """
     try:
         for entry in _entries(read_at):
-            kind = _kind(entry)
-            if kind is None:
+            reason = _skip_reason(entry)
+            if reason is not None:
+                skipped[reason] += 1
+            elif entry.header.type != tarfile.DIRTYPE:
                 yield _member(entry, tar, compression, read_at)
-            elif kind != _FOLDER:
-                skipped[kind] += 1
     except _Broken as broken:
         skipped[broken.reason] += 1
 
@@ -94,7 +86,7 @@ def _entries(read_at: ReadAt) -> Iterator[_Entry]:
         if header.type in _EXTENDED:
             extended_headers += 1
             if size > _MAX_EXTENDED_BYTES or extended_headers > _MAX_EXTENDED_HEADERS:
-                raise _Broken(DAMAGED)
+                raise _Broken(SkipReason.DAMAGED_ARCHIVE)
             extended.update(_records(header, read_at(offset, size)))
         elif header.type not in _IGNORED:
             if header.type == tarfile.GNUTYPE_SPARSE:
@@ -108,7 +100,7 @@ def _block(read_at: ReadAt, offset: int) -> bytes | None:
     """The header block at an offset, None at the end of the tar. Raises _Broken."""
     block = read_at(offset, BLOCK)
     if len(block) < BLOCK:
-        raise _Broken(CUT)
+        raise _Broken(SkipReason.TRUNCATED_ARCHIVE)
     return block if any(block) else None
 
 
@@ -118,7 +110,7 @@ def _header(block: bytes, extended: Mapping[str, bytes]) -> tuple[tarfile.TarInf
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")  # type: ignore[arg-type]
         return header, _size(header, extended)
     except (tarfile.HeaderError, ValueError):
-        raise _Broken(DAMAGED) from None
+        raise _Broken(SkipReason.DAMAGED_ARCHIVE) from None
 
 
 def _size(header: tarfile.TarInfo, extended: Mapping[str, bytes]) -> int:
@@ -131,17 +123,15 @@ def _size(header: tarfile.TarInfo, extended: Mapping[str, bytes]) -> int:
     return size
 
 
-def _kind(entry: _Entry) -> str | None:
-    """None for a regular file, else as what it is counted."""
-    header = entry.header
-    if header.type == tarfile.DIRTYPE:
-        return _FOLDER
-    if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
-        return "link in an archive"
-    if header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in entry.extended:
-        return "sparse file in an archive"
-    # An unknown type is a file, as for tar itself.
-    return "no regular file" if header.type in _WITHOUT_DATA else None
+def _skip_reason(entry: _Entry) -> SkipReason | None:
+    """Why an entry is not listed. None for files, which those of an unknown type are too, as for tar itself; also for
+    folders, which are not counted."""
+    kind = entry.header.type
+    if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+        return SkipReason.LINK_IN_ARCHIVE
+    if kind == tarfile.GNUTYPE_SPARSE or (_SPARSE in entry.extended and kind != tarfile.DIRTYPE):
+        return SkipReason.SPARSE_FILE_IN_ARCHIVE
+    return SkipReason.NO_REGULAR_FILE if kind in _SPECIAL else None
 
 
 def _name(entry: _Entry) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pneumonia_core.archives.containers.tar import CUT, DAMAGED
 from pneumonia_core.archives.entries import (
     CUT_SHORT,
     ENCRYPTED,
@@ -21,6 +20,7 @@ from pneumonia_core.archives.entries import (
     ZipEntry,
     tar_member_version,
 )
+from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.location import MAX_SOURCE_BYTES, as_text
 from pneumonia_core.storage.ranges import StoredFile
@@ -60,12 +60,12 @@ class _Record:
     cut: bool = False
 
 
-def zip_members(zipped: StoredFile, read_at: ReadAt, skipped: Counter[str]) -> Iterator[Member]:
+def zip_members(zipped: StoredFile, read_at: ReadAt, skipped: Counter[SkipReason]) -> Iterator[Member]:
     """The files of a zip in the order of its directory. A zip without a directory was cut: its members are found by
     their local headers, up to the cut, and it is counted."""
     directory = _find_directory(read_at, zipped.size_bytes)
     if directory is None:
-        skipped[CUT] += 1
+        skipped[SkipReason.TRUNCATED_ARCHIVE] += 1
         records = _from_local_headers(read_at, zipped.size_bytes)
     else:
         records = _from_directory(read_at, *directory, skipped)
@@ -132,7 +132,7 @@ def _find_directory(read_at: ReadAt, size: int) -> tuple[int, int, int] | None:
 
 
 def _from_directory(
-    read_at: ReadAt, start: int, end: int, shift: int, skipped: Counter[str]
+    read_at: ReadAt, start: int, end: int, shift: int, skipped: Counter[SkipReason]
 ) -> Iterator[_Record]:
     piece, at = b"", 0
     while start + at + _CENTRAL.size <= end:
@@ -140,7 +140,7 @@ def _from_directory(
             start, at = start + at, 0
             piece = read_at(start, min(_PIECE, end - start))
         if len(piece) - at < _CENTRAL.size or piece[at : at + 4] != b"PK\x01\x02":
-            skipped[DAMAGED] += 1
+            skipped[SkipReason.DAMAGED_ARCHIVE] += 1
             return
         fields = _CENTRAL.unpack_from(piece, at)
         flags, method, crc, stored, inflated = fields[5], fields[6], fields[9], fields[10], fields[11]
@@ -151,7 +151,7 @@ def _from_directory(
         at += name_length + extra_length + comment_length
         inflated, stored, header = _large(extra, inflated, stored, header)
         if max(inflated, stored, header) > _LARGEST:
-            skipped[DAMAGED] += 1
+            skipped[SkipReason.DAMAGED_ARCHIVE] += 1
             return
         yield _Record(
             _name(name, flags), header + shift, stored, inflated, crc, method, bool(flags & _ENCRYPTED)

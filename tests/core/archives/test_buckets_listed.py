@@ -74,7 +74,7 @@ def test_what_is_no_image_is_counted_and_archives_are_opened(s3):
     assert contents(images) == {
         f"{root}/1.2.840.55": jpeg(1), f"{root}/t.tar!/m.jpeg": jpeg(2), f"{root}/z.zip!/n.jpeg": jpeg(3),
     }  # fmt: skip
-    assert skipped == {"hidden": 2, "no image": 2}
+    assert skipped == {"hidden": 2, "no_image": 2}
 
 
 @pytest.mark.slow

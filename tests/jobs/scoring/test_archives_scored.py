@@ -75,7 +75,7 @@ def test_cut_archive_scores_what_stands_before_the_cut(ray_here, tiny_bundle, tm
     assert result["scored"] >= 4
     assert result["reject_reasons"] in ({}, {"truncated": 1})
     (run,) = (tmp_path / "r" / "runs").glob("*/run.json")
-    assert json.loads(run.read_text())["skipped"] == {"archive that is cut short": 1}
+    assert json.loads(run.read_text())["skipped"] == {"truncated_archive": 1}
 
 
 def test_carried_columns_go_through_to_the_table_and_others_join_later(ray_here, tiny_bundle, tmp_path):

@@ -119,7 +119,7 @@ def test_dry_run_goes_by_rescore(archive, results, tiny_bundle):
 def test_what_was_skipped_is_in_the_result_and_told(archive, results, tiny_bundle, night, capsys):
     (archive / ".hidden").write_text("")
     (archive / "cut.zip").write_bytes(b"PK\x03\x04")
-    expected = {"archive that is cut short": 1, "hidden": 1}
+    expected = {"truncated_archive": 1, "hidden": 1}
     result = night(order(tiny_bundle, archive))
     assert result["skipped"] == expected
     lines = capsys.readouterr().err.splitlines()
@@ -136,7 +136,7 @@ def test_night_with_nothing_new_tells_what_was_skipped_too(archive, results, tin
     (archive / "cut.zip").write_bytes(b"PK\x03\x04")
     again = score(results, order(tiny_bundle, archive))
     assert again["nothing_new"]
-    assert again["skipped"] == {"archive that is cut short": 1}
+    assert again["skipped"] == {"truncated_archive": 1}
     assert "images may be missing" in capsys.readouterr().err
 
 
