@@ -1,3 +1,19 @@
-"""X-rays, networks, metrics, the bundle and the results table: plain Python, no cluster."""
+"""X-rays, networks, metrics and the results table: plain Python, without a cluster.
+
+The rooms, in import order: a room may import what is above it, `lint-imports` enforces it.
+
+    errors  findings  domain   what can go wrong; the three classes; what is unlike the training data
+    system                     this machine and its processes
+    storage                    where bytes are: locations, files, byte ranges, locks
+    imaging                    bytes of any format to one grey uint8 square
+    archives                   what an archive holds: listing it, reading one image of it
+    networks  bundles          building a ResNet; a model on disk and the engines that run it
+    datasets  evaluation       labelled images and audits; how good scores are, with intervals
+    results                    the Delta table of scores
+    runs  reports              the folder of one scoring run; HTML pages and the model card
+    scoring                    one chunk of images to rows
+    training                   recipe, step, checkpoint, release as a bundle
+    phantoms                   synthetic X-rays for the demo and the tests
+"""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands there."""
+"""The README's Python, run unchanged, and its table of columns."""
 
 import re
 import sys
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.paths import REPOSITORY
 
+from pneumonia_core.results.schema import FILE_SCHEMA, PARTITION, SCHEMA
 from pneumonia_core.results.table import open_table
 from pneumonia_core.storage.location import open_location
 
@@ -20,6 +21,13 @@ def code_with(words: str) -> str:
     return found
 
 
+def test_columns_of_the_readme_are_those_of_the_table():
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \S", README, re.MULTILINE)
+    types = {field.name: str(field.type) for field in FILE_SCHEMA} | {PARTITION: "date"}
+    short = {"float": "float32", "timestamp[us, tz=UTC]": "timestamp"}
+    assert rows == [(field.name, short.get(types[field.name], types[field.name])) for field in SCHEMA.fields]
+
+
 def test_table_is_read_as_the_readme_reads_it(tmp_path, capsys):
     open_table(open_location(str(tmp_path)))
     exec(code_with("duckdb").replace("/results/scores", str(tmp_path / "scores")), {})
@@ -28,7 +36,7 @@ def test_table_is_read_as_the_readme_reads_it(tmp_path, capsys):
 
 @pytest.fixture
 def torchvision(monkeypatch):
-    """As much of torchvision as the README uses: the state of a ResNet-18, random. It is too large to install for it."""
+    """A stand-in for torchvision, which is too large to install here: the random state of a ResNet-18."""
     from pneumonia_core.networks.classifier import build_classifier
 
     rng = np.random.default_rng(5)
