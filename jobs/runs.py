@@ -8,9 +8,8 @@ import click
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import LocationType
 from jobs.console.output import aligned_columns, printable
-from pneumonia_core.errors import InvalidInput, PneumoniaError
 
-# Not known of runs of bundles and versions that did not judge it.
+# A run whose bundle, or whose version of the program, did not judge the domain lacks the last one.
 _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_of_domain")
 
 
@@ -18,21 +17,11 @@ _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_
 @click.argument("results", type=LocationType())
 @click.option("--json", "as_json", is_flag=True, help="Every run's whole record, as JSON.")
 def command(results: str, as_json: bool) -> Result:
-    """Show the runs of RESULTS: when, what came of them, and how long they took."""
-    from pneumonia_core.runs.registry import read_runs
-    from pneumonia_core.storage.errors import error_text
-    from pneumonia_core.storage.files import exists
+    """Show the runs of RESULTS: date, state, counts, seconds."""
+    from pneumonia_core.runs.upkeep import existing_runs
     from pneumonia_core.storage.location import open_location
 
-    place = open_location(results)
-    try:
-        if not exists(place.child("runs")):
-            raise InvalidInput(f"{results!r} has no runs: give the --results of `pneumonia score`.")
-        records = read_runs(place)
-    except OSError as error:
-        raise PneumoniaError(
-            f"{place.uri}: the runs could not be read ({error_text(error)}). Mend it and run the same command again."
-        ) from error
+    records = existing_runs(open_location(results))
     if as_json:
         return {"runs": records}
     print(_table(records))

@@ -15,6 +15,7 @@ class Remedy(StrEnum):
     RUN_AGAIN = "Run it again to resume."
     START_OVER = "Start the run over."
     OTHER_RESULTS = "Choose another results folder."
+    SCORED_RESULTS = "Choose the results folder of a scoring run."
     FEWER_ACTORS = "Run it again with fewer actors to resume."
     FREE_MEMORY = "Free memory, or use fewer processes, and run it again."
     OTHER_ENGINE = "Choose another engine and run it again."

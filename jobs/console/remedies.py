@@ -8,6 +8,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.RUN_AGAIN: "Run the same command again to resume.",
     Remedy.START_OVER: "Run the same command with --fresh to start the run over.",
     Remedy.OTHER_RESULTS: "Give another --results.",
+    Remedy.SCORED_RESULTS: "Give the --results of `pneumonia score`.",
     Remedy.FEWER_ACTORS: "Run the same command again, with fewer --actors.",
     Remedy.FREE_MEMORY: (
         "Free memory, or score with fewer --actors, and run the same command again: what is finished is kept."

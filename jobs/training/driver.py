@@ -19,6 +19,7 @@ from jobs.training.placement import TrainingPlacement
 from jobs.training.tensorboard import EventLog, grid, write_epoch
 from jobs.training.worker import train_on_worker
 from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.storage.arrow import arrow_file_system
 from pneumonia_core.training.checkpoint import weights_of
 from pneumonia_core.training.recipe import Recipe, best_epoch, class_weights, stopped_early
 
@@ -108,7 +109,7 @@ def _trainer(
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage.path,
-            storage_filesystem=run.storage.fs,
+            storage_filesystem=arrow_file_system(run.storage.uri),
             failure_config=FailureConfig(max_failures=LOST_WORKERS_ALLOWED),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
         ),

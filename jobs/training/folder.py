@@ -10,6 +10,7 @@ from pneumonia_core.storage.files import (
     delete_file,
     delete_folder,
     exists,
+    is_folder,
     list_names,
     make_folder,
     read_bytes,
@@ -60,7 +61,7 @@ class TrainingRun:
         for name in list_names(self.folder):
             entry = self.folder.child(name)
             if name.startswith("checkpoint") or name == FAILURE:
-                (delete_folder if _is_folder(entry) else delete_file)(entry)
+                (delete_folder if is_folder(entry) else delete_file)(entry)
         # No listing shows what begins with a dot.
         delete_file(self.folder.child(RAY_MARKER))
 
@@ -112,12 +113,6 @@ def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
         say(f"the training {run.name} is finished")
         return TrainingRun(run.storage, run.name, json.loads(read_bytes(run.folder.child(RESULT))))
     return run
-
-
-def _is_folder(place: Location) -> bool:
-    import pyarrow.fs
-
-    return bool(place.fs.get_file_info(place.path).type == pyarrow.fs.FileType.Directory)
 
 
 def _write(place: Location, document: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from pneumonia_core.archives.buckets import exists_remotely, list_bucket
+from pneumonia_core.archives.buckets import list_bucket
 from pneumonia_core.archives.containers.members import read_member
 from pneumonia_core.archives.entries import (
     FetchedImage,
@@ -21,7 +21,8 @@ from pneumonia_core.archives.folders import NO_PERMISSION, NO_SUCH_NAME, list_lo
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_manifest, list_manifest
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection
-from pneumonia_core.storage.errors import CredentialsError, error_text
+from pneumonia_core.storage.errors import BucketError, CredentialsError, error_text
+from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.ranges import read_file, read_real_file
 
@@ -33,7 +34,7 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     its storage fails."""
     place = open_location(text)
     try:
-        found = opens_locally(place.path) if place.is_local else exists_remotely(place)
+        found = opens_locally(place.path) if place.is_local else exists(place)
     except OSError as error:
         raise _not_opened(place.uri, error) from error
     except CredentialsError as error:
@@ -47,8 +48,9 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
 
 def _not_opened(uri: str, error: OSError) -> PneumoniaError:
     text = f"{uri}: the archive cannot be opened ({error_text(error)})."
-    # What has no number was found by us, or by a bucket that does not tell.
-    if error.errno is None or error.errno in NO_SUCH_NAME | NO_PERMISSION:
+    # An error without a number is a refusal.
+    absent_or_denied = error.errno is None or error.errno in NO_SUCH_NAME | NO_PERMISSION
+    if absent_or_denied and not isinstance(error, BucketError):
         return InvalidInput(text)
     return PneumoniaError(f"{text} Run the same command again when its storage answers.")
 

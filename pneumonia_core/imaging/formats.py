@@ -4,7 +4,7 @@ import struct
 from typing import Final
 
 from pneumonia_core.errors import RejectedImage
-from pneumonia_core.storage.location import MAX_SOURCE_BYTES
+from pneumonia_core.storage.backend import MAX_SOURCE_BYTES
 
 _MAGIC: Final = (
     (b"\xff\xd8\xff", "jpeg"),

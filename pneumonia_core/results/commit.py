@@ -1,4 +1,4 @@
-"""The results table: opened, read, and the one commit that a run makes."""
+"""The one commit by which a run adds its files to the results table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.results.delta_errors import delta_error_text, retry_on_lost_connection
 from pneumonia_core.results.schema import PARTITION
-from pneumonia_core.results.table import (
-    find_table,
-    open_table,
-    retry_on_lost_connection,
-)
-from pneumonia_core.storage.errors import error_text
+from pneumonia_core.results.table import find_table, open_table
 from pneumonia_core.storage.files import file_size, make_durable
 from pneumonia_core.storage.location import Location
 from pneumonia_core.system.failpoints import failpoint
@@ -44,11 +40,12 @@ def commit(
 ) -> int:
     """Add the files to the table in one commit on top of the version that the run was planned from.
 
-    Returns the new version. Raises LostRace where another commit came first: deltalake alone would
-    accept both. Every file is checked to be there with its size, and the table to have our schema.
+    Returns the new version. Checks before that every file is there with its size, and that the table has the columns
+    of SCHEMA. Raises LostRace where another commit came first, because deltalake alone would accept both. Raises
+    PneumoniaError where the log cannot be written.
     """
     table = open_table(results)
-    check_version(table, planned_version)
+    _check_version(table, planned_version)
     actions: list[AddAction | RemoveAction] = [_add_action(results, file, run_date) for file in files]
     properties = CommitProperties(
         custom_metadata={"run_id": run_id},
@@ -57,36 +54,36 @@ def commit(
     )
     failpoint("commit.before")
     try:
-        # Asked again it cannot commit twice: the bucket takes a version from one writer only.
+        # A second request cannot commit twice: the bucket accepts a version from one writer only.
         retry_on_lost_connection(
             lambda: table.create_write_transaction(
                 actions, "append", table.schema(), [PARTITION], commit_properties=properties
             )
         )
     except (DeltaError, OSError) as error:
-        # It may have been taken: its answer was lost and the request repeated, or what comes after a commit, a checkpoint
-        # of the log, failed, and the next one is made anew.
+        # The commit may have succeeded: its answer was lost and the request repeated, or only the checkpoint of the log
+        # that follows it failed; a later commit writes another.
         if not committed_version(results, run_id, planned_version):
             if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
                 raise _lost_race(planned_version) from error
             raise PneumoniaError(
-                f"the table's log could not be written ({error_text(error)}). Nothing was committed; mend it and run "
-                "the same command again."
+                f"the table's log could not be written ({delta_error_text(error)}). Nothing was committed; fix "
+                "that and run the same command again."
             ) from error
-    # deltalake leaves it to the system when: a power cut must not leave an empty entry of a run that says it is committed.
+    # deltalake does not fsync: after a power cut the entry of a run that is recorded as committed could be empty.
     make_durable(results.child("scores").child("_delta_log").child(f"{planned_version + 1:020d}.json"))
     failpoint("commit.after")
     return planned_version + 1
 
 
-def check_version(table: DeltaTable, planned_version: int) -> None:
+def _check_version(table: DeltaTable, planned_version: int) -> None:
     """Raise LostRace where the table has moved since the run was planned."""
     if table.version() != planned_version:
         raise _lost_race(planned_version)
 
 
 def committed_version(results: Location, run_id: str, since_version: int) -> int | None:
-    """The version in which this run was committed, or None: the log is asked, not the run's own file."""
+    """The version in which this run was committed, by the table's log, or None."""
     table = find_table(results)
     if table is None:
         return None
@@ -99,11 +96,11 @@ def committed_version(results: Location, run_id: str, since_version: int) -> int
 
 
 def _add_action(results: Location, file: DataFile, run_date: str) -> AddAction:
-    place = results.child("scores").child(file.path)
-    size = file_size(place)
+    location = results.child("scores").child(file.path)
+    size = file_size(location)
     if size != file.size_bytes:
         raise PneumoniaError(
-            f"{place.uri} has {size} bytes instead of {file.size_bytes}: something else changed it. "
+            f"{location.uri} has {size} bytes instead of {file.size_bytes}: something else changed it. "
             "Nothing was committed; run the same command again."
         )
     stats = {"numRecords": file.rows, "nullCount": dict(file.null_counts)}
@@ -112,7 +109,6 @@ def _add_action(results: Location, file: DataFile, run_date: str) -> AddAction:
 
 def _lost_race(planned_version: int) -> LostRace:
     return LostRace(
-        f"another run committed to the table (it is past version {planned_version}) while this one was at work. "
-        "Nothing of this run was committed. Run the same command again: it keeps what is scored and adds what "
-        "the other run does not have."
+        f"another run has committed to the table (it is past version {planned_version}). Nothing of this run was "
+        "committed. Run the same command again: it keeps what is scored and adds what the other run does not have."
     )

@@ -1,4 +1,4 @@
-"""The columns of the results table: as its log has them, and as its files do."""
+"""The columns of the results table, as its log and as its files have them."""
 
 from typing import Final
 
@@ -71,7 +71,7 @@ _ARROW_TYPES: Final = {
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
-# What a data file holds: the partition column stands in the log alone.
+# The columns of a data file: only the log has the partition column.
 FILE_SCHEMA: Final = pa.schema(
     [
         pa.field(name, _ARROW_TYPES[kind], nullable)

@@ -1,10 +1,9 @@
-"""The results table: opened, read, and the one commit that a run makes."""
+"""The results table: found, created, opened, scanned."""
 
 import json
 import re
-import time
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -12,52 +11,38 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import DeltaError, DeltaProtocolError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.results.delta_errors import (
+    as_os_error,
+    delta_error_text,
+    is_connection_error,
+    retry_on_lost_connection,
+)
 from pneumonia_core.results.schema import PARTITION, SCHEMA
 from pneumonia_core.storage import s3_client
-from pneumonia_core.storage.errors import cannot_write, error_text, is_connection_error
+from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import exists, list_names, make_folder
 from pneumonia_core.storage.location import Location
 
-
-def storage_options(place: Location) -> dict[str, str]:
-    """What the libraries that read Delta tables need to know besides their environment."""
-    if not place.is_s3:
-        return {}
-    # Of two who commit the same version, the bucket itself lets one win.
-    options = {"aws_conditional_put": "etag"}
-    if url := s3_client.endpoint():
-        options["aws_endpoint_url"] = url
-        options["aws_allow_http"] = str(url.startswith("http://")).lower()
-    if region := s3_client.region():
-        options["aws_region"] = region
-    return options
-
-
-T = TypeVar("T")
-# Between the attempts of one request to a bucket; deltalake itself may wait for minutes in each.
-_PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 4.0)
-_ASK_FOR_S: Final = 60.0
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
-# deltalake decodes them, and would use the table of another folder.
+# deltalake decodes these, and would use the table of another folder.
 _MISREAD: Final = re.compile(r"%[0-9A-Fa-f]{2}|\\")
-_GONE: Final = re.compile(r"Object at location (.+) not found")
 
 
 def open_table(results: Location) -> DeltaTable:
-    """The table under a results place, created empty where there is none.
+    """The table of a results folder, created empty where there is none.
 
-    Raises InvalidInput where something else stands in its place.
+    Raises InvalidInput where the folder cannot hold one, PneumoniaError where the storage fails.
     """
     scores = results.child("scores")
     if not (scores.is_local or scores.is_s3):
         raise InvalidInput(
-            f"{results.uri}: results stand on a disk or in S3. Give a local path or s3://BUCKET/KEY."
+            f"{results.uri}: results are kept on a disk or in S3. Give a local path or s3://BUCKET/KEY."
         )
     if _MISREAD.search(scores.path):
         raise InvalidInput(
-            f"{results.uri}: deltalake takes a path with a backslash or a % as in %20 for another one. Give another "
-            "--results."
+            f"{results.uri}: deltalake misreads paths with a backslash or a percent escape such as %20.",
+            Remedy.OTHER_RESULTS,
         )
     try:
         table = retry_on_lost_connection(
@@ -68,29 +53,30 @@ def open_table(results: Location) -> DeltaTable:
     except (DeltaError, OSError) as error:
         if is_connection_error(error):
             raise PneumoniaError(
-                f"{scores.uri}: the table could not be read ({error_text(error)}). Run the same command again when "
-                "the storage answers."
+                f"{scores.uri}: the table could not be read ({delta_error_text(error)}). Run the same command again "
+                "when the storage answers."
             ) from error
         raise InvalidInput(
-            f"{scores.uri}: cannot be opened as a Delta table ({error_text(error)}). "
-            "Restore it, or give another --results."
+            f"{scores.uri}: cannot be opened as a Delta table ({delta_error_text(error)}). Restore it, or choose another "
+            "folder.",
+            Remedy.OTHER_RESULTS,
         ) from error
     _check_schema(scores, table)
     return table
 
 
-def retry_on_lost_connection(action: Callable[[], T]) -> T:
-    """What the action returns, tried again where the connection to a bucket broke off: deltalake repeats what the bucket
-    refuses, but not what broke off within an answer."""
-    until = time.monotonic() + _ASK_FOR_S
-    for pause_s in _PAUSES_S:
-        try:
-            return action()
-        except (DeltaError, OSError) as error:
-            if not is_connection_error(error) or time.monotonic() > until:
-                raise
-        time.sleep(pause_s)
-    return action()
+def storage_options(location: Location) -> dict[str, str]:
+    """Options for libraries that read Delta tables, beside the variables that they read themselves."""
+    if not location.is_s3:
+        return {}
+    # Of two processes that commit the same version, the bucket lets one win.
+    options = {"aws_conditional_put": "etag"}
+    if url := s3_client.endpoint():
+        options["aws_endpoint_url"] = url
+        options["aws_allow_http"] = str(url.startswith("http://")).lower()
+    if region := s3_client.region():
+        options["aws_region"] = region
+    return options
 
 
 def table_uri(scores: Location) -> str:
@@ -99,36 +85,39 @@ def table_uri(scores: Location) -> str:
 
 
 def scan(table: DeltaTable) -> pads.Dataset:
-    """The rows of the table, to be read by column. Raises InvalidInput where another program has changed how they are
-    stored, by deletion vectors for example."""
+    """The rows of the table, to be read by column.
+
+    Raises InvalidInput where another program has given the table a feature that pyarrow cannot read, such as deletion
+    vectors.
+    """
     try:
         return table.to_pyarrow_dataset()
     except DeltaProtocolError as error:
         raise InvalidInput(
             f"{table.table_uri}: another program has given the table a feature that this one cannot read "
-            f"({error_text(error)}). Rewrite the table without it, or give another --results."
+            f"({delta_error_text(error)}). Rewrite the table without it, or use another.",
+            Remedy.OTHER_RESULTS,
         ) from error
 
 
-def reading_error_text(error: Exception) -> str:
-    """What an error says that came of reading the table, in a few words."""
-    if found := _GONE.search(str(error)):
-        return f"its file {found[1]} is gone: another program has removed it"
-    if isinstance(error, FileNotFoundError) and not error.errno:
-        return f"{error} is gone"
-    return error_text(error)
-
-
 def find_table(results: Location) -> DeltaTable | None:
-    """The table under a results place, or None."""
+    """The table of a results folder, or None where it has none. Raises as `open_table`."""
     scores = results.child("scores")
     try:
         found = exists(scores.child("_delta_log"))
     except OSError as error:
         raise PneumoniaError(
-            f"{scores.uri}: the table could not be read ({error_text(error)}). Mend it and run the same command again."
+            f"{scores.uri}: the table could not be read ({error_text(error)}). Fix that and run the same command again."
         ) from error
     return open_table(results) if found else None
+
+
+def existing_table(results: Location) -> DeltaTable:
+    """The table of a results folder. Raises InvalidInput where it has none, else as `open_table`."""
+    table = find_table(results)
+    if table is None:
+        raise InvalidInput(f"{results.uri} has no results.", Remedy.SCORED_RESULTS)
+    return table
 
 
 def check_carried(names: Sequence[str]) -> None:
@@ -137,18 +126,24 @@ def check_carried(names: Sequence[str]) -> None:
     for name in names:
         if name in own or not _COLUMN_NAME.match(name):
             raise InvalidInput(
-                f"--carry {name!r}: a carried column has a name of letters, digits and _ that the table does not "
-                "have itself. Rename it in the manifest."
+                f"the column {name!r} cannot be carried: its name must consist of letters, digits and _, and the table "
+                "must not have such a column itself. Rename it in the manifest."
             )
 
 
 def add_carried_columns(results: Location, names: Sequence[str]) -> DeltaTable:
-    """The table, with a nullable text column for each of these names."""
+    """The table with a nullable text column for each of these names.
+
+    Raises InvalidInput where the table has such a column of another type, PneumoniaError where the storage fails.
+    """
     table = open_table(results)
     present = {field.name: field for field in table.schema().fields}
     for name in names:
         if name in present and present[name].type != PrimitiveType("string"):
-            raise InvalidInput(f"--carry {name!r}: the table has a column of that name that is no text.")
+            raise InvalidInput(
+                f"the column {name!r} cannot be carried: the table has a column of that name that is not text. Rename it "
+                "in the manifest."
+            )
     missing = [
         Field(name, PrimitiveType("string"), metadata={"comment": "Carried over from the manifest"})
         for name in names
@@ -159,13 +154,14 @@ def add_carried_columns(results: Location, names: Sequence[str]) -> DeltaTable:
             retry_on_lost_connection(lambda: table.alter.add_columns(missing))
         except (DeltaError, OSError) as error:
             raise PneumoniaError(
-                f"the table did not take the columns to carry ({error_text(error)}). Run the same command again."
+                f"the carried columns could not be added to the table ({delta_error_text(error)}). Run the same command "
+                "again."
             ) from error
     return open_table(results)
 
 
 def with_carried(rows: pa.Table, carried: pa.ChunkedArray) -> pa.Table:
-    """The rows with the columns that their JSON objects `carried` name."""
+    """The rows with a text column for each key of their JSON objects `carried`."""
     if carried.null_count == len(carried):
         return rows
     values = [json.loads(text) if text else {} for text in carried.to_pylist()]
@@ -176,12 +172,13 @@ def with_carried(rows: pa.Table, carried: pa.ChunkedArray) -> pa.Table:
 
 def _create_table(scores: Location) -> DeltaTable:
     log = list_names(scores.child("_delta_log"))
-    # A creation that a full disk cut short leaves a log without an entry.
+    # A creation that was cut short by a full disk leaves a log without an entry.
     if set(list_names(scores)) - {"_delta_log"} or any(name.endswith((".json", ".parquet")) for name in log):
         raise InvalidInput(
-            f"{scores.uri} holds files but is no Delta table: another program made it. Give another --results."
+            f"{scores.uri} holds files but is not a Delta table: another program made it.",
+            Remedy.OTHER_RESULTS,
         )
-    # deltalake would create it too, but does not say why it could not.
+    # deltalake would create it too, but does not say why it cannot.
     make_folder(scores)
     try:
         return retry_on_lost_connection(
@@ -196,11 +193,11 @@ def _create_table(scores: Location) -> DeltaTable:
             )
         )
     except (DeltaError, OSError) as error:
-        raise cannot_write(scores, "cannot create the results table", error) from error
+        raise cannot_write(scores.uri, "cannot create the results table", as_os_error(error)) from error
 
 
 def _check_schema(scores: Location, table: DeltaTable) -> None:
-    """The table's own columns in order; later versions may have added nullable ones behind them."""
+    """Raise InvalidInput unless the table has the columns of SCHEMA in order; nullable ones may follow them."""
     actual = [(field.name, field.type) for field in table.schema().fields]
     expected = [(field.name, field.type) for field in SCHEMA.fields]
     added = table.schema().fields[len(expected) :]
@@ -210,5 +207,5 @@ def _check_schema(scores: Location, table: DeltaTable) -> None:
         or table.metadata().partition_columns != [PARTITION]
     ):
         raise InvalidInput(
-            f"{scores.uri} is a Delta table, but not one of pneumonia's: its columns differ. Give another --results."
+            f"{scores.uri} is a Delta table with other columns than those of scores.", Remedy.OTHER_RESULTS
         )

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.results.table import reading_error_text, scan
+from pneumonia_core.results.delta_errors import reading_error_text
+from pneumonia_core.results.table import scan
 from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
 
 _ROWS_AT_ONCE: Final = 16_384

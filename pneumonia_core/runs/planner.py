@@ -20,7 +20,8 @@ from deltalake import DeltaTable
 
 from pneumonia_core.archives.lister import LISTED_SCHEMA
 from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
-from pneumonia_core.results.table import reading_error_text, scan
+from pneumonia_core.results.delta_errors import reading_error_text
+from pneumonia_core.results.table import scan
 from pneumonia_core.runs.inventory import (
     CHUNK_SCHEMA,
     CHUNKS_PER_FILE,

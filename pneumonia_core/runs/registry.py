@@ -153,7 +153,7 @@ def _new_run(results: Location, order: RunRequest, planned_version: int) -> Run:
         write_bytes(results.child("runs").child(UNFINISHED).child(run_id), b"")
     except OSError as error:
         run.discard()
-        raise cannot_write(folder, "cannot write there", error) from error
+        raise cannot_write(folder.uri, "cannot write there", error) from error
     return run
 
 

@@ -1,64 +1,67 @@
-"""What an error of S3 means: for an image that is read, for an object of ours, for a listing."""
+"""What an error of a disk or of S3 means: for an image, for one of the program's own files, for a listing."""
 
+import contextlib
 import errno
 import os
-import re
+from collections.abc import Iterator
 from typing import Final, NoReturn
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage import s3_client
-from pneumonia_core.storage.location import Location
-
-_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
-_BUSY: Final = re.compile(r"status code: (5\d\d|429)")
-# Colours and arrows in deltalake's errors.
-_ORNAMENT: Final = re.compile(r"\x1b\[\d+m|↳")
 
 
-def cannot_write(place: Location, what: str, error: Exception) -> PneumoniaError:
-    """The error that says that `what` cannot be done there: a full disk may have room later, a bucket may answer again,
-    any other place must be another."""
+def cannot_write(uri: str, what: str, error: OSError) -> PneumoniaError:
+    """The error of a failed write: `what` cannot be done at `uri`.
+
+    A full disk or a storage that fails may take it later: a PneumoniaError. Otherwise the user must choose another
+    location: an InvalidInput.
+    """
     remedy = None
-    if _error_number(error) in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "Make room there, then run the same command again."
-    elif isinstance(error, BucketError) or is_connection_error(error):
+    elif isinstance(error, BucketError):
         remedy = "Run the same command again when the storage answers."
     if remedy:
-        return PneumoniaError(f"{place.uri}: {what} ({error_text(error)}). {remedy}")
-    return InvalidInput(f"{place.uri}: {what} ({error_text(error)}). Choose a place that you may write to.")
+        return PneumoniaError(f"{uri}: {what} ({error_text(error)}). {remedy}")
+    return InvalidInput(f"{uri}: {what} ({error_text(error)}). Choose a location that you may write to.")
 
 
 def error_text(error: Exception) -> str:
-    """What the operating system or the storage says of an error, in a few words."""
-    if number := _error_number(error):
-        return os.strerror(number)
-    lines = [_ORNAMENT.sub("", line).strip() for line in str(error).splitlines()]
+    """What the operating system or the storage says about an error, in at most 300 characters."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    lines = [line.strip() for line in str(error).splitlines()]
     return ": ".join(line for line in lines if line)[:300] or type(error).__name__
 
 
-def is_connection_error(error: Exception) -> bool:
-    """Whether the connection to a bucket failed or it had no time for us, by what deltalake says: it has no class for
-    that."""
-    text = str(error)
-    return "Generic S3 error" in text and ("HTTP error" in text or bool(_BUSY.search(text)))
+@contextlib.contextmanager
+def os_errors_rejected() -> Iterator[None]:
+    """Raise RejectedImage for what the operating system says about reading an image.
 
-
-def _error_number(error: Exception) -> int | None:
-    """The operating system's number of an error; deltalake tells it in its text alone."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    found = _OS_ERROR.search(str(error))
-    return int(found[1]) if found else None
+    The text of its error may contain names and is left out.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise RejectedImage("not_found", "listed, but gone when it was read") from None
+    except PermissionError:
+        raise RejectedImage("forbidden", "no permission to read it") from None
+    except TimeoutError:
+        raise RejectedImage("timeout", "the storage did not answer in time") from None
+    except OSError as error:
+        raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
+    except ValueError:
+        raise RejectedImage("not_found", "no storage has a file of such a name") from None
 
 
 REWRITTEN: Final = "the file was rewritten since it was listed"
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED: Final = frozenset({"401", "403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
 _CHANGED: Final = frozenset({"412", "PreconditionFailed"})
-# Of a request that put a condition: the object is at another version, or another request was quicker.
+# Answers to a conditional request: the object is at another version, or another request came first.
 CONDITION_FAILED: Final = _CHANGED | {"409", "ConditionalRequestConflict", "404", "NoSuchKey"}
 BEYOND_THE_END: Final = frozenset({"416", "InvalidRange"})
-# What is wrong with us, or with the clock of this machine, and not with an object.
+# Wrong about this process or the clock of this machine, not about an object.
 _CREDENTIALS: Final = frozenset(
     {
         "ExpiredToken",
@@ -76,15 +79,15 @@ _CREDENTIALS: Final = frozenset(
 
 
 class BucketError(OSError):
-    """The storage fails: what it holds may be whole."""
+    """The storage fails; its files may be intact."""
 
 
 class CredentialsError(PneumoniaError):
-    """The storage takes our credentials no more: no image is to blame, and the run can be resumed."""
+    """The storage rejects the credentials: no image is the cause, and the run can be resumed."""
 
 
 def error_code(error: BaseException) -> str:
-    """The storage's own word for an error; never its message."""
+    """The storage's own code of an error, never its message."""
     response = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         return str(response["Error"].get("Code", "unknown"))
@@ -92,15 +95,15 @@ def error_code(error: BaseException) -> str:
 
 
 def reject(error: BaseException) -> NoReturn:
-    """Raise what an error means for an image: RejectedImage, or CredentialsError."""
+    """Raise what an error of boto3 means for an image: RejectedImage, or CredentialsError."""
     from botocore.exceptions import ConnectTimeoutError, CredentialRetrievalError, ReadTimeoutError
     from urllib3.exceptions import TimeoutError as PoolTimeout
 
     code = error_code(error)
     if code in _CREDENTIALS or isinstance(error, CredentialRetrievalError):
         raise CredentialsError(
-            f"the storage does not take the credentials any more ({code}). What is finished is kept: renew them, or set "
-            "the clock of the machine that reads, and run the same command again."
+            f"the storage rejects the credentials ({code}). Renew them, or set the clock of the machine that reads, and "
+            "run the same command again: it keeps what is finished."
         ) from None
     if code in _MISSING:
         raise RejectedImage("not_found", "listed, but gone when it was read") from None
@@ -118,21 +121,21 @@ def reject(error: BaseException) -> NoReturn:
 
 
 def as_own_object_error(uri: str, rejected: RejectedImage) -> OSError:
-    """What a rejection means for an object of ours."""
+    """The OSError of one of the program's own files that could not be read."""
     if rejected.reason == "not_found":
-        return FileNotFoundError(f"the bucket has no {uri}")
+        return FileNotFoundError(f"there is no {uri}")
     if rejected.reason == "forbidden":
-        return PermissionError(f"the bucket does not give {uri}: {rejected.detail}")
-    return BucketError(f"the bucket did not give {uri}: {rejected.detail}")
+        return PermissionError(f"{uri} may not be read: {rejected.detail}")
+    return BucketError(f"{uri} could not be read: {rejected.detail}")
 
 
 def request_failed(what: str, code: str) -> OSError:
-    """The error that says that a request for an object of ours was not done: the bucket refuses it, or it fails."""
+    """The error of a request that S3 did not carry out: an OSError where it refused, a BucketError where it failed."""
     return (OSError if code in _DENIED | _MISSING else BucketError)(f"{what} ({code})")
 
 
 def not_listed(bucket: str, error: BaseException) -> PneumoniaError:
-    """The error that says that a bucket cannot be listed."""
+    """The error of a bucket that cannot be listed."""
     code = error_code(error)
     kind: type[PneumoniaError] = PneumoniaError
     if code in _CREDENTIALS:

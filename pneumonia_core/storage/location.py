@@ -1,50 +1,63 @@
-"""Where files live: a folder on this machine or a prefix in a bucket, with writes that are whole or absent."""
+"""Where a file or folder is: its URI, and the storage that reaches it."""
 
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Final
-
-import pyarrow.fs as pafs
+from typing import Final
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.storage.arrow_filesystems import file_system
+from pneumonia_core.storage.arrow import ArrowBackend
+from pneumonia_core.storage.backend import Backend, BucketBackend, as_text
+from pneumonia_core.storage.local import LocalBackend
+from pneumonia_core.storage.s3 import S3Backend
 
-MAX_SOURCE_BYTES: Final = 512 * 2**20
-
-
-def as_text(name: bytes) -> str:
-    """A name as it can stand in a table: what is no UTF-8 is shown escaped."""
-    return name.decode("utf-8", "backslashreplace")
-
-
-SCHEMES: Final = ("file", "s3", "gs", "abfs")
-# What would set a file system's options, were the text taken for a URI and not for a name.
-# A presigned URL's, as ?X-Amz-Signature=, are a secret.
+_LOCAL: Final = LocalBackend()
+_BUCKETS: Final[dict[str, BucketBackend]] = {
+    "s3": S3Backend(),
+    "gs": ArrowBackend("gs"),
+    "abfs": ArrowBackend("abfs"),
+}
+SCHEMES: Final = ("file", *_BUCKETS)
+# In a URI, `?name=` sets an option of a file system; here it would be part of a name. A presigned URL has its secret
+# there, as in ?X-Amz-Signature=.
 OPTIONS: Final = re.compile(r"\?[\w.-]+=")
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file or folder: its raw (not percent-encoded) `uri`, and the file system and path that reach it."""
+    """A file or folder by its raw (not percent-encoded) `uri`.
+
+    It holds no credentials and travels between processes as it is: each takes them from its own environment.
+    """
 
     uri: str
-    fs: pafs.FileSystem
-    path: str
+
+    @property
+    def scheme(self) -> str:
+        return self.uri.partition("://")[0]
+
+    @property
+    def path(self) -> str:
+        """The path on a disk, or `BUCKET/KEY`."""
+        return self.uri.partition("://")[2]
 
     @property
     def is_local(self) -> bool:
-        return self.uri.startswith("file://")
+        return self.scheme == "file"
 
     @property
     def is_s3(self) -> bool:
-        return self.uri.startswith("s3://")
+        return self.scheme == "s3"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # To another process goes the name alone: credentials come from where it is used.
-        if self.is_local:
-            return Location, (self.uri, self.fs, self.path)
-        return listed_location, (self.uri,)
+    @property
+    def backend(self) -> Backend:
+        """The storage that reaches it."""
+        return _LOCAL if self.is_local else self.bucket
+
+    @property
+    def bucket(self) -> BucketBackend:
+        """The storage of a location that is not local."""
+        return _BUCKETS[self.scheme]
 
     @property
     def name(self) -> str:
@@ -54,15 +67,18 @@ class Location:
     @property
     def parent(self) -> "Location":
         """The folder, or the bucket, that the file or folder is in."""
-        return Location(self.uri.rpartition("/")[0], self.fs, self.path.rpartition("/")[0])
+        return Location(self.uri.rpartition("/")[0])
 
     def child(self, name: str) -> "Location":
-        return Location(f"{self.uri.rstrip('/')}/{name}", self.fs, f"{self.path.rstrip('/')}/{name}")
+        """A file or folder in this folder."""
+        return Location(f"{self.uri.removesuffix('/')}/{name}")
 
 
 def open_location(text: str) -> Location:
-    """The place that a user names: a local path, or a `file://`, `s3://`, `gs://` or `abfs://` URI, whose key
-    is taken as it is, not percent-decoded. Raises InvalidInput."""
+    """The location that a user names: a local path, or a `file://`, `s3://`, `gs://` or `abfs://` URI.
+
+    Keys are taken as they are, not percent-decoded. Raises InvalidInput.
+    """
     scheme, found, rest = text.partition("://")
     if not (rest if found else text):
         raise InvalidInput(f"{text!r} names no place: give a path, or a URI such as s3://BUCKET/KEY.")
@@ -70,9 +86,9 @@ def open_location(text: str) -> Location:
         path = os.path.abspath(os.path.expanduser(rest if found else text))  # noqa: PTH100, PTH111 - keeps raw text
         if as_text(os.fsencode(path)) != path:
             raise InvalidInput(
-                f"{text!r}: a path that is no UTF-8 cannot stand in a table. Rename it, or name a folder above it."
+                f"{text!r}: a table cannot hold a path that is not UTF-8. Rename it, or name a folder above it."
             )
-        return Location(f"file://{path}", pafs.LocalFileSystem(), path)
+        return Location(f"file://{path}")
     bucket, _, key = rest.partition("/")
     if scheme not in SCHEMES:
         raise InvalidInput(
@@ -81,15 +97,9 @@ def open_location(text: str) -> Location:
     if "@" in bucket or ":" in bucket or OPTIONS.search(text):
         # The text may hold a secret: it is not shown.
         raise InvalidInput(
-            f"a {scheme}:// place holds no credentials and no options: write {scheme}://BUCKET/KEY, and give "
+            f"a {scheme}:// location takes no credentials and no options: write {scheme}://BUCKET/KEY, and give "
             "credentials and endpoint in the usual environment variables."
         )
     if not bucket:
         raise InvalidInput(f"{text!r} names no bucket: write {scheme}://BUCKET/KEY.")
-    return listed_location(f"{scheme}://{bucket}/{key}".rstrip("/"))
-
-
-def listed_location(uri: str) -> Location:
-    """The place of a bucket's URI that a listing gave: any text may stand in its key."""
-    scheme, _, path = uri.partition("://")
-    return Location(uri, file_system(scheme, path.partition("/")[0]), path)
+    return Location(f"{scheme}://{bucket}/{key}".rstrip("/"))

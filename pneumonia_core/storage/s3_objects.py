@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage import s3_client
+from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile
 from pneumonia_core.storage.errors import (
     BEYOND_THE_END,
     CONDITION_FAILED,
@@ -24,7 +25,6 @@ from pneumonia_core.storage.errors import (
     reject,
     request_failed,
 )
-from pneumonia_core.storage.location import MAX_SOURCE_BYTES
 
 # With the client's own attempts well below the minute after which the worker of an image would be given up.
 _GIVE_UP_AFTER_S: Final = 15.0
@@ -32,15 +32,6 @@ _GIVE_UP_AFTER_S: Final = 15.0
 _LEAST_BYTES_PER_S: Final = 2**17
 _PIECE: Final = 2**18
 _BAD_SIGNATURE: Final = "SignatureDoesNotMatch"
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object as the bucket lists it; `version` is its ETag."""
-
-    uri: str
-    size_bytes: int
-    version: str
 
 
 @dataclass(frozen=True)
@@ -58,8 +49,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def head(uri: str) -> StoredObject:
-    """Size and version of an object. Raises RejectedImage, or CredentialsError."""
+def stat(uri: str) -> StoredFile:
+    """Size and version (ETag) of an object. Raises RejectedImage, or CredentialsError."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, key = split_uri(uri)
@@ -67,7 +58,7 @@ def head(uri: str) -> StoredObject:
         answer = s3_client.client().head_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError, ValueError) as error:
         reject(error)
-    return StoredObject(uri, answer["ContentLength"], answer["ETag"].strip('"'))
+    return StoredFile(uri, answer["ContentLength"], answer["ETag"].strip('"'))
 
 
 def get(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
@@ -178,27 +169,7 @@ def _receive(answer: dict[str, Any], received: bytearray, most: int | None) -> N
         raise IncompleteReadError(actual_bytes=len(received) - before, expected_bytes=expected)
 
 
-def exists(uri: str) -> bool:
-    """Whether there is an object, or any beneath it as a folder. Raises OSError, or PneumoniaError."""
-    if split_uri(uri)[1]:
-        try:
-            head(uri)
-            return True
-        except RejectedImage as rejected:
-            if rejected.reason != "not_found":
-                raise as_own_object_error(uri, rejected) from None
-    return any(list_pages(f"{uri.rstrip('/')}/"))
-
-
-def size(uri: str) -> int:
-    """The bytes of an object of ours. Raises FileNotFoundError, or another OSError, or CredentialsError."""
-    try:
-        return head(uri).size_bytes
-    except RejectedImage as rejected:
-        raise as_own_object_error(uri, rejected) from None
-
-
-def list_pages(uri: str) -> Iterator[list[StoredObject]]:
+def list_pages(uri: str) -> Iterator[list[StoredFile]]:
     """All objects whose keys begin with that of the URI, in the order of their keys, by the thousand.
 
     Raises PneumoniaError where the bucket cannot be listed.
@@ -210,7 +181,7 @@ def list_pages(uri: str) -> Iterator[list[StoredObject]]:
     try:
         for page in pages:
             yield [
-                StoredObject(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
+                StoredFile(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
                 for entry in page.get("Contents", ())
             ]
     except (ClientError, BotoCoreError) as error:

@@ -135,7 +135,7 @@ def test_results_that_cannot_be_looked_into_are_one_line(command, options):
 def test_latest_says_that_it_cannot_write(table):
     done = refused(latest.command, table, "--output", "/proc/latest.csv")
     assert done.exit_code == 1
-    assert "not written to /proc/latest.csv" in done.stderr
+    assert "not written to file:///proc/latest.csv" in done.stderr
 
 
 def test_commit_that_only_its_checkpoint_failed_is_one(ray_here, tiny_bundle, tmp_path, monkeypatch):

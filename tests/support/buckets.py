@@ -63,20 +63,24 @@ def environment(endpoint: str) -> dict[str, str]:
 @contextlib.contextmanager
 def using(endpoint: str) -> Iterator[None]:
     """This process, and what it starts, uses the endpoint."""
-    from pneumonia_core.storage import arrow_filesystems, s3_client, s3_objects
-
     before = dict(os.environ)
     os.environ.update(environment(endpoint))
-    caches = (s3_client.client, s3_objects.check_bucket, arrow_filesystems.file_system)
-    for cached in caches:
-        cached.cache_clear()
+    _forget()
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-        for cached in caches:
-            cached.cache_clear()
+        _forget()
+
+
+def _forget() -> None:
+    """Connect to S3 anew, by the environment's variables as they are now."""
+    from pneumonia_core.storage import arrow, s3_client, s3_objects
+
+    s3_client.client.cache_clear()
+    s3_objects.check_bucket.cache_clear()
+    arrow.forget_file_systems()
 
 
 class Proxy:

@@ -13,8 +13,7 @@ from typing import Final
 from pneumonia_core.archives.entries import Member, ReadAt, TarCompression, TarEntry, tar_member_version
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import RejectedImage
-from pneumonia_core.storage.location import MAX_SOURCE_BYTES, as_text
-from pneumonia_core.storage.ranges import StoredFile
+from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile, as_text
 
 BLOCK: Final = 512
 # Names are up to 4096 bytes on Linux; extended headers carry some more.

@@ -22,8 +22,7 @@ from pneumonia_core.archives.entries import (
 )
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import RejectedImage
-from pneumonia_core.storage.location import MAX_SOURCE_BYTES, as_text
-from pneumonia_core.storage.ranges import StoredFile
+from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile, as_text
 
 STORED: Final = 0
 DEFLATED: Final = 8

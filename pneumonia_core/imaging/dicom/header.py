@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from pneumonia_core.errors import RejectedImage
-from pneumonia_core.storage.location import MAX_SOURCE_BYTES
+from pneumonia_core.storage.backend import MAX_SOURCE_BYTES
 
 TRANSFER_SYNTAX: Final = 0x00020010
 SOP_CLASS: Final = 0x00080016

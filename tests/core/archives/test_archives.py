@@ -19,6 +19,7 @@ from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.scoring.decoding import read_and_decode
+from pneumonia_core.storage.backend import MAX_SOURCE_BYTES
 from pneumonia_core.system.hash_set import HashSet
 
 
@@ -212,9 +213,10 @@ def test_archives_that_overlap_are_refused(tmp_path):
     check_disjoint(["file:///a", "file:///ab"])
 
 
-def test_image_too_large_for_its_file_is_read_no_further(tmp_path, monkeypatch):
-    monkeypatch.setattr("pneumonia_core.storage.ranges.MAX_SOURCE_BYTES", 100)
+def test_image_too_large_for_its_file_is_read_no_further(tmp_path):
     (tmp_path / "x.jpeg").write_bytes(jpeg(1))
+    # A hole on the disk: the file takes no room.
+    os.truncate(tmp_path / "x.jpeg", MAX_SOURCE_BYTES + 1)
     decoded = read_and_decode(FetchedImage(ImageRef(f"file://{tmp_path}/x.jpeg")), 64)
     assert decoded.rejection is not None
     assert (decoded.rejection.stage, decoded.rejection.reason) == ("read", "too_large")

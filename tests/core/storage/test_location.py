@@ -1,6 +1,5 @@
 """Places: schemes, and files that are whole or absent on a disk."""
 
-import pyarrow.fs as pafs
 import pytest
 
 from pneumonia_core.errors import InvalidInput
@@ -13,7 +12,7 @@ from pneumonia_core.storage.files import (
     write_bytes,
     write_stream,
 )
-from pneumonia_core.storage.location import Location, open_location
+from pneumonia_core.storage.location import open_location
 
 
 def test_local_paths_and_file_uris_are_one_place(tmp_path):
@@ -70,12 +69,13 @@ def test_deleted_folder_may_be_gone_already(tmp_path):
 
 
 def test_a_bucket_that_fails_may_take_it_later_and_one_that_refuses_will_not():
-    place = Location("s3://b/k", pafs.LocalFileSystem(), "b/k")
-    failing = cannot_write(place, "cannot write there", BucketError("the bucket did not take it (SlowDown)"))
+    failing = cannot_write(
+        "s3://b/k", "cannot write there", BucketError("the bucket did not take it (SlowDown)")
+    )
     assert "when the storage answers" in str(failing)
     assert not isinstance(failing, InvalidInput)
     assert isinstance(
-        cannot_write(place, "cannot write there", OSError("the bucket did not take it")), InvalidInput
+        cannot_write("s3://b/k", "cannot write there", OSError("the bucket did not take it")), InvalidInput
     )
 
 

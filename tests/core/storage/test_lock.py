@@ -1,6 +1,7 @@
 """The lock of a run in a bucket: one holder, taken over from the dead, lost when it was not renewed."""
 
 import contextlib
+import fcntl
 import json
 import subprocess
 import sys
@@ -15,10 +16,9 @@ from jobs.scoring.commit import _finish
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.runs.record import Run, RunRequest
-from pneumonia_core.storage import lock
 from pneumonia_core.storage.files import delete_folder, exists, read_bytes, write_bytes
 from pneumonia_core.storage.location import open_location
-from pneumonia_core.storage.lock import Lease, take_lock
+from pneumonia_core.storage.lock import FileLock, Lease, LeaseLost, LeaseTiming, Owner, take_lock
 
 
 @pytest.fixture(scope="module")
@@ -72,26 +72,25 @@ def write_lease(run, **changes: object) -> None:
 
 def test_lease_of_a_dead_process_of_this_machine_is_free_at_once(run):
     dead = subprocess.Popen([sys.executable, "-c", ""])
-    started = lock._started(dead.pid)
+    owner = Owner.of_process(dead.pid)
     dead.wait()
-    write_lease(run, pid=dead.pid, started=started, boot=lock._boot())
+    assert owner.is_dead
+    write_lease(run, pid=owner.pid, started=owner.started, boot=owner.boot)
     held = take_lock(run)
     assert held
     held.release()
 
 
-def test_lease_of_another_machine_is_free_when_it_is_old(run, monkeypatch):
+def test_lease_of_another_machine_is_free_when_it_is_old(run):
     write_lease(run)
     assert take_lock(run) is None
-    monkeypatch.setattr(lock, "EXPIRES_AFTER_S", -1.0)
-    held = take_lock(run)
+    held = take_lock(run, LeaseTiming(expires_after_s=-1.0))
     assert held
     held.release()
 
 
-def test_lease_is_renewed_and_lost_to_another_owner(run, monkeypatch):
-    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.2)
-    held = take_lock(run)
+def test_lease_is_renewed_and_lost_to_another_owner(run):
+    held = take_lock(run, LeaseTiming(heartbeat_s=0.2))
     assert isinstance(held, Lease)
     first = json.loads(read_bytes(run.child("lock")))["renewed_at"]
     time.sleep(1.5)
@@ -99,7 +98,7 @@ def test_lease_is_renewed_and_lost_to_another_owner(run, monkeypatch):
     held.check()
     write_lease(run)
     time.sleep(1.5)
-    with pytest.raises(PneumoniaError, match="taken the run over"):
+    with pytest.raises(LeaseLost, match="taken the run over"):
         held.check()
     held.release()
     assert exists(run.child("lock"))
@@ -114,13 +113,12 @@ def proxy(endpoint):
         yield proxy
 
 
-def test_renewal_that_fails_is_tried_again(run, proxy, monkeypatch):
-    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.1)
-    held = take_lock(run)
+def test_renewal_that_fails_is_tried_again(run, proxy):
+    held = take_lock(run, LeaseTiming(heartbeat_s=0.1))
     assert isinstance(held, Lease)
     # As after a writing whose answer was lost: refused is the next one, and so is here to look whose the lease is.
     proxy.fail("^GET .*lock", refusal=DENIED)
-    write_lease(run, token=held._token)
+    write_lease(run, token=held.owner.token)
     until = time.monotonic() + 10
     while not proxy.injected and time.monotonic() < until:
         time.sleep(0.02)
@@ -141,15 +139,15 @@ def test_lease_is_taken_though_the_buckets_answers_break_off(run, proxy):
     assert proxy.injected == 2
 
 
-def test_renewal_that_keeps_failing_ends_the_run_when_the_lease_expires(run, proxy, monkeypatch):
-    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
-    held = take_lock(run)
+def test_renewal_that_keeps_failing_ends_the_run_when_the_lease_expires(run, proxy):
+    timing = LeaseTiming(heartbeat_s=0.05)
+    held = take_lock(run, timing)
     assert isinstance(held, Lease)
     proxy.fail("^PUT .*lock", refusal=DENIED)
     time.sleep(0.3)
     held.check()
-    monkeypatch.setattr(lock, "EXPIRES_AFTER_S", 0.2)
-    with pytest.raises(PneumoniaError, match="not renewed in time"):
+    timing.expires_after_s = 0.2
+    with pytest.raises(LeaseLost, match="not renewed in time"):
         held.check()
     held.release()
 
@@ -163,10 +161,9 @@ def test_lease_that_cannot_be_deleted_does_not_fail_the_run(run, proxy, caplog):
 
 
 @pytest.mark.parametrize("version", [7, None])
-def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was_committed(
-    run, monkeypatch, version
-):
-    held = take_lock(run)
+def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was_committed(run, version):
+    timing = LeaseTiming()
+    held = take_lock(run, timing)
     counts = dict.fromkeys(("listed", "scored", "rejected", "unchanged", "deferred"), 0)
     record = {
         "run_id": "1",
@@ -179,7 +176,7 @@ def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was
     )
     with contextlib.ExitStack() as session, Run(run, record, _lock=held) as ending:
         work = ScoringContext(run, order, ExecutionOptions(), None, session)
-        monkeypatch.setattr(lock, "EXPIRES_AFTER_S", -1.0)
+        timing.expires_after_s = -1.0
         with pytest.raises(PneumoniaError, match="lease was not renewed") as caught:
             _finish(work, ending, version)
     assert "othing was committed" not in str(caught.value)
@@ -187,14 +184,18 @@ def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was
 
 
 def test_lock_whose_file_its_last_owner_removed_is_none(tmp_path, monkeypatch):
-    held = take_lock(open_location(str(tmp_path)))
-    flock = lock.fcntl.flock
+    folder = open_location(str(tmp_path))
+    held = take_lock(folder)
+    assert isinstance(held, FileLock)
+    flock = fcntl.flock
 
     def after_the_owner(*arguments):
         held.release()
         flock(*arguments)
 
-    monkeypatch.setattr(lock.fcntl, "flock", after_the_owner)
-    assert take_lock(open_location(str(tmp_path))) is None
-    monkeypatch.setattr(lock.fcntl, "flock", flock)
-    assert take_lock(open_location(str(tmp_path)))
+    monkeypatch.setattr(fcntl, "flock", after_the_owner)
+    assert take_lock(folder) is None
+    monkeypatch.setattr(fcntl, "flock", flock)
+    again = take_lock(folder)
+    assert again
+    again.release()

@@ -16,8 +16,8 @@ from support.archived import contents, jpeg, listing, pictures, tar_bytes, zip_b
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table import open_table
-from pneumonia_core.storage import arrow_filesystems
-from pneumonia_core.storage.files import write_bytes
+from pneumonia_core.storage.arrow import arrow_file_system, forget_file_systems
+from pneumonia_core.storage.files import delete_file, write_bytes
 from pneumonia_core.storage.location import open_location
 
 # Published by Azurite: the account and key that everyone's emulator has.
@@ -77,11 +77,11 @@ def bucket(request, tmp_path_factory):
     with server as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        arrow_filesystems.file_system.cache_clear()
+        forget_file_systems()
         if request.param == "abfs":
-            open_location("abfs://hospital/x").fs.create_dir("hospital")
+            arrow_file_system("abfs://hospital").create_dir("hospital")
         yield f"{request.param}://hospital"
-        arrow_filesystems.file_system.cache_clear()
+        forget_file_systems()
 
 
 def test_images_and_archives_are_listed_and_read(bucket):
@@ -116,7 +116,7 @@ def test_object_that_went_is_not_found(bucket):
     place = open_location(f"{bucket}/gone/x.jpeg")
     write_bytes(place, jpeg(1))
     images, _ = listing(f"{bucket}/gone")
-    place.fs.delete_file(place.path)
+    delete_file(place)
     assert list(contents(images).values()) == ["not_found"]
 
 

@@ -1,0 +1,182 @@
+"""Google's and Azure's buckets through pyarrow, with the credentials of this process's environment."""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import IO, Any, Final
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.storage import s3_client
+from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile, upload
+from pneumonia_core.storage.errors import REWRITTEN, error_text, os_errors_rejected
+
+# An image whose storage fails must have its row within the minute.
+_GS_RETRIES: Final = datetime.timedelta(seconds=20)
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True)
+class ArrowBackend:
+    """The buckets of one scheme that pyarrow reads, `gs` or `abfs`; implements `BucketBackend`."""
+
+    scheme: str
+
+    def stat(self, uri: str) -> StoredFile:
+        with os_errors_rejected():
+            info = self._info(uri)
+            if not info.is_file:
+                raise RejectedImage("not_found", "no file of that name")
+            return self._stored(info)
+
+    def read_range(self, uri: str, offset: int, count: int, version: str | None = None) -> bytes:
+        with os_errors_rejected(), self.open(uri) as file:
+            if version is not None and not _may_be_at(version, file):
+                raise RejectedImage("unreadable", REWRITTEN)
+            if min(count, file.size() - offset) > MAX_SOURCE_BYTES:
+                raise RejectedImage("too_large", f"{file.size()} bytes, the limit is {MAX_SOURCE_BYTES}")
+            file.seek(offset)
+            return bytes(file.read(count))
+
+    def exists(self, uri: str) -> bool:
+        return bool(self._info(uri).type != pafs.FileType.NotFound)
+
+    def is_folder(self, uri: str) -> bool:
+        return bool(self._info(uri).type == pafs.FileType.Directory)
+
+    def read_whole(self, uri: str) -> bytes:
+        with arrow_file_system(uri).open_input_stream(_path(uri)) as stream:
+            return bytes(stream.read())
+
+    def open(self, uri: str) -> pa.NativeFile:
+        return arrow_file_system(uri).open_input_file(_path(uri))
+
+    def write(self, uri: str, durable: bool) -> AbstractContextManager[IO[bytes]]:
+        def put(data: bytes) -> None:
+            with arrow_file_system(uri).open_output_stream(_path(uri)) as stream:
+                stream.write(data)
+
+        return upload(put)
+
+    def make_durable(self, uri: str) -> None:
+        """A bucket does so itself."""
+
+    def list_names(self, folder: str) -> list[str]:
+        selector = pafs.FileSelector(_path(folder), allow_not_found=True)
+        return [info.base_name for info in arrow_file_system(folder).get_file_info(selector)]
+
+    def list_files(self, folder: str) -> Iterator[list[StoredFile]]:
+        """A page for each folder, depth first: pyarrow holds one folder's entries at a time. For Google it holds all of
+        them, because it does not list the folders there, only the files at any depth."""
+        at_once = self.scheme == "gs"
+        folders = [_path(folder)]
+        while folders:
+            path = folders.pop()
+            try:
+                found = arrow_file_system(folder).get_file_info(pafs.FileSelector(path, recursive=at_once))
+            except OSError as error:
+                raise PneumoniaError(
+                    f"{self.scheme}://{path} cannot be listed ({error_text(error)})."
+                ) from error
+            found.sort(key=lambda info: info.path)
+            yield [self._stored(info) for info in found if info.is_file]
+            if not at_once:
+                folders += [info.path for info in reversed(found) if info.type == pafs.FileType.Directory]
+
+    def make_folder(self, uri: str) -> None:
+        arrow_file_system(uri).create_dir(_path(uri), recursive=True)
+
+    def delete_file(self, uri: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            arrow_file_system(uri).delete_file(_path(uri))
+
+    def delete_folder(self, uri: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            arrow_file_system(uri).delete_dir(_path(uri))
+
+    def _info(self, uri: str) -> pafs.FileInfo:
+        return arrow_file_system(uri).get_file_info(_path(uri))
+
+    def _stored(self, info: pafs.FileInfo) -> StoredFile:
+        return StoredFile(f"{self.scheme}://{info.path}", info.size, f"{info.size}-{info.mtime_ns}")
+
+
+def _path(uri: str) -> str:
+    return uri.partition("://")[2]
+
+
+def _may_be_at(version: str, opened: pa.NativeFile) -> bool:
+    """Whether a file may be at a version, by what came with opening it: Azure's size, Google's size and time."""
+    size, _, mtime_ns = version.partition("-")
+    updated = opened.metadata().get("updated")
+    if updated is not None:
+        since = datetime.datetime.fromisoformat(updated.decode()) - _EPOCH
+        if since // datetime.timedelta(microseconds=1) != int(mtime_ns) // 1000:
+            return False
+    return size == str(opened.size())
+
+
+def arrow_file_system(uri: str) -> pafs.FileSystem:
+    """Pyarrow's file system of a URI, also of a local one, for libraries that take one.
+
+    Raises InvalidInput where a variable that it needs is not set.
+    """
+    scheme, _, path = uri.partition("://")
+    return pafs.LocalFileSystem() if scheme == "file" else _bucket_file_system(scheme, path.partition("/")[0])
+
+
+@cache
+def _bucket_file_system(scheme: str, bucket: str) -> pafs.FileSystem:
+    if scheme == "gs":
+        # An emulator asks for no credentials, and there may be none.
+        emulated = bool(os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT"))
+        return pafs.GcsFileSystem(anonymous=emulated, retry_time_limit=_GS_RETRIES)
+    return _azure() if scheme == "abfs" else _s3(bucket)
+
+
+def forget_file_systems() -> None:
+    """Build the file systems again at their next use, from the environment's variables as they are then."""
+    _bucket_file_system.cache_clear()
+
+
+def _s3(bucket: str) -> pafs.S3FileSystem:
+    """Ray Train writes its checkpoints through it; everything else in S3 goes through boto3."""
+    options: dict[str, Any] = {"retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=8)}
+    if url := s3_client.endpoint():
+        options["scheme"], _, options["endpoint_override"] = url.rstrip("/").partition("://")
+    elif not s3_client.region():
+        with contextlib.suppress(OSError):
+            options["region"] = pafs.resolve_s3_region(bucket)
+    if region := s3_client.region():
+        options["region"] = region
+    return pafs.S3FileSystem(connect_timeout=5, request_timeout=20, **options)
+
+
+def _azure() -> pafs.FileSystem:
+    """Azure's storage by its usual variables: a connection string, or the account's name with its key. Without a key
+    it uses the identity of this machine."""
+    connection = dict(
+        pair.split("=", 1)
+        for pair in os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";")
+        if "=" in pair
+    )
+    name = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+    key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
+    account = connection.get("AccountName") or name
+    if not account:
+        raise InvalidInput(
+            "abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE_CONNECTION_STRING."
+        )
+    options: dict[str, str | None] = {"account_key": connection.get("AccountKey") or key}
+    if endpoint := connection.get("BlobEndpoint"):
+        scheme, _, rest = endpoint.partition("://")
+        for service in ("blob", "dfs"):
+            options[f"{service}_storage_scheme"] = scheme
+            options[f"{service}_storage_authority"] = rest.partition("/")[0]
+    return pafs.AzureFileSystem(account, **options)

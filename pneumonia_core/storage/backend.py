@@ -1,0 +1,108 @@
+"""What every kind of storage can do, a disk as well as a bucket: the protocol that `local`, `s3` and `arrow` implement."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import IO, Final, Protocol
+
+import pyarrow as pa
+
+MAX_SOURCE_BYTES: Final = 512 * 2**20
+
+
+def as_text(name: bytes) -> str:
+    """A file name as text for a table: bytes that are not UTF-8 are escaped as `\\xNN`."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as the storage describes it. `version` changes when the content does: an ETag, or size and mtime."""
+
+    uri: str
+    size_bytes: int
+    version: str
+
+
+class Backend(Protocol):
+    """One kind of storage. Each method takes a raw URI, not percent-encoded.
+
+    `stat` and `read_range` serve images: they raise RejectedImage, whose reason belongs to the stage `read`. All other
+    methods serve the program's own files and raise OSError. Both raise CredentialsError where the storage rejects the
+    credentials: that concerns every file, not one.
+    """
+
+    def stat(self, uri: str) -> StoredFile:
+        """Size and version of a regular file."""
+        ...
+
+    def read_range(self, uri: str, offset: int, count: int, version: str | None = None) -> bytes:
+        """Up to `count` bytes from `offset` on, fewer where the file ends; of this `version` only, where it is given.
+
+        A read of more than 512 MiB is rejected before it takes their memory.
+        """
+        ...
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is a file or a folder."""
+        ...
+
+    def is_folder(self, uri: str) -> bool:
+        """Whether there is a folder. A bucket has one where a key begins with the URI and a slash."""
+        ...
+
+    def read_whole(self, uri: str) -> bytes:
+        """All bytes of a file. Raises FileNotFoundError where there is none."""
+        ...
+
+    def open(self, uri: str) -> pa.NativeFile:
+        """A file to seek and read in. Raises FileNotFoundError where there is none."""
+        ...
+
+    def write(self, uri: str, durable: bool) -> AbstractContextManager[IO[bytes]]:
+        """A stream whose file appears, whole, when the block ends without an error.
+
+        A `durable` file survives a power cut, any other the end of the process only.
+        """
+        ...
+
+    def make_durable(self, uri: str) -> None:
+        """Let a file that another library wrote survive a power cut."""
+        ...
+
+    def list_names(self, folder: str) -> list[str]:
+        """Names directly in a folder, in any order; empty where there is no folder."""
+        ...
+
+    def make_folder(self, uri: str) -> None:
+        """Create a folder and its parents. In S3 there are no folders: the bucket must exist."""
+        ...
+
+    def delete_file(self, uri: str) -> None:
+        """Delete a file; it may be gone already."""
+        ...
+
+    def delete_folder(self, uri: str) -> None:
+        """Delete a folder and everything in it; it may be gone already."""
+        ...
+
+
+class BucketBackend(Backend, Protocol):
+    """A kind of storage that lists itself by prefix."""
+
+    def list_files(self, folder: str) -> Iterator[list[StoredFile]]:
+        """All files under a folder at any depth, page by page in a fixed order.
+
+        Raises PneumoniaError where the folder cannot be listed.
+        """
+        ...
+
+
+@contextlib.contextmanager
+def upload(put: Callable[[bytes], object]) -> Iterator[IO[bytes]]:
+    """A stream whose bytes are `put` by one request when the block ends without an error."""
+    buffer = io.BytesIO()
+    yield buffer
+    put(buffer.getvalue())
