@@ -110,7 +110,7 @@ def _score(folder: Path, bundle: str) -> dict[str, Any]:
     order = make_request((str(folder / "archive"),), bundle)
     results = open_location(str(folder / "results"))
     make_folder(results)
-    return score_archives(results, order, ExecutionOptions())
+    return score_archives(results, order, ExecutionOptions()).as_json()
 
 
 def _summary(

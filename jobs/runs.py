@@ -1,13 +1,16 @@
 """`pneumonia runs RESULTS`: the scoring runs of a results folder."""
 
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import LocationType
 from jobs.console.output import aligned_columns, printable
+
+if TYPE_CHECKING:
+    from pneumonia_core.runs.record import RunRecord
 
 # A run whose bundle, or whose version of the program, did not judge the domain lacks the last one.
 _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_of_domain")
@@ -23,12 +26,12 @@ def command(results: str, as_json: bool) -> Result:
 
     records = existing_runs(open_location(results))
     if as_json:
-        return {"runs": records}
+        return {"runs": [record.as_json() for record in records]}
     print(_table(records))
     return {"runs": len(records)}
 
 
-def _table(records: list[dict[str, Any]]) -> str:
+def _table(records: list["RunRecord"]) -> str:
     header = [
         "run",
         "date",
@@ -42,17 +45,18 @@ def _table(records: list[dict[str, Any]]) -> str:
     return "\n".join(aligned_columns([header, *(_row(record) for record in records)], numeric))
 
 
-def _row(record: dict[str, Any]) -> list[str]:
-    counts = record["counts"] if record["state"] in ("committed", "staged") else {}
-    seconds = record.get("result", {}).get("seconds", "")
-    exit_code = "" if record["exit_code"] is None else str(record["exit_code"])
-    archives = printable(json.dumps(record["configuration"]["archives"])[1:-1])
+def _row(record: "RunRecord") -> list[str]:
+    counted = record.state in ("committed", "staged")
+    counts = [getattr(record.counts, name) if counted else None for name in _COUNTS]
+    seconds = "" if record.result is None else str(record.result.seconds)
+    exit_code = "" if record.exit_code is None else str(record.exit_code)
+    archives = printable(json.dumps(record.configuration.archives)[1:-1])
     return [
-        record["run_id"],
-        record["run_date"],
-        record["state"],
-        *(f"{counts[name]:,}" if counts.get(name) is not None else "" for name in _COUNTS),
-        str(seconds),
+        record.run_id,
+        record.run_date,
+        record.state,
+        *("" if count is None else f"{count:,}" for count in counts),
+        seconds,
         exit_code,
         archives,
     ]

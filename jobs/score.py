@@ -157,7 +157,7 @@ def command(
         return plan_only(place, order)
     make_folder(place)
     try:
-        return score_archives(place, order, settings)
+        return score_archives(place, order, settings).as_json()
     except OSError as error:
         raise PneumoniaError(
             f"{error_text(error)} while working on {printable(place.uri)}. Nothing was committed; mend it and "

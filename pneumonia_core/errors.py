@@ -1,5 +1,7 @@
 """The errors a user can meet, what helps against each, and the closed list of reasons why an image has no score."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
@@ -13,6 +15,8 @@ class Remedy(StrEnum):
     """
 
     RUN_AGAIN = "Run it again to resume."
+    FIX_AND_RUN_AGAIN = "Fix that and run it again to resume."
+    WRITE_RECORD = "Run it again: that only writes the record."
     START_OVER = "Start the run over."
     OTHER_RESULTS = "Choose another results folder."
     SCORED_RESULTS = "Choose the results folder of a scoring run."
@@ -24,6 +28,7 @@ class Remedy(StrEnum):
     LOCAL_WEIGHTS = "Give a weights file, or train from random weights."
     SAY_RESCORE = "Say whether to score every image again or only new and changed ones."
     OTHER_SPLIT = "Choose another split."
+    FINISH_OR_ABANDON = "Repeat its own request to finish it, or abandon it."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
 
 
@@ -48,6 +53,15 @@ class InvalidInput(PneumoniaError):
     """Wrong usage or input: the message says what to change."""
 
     exit_code = 2
+
+
+def differing_options(run: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """One line for each option of a resumed run that differs: `  limit: 10 (run) / 20 (now)`."""
+    return "\n".join(
+        f"  {name}: {json.dumps(run.get(name))} (run) / {json.dumps(now.get(name))} (now)"
+        for name in sorted({*run, *now})
+        if run.get(name) != now.get(name)
+    )
 
 
 RejectStage = Literal["read", "decode", "score"]

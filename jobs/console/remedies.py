@@ -6,6 +6,8 @@ from pneumonia_core.errors import PneumoniaError, Remedy
 
 REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.RUN_AGAIN: "Run the same command again to resume.",
+    Remedy.FIX_AND_RUN_AGAIN: "Fix that and run the same command again.",
+    Remedy.WRITE_RECORD: "Run the same command again: it only writes the record.",
     Remedy.START_OVER: "Run the same command with --fresh to start the run over.",
     Remedy.OTHER_RESULTS: "Give another --results.",
     Remedy.SCORED_RESULTS: "Give the --results of `pneumonia score`.",
@@ -21,6 +23,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
         "Add --rescore all to score every image with it, or --rescore none to score only new and changed images."
     ),
     Remedy.OTHER_SPLIT: "Choose one with --split.",
+    Remedy.FINISH_OR_ABANDON: "Run its own command to finish it, or add --fresh to abandon it.",
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are beneath.",
 }
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from jobs.console.output import Progress, say
 from jobs.evaluation.options import EvaluateOptions
-from jobs.scoring.actors import ChunkJob, EngineOnce
+from jobs.ray_runtime.resources import ANY_NODE, wait_for
+from jobs.scoring.actors import EngineOnce, EngineSpec
 from jobs.scoring.pipeline import ship_bundle
 from jobs.scoring.placement import Placement, choose_placement
 from pneumonia_core.archives.archive import read_image_bytes
@@ -24,8 +25,6 @@ from pneumonia_core.evaluation.perturbations import perturbations, perturbed_squ
 from pneumonia_core.evaluation.robustness import PerturbedScores, balanced_sample, robustness
 from pneumonia_core.evaluation.table_scores import TableScores
 from pneumonia_core.findings import NORMAL
-from pneumonia_core.scoring.chunk import RowConstants
-from pneumonia_core.storage.location import Location, open_location
 
 # Eleven pictures of each of these images fill three batches of the engine.
 IMAGES_PER_BLOCK: Final = 8
@@ -38,7 +37,6 @@ def score_perturbed(
     bundle: Bundle,
     engine: str,
     precision: str,
-    folder: Location,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images that could be perturbed, and their probabilities float32 [N, 1 + P, 3].
 
@@ -49,15 +47,14 @@ def score_perturbed(
     import ray
     from ray.data import ActorPoolStrategy
 
-    shape = choose_placement("auto")
+    shape = choose_placement(wait_for(ANY_NODE, math.inf))
     gpu = shape.actor_gpus > 0
-    facts = RowConstants("", bundle.model_id, engine, bundle.thresholds, bundle.image_size)
-    job = ChunkJob(folder, facts, precision, gpu, ship_bundle(bundle, engine))
+    spec = EngineSpec(ship_bundle(bundle, engine), engine, precision, gpu)
     blocks = _blocks(ill, aspects)
     scorer: Any = ScorePerturbed
     data: Any = ray.data.from_arrow(blocks).map_batches(
         scorer,
-        fn_args=(job, list(refs)),
+        fn_args=(spec, bundle.image_size, list(refs)),
         fn_constructor_args=(shape.actor_threads,),
         compute=_pool(shape, len(blocks), ActorPoolStrategy),
         num_cpus=shape.actor_cpus,
@@ -96,15 +93,17 @@ class ScorePerturbed:
         self._engine = EngineOnce(threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="perturb")
 
-    def __call__(self, rows: pa.Table, job: ChunkJob, refs: list[ImageRef]) -> pa.Table:
-        sizes = [job.facts.image_size] * rows.num_rows
+    def __call__(
+        self, rows: pa.Table, spec: EngineSpec, image_size: int, refs: list[ImageRef]
+    ) -> pa.Table:
+        sizes = [image_size] * rows.num_rows
         chosen = [refs[number] for number in rows["number"].to_pylist()]
         squares = list(self._pool.map(_perturbed, chosen, rows["aspect"].to_pylist(), sizes))
         kept = [number for number, some in enumerate(squares) if some is not None]
         scores = pa.array([], pa.binary())
         if kept:
             images = np.concatenate([some for some in squares if some is not None])
-            probabilities = self._engine.open(job)(images).probabilities
+            probabilities = self._engine.open(spec)(images).probabilities
             scores = pa.array([part.tobytes() for part in np.split(probabilities, len(kept))], pa.binary())
         return pa.table({"number": rows["number"].take(kept).cast(pa.int64()), "scores": scores})
 
@@ -120,7 +119,6 @@ def measure_robustness(
     images: Sequence[LabelledImage],
     scores: TableScores,
     bundle: Bundle,
-    folder: Path,
     options: EvaluateOptions,
 ) -> Robustness | None:
     """The robustness table of up to `options.robustness` of the scored `images`; None without any."""
@@ -136,7 +134,6 @@ def measure_robustness(
         bundle,
         scores.engine,
         options.precision,
-        open_location(str(folder)),
     )
     if not len(kept):
         return None

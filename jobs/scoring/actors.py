@@ -1,23 +1,24 @@
-"""The two shapes of the scoring pipeline, as Ray Data graphs over the same read, decode and score functions."""
+"""Actors and tasks of the scoring pipeline: each turns chunks into parts and returns receipts."""
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
+import ray
 
 from jobs.scoring.blocks import from_block, to_block
 from pneumonia_core.archives.entries import image_refs
 from pneumonia_core.bundles.bundle import load_engine, open_bundle
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef, read_chunk
 from pneumonia_core.runs.parts import write_part
-from pneumonia_core.runs.record import _STOP
+from pneumonia_core.runs.run import stop_flag
 from pneumonia_core.scoring.chunk import RowConstants, score_rows
 from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
 from pneumonia_core.scoring.isolation import decode_all, decoder
@@ -28,38 +29,68 @@ from pneumonia_core.storage.location import Location
 from pneumonia_core.system.failpoints import failpoint
 from pneumonia_core.system.scratch import ScratchFolder
 
-# What a machine or a storage does; anything else is a mistake of ours and keeps its traceback.
+# Failures of a machine or a storage. Any other exception is a bug and keeps its traceback.
 _EXPECTED: Final = (PneumoniaError, OSError)
-_RECEIPT_SCHEMA: Final = pa.schema(
-    [("chunk", pa.int64()), ("scored", pa.int64()), ("rejected", pa.int64()), ("error", pa.string())]
+RECEIPT_SCHEMA: Final = pa.schema(
+    [
+        pa.field("chunk", pa.int64(), nullable=False),
+        pa.field("scored", pa.int64()),
+        pa.field("rejected", pa.int64()),
+        # Null where the chunk's part is written. Exceptions lose their cause on the way through Ray Data.
+        pa.field("error", pa.string()),
+        pa.field("remedy", pa.string()),
+    ]
 )
 
 
 @dataclass(frozen=True)
-class ChunkJob:
-    """What an actor or task needs to turn chunks into parts. `bundle_files` are shipped through Ray's
-    object store, so that a worker needs no path to the bundle."""
+class EngineSpec:
+    """Which engine an actor opens. `bundle_files` are in Ray's object store, so a worker needs no path to the bundle."""
 
-    run_folder: Location
-    facts: RowConstants
+    bundle_files: ray.ObjectRef[dict[str, bytes]]
+    engine: str
     precision: str
     gpu: bool
-    bundle_files: Any
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """What an actor or task needs to turn chunks into parts."""
+
+    run_folder: Location
+    constants: RowConstants
+    engine: EngineSpec
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What is left of a chunk once its part is written."""
+    """Summary of a scored chunk, returned to the driver."""
 
     chunk: int
     scored: int
     rejected: int
-    # What kept the chunk from being finished: exceptions lose their cause on the way through Ray Data.
-    error: str | None = None
 
 
-def _stop_requested(job: ChunkJob) -> bool:
-    return exists(job.run_folder.child(_STOP))
+@dataclass(frozen=True)
+class ChunkFailure:
+    """Why a chunk has no part: the text and the remedy of the error."""
+
+    chunk: int
+    error: str
+    remedy: Remedy | None
+
+
+Outcome = Receipt | ChunkFailure
+
+
+def outcomes(table: pa.Table) -> list[Outcome]:
+    """The outcomes in a table of RECEIPT_SCHEMA."""
+    return [
+        Receipt(row["chunk"], row["scored"], row["rejected"])
+        if row["error"] is None
+        else ChunkFailure(row["chunk"], row["error"], row["remedy"] and Remedy[row["remedy"]])
+        for row in table.to_pylist()
+    ]
 
 
 class ScoreChunk:
@@ -73,38 +104,48 @@ class ScoreChunk:
 
     def __call__(self, refs: pa.Table, job: ChunkJob) -> pa.Table:
         if _stop_requested(job):
-            return _receipts([])
-        return _receipts([_errors_as_receipts(self._score, ref, job) for ref in _refs_of(refs)])
+            return _receipt_table([])
+        return _receipt_table([self._outcome(ref, job) for ref in _refs_of(refs)])
+
+    def _outcome(self, ref: ChunkRef, job: ChunkJob) -> Outcome:
+        try:
+            return self._score(ref, job)
+        except _EXPECTED as error:
+            return _failure(ref.chunk, error)
 
     def _score(self, ref: ChunkRef, job: ChunkJob) -> Receipt:
         rows = read_chunk(job.run_folder, ref)
-        trail = CrashJournal(job.run_folder, "chunk", ref.chunk)
-        with decoder(trail.is_retry) as decode:
+        journal = CrashJournal(job.run_folder, "chunk", ref.chunk)
+        engine = self._engine.open(job.engine)
+        with decoder(journal.is_retry) as decode:
             refs = image_refs(rows)
-            size = job.facts.image_size
+            size = job.constants.image_size
             ahead = decode_ahead(refs, size, self._pool, self._readers, self._ahead, decode)
             images = exit_if_stuck(ahead)
-            part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
-        return _finish_chunk(job, ref.chunk, part, trail)
+            part = score_rows(rows, images, engine, job.constants, self._engine.lock, journal)
+        return _finish_chunk(job, ref.chunk, part, journal)
 
 
 def decode_chunk(refs: pa.Table, job: ChunkJob, threads: int) -> pa.Table:
-    """Shape `gpu`, first step: the chunk's rows with their pixels, a task on any node."""
+    """Shape `gpu`, first step, a task on any node: the chunk's rows with their pixels.
+
+    A chunk that cannot be decoded becomes a table of RECEIPT_SCHEMA.
+    """
     (ref,) = _refs_of(refs)
     try:
         return _decode(ref, job, threads)
     except _EXPECTED as error:
-        return pa.table({"error": [_explained(error)]})
+        return _receipt_table([_failure(ref.chunk, error)])
 
 
 def _decode(ref: ChunkRef, job: ChunkJob, threads: int) -> pa.Table:
     rows = read_chunk(job.run_folder, ref)
     if _stop_requested(job):
         rows = rows.slice(0, 0)
-    size = job.facts.image_size
-    trail = CrashJournal(job.run_folder, "decode", ref.chunk)
-    images = decode_all(image_refs(rows), size, threads, trail.is_retry)
-    trail.finish()
+    size = job.constants.image_size
+    journal = CrashJournal(job.run_folder, "decode", ref.chunk)
+    images = decode_all(image_refs(rows), size, threads, journal.is_retry)
+    journal.finish()
     return to_block(ref.chunk, rows, images, size)
 
 
@@ -115,71 +156,75 @@ class ScoreDecoded:
         self._engine = EngineOnce(threads)
 
     def __call__(self, decoded: pa.Table, job: ChunkJob) -> pa.Table:
-        if "error" in decoded.column_names:
-            return _receipts([Receipt(-1, 0, 0, decoded["error"][0].as_py())])
+        if decoded.column_names == RECEIPT_SCHEMA.names:
+            # The chunk could not be decoded: its failure goes on to the driver.
+            return decoded
         if not decoded.num_rows or _stop_requested(job):
-            return _receipts([])
-        return _receipts([_errors_as_receipts(self._score, decoded, job)])
+            return _receipt_table([])
+        return _receipt_table([self._outcome(decoded, job)])
 
-    def _score(self, decoded: pa.Table, job: ChunkJob) -> Receipt:
+    def _outcome(self, decoded: pa.Table, job: ChunkJob) -> Outcome:
         chunk = decoded["chunk"][0].as_py()
-        images = from_block(decoded, job.facts.image_size)
+        try:
+            return self._score(chunk, decoded, job)
+        except _EXPECTED as error:
+            return _failure(chunk, error)
+
+    def _score(self, chunk: int, decoded: pa.Table, job: ChunkJob) -> Receipt:
+        images = from_block(decoded, job.constants.image_size)
         rows = decoded.select(CHUNK_SCHEMA.names)
-        trail = CrashJournal(job.run_folder, "score", chunk)
-        part = score_rows(rows, images, self._engine.open(job), job.facts, self._engine.lock, trail)
-        return _finish_chunk(job, chunk, part, trail)
+        journal = CrashJournal(job.run_folder, "score", chunk)
+        engine = self._engine.open(job.engine)
+        part = score_rows(rows, images, engine, job.constants, self._engine.lock, journal)
+        return _finish_chunk(job, chunk, part, journal)
 
 
 class EngineOnce:
-    """An actor's engine, opened with the first chunk; `lock` lets one batch at a time into it."""
+    """An actor's engine, opened for the first chunk. `lock` lets one batch at a time into it."""
 
     def __init__(self, threads: int) -> None:
         self.lock = threading.Lock()
         self._threads = threads
         self._engine: Engine | None = None
 
-    def open(self, job: ChunkJob) -> Engine:
+    def open(self, spec: EngineSpec) -> Engine:
         with self.lock:
             if self._engine is None:
-                self._engine = _open_engine(job, self._threads)
+                self._engine = _open_engine(spec, self._threads)
             return self._engine
 
 
-def _open_engine(job: ChunkJob, threads: int) -> Engine:
-    """The engine of the shipped bundle, its hashes checked on the bytes that came."""
-    import ray
-
-    files: dict[str, bytes] = ray.get(job.bundle_files)
+def _open_engine(spec: EngineSpec, threads: int) -> Engine:
+    """The engine of the shipped bundle. The bundle's hashes are checked on the bytes that arrived."""
+    files = ray.get(spec.bundle_files)
     with ScratchFolder("bundle") as folder:
         for name, data in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         bundle = open_bundle(folder, only=frozenset(files))
-        return load_engine(bundle, job.facts.engine, job.precision, threads, gpu=job.gpu)
+        return load_engine(bundle, spec.engine, spec.precision, threads, gpu=spec.gpu)
 
 
-def _errors_as_receipts(score: Callable[[Any, ChunkJob], Receipt], work: Any, job: ChunkJob) -> Receipt:
-    try:
-        return score(work, job)
-    except _EXPECTED as error:
-        return Receipt(-1, 0, 0, _explained(error))
+def _failure(chunk: int, error: PneumoniaError | OSError) -> ChunkFailure:
+    if isinstance(error, PneumoniaError):
+        return ChunkFailure(chunk, error.text, error.remedy)
+    return ChunkFailure(
+        chunk,
+        f"{error_text(error)} while chunk {chunk} was read or written. Nothing was committed.",
+        Remedy.FIX_AND_RUN_AGAIN,
+    )
 
 
-def _explained(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return (
-            f"{error_text(error)} while a part was read or written. Nothing was committed; mend it and run the "
-            "same command again."
-        )
-    return str(error)
+def _stop_requested(job: ChunkJob) -> bool:
+    return exists(stop_flag(job.run_folder))
 
 
-def _finish_chunk(job: ChunkJob, chunk: int, part: pa.Table, trail: CrashJournal) -> Receipt:
+def _finish_chunk(job: ChunkJob, chunk: int, part: pa.Table, journal: CrashJournal) -> Receipt:
     failpoint("part.before", str(chunk))
     write_part(job.run_folder, chunk, part)
     failpoint("part.after", str(chunk))
-    trail.finish()
+    journal.finish()
     statuses = Counter(part["status"].to_pylist())
     return Receipt(chunk, statuses["scored"], statuses["rejected"])
 
@@ -188,5 +233,10 @@ def _refs_of(table: pa.Table) -> list[ChunkRef]:
     return [ChunkRef(**row) for row in table.to_pylist()]
 
 
-def _receipts(receipts: Sequence[Receipt]) -> pa.Table:
-    return pa.Table.from_pylist([vars(receipt) for receipt in receipts], schema=_RECEIPT_SCHEMA)
+def _receipt_table(outcomes: Sequence[Outcome]) -> pa.Table:
+    """A table of RECEIPT_SCHEMA. A remedy travels as its name."""
+    rows = [dict(vars(outcome)) for outcome in outcomes]
+    for row in rows:
+        remedy = row.get("remedy")
+        row["remedy"] = remedy and remedy.name
+    return pa.Table.from_pylist(rows, schema=RECEIPT_SCHEMA)

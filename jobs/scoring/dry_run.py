@@ -1,6 +1,7 @@
 """`pneumonia score --dry-run`: what a run would do; nothing is scored and nothing written."""
 
-from jobs.console.command import Result
+from typing import Any
+
 from jobs.console.output import say
 from jobs.scoring.commit import report_skipped
 from jobs.scoring.micro_batches import check_found
@@ -13,31 +14,30 @@ from pneumonia_core.storage.location import Location, open_location
 from pneumonia_core.system.scratch import ScratchFolder
 
 
-def dry_run(results: Location, order: RunRequest) -> Result:
+def dry_run(results: Location, request: RunRequest) -> dict[str, Any]:
     """List the archives and plan as a run would, in a temporary folder. Raises InvalidInput where a run would."""
     with ScratchFolder("dry") as folder:
         table = find_table(results) or open_table(open_location(str(folder / "empty")))
-        with Planner(open_location(str(folder)), table, PlanningRules(order.model_id)) as planner:
-            any_model = any_model_counts(results, order, planner)
-        rules = PlanningRules(order.model_id, any_model, order.retry_rejected, order.limit)
+        with Planner(open_location(str(folder)), table, PlanningRules(request.model_id)) as planner:
+            any_model = any_model_counts(results, request, planner)
+        rules = PlanningRules(request.model_id, any_model, request.retry_rejected, request.limit)
         with (
-            Lister(order.archives, order.rules) as lister,
+            Lister(request.archives, request.rules) as lister,
             Planner(open_location(str(folder)), table, rules) as planner,
         ):
             while not lister.wait(60):
                 say(f"listed {lister.listed:,} images")
-            batches = planner.plan(lister.take(), [], order.chunk_size, relisted=False)
-            check_found(order.archives, planner, lister)
-            gone, _ = planner.write_gone(order.archives, batches)
+            shards = planner.plan(lister.take(), [], request.chunk_size, relisted=False)
+            check_found(request.archives, planner, lister)
+            gone = planner.write_gone(request.archives, shards)
             skipped = lister.skip_counts
     counts = {
-        name: sum(getattr(batch, name) for batch in batches)
+        name: sum(getattr(shard, name) for shard in shards)
         for name in ("listed", "to_score", "unchanged", "deferred")
     }
     say(
-        "would score {to_score:,} of {listed:,} listed: {unchanged:,} unchanged, {deferred:,} deferred".format(
-            **counts
-        )
+        f"would score {counts['to_score']:,} of {counts['listed']:,} listed: {counts['unchanged']:,} unchanged, "
+        f"{counts['deferred']:,} deferred"
     )
     report_skipped(skipped)
-    return {"state": "dry run", **counts, "gone": gone, "skipped": skipped}
+    return {"state": "dry run", **counts, "gone": gone.count, "skipped": skipped}

@@ -1,10 +1,10 @@
-"""How the scoring pipeline lies on a cluster: how many actors and tasks, and with what of it."""
+"""Placement of the scoring pipeline: how many actors and tasks, with how many CPUs and GPUs each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from jobs.ray_runtime.resources import wait_for_cpus
+from jobs.ray_runtime.resources import Node
 
 # Larger groups of cores in one process gain nothing: the interpreter between the images becomes the limit.
 MAX_ACTOR_CPUS: Final = 8
@@ -12,10 +12,13 @@ MAX_ACTOR_CPUS: Final = 8
 
 @dataclass(frozen=True)
 class Placement:
-    """How the pipeline lies on the cluster: in shape `cpu` one actor does all, in shape `gpu` decoding is
-    done by tasks of `decode_cpus` and the engine runs in actors."""
+    """Actors and tasks of the pipeline on a cluster.
 
-    kind: str
+    In shape `cpu` an actor reads, decodes and scores. In shape `gpu` tasks of `decode_cpus` each read and decode,
+    and the engine runs in actors.
+    """
+
+    kind: Literal["cpu", "gpu"]
     min_actors: int
     max_actors: int
     actor_cpus: float
@@ -32,17 +35,19 @@ class Placement:
 
 
 def choose_placement(
-    kind: str,
+    nodes: Sequence[Node],
+    kind: str = "auto",
     actors: tuple[int, int] | None = None,
     decode_cpus: float | None = None,
     actor_cpus: float | None = None,
 ) -> Placement:
-    """The shape for the connected cluster: `gpu` where it has GPUs, unless `kind` says otherwise.
+    """The placement on these nodes: shape `gpu` where they have GPUs, unless `kind` names a shape.
 
-    Whatever the cluster, all actors' CPUs and the largest task's together stay within its CPUs: otherwise
-    Ray Data would wait for ever.
+    On any cluster the CPUs of all actors and of the largest task together stay within its CPUs: otherwise Ray
+    Data would wait for ever.
     """
-    cpus, gpus = wait_for_cpus()
+    cpus = [node.cpus for node in nodes]
+    gpus = sum(node.gpus for node in nodes)
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
     if kind == "gpu":
@@ -53,23 +58,23 @@ def choose_placement(
 def cpu_placement(
     cpus: Sequence[float], actors: tuple[int, int] | None, actor_cpus: float | None
 ) -> Placement:
-    """Actors of as many cores as the least number of them leaves each, on nodes of these CPUs."""
+    """Actors on nodes of these CPUs: the least number of them fits, each with as many cores as that leaves."""
     wanted = actors[0] if actors else 1
     actor_cpus = min(actor_cpus or _largest_for(wanted, cpus), min(cpus))
     fitting = _fitting(actor_cpus, cpus)
-    # More actors than fit wait for the cluster to grow; the first one always fits.
+    # Actors that do not fit wait for the cluster to grow. The first one always fits.
     least, most = actors or (1, fitting)
     return Placement("cpu", min(least, fitting), most, actor_cpus, 0, 0)
 
 
 def _largest_for(actors: int, cpus: Sequence[float]) -> int:
-    """The most CPUs, up to the limit, that so many actors can have each; 1 where they do not fit even so."""
+    """The most CPUs, up to MAX_ACTOR_CPUS, that each of so many actors can have; 1 where they do not fit at all."""
     sizes = range(MAX_ACTOR_CPUS, 1, -1)
     return next((size for size in sizes if _fitting(min(size, *cpus), cpus) >= actors), 1)
 
 
 def _fitting(actor_cpus: float, cpus: Sequence[float]) -> int:
-    """How many actors of so many CPUs the nodes hold."""
+    """How many actors of `actor_cpus` fit on nodes of these CPUs."""
     return sum(int(count // actor_cpus) for count in cpus)
 
 
@@ -78,7 +83,7 @@ def _gpu_placement(
 ) -> Placement:
     least, most = actors or (1, max(1, int(gpus)))
     decode = min(decode_cpus or 1.0, cpus / 2)
-    # With GPUs the actor only feeds its GPU; without, it computes on a CPU of its own where there is one.
+    # With a GPU the actor only feeds it. Without one, it computes on a CPU of its own where there is one.
     actor_cpus = min(1.0, (cpus - decode) / most)
     if actor_cpus < 0.1:
         most = max(1, int((cpus - decode) / 0.1))

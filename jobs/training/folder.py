@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.console.output import say
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, differing_options
 from pneumonia_core.storage.files import (
     delete_file,
     delete_folder,
@@ -99,14 +99,9 @@ def open_training(storage: Location, name: str, settings: dict[str, Any], resume
 
 def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
     before = json.loads(read_bytes(run.folder.child(SETTINGS)))["settings"]
-    changed = [
-        f"  {key}: {json.dumps(before.get(key))} then, {json.dumps(settings.get(key))} now"
-        for key in sorted({*before, *settings})
-        if before.get(key) != settings.get(key)
-    ]
-    if changed:
+    if changed := differing_options(before, settings):
         raise InvalidInput(
-            f"the training {run.name} was asked something else:\n" + "\n".join(changed) + "\n"
+            f"the training {run.name} was started with other options:\n{changed}\n"
             "Give the same options to resume it, or another --name to begin a new one."
         )
     if exists(run.folder.child(RESULT)):

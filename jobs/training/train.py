@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.console.command import Result
 from jobs.console.output import say
-from jobs.ray_runtime.resources import wait_for_nodes
+from jobs.ray_runtime.resources import GROWTH_S, Node, wait_for
 from jobs.training.folder import TrainingRun, open_training
 from jobs.training.images import LabelledImages, decode_labelled
 from jobs.training.placement import plan_workers
@@ -127,7 +127,8 @@ def _train_on_cluster(
     """The trained network, the training and the validation set, and the validation images."""
     from jobs.training.driver import run_training
 
-    plan = plan_workers(workers, gpus, recipe.batch_size, wait_for_nodes(gpus, on_a_cluster))
+    nodes = wait_for(Node(cpus=1, gpus=gpus), time.monotonic() + (GROWTH_S if on_a_cluster else 0))
+    plan = plan_workers(workers, gpus, recipe.batch_size, nodes)
     shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
     held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation")
     decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training", held_back.contents)

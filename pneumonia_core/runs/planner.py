@@ -62,6 +62,14 @@ class PlanningRules:
     limit: int | None = None
 
 
+@dataclass(frozen=True)
+class Gone:
+    """The images that have gone from the archives: how many, and a digest of their names in any order."""
+
+    count: int
+    digest: str
+
+
 def _explained(action: Callable[P, T]) -> Callable[P, T]:
     """The action, whose reading and spilling DuckDB does: what fails there, in the words of ours."""
 
@@ -223,11 +231,8 @@ class Planner:
         return frozenset(row[0] for row in self._database.execute(query).fetchall())
 
     @_explained
-    def write_gone(self, archives: Sequence[str], batches: Sequence[InventoryShard]) -> tuple[int, str]:
-        """Write gone.parquet: the images that the table has of these archives and the listing has not.
-
-        Their number, and a digest of which they are, in whatever order.
-        """
+    def write_gone(self, archives: Sequence[str], batches: Sequence[InventoryShard]) -> Gone:
+        """Write gone.parquet: the images that the table has of these archives and the listing has not."""
         place = self._run_folder.child("gone.parquet")
         schema = pa.schema([("image_uri", pa.string()), ("archive", pa.string())])
         gone, digest = 0, 0
@@ -244,7 +249,7 @@ class Planner:
                     writer.write_batch(record_batch.select(schema.names).cast(schema))
                     gone += record_batch.num_rows
                     digest ^= int(np.bitwise_xor.reduce(record_batch["digest"].to_numpy()))
-        return gone, f"{digest:016x}"
+        return Gone(gone, f"{digest:016x}")
 
     def _scan_known(self, *columns: str) -> None:
         """These columns of the table as `known`, for one query."""

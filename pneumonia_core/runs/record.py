@@ -1,29 +1,39 @@
-"""The two shapes of the scoring pipeline, as Ray Data graphs over the same read, decode and score functions."""
+"""The record of one scoring run: what was requested, which state it is in, and what came of it."""
 
-import datetime
-import json
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Literal, TypedDict
 
 from pneumonia_core.archives.manifests import ListingRules
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.runs.inventory import InventoryShard
-from pneumonia_core.storage.files import (
-    delete_file,
-    delete_folder,
-    write_bytes,
-)
-from pneumonia_core.storage.location import Location
-from pneumonia_core.storage.lock import FileLock, Lease
-from pneumonia_core.system.failpoints import failpoint
 
-UNFINISHED: Final = ".unfinished"
-ENDED: Final = ("committed", "abandoned")
+FORMAT_VERSION: Final = 1
+
+RunState = Literal["listing", "scoring", "staged", "committed", "abandoned"]
+EndState = Literal["committed", "abandoned"]
+ENDED: Final[tuple[EndState, ...]] = ("committed", "abandoned")
+
+
+@dataclass(frozen=True)
+class RunConfiguration:
+    """The options that decide which rows a run writes. A run is resumed only by a request with the same ones."""
+
+    archives: tuple[str, ...]
+    model_id: str
+    engine: str
+    precision: str
+    rescore: str | None
+    retry_rejected: bool
+    limit: int | None
+    chunk_size: int
+    carry: tuple[str, ...] = ()
+    allow_prefix: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a scoring run is asked to do. A resumed run must be asked the same."""
+    """What a scoring run is requested to do."""
 
     archives: tuple[str, ...]
     model: str
@@ -38,106 +48,182 @@ class RunRequest:
     date_is_given: bool
     rules: ListingRules = field(default_factory=ListingRules)
 
-    def configuration(self) -> dict[str, Any]:
-        """What must be the same when a run is resumed. The date is the run's own, so that a night that
-        died is finished under its date."""
-        return {
-            "archives": list(self.archives),
-            "carry": list(self.rules.carry),
-            "allow_prefix": list(self.rules.allow_prefixes),
-            "model_id": self.model_id,
-            "engine": self.engine,
-            "precision": self.precision,
-            "rescore": self.rescore,
-            "retry_rejected": self.retry_rejected,
-            "limit": self.limit,
-            "chunk_size": self.chunk_size,
-        }
+    def configuration(self) -> RunConfiguration:
+        """What must be the same when the run is resumed.
+
+        The date is not part of it: a run that died is finished under its own date.
+        """
+        return RunConfiguration(
+            archives=self.archives,
+            model_id=self.model_id,
+            engine=self.engine,
+            precision=self.precision,
+            rescore=self.rescore,
+            retry_rejected=self.retry_rejected,
+            limit=self.limit,
+            chunk_size=self.chunk_size,
+            carry=tuple(self.rules.carry),
+            allow_prefix=tuple(self.rules.allow_prefixes),
+        )
 
 
-@dataclass
-class Run:
-    """An open run: its folder, its record (what run.json holds) and the lock that says it is alive."""
+@dataclass(frozen=True)
+class Counts:
+    """The images of a staged or committed run: listed = scored + rejected + unchanged + deferred.
 
-    folder: Location
-    record: dict[str, Any]
-    batches: list[InventoryShard] = field(default_factory=list)
-    resumed: bool = False
-    _lock: FileLock | Lease | None = None
+    `out_of_domain` is None where the bundle or the version that wrote the record did not judge the domain.
+    """
+
+    listed: int = 0
+    scored: int = 0
+    rejected: int = 0
+    unchanged: int = 0
+    deferred: int = 0
+    reject_reasons: Mapping[str, int] = field(default_factory=dict)
+    findings: Mapping[str, int] = field(default_factory=dict)
+    out_of_domain: int | None = None
+    bytes_read: int = 0
 
     @property
-    def run_id(self) -> str:
-        return str(self.record["run_id"])
+    def attempted(self) -> int:
+        """The images that got a row."""
+        return self.scored + self.rejected
 
-    def answers(self, order: RunRequest) -> bool:
-        """Whether the run was asked what the order asks."""
-        return not difference(self.record["configuration"], order.configuration())
-
-    def save(self, **changes: Any) -> None:
-        """Write run.json, whole, with these fields changed."""
-        failpoint("save.before", str(changes.get("state", "")))
-        if self._lock is not None:
-            self._lock.check()
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.record.update(changes, updated_at=now, batches=[batch.as_json() for batch in self.batches])
-        text = json.dumps(self.record, indent=2, default=str) + "\n"
-        write_bytes(self.folder.child("run.json"), text.encode())
-        failpoint("save.after", str(changes.get("state", "")))
-
-    def finish(self, state: str, **changes: Any) -> None:
-        """The run has ended: record it, and let no later command resume it."""
-        self.save(state=state, **changes)
-        delete_marker(self.folder, self.run_id)
-        failpoint("cleanup")
-        for name in ("parts", "chunks", "begun"):
-            delete_folder(self.folder.child(name))
-
-    def discard(self) -> None:
-        """Remove a run that found nothing to do."""
-        delete_marker(self.folder, self.run_id)
-        # Under its lock: another command must not resume what is being removed.
-        delete_folder(self.folder)
-        self.unlock()
-
-    def unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.unlock()
+    @property
+    def reject_rate(self) -> float:
+        """The share of the attempted images that were rejected."""
+        return self.rejected / self.attempted if self.attempted else 0.0
 
 
-def marker(folder: Location, run_id: str) -> Location:
-    """The file that says that the run of this folder is unfinished."""
-    return folder.parent.child(UNFINISHED).child(run_id)
+@dataclass(frozen=True)
+class RunResult:
+    """What the command prints of a committed run. `version` is None where the run had no row to commit."""
+
+    run_id: str
+    run_date: str
+    results: str
+    table: str
+    version: int | None
+    page: str
+    model_id: str
+    engine: str | None
+    listed: int
+    scored: int
+    rejected: int
+    unchanged: int
+    deferred: int
+    seconds: float
+    images_per_s: float
+    exit_code: int
+    gone: int | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    reject_reasons: Mapping[str, int] = field(default_factory=dict)
+    findings: Mapping[str, int] = field(default_factory=dict)
+    out_of_domain: int | None = None
+    state: RunState = "committed"
+    # The result of an earlier run, which still holds: this command found nothing to score.
+    nothing_new: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        if not self.nothing_new:
+            del values["nothing_new"]
+        return values
 
 
-def delete_marker(folder: Location, run_id: str) -> None:
-    delete_file(marker(folder, run_id))
+@dataclass(frozen=True)
+class RunRecord:
+    """All that run.json holds. `Run.advance` is the only way to change it."""
+
+    run_id: str
+    run_date: str
+    state: RunState
+    # Times are ISO 8601, UTC.
+    created_at: str
+    configuration: RunConfiguration
+    # The bundle as it was given, and the installed packages.
+    model: str
+    versions: Mapping[str, str]
+    # The version of the table that the run is planned from.
+    planned_version: int
+    updated_at: str = ""
+    listing_complete: bool = False
+    # Whether a row under another model makes an image unchanged; None until --rescore is decided.
+    any_model: bool | None = None
+    # None until the first chunk is scored.
+    engine: str | None = None
+    # How many rows another run has committed since this one was planned.
+    superseded: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    # The images of the table that the listing lacks: their number and a digest of their names. None where the
+    # listing is not complete.
+    gone: int | None = None
+    gone_digest: str | None = None
+    counts: Counts = field(default_factory=Counts)
+    # The data files of the commit, relative to scores/.
+    files: tuple[str, ...] = ()
+    version: int | None = None
+    exit_code: int | None = None
+    result: RunResult | None = None
+    # The planned inventory; the key in run.json is `batches`.
+    shards: tuple[InventoryShard, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """The record that a run.json holds, whichever version up to this one wrote it.
+
+        Raises InvalidInput where a newer version wrote it.
+        """
+        if values["format_version"] > FORMAT_VERSION:
+            raise InvalidInput(
+                f"run {values['run_id']} was written by a newer version of pneumonia: its format is "
+                f"{values['format_version']}, this version reads up to {FORMAT_VERSION}. Update pneumonia."
+            )
+        known = _known(cls, {name: value for name, value in values.items() if value is not None})
+        configuration = _known(RunConfiguration, values["configuration"])
+        for name in ("archives", "carry", "allow_prefix"):
+            configuration[name] = tuple(configuration.get(name, ()))
+        known["configuration"] = RunConfiguration(**configuration)
+        known["counts"] = Counts(**_known(Counts, known.get("counts", {})))
+        known["files"] = tuple(known.get("files", ()))
+        known["shards"] = tuple(InventoryShard(**shard) for shard in values.get("batches", ()))
+        if "result" in known:
+            known["result"] = RunResult(**_known(RunResult, known["result"]))
+        return cls(**known)
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of run.json."""
+        values = asdict(self)
+        values["batches"] = values.pop("shards")
+        values["result"] = None if self.result is None else self.result.as_json()
+        return values
+
+    def matches(self, request: RunRequest) -> bool:
+        """Whether the run was started with the options of this request."""
+        return self.configuration == request.configuration()
 
 
-def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    return "\n".join(
-        f"  {key}: {json.dumps(old.get(key))} then, {json.dumps(new.get(key))} now"
-        for key in new
-        if old.get(key) != new.get(key)
-    )
+class RunChanges(TypedDict, total=False):
+    """The fields of a RunRecord that change while the run goes on."""
+
+    planned_version: int
+    listing_complete: bool
+    any_model: bool
+    engine: str
+    superseded: int
+    skipped: Mapping[str, int]
+    gone: int | None
+    gone_digest: str | None
+    counts: Counts
+    files: tuple[str, ...]
+    version: int | None
+    exit_code: int
+    result: RunResult
+    shards: tuple[InventoryShard, ...]
 
 
-_STOP: Final = "stop"
-
-
-def request_stop(run_folder: Location) -> None:
-    """Ask actors and tasks to finish the chunks at hand and to begin no other."""
-    write_bytes(run_folder.child(_STOP), b"")
-
-
-def clear_stop(run_folder: Location) -> None:
-    """Take back a stop that an earlier command asked for."""
-    delete_file(run_folder.child(_STOP))
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are fields of this dataclass."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

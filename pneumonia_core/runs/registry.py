@@ -1,16 +1,27 @@
-"""A run's life in its folder RESULTS/runs/<run_id>: begun, resumed, finished."""
+"""The scoring runs of a results folder: opened, resumed, abandoned and listed."""
 
 import datetime
 import json
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Final
 
-from pneumonia_core.errors import InvalidInput
-from pneumonia_core.runs.inventory import InventoryShard
-from pneumonia_core.runs.record import ENDED, UNFINISHED, Run, RunRequest, delete_marker, difference, marker
+from pneumonia_core.errors import InvalidInput, Remedy, differing_options
+from pneumonia_core.results.commit import committed_version
+from pneumonia_core.runs.planner import Planner
+from pneumonia_core.runs.record import ENDED, RunRecord, RunRequest
+from pneumonia_core.runs.run import (
+    WORKING_FOLDERS,
+    Run,
+    marker,
+    read_record,
+    run_folder,
+    unfinished_folder,
+)
 from pneumonia_core.storage.errors import cannot_write
 from pneumonia_core.storage.files import (
+    delete_file,
     delete_folder,
     exists,
     list_names,
@@ -22,41 +33,45 @@ from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.lock import take_lock
 from pneumonia_core.system.environment import installed_versions
 
+_RESCORE: Final = ".rescore.json"
 
-def open_run(results: Location, order: RunRequest, planned_version: int, fresh: bool) -> Run:
-    """The unfinished run of this order, to be resumed, or a new one planned from this version of the table.
 
-    A run that another process is working on is left alone. Raises InvalidInput when an unfinished run
-    was asked something else, unless `fresh` abandons it; one whose rows the table has already is given then, for its
-    last record.
+def open_run(results: Location, request: RunRequest, planned_version: int, fresh: bool) -> Run:
+    """The unfinished run of this request, to be resumed, or a new one planned from this version of the table.
+
+    A run that a living process works on is left alone. Raises InvalidInput where an unfinished run was started
+    with other options. `fresh` abandons the unfinished runs instead; one whose rows are in the table is returned,
+    as it lacks only its last record.
     """
-    unfinished = _unfinished_runs(results)
+    idle = _idle_runs(results)
+    run: Run | None = None
     try:
-        run = _to_resume(results, unfinished, order, fresh)
-    except BaseException:
-        _unlock(unfinished)
-        raise
-    # The others are left to their own commands.
-    _unlock([other for other in unfinished if other is not run])
+        run = _abandon(idle, request) if fresh else _run_to_resume(idle, request)
+    finally:
+        _unlock([other for other in idle if other is not run])
+    return run or new_run(results, request, planned_version)
+
+
+def _run_to_resume(idle: Sequence[Run], request: RunRequest) -> Run | None:
+    """The run that was started with the options of the request; None where no run is unfinished."""
+    if not idle:
+        return None
+    run = next((run for run in idle if run.matches(request)), None)
     if run is None:
-        return _new_run(results, order, planned_version)
-    run.resumed = True
+        changed = differing_options(asdict(idle[0].record.configuration), asdict(request.configuration()))
+        raise InvalidInput(
+            f"run {idle[0].run_id} is unfinished and was started with other options:\n{changed}\nThis request does not resume it.",
+            Remedy.FINISH_OR_ABANDON,
+        )
     return run
 
 
-def _to_resume(results: Location, unfinished: Sequence[Run], order: RunRequest, fresh: bool) -> Run | None:
-    # Of several the order's own comes first.
-    for run in sorted(unfinished, key=lambda run: not run.answers(order)):
-        if fresh and not _is_committed(results, run):
-            run.finish("abandoned", exit_code=1)
-        elif fresh or run.answers(order):
+def _abandon(idle: Sequence[Run], request: RunRequest) -> Run | None:
+    """Abandon the unfinished runs up to the first one whose rows are in the table, and return that one."""
+    for run in sorted(idle, key=lambda run: not run.matches(request)):
+        if version_with_rows(run) is not None:
             return run
-        else:
-            changed = difference(run.record["configuration"], order.configuration())
-            raise InvalidInput(
-                f"the unfinished run {run.run_id} was asked something else:\n{changed}\n"
-                "Run its own command to finish it, or add --fresh to abandon it."
-            )
+        run.finish("abandoned", exit_code=1)
     return None
 
 
@@ -65,144 +80,150 @@ def _unlock(runs: Sequence[Run]) -> None:
         run.unlock()
 
 
-def _is_committed(results: Location, run: Run) -> bool:
-    """Whether the table has the rows of a run that only lacks its last record."""
-    from pneumonia_core.results.commit import committed_version
+def version_with_rows(run: Run) -> int | None:
+    """The version of the table that has the rows of a run, which then lacks only its last record; None where
+    the run is not committed."""
+    if run.record.state != "staged":
+        return None
+    return committed_version(run.results, run.run_id, run.record.planned_version)
 
-    if run.record["state"] != "staged":
-        return False
-    return committed_version(results, run.run_id, run.record["planned_version"]) is not None
 
-
-def read_runs(results: Location) -> list[dict[str, Any]]:
+def read_runs(results: Location) -> list[RunRecord]:
     """The records of all runs, oldest first."""
-    records = []
-    for run_id in list_names(results.child("runs")):
-        place = results.child("runs").child(run_id).child("run.json")
-        if exists(place):
-            records.append(json.loads(read_bytes(place)))
-    return records
+    folders = (run_folder(results, run_id) for run_id in list_names(results.child("runs")))
+    return [read_record(folder) for folder in folders if exists(folder.child("run.json"))]
 
 
 def active_runs(results: Location) -> list[str]:
-    """The unfinished runs that a process works on, or that are about to be committed."""
-    names = list_names(results.child("runs").child(UNFINISHED))
-    dead = _unfinished_runs(results)
-    _unlock(dead)
-    idle = {run.run_id for run in dead if run.record["state"] != "staged"}
-    return [name for name in names if name not in idle and exists(results.child("runs").child(name))]
+    """The ids of the unfinished runs that a process works on, or that are staged for their commit."""
+    names = list_names(unfinished_folder(results))
+    idle = _idle_runs(results)
+    _unlock(idle)
+    resumable = {run.run_id for run in idle if run.record.state != "staged"}
+    return [name for name in names if name not in resumable and exists(run_folder(results, name))]
 
 
-def delete_unmarked_run(folder: Location) -> bool:
-    """Remove the folder of a run that died before it was marked as unfinished, with which no command goes on; whether it
-    is one."""
+def delete_unmarked_run(results: Location, run_id: str) -> bool:
+    """Delete the folder of a run that died before its `.unfinished` marker was written.
+
+    Returns whether it was deleted.
+    """
+    folder = run_folder(results, run_id)
     lock = take_lock(folder)
     if lock is None:
         return False
-    broken_off = not exists(marker(folder, folder.name))
-    if broken_off:
+    unmarked = not exists(marker(results, run_id))
+    if unmarked:
         delete_folder(folder)
     lock.release()
-    return broken_off
+    return unmarked
 
 
-def committed_runs(results: Location) -> Iterator[dict[str, Any]]:
+def committed_runs(results: Location) -> Iterator[RunRecord]:
     """The records of the committed runs, newest first."""
     for run_id in reversed(list_names(results.child("runs"))):
-        place = results.child("runs").child(run_id).child("run.json")
-        if exists(place):
-            record = json.loads(read_bytes(place))
-            if record["state"] == "committed":
-                yield record
+        folder = run_folder(results, run_id)
+        if exists(folder.child("run.json")) and (record := read_record(folder)).state == "committed":
+            yield record
 
 
-def last_committed(results: Location, configuration: dict[str, Any]) -> dict[str, Any] | None:
+def last_committed(results: Location, like: RunRecord) -> RunRecord | None:
     """The record of the newest committed run over the same archives with the same model, or None."""
+    wanted = like.configuration
     for record in committed_runs(results):
-        if all(record["configuration"][key] == configuration[key] for key in ("archives", "model_id")):
+        found = record.configuration
+        if (found.archives, found.model_id) == (wanted.archives, wanted.model_id):
             return record
     return None
 
 
-def _new_run(results: Location, order: RunRequest, planned_version: int) -> Run:
+def new_run(results: Location, request: RunRequest, planned_version: int) -> Run:
+    """A new run, locked, with its folder, record and marker. Raises PneumoniaError where they cannot be written."""
     now = datetime.datetime.now(datetime.UTC)
-    # Sorts by the table's version, which no clock can turn back, then by time to the microsecond; the random end keeps
-    # two runs apart.
+    # Run ids sort by the table's version, which no clock can turn back, then by time to the microsecond. The
+    # random end keeps two runs apart.
     run_id = f"{planned_version:06d}-{now:%Y%m%dT%H%M%S}-{now.microsecond:05x}{secrets.token_hex(1)}"
-    folder = results.child("runs").child(run_id)
-    record = {
-        "format_version": 1,
-        "run_id": run_id,
-        "state": "listing",
-        "run_date": order.run_date,
-        "created_at": now.isoformat(timespec="microseconds"),
-        "configuration": order.configuration(),
-        "model": order.model,
-        "versions": installed_versions(),
-        "listing_complete": False,
-        "planned_version": planned_version,
-        "counts": {},
-        "exit_code": None,
-    }
-    run = Run(folder, record)
+    folder = run_folder(results, run_id)
+    record = RunRecord(
+        run_id=run_id,
+        run_date=request.run_date,
+        state="listing",
+        created_at=now.isoformat(timespec="microseconds"),
+        configuration=request.configuration(),
+        model=request.model,
+        versions=installed_versions(),
+        planned_version=planned_version,
+    )
+    run = Run(results, record, None)
     try:
-        for name in ("inventory", "chunks", "parts", "begun"):
+        for name in ("inventory", *WORKING_FOLDERS):
             make_folder(folder.child(name))
-        run._lock = take_lock(folder)
-        run.save()
-        write_bytes(results.child("runs").child(UNFINISHED).child(run_id), b"")
+        run = Run(results, record, take_lock(folder))
+        run.advance()
+        write_bytes(marker(results, run_id), b"")
     except OSError as error:
         run.discard()
         raise cannot_write(folder.uri, "cannot write there", error) from error
     return run
 
 
-def _unfinished_runs(results: Location) -> list[Run]:
-    """The unfinished runs that no living process holds, locked."""
-    runs = []
-    for run_id in list_names(results.child("runs").child(UNFINISHED)):
-        folder = results.child("runs").child(run_id)
-        place = folder.child("run.json")
-        lock = take_lock(folder) if exists(place) else None
-        if lock is None:
-            continue
-        if not exists(marker(folder, run_id)):
-            # Its last owner has ended it meanwhile.
-            lock.release()
-            continue
-        record = json.loads(read_bytes(place))
-        if record["state"] in ENDED:
-            delete_marker(folder, run_id)
-            lock.release(delete=False)
-            continue
-        run = Run(folder, record, [InventoryShard(**values) for values in record["batches"]])
-        run._lock = lock
-        runs.append(run)
+def _idle_runs(results: Location) -> list[Run]:
+    """The unfinished runs that no living process works on, each locked by this process."""
+    runs: list[Run] = []
+    try:
+        for run_id in list_names(unfinished_folder(results)):
+            if (run := _lock_if_idle(results, run_id)) is not None:
+                runs.append(run)
+    except BaseException:
+        _unlock(runs)
+        raise
     return runs
 
 
-def any_model_counts(results: Location, order: RunRequest, planner: Any) -> bool:
-    """Whether a row under whatever model makes an image unchanged, by --rescore, given now or earlier.
+def _lock_if_idle(results: Location, run_id: str) -> Run | None:
+    folder = run_folder(results, run_id)
+    lock = take_lock(folder) if exists(folder.child("run.json")) else None
+    if lock is None:
+        return None
+    if not exists(marker(results, run_id)):
+        # Its last owner has ended it since the markers were listed.
+        lock.release()
+        return None
+    try:
+        record = read_record(folder)
+    except BaseException:
+        lock.release(delete=False)
+        raise
+    if record.state in ENDED:
+        # Its last owner died between its last record and the deletion of its marker.
+        delete_file(marker(results, run_id))
+        lock.release(delete=False)
+        return None
+    return Run(results, record, lock, resumed=True)
 
-    Raises InvalidInput where a new model meets a table with rows and nothing was said.
+
+def any_model_counts(results: Location, request: RunRequest, planner: Planner) -> bool:
+    """Whether a row under another model makes an image unchanged: --rescore none, given now or earlier.
+
+    Raises InvalidInput where a new model meets a table with rows and no run has decided it yet.
     """
-    choice = order.rescore or remembered_rescore(results).get(order.model_id)
+    choice = request.rescore or remembered_rescore(results).get(request.model_id)
     if choice is None and not planner.table_is_empty and not planner.knows_model():
         raise InvalidInput(
-            f"the model {order.model_id} is new to {results.uri}, which has rows of another model. "
-            "Add --rescore all to score every image with it, or --rescore none to score only new and "
-            "changed images."
+            f"the model {request.model_id} is new to {results.uri}, which has rows of another model.",
+            Remedy.SAY_RESCORE,
         )
     return choice == "none"
 
 
-def remember_rescore(results: Location, order: RunRequest) -> None:
-    """--rescore is asked for once per model: later nights go by the same answer."""
-    if order.rescore:
-        known = {**remembered_rescore(results), order.model_id: order.rescore}
-        write_bytes(results.child("runs").child(".rescore.json"), json.dumps(known).encode())
+def remember_rescore(results: Location, request: RunRequest) -> None:
+    """Keep the request's choice for its model: it is asked for once, and later runs follow it."""
+    if request.rescore:
+        known = {**remembered_rescore(results), request.model_id: request.rescore}
+        write_bytes(results.child("runs").child(_RESCORE), json.dumps(known).encode())
 
 
 def remembered_rescore(results: Location) -> dict[str, str]:
-    place = results.child("runs").child(".rescore.json")
-    return dict(json.loads(read_bytes(place))) if exists(place) else {}
+    """The choice that was made for each model: `all` or `none`."""
+    location = results.child("runs").child(_RESCORE)
+    return dict(json.loads(read_bytes(location))) if exists(location) else {}

@@ -3,19 +3,17 @@
 import contextlib
 import datetime
 from collections.abc import Iterator
-from typing import Any, Final
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
-from pneumonia_core.runs.record import ENDED
+from pneumonia_core.runs.record import ENDED, RunRecord
 from pneumonia_core.runs.registry import active_runs, committed_runs, delete_unmarked_run, read_runs
+from pneumonia_core.runs.run import WORKING_FOLDERS, run_folder
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import delete_folder, exists
 from pneumonia_core.storage.location import Location
 
-_LEFTOVERS: Final = ("parts", "chunks", "begun")
 
-
-def existing_runs(results: Location) -> list[dict[str, Any]]:
+def existing_runs(results: Location) -> list[RunRecord]:
     """The records of all runs, oldest first.
 
     Raises InvalidInput where the folder has none, PneumoniaError where they cannot be read.
@@ -34,10 +32,10 @@ def gone_lists(results: Location) -> dict[str, Location]:
     gone: dict[str, Location] = {}
     with _accessing(results):
         for record in committed_runs(results):
-            if not record["listing_complete"]:
+            if not record.listing_complete:
                 continue
-            for archive in record["configuration"]["archives"]:
-                gone.setdefault(archive, results.child("runs").child(record["run_id"]).child("gone.parquet"))
+            for archive in record.configuration.archives:
+                gone.setdefault(archive, run_folder(results, record.run_id).child("gone.parquet"))
     return gone
 
 
@@ -58,13 +56,13 @@ def delete_leftovers(results: Location, age_s: float) -> int:
     oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_s)
     with _accessing(results):
         for record in read_runs(results):
-            folder = results.child("runs").child(record["run_id"])
-            if datetime.datetime.fromisoformat(record["updated_at"]) > oldest:
+            if datetime.datetime.fromisoformat(record.updated_at) > oldest:
                 continue
-            if record["state"] in ENDED:
-                folders += sum(_deleted(folder.child(name)) for name in _LEFTOVERS)
+            if record.state in ENDED:
+                folder = run_folder(results, record.run_id)
+                folders += sum(_deleted(folder.child(name)) for name in WORKING_FOLDERS)
             else:
-                folders += delete_unmarked_run(folder)
+                folders += delete_unmarked_run(results, record.run_id)
     return folders
 
 

@@ -2,20 +2,20 @@
 
 import dataclasses
 import datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from deltalake import DeltaTable
-from support.scoring import commit_as_scored, order, rows, score
+from support.scoring import commit_as_scored, rows, score, scoring_request
 
 from jobs import latest, maintain, runs
-from jobs.scoring.commit import _left_rows
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef
-from pneumonia_core.runs.record import UNFINISHED, Run
-from pneumonia_core.runs.registry import _new_run
+from pneumonia_core.runs.registry import new_run
+from pneumonia_core.runs.run import marker, unscored_rows
 from pneumonia_core.scoring.chunk import RowConstants
 from pneumonia_core.storage.location import open_location
 
@@ -32,7 +32,7 @@ def nights(ray_here, tiny_bundle, tmp_path):
             files[1].write_bytes(files[2].read_bytes())
         if night == 2:
             files[0].write_bytes(files[3].read_bytes())
-        score(tmp_path / "r", order(tiny_bundle, archive, run_date=f"2026-02-0{night + 1}"))
+        score(tmp_path / "r", scoring_request(tiny_bundle, archive, run_date=f"2026-02-0{night + 1}"))
     return tmp_path / "r", files
 
 
@@ -55,7 +55,7 @@ def test_latest_gives_one_row_for_each_image_still_there(nights, tmp_path):
 def test_image_that_went_is_not_in_latest(nights, tiny_bundle, tmp_path):
     results, files = nights
     files[4].unlink()
-    score(results, order(tiny_bundle, tmp_path / "archive", run_date="2026-02-04"))
+    score(results, scoring_request(tiny_bundle, tmp_path / "archive", run_date="2026-02-04"))
     run(latest.command, results, "--output", tmp_path / "after.csv")
     lines = (tmp_path / "after.csv").read_text().splitlines()
     assert len(lines) == 1 + 11
@@ -75,7 +75,7 @@ def test_maintain_leaves_the_same_rows_in_fewer_files(nights):
 def test_night_after_maintenance_is_incremental(nights, tiny_bundle, tmp_path):
     results, _ = nights
     run(maintain.command, results, "--compact")
-    assert score(results, order(tiny_bundle, tmp_path / "archive"))["nothing_new"]
+    assert score(results, scoring_request(tiny_bundle, tmp_path / "archive"))["nothing_new"]
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def test_vacuum_deletes_nothing_that_is_younger_than_asked(table, age, stays):
 
 
 def test_vacuum_removes_runs_that_died_before_they_were_marked_and_no_others(table, tiny_bundle):
-    place, asked = open_location(str(table)), order(tiny_bundle, table.parent / "archive")
-    early, dead, alive = (_new_run(place, asked, 1) for _ in range(3))
+    place, asked = open_location(str(table)), scoring_request(tiny_bundle, table.parent / "archive")
+    early, dead, alive = (new_run(place, asked, 1) for _ in range(3))
     for died in (early, dead):
         died.unlock()
-    (table / "runs" / UNFINISHED / early.run_id).unlink()
+    Path(marker(place, early.run_id).path).unlink()
     with alive:
         assert refused(maintain.command, table, "--vacuum", "0s").exit_code == 1
-        (table / "runs" / UNFINISHED / alive.run_id).unlink()
+        Path(marker(place, alive.run_id).path).unlink()
         run(maintain.command, table, "--vacuum", "0s")
         left = {path.name for path in (table / "runs").glob("[!.]*")}
         assert left == {dead.run_id, alive.run_id}
@@ -148,20 +148,20 @@ def test_commit_that_only_its_checkpoint_failed_is_one(ray_here, tiny_bundle, tm
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", then_full)
-    assert score(tmp_path / "r", order(tiny_bundle, archive))["version"] == 1
+    assert score(tmp_path / "r", scoring_request(tiny_bundle, archive))["version"] == 1
     assert rows(tmp_path / "r").num_rows == 4
 
 
-def test_rows_that_another_run_has_scored_are_not_left(tmp_path):
-    run = Run(open_location(str(tmp_path)), {})
-    (tmp_path / "chunks").mkdir()
+def test_rows_that_another_run_has_scored_are_not_left(tmp_path, tiny_bundle):
+    run = new_run(open_location(str(tmp_path)), scoring_request(tiny_bundle, tmp_path), 1)
     columns = {name: [""] * 4 for name in ("image_uri", "image_version", "archive")}
     given = {**columns, "row_id": range(4), "attempt": [1] * 4}
     arrays = [pa.array(given.get(field.name, [None] * 4), field.type) for field in CHUNK_SCHEMA]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=CHUNK_SCHEMA), tmp_path / "chunks" / "c.parquet")
+    pq.write_table(pa.Table.from_arrays(arrays, schema=CHUNK_SCHEMA), f"{run.folder.path}/chunks/c.parquet")
     refs = [ChunkRef(0, "c.parquet", 0, 4)]
-    assert _left_rows(run, refs, frozenset()) == 4
-    assert _left_rows(run, refs, frozenset({1, 2, 9})) == 2
+    assert unscored_rows(run, refs) == 4
+    run.superseded = frozenset({1, 2, 9})
+    assert unscored_rows(run, refs) == 2
 
 
 def test_clock_that_jumped_back_dates_rows_behind_the_newest(tiny_bundle):
@@ -175,7 +175,7 @@ def test_latest_is_right_after_the_clock_jumped_back(nights, tiny_bundle, tmp_pa
     results, files = nights
     future = DeltaTable(str(results / "scores")).to_pyarrow_table()["scored_at"].to_pylist()
     files[5].write_bytes(files[6].read_bytes())
-    score(results, order(tiny_bundle, tmp_path / "archive", run_date="2020-01-01"))
+    score(results, scoring_request(tiny_bundle, tmp_path / "archive", run_date="2020-01-01"))
     table = rows(results)
     changed = [row for row in table.to_pylist() if row["image_uri"] == f"file://{files[5]}"]
     assert max(row["scored_at"] for row in changed) > max(future)

@@ -25,7 +25,7 @@ from pneumonia_core.storage.location import open_location
 from support.paths import REPOSITORY
 
 
-def order(bundle, *archives, **changes) -> RunRequest:
+def scoring_request(bundle, *archives, **changes) -> RunRequest:
     base = RunRequest(
         archives=tuple(open_archive(str(archive)) for archive in archives),
         model=str(bundle.path),
@@ -42,10 +42,10 @@ def order(bundle, *archives, **changes) -> RunRequest:
     return dataclasses.replace(base, **changes)
 
 
-def score(results: Path, work: RunRequest, **settings) -> dict:
-    place = open_location(str(results))
-    make_folder(place)
-    return score_archives(place, work, ExecutionOptions(**settings))
+def score(results: Path, request: RunRequest, **options) -> dict:
+    location = open_location(str(results))
+    make_folder(location)
+    return score_archives(location, request, ExecutionOptions(**options)).as_json()
 
 
 def rows(results: Path) -> pa.Table:

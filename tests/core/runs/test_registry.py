@@ -3,18 +3,19 @@
 import os
 
 import pytest
-from support.scoring import commit_as_scored, order, score
+from support.scoring import commit_as_scored, score, scoring_request
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.commit import DataFile, commit
-from pneumonia_core.runs.record import Run
-from pneumonia_core.runs.registry import _new_run, active_runs, open_run, read_runs
+from pneumonia_core.runs.record import Counts
+from pneumonia_core.runs.registry import active_runs, new_run, open_run, read_runs
+from pneumonia_core.runs.run import Run
 from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.lock import take_lock
 
-COUNTS = {"scored": 3, "rejected": 0, "unchanged": 0, "deferred": 0, "listed": 3, "bytes_read": 1}
+COUNTS = Counts(listed=3, scored=3, bytes_read=1)
 
 
 @pytest.fixture
@@ -32,20 +33,20 @@ def results(tmp_path, archives, tiny_bundle):
     return open_location(str(tmp_path / "results"))
 
 
-def died(results, asked, **changes):
+def died(results, request, state=None, **changes):
     """The run of a command that was killed."""
-    run = _new_run(results, asked, 1)
-    run.save(**changes)
+    run = new_run(results, request, 1)
+    run.advance(state, **changes)
     run.unlock()
     return run
 
 
 def test_each_command_finds_its_own_of_several_unfinished_runs(results, archives, tiny_bundle):
-    orders = [order(tiny_bundle, archive) for archive in archives]
-    runs = [died(results, asked) for asked in orders]
+    requests = [scoring_request(tiny_bundle, archive) for archive in archives]
+    runs = [died(results, request) for request in requests]
     with (
-        open_run(results, orders[0], 1, fresh=False) as first,
-        open_run(results, orders[1], 1, fresh=False) as second,
+        open_run(results, requests[0], 1, fresh=False) as first,
+        open_run(results, requests[1], 1, fresh=False) as second,
     ):
         assert [first.run_id, second.run_id] == [run.run_id for run in runs]
         assert len(active_runs(results)) == 2
@@ -53,9 +54,9 @@ def test_each_command_finds_its_own_of_several_unfinished_runs(results, archives
 
 
 def test_run_that_was_asked_something_else_is_refused_and_left_unlocked(results, archives, tiny_bundle):
-    run = died(results, order(tiny_bundle, archives[0]))
-    with pytest.raises(InvalidInput, match="Run its own command"):
-        open_run(results, order(tiny_bundle, archives[1]), 1, fresh=False)
+    run = died(results, scoring_request(tiny_bundle, archives[0]))
+    with pytest.raises(InvalidInput, match=run.run_id):
+        open_run(results, scoring_request(tiny_bundle, archives[1]), 1, fresh=False)
     held = take_lock(run.folder)
     assert held
     held.release()
@@ -65,24 +66,25 @@ def test_fresh_records_a_committed_run_of_another_order_and_then_does_its_own(
     results, archives, tiny_bundle, tmp_path
 ):
     """Killed between its commit and its last record, the other is neither abandoned nor taken for this one."""
-    details = {**COUNTS, "reject_reasons": {}, "findings": {}, "out_of_domain": None}
-    other = died(results, order(tiny_bundle, archives[1], model_id="0" * 16), state="staged", counts=details)
+    other = died(
+        results, scoring_request(tiny_bundle, archives[1], model_id="0" * 16), "staged", counts=COUNTS
+    )
     file = next((tmp_path / "results" / "scores").rglob("*.parquet"))
     name = str(file.relative_to(tmp_path / "results" / "scores"))
     commit(results, 1, other.run_id, "2026-01-31", [DataFile(name, file.stat().st_size, 3, {}, 0)])
-    result = score(tmp_path / "results", order(tiny_bundle, archives[0]), fresh=True)
+    result = score(tmp_path / "results", scoring_request(tiny_bundle, archives[0]), fresh=True)
     assert result["run_id"] != other.run_id
     assert (result["listed"], result["unchanged"]) == (3, 3)
-    (record,) = [record for record in read_runs(results) if record["run_id"] == other.run_id]
-    assert (record["state"], record["result"]["model_id"]) == ("committed", "0" * 16)
+    (record,) = [record for record in read_runs(results) if record.run_id == other.run_id]
+    assert (record.state, record.result.model_id) == ("committed", "0" * 16)
 
 
 @pytest.mark.parametrize("end", [Run.discard, lambda run: run.finish("committed")])
 def test_run_that_ends_while_another_command_reaches_for_it_is_not_resumed(
     results, archives, tiny_bundle, monkeypatch, end
 ):
-    asked = order(tiny_bundle, archives[0])
-    run = _new_run(results, asked, 1)
+    request = scoring_request(tiny_bundle, archives[0])
+    run = new_run(results, request, 1)
 
     def meanwhile(*arguments):
         monkeypatch.undo()
@@ -91,7 +93,7 @@ def test_run_that_ends_while_another_command_reaches_for_it_is_not_resumed(
         return os.open(*arguments)
 
     monkeypatch.setattr(os, "open", meanwhile)
-    with open_run(results, asked, 1, fresh=False) as opened:
+    with open_run(results, request, 1, fresh=False) as opened:
         assert not opened.resumed
         assert opened.run_id != run.run_id
     assert not exists(run.folder.child("lock"))

@@ -12,10 +12,11 @@ import boto3
 import pytest
 from support.buckets import BUCKET, Proxy, s3_server, using
 
-from jobs.scoring.commit import _finish
+from jobs.scoring.commit import conclude
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.runs.record import Run, RunRequest
+from pneumonia_core.runs.record import RunRecord, RunRequest
+from pneumonia_core.runs.run import Run
 from pneumonia_core.storage.files import delete_folder, exists, read_bytes, write_bytes
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.lock import FileLock, Lease, LeaseLost, LeaseTiming, Owner, take_lock
@@ -164,21 +165,15 @@ def test_lease_that_cannot_be_deleted_does_not_fail_the_run(run, proxy, caplog):
 def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was_committed(run, version):
     timing = LeaseTiming()
     held = take_lock(run, timing)
-    counts = dict.fromkeys(("listed", "scored", "rejected", "unchanged", "deferred"), 0)
-    record = {
-        "run_id": "1",
-        "run_date": "2026-01-31",
-        "configuration": {"model_id": "m"},
-        "counts": {**counts, "reject_reasons": {}, "findings": {}},
-    }
-    order = RunRequest(
+    request = RunRequest(
         ("file:///archive",), "", "m", "auto", "auto", None, False, None, 16, "2026-01-31", False
     )
-    with contextlib.ExitStack() as session, Run(run, record, _lock=held) as ending:
-        work = ScoringContext(run, order, ExecutionOptions(), None, session)
+    record = RunRecord("1", "2026-01-31", "staged", "", request.configuration(), "", {}, 6)
+    with contextlib.ExitStack() as session, Run(run, record, held) as ending:
+        context = ScoringContext(run, request, ExecutionOptions(), None, session)
         timing.expires_after_s = -1.0
         with pytest.raises(PneumoniaError, match="lease was not renewed") as caught:
-            _finish(work, ending, version)
+            conclude(context, ending, version)
     assert "othing was committed" not in str(caught.value)
     assert ("version 7 of the table has the rows" in str(caught.value)) == (version == 7)
 

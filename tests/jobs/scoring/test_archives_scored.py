@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from support.archived import jpeg, pictures, tar_bytes, write_kinds, zip_bytes
 from support.buckets import BUCKET, s3_server, using
-from support.scoring import REPOSITORY, order, rows, score
+from support.scoring import REPOSITORY, rows, score, scoring_request
 
 from jobs.score import command
 from pneumonia_core.archives.manifests import ListingRules
@@ -51,7 +51,7 @@ def test_every_command_of_the_readme_lists_its_archive(hospital, tiny_bundle):
 @pytest.mark.parametrize("shape", ["cpu", "gpu"])
 def test_tar_gz_and_zip_give_the_rows_of_the_folder_in_both_shapes(ray_here, tiny_bundle, tmp_path, shape):
     kinds = write_kinds(tmp_path, pictures(40) | {"broken.jpeg": jpeg(99)[:300]})
-    score(tmp_path / "r", order(tiny_bundle, *kinds.values(), chunk_size=8), shape=shape)
+    score(tmp_path / "r", scoring_request(tiny_bundle, *kinds.values(), chunk_size=8), shape=shape)
     by_archive: dict[str, set] = {}
     for row in rows(tmp_path / "r").to_pylist():
         facts = tuple(row[name] for name in ("image_sha256", "p_normal", "finding", "reject_reason"))
@@ -62,16 +62,16 @@ def test_tar_gz_and_zip_give_the_rows_of_the_folder_in_both_shapes(ray_here, tin
 
 def test_second_night_scores_only_the_members_that_are_new(ray_here, tiny_bundle, tmp_path):
     (tmp_path / "a.zip").write_bytes(zip_bytes(pictures(4)))
-    score(tmp_path / "r", order(tiny_bundle, tmp_path / "a.zip"))
+    score(tmp_path / "r", scoring_request(tiny_bundle, tmp_path / "a.zip"))
     (tmp_path / "a.zip").write_bytes(zip_bytes({"first.jpeg": jpeg(77)} | pictures(4)))
-    night = score(tmp_path / "r", order(tiny_bundle, tmp_path / "a.zip", run_date="2026-02-01"))
+    night = score(tmp_path / "r", scoring_request(tiny_bundle, tmp_path / "a.zip", run_date="2026-02-01"))
     assert (night["listed"], night["scored"], night["unchanged"]) == (5, 1, 4)
 
 
 def test_cut_archive_scores_what_stands_before_the_cut(ray_here, tiny_bundle, tmp_path):
     whole = tar_bytes(pictures(10))
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
-    result = score(tmp_path / "r", order(tiny_bundle, tmp_path / "a.tar"))
+    result = score(tmp_path / "r", scoring_request(tiny_bundle, tmp_path / "a.tar"))
     assert result["scored"] >= 4
     assert result["reject_reasons"] in ({}, {"truncated": 1})
     (run,) = (tmp_path / "r" / "runs").glob("*/run.json")
@@ -84,13 +84,13 @@ def test_carried_columns_go_through_to_the_table_and_others_join_later(ray_here,
     path = tmp_path / "m.csv"
     path.write_text("uri,study_id,site\nxr_0000.jpeg,007,north\nxr_0001.jpeg,,south\n../x.jpeg,9,east\n")
     rules = ListingRules(carry=("study_id",))
-    result = score(tmp_path / "r", order(tiny_bundle, path, rules=rules))
+    result = score(tmp_path / "r", scoring_request(tiny_bundle, path, rules=rules))
     assert result["reject_reasons"] == {"forbidden": 1}
     carried = {row["image_uri"][-8:]: row["study_id"] for row in rows(tmp_path / "r").to_pylist()}
     assert carried == {"000.jpeg": "007", "001.jpeg": "", "/x.jpeg": "9"} or carried["000.jpeg"] == "007"
     path.write_text(path.read_text() + "xr_0002.jpeg,8,west\n")
     both = ListingRules(carry=("study_id", "site"))
-    night = score(tmp_path / "r", order(tiny_bundle, path, rules=both, run_date="2026-02-01"))
+    night = score(tmp_path / "r", scoring_request(tiny_bundle, path, rules=both, run_date="2026-02-01"))
     assert night["scored"] == 1
     sites = {row["image_uri"][-9:]: row["site"] for row in rows(tmp_path / "r").to_pylist()}
     assert (sites["0000.jpeg"], sites["0002.jpeg"]) == (None, "west")

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from support.dicom_files import dicom_file, exposed_phantom
-from support.scoring import order, rows, score
+from support.scoring import rows, score, scoring_request
 
 from jobs.evaluation.evaluate import evaluate_bundle
 from jobs.evaluation.options import EvaluateOptions
@@ -40,7 +40,7 @@ def night(tmp_path_factory, guarded_bundle, ray_here):
     for age in AGES:
         (archive / f"age_{age}.dcm").write_bytes(dicom_file(exposed_phantom(), PatientAge=age))
     (archive / "broken.jpeg").write_bytes(b"")
-    result = score(results, order(guarded_bundle, archive))
+    result = score(results, scoring_request(guarded_bundle, archive))
     return results, result, {row["image_uri"].rpartition("/")[2]: row for row in rows(results).to_pylist()}
 
 
@@ -85,7 +85,7 @@ def test_bundle_without_a_guard_leaves_the_columns_null(tmp_path, tiny_bundle, r
     archive, results = tmp_path / "archive", tmp_path / "results"
     archive.mkdir()
     (archive / "adult.dcm").write_bytes(dicom_file(exposed_phantom(), PatientAge="062Y"))
-    result = score(results, order(tiny_bundle, archive))
+    result = score(results, scoring_request(tiny_bundle, archive))
     row = rows(results).to_pylist()[0]
     assert (row["status"], row["domain_score"], row["in_domain"]) == ("scored", None, None)
     assert result["out_of_domain"] is None

@@ -199,7 +199,7 @@ def test_resuming_with_another_chunk_size_is_refused_and_fresh_starts_over(
     pneumonia(*arguments, **{VARIABLE: "plan.after=kill"})
     refused = pneumonia(*arguments, "--chunk-size", 16)
     assert refused.returncode == 2
-    assert "chunk_size: 8 then, 16 now" in refused.stderr
+    assert "chunk_size: 8 (run) / 16 (now)" in refused.stderr
     fresh = pneumonia(*arguments, "--chunk-size", 16, "--fresh")
     assert fresh.returncode == 0, fresh.stderr
     check_equal(tmp_path / "r", undisturbed)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 
 import pytest
-from support.scoring import commit_as_scored, order, score
+from support.scoring import commit_as_scored, score, scoring_request
 
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from jobs.scoring.dry_run import dry_run
@@ -18,8 +18,8 @@ from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.table import open_table
 from pneumonia_core.runs.parts import PART_SCHEMA, write_part
 from pneumonia_core.runs.planner import Planner, PlanningRules
-from pneumonia_core.runs.record import UNFINISHED
 from pneumonia_core.runs.registry import open_run
+from pneumonia_core.runs.run import marker
 from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.location import open_location
 
@@ -50,12 +50,12 @@ def night(request, results):
 def test_waits_for_the_listing_grow_but_not_beyond_the_deadline(tmp_path, tiny_bundle, left_s, longest_s):
     settings = ExecutionOptions(deadline_s=None if left_s is None else 100 + left_s)
     with contextlib.ExitStack() as session:
-        work = ScoringContext(
-            open_location(str(tmp_path)), order(tiny_bundle), settings, tiny_bundle, session
+        context = ScoringContext(
+            open_location(str(tmp_path)), scoring_request(tiny_bundle), settings, tiny_bundle, session
         )
-        work.started -= 100
-        waits = [listing_wait_s(work, wave) for wave in range(200)]
-    expected = [min(10 * 2 ** min(wave, 6), longest_s) for wave in range(200)]
+        context.started -= 100
+        waits = [listing_wait_s(context, number) for number in range(200)]
+    expected = [min(10 * 2 ** min(number, 6), longest_s) for number in range(200)]
     assert waits == pytest.approx(expected, abs=1)
 
 
@@ -67,7 +67,7 @@ def emptied(folder):
 def test_archive_that_lists_nothing_of_what_the_table_knows_is_refused(archive, results, tiny_bundle, night):
     emptied(archive)
     with pytest.raises(InvalidInput, match=f"no images found in file://{archive}, of which the table has 3"):
-        night(order(tiny_bundle, archive))
+        night(scoring_request(tiny_bundle, archive))
     assert not list((results / "runs").glob("[!.]*")), "a run is left behind"
     assert not list((results / "runs").glob(".unfinished/*"))
 
@@ -78,7 +78,7 @@ def test_of_several_archives_the_empty_one_is_named(archive, results, tiny_bundl
     commit_as_scored(results, other, tiny_bundle.model_id)
     emptied(other)
     with pytest.raises(InvalidInput) as caught:
-        night(order(tiny_bundle, archive, other))
+        night(scoring_request(tiny_bundle, archive, other))
     assert f"{other}, of which the table has 2" in str(caught.value)
     assert str(archive) not in str(caught.value)
 
@@ -87,12 +87,12 @@ def test_archive_without_images_is_refused_and_says_what_was_skipped(tmp_path, r
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no image")
     with pytest.raises(InvalidInput, match=r"no images found in .*empty \(skipped: 1 no image\)"):
-        night(order(tiny_bundle, tmp_path / "empty"))
+        night(scoring_request(tiny_bundle, tmp_path / "empty"))
 
 
 def test_archive_that_was_empty_before_does_not_hold_up_another(archive, tiny_bundle, night, tmp_path):
     (tmp_path / "new").mkdir()
-    assert night(order(tiny_bundle, archive, tmp_path / "new"))["unchanged"] == 3
+    assert night(scoring_request(tiny_bundle, archive, tmp_path / "new"))["unchanged"] == 3
 
 
 def test_archive_whose_images_all_come_from_an_earlier_one_is_not_empty(
@@ -101,18 +101,18 @@ def test_archive_whose_images_all_come_from_an_earlier_one_is_not_empty(
     table = tmp_path / "archive.csv"
     images = sorted(str(path) for path in archive.rglob("*.jpeg"))
     table.write_text("\n".join(["uri", *images]))
-    assert night(order(tiny_bundle, archive, table))["unchanged"] == 3
+    assert night(scoring_request(tiny_bundle, archive, table))["unchanged"] == 3
 
 
 def test_new_model_without_rescore_is_refused(archive, tiny_bundle, night):
     with pytest.raises(InvalidInput, match="--rescore all"):
-        night(order(tiny_bundle, archive, model_id="0" * 16))
+        night(scoring_request(tiny_bundle, archive, model_id="0" * 16))
 
 
 def test_dry_run_goes_by_rescore(archive, results, tiny_bundle):
     place = open_location(str(results))
     for rescore, to_score in (("all", 3), ("none", 0)):
-        asked = order(tiny_bundle, archive, model_id="0" * 16, rescore=rescore)
+        asked = scoring_request(tiny_bundle, archive, model_id="0" * 16, rescore=rescore)
         assert dry_run(place, asked)["to_score"] == to_score
 
 
@@ -120,7 +120,7 @@ def test_what_was_skipped_is_in_the_result_and_told(archive, results, tiny_bundl
     (archive / ".hidden").write_text("")
     (archive / "cut.zip").write_bytes(b"PK\x03\x04")
     expected = {"truncated_archive": 1, "hidden": 1}
-    result = night(order(tiny_bundle, archive))
+    result = night(scoring_request(tiny_bundle, archive))
     assert result["skipped"] == expected
     lines = capsys.readouterr().err.splitlines()
     (warning,) = [line for line in lines if line.startswith("warning:")]
@@ -132,9 +132,9 @@ def test_what_was_skipped_is_in_the_result_and_told(archive, results, tiny_bundl
 
 
 def test_night_with_nothing_new_tells_what_was_skipped_too(archive, results, tiny_bundle, capsys):
-    assert score(results, order(tiny_bundle, archive))["skipped"] == {}
+    assert score(results, scoring_request(tiny_bundle, archive))["skipped"] == {}
     (archive / "cut.zip").write_bytes(b"PK\x03\x04")
-    again = score(results, order(tiny_bundle, archive))
+    again = score(results, scoring_request(tiny_bundle, archive))
     assert again["nothing_new"]
     assert again["skipped"] == {"truncated_archive": 1}
     assert "images may be missing" in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_night_with_nothing_new_tells_what_was_skipped_too(archive, results, tin
 def test_night_with_nothing_new_does_not_fail_for_the_rejects_of_an_earlier_one(
     archive, results, tiny_bundle
 ):
-    asked = order(tiny_bundle, archive)
+    asked = scoring_request(tiny_bundle, archive)
     run = results / "runs" / score(results, asked)["run_id"] / "run.json"
     record = json.loads(run.read_text())
     record["result"]["exit_code"] = 3
@@ -160,13 +160,13 @@ def test_night_with_nothing_new_does_not_fail_for_the_rejects_of_an_earlier_one(
 def test_refused_run_is_kept_where_some_of_it_is_scored(archive, results, tiny_bundle, scored):
     """So that the same command goes on with it when the storage is back."""
     emptied(archive)
-    place, asked = open_location(str(results)), order(tiny_bundle, archive)
+    place, asked = open_location(str(results)), scoring_request(tiny_bundle, archive)
     table = open_table(place)
     with contextlib.ExitStack() as session, open_run(place, asked, table.version(), fresh=False) as run:
-        work = ScoringContext(place, asked, ExecutionOptions(), tiny_bundle, session)
+        context = ScoringContext(place, asked, ExecutionOptions(), tiny_bundle, session)
         if scored:
             write_part(run.folder, 0, PART_SCHEMA.empty_table())
         with Planner(run.folder, table, PlanningRules("m")) as planner, pytest.raises(InvalidInput):
-            score_listing(work, run, planner, frozenset())
+            score_listing(context, run, planner)
     assert exists(run.folder.child("run.json")) == scored
-    assert exists(place.child("runs").child(UNFINISHED).child(run.run_id)) == scored
+    assert exists(marker(place, run.run_id)) == scored

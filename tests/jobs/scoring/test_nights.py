@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from PIL import Image
 from support.runs_killed import start
-from support.scoring import order, pneumonia, rows, score
+from support.scoring import pneumonia, rows, score, scoring_request
 
 from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.results.commit import LostRace
@@ -88,7 +88,7 @@ class Nights(RuleBasedStateMachine):
     @rule(retry=st.booleans(), limit=st.sampled_from([None, None, 3]))
     def night(self, retry, limit):
         self.expect(retry, limit)
-        score(self.folder / "r", self.order(retry_rejected=retry, limit=limit))
+        score(self.folder / "r", self.request(retry_rejected=retry, limit=limit))
 
     @rule(rescore=st.sampled_from(["all", "none"]))
     def night_with_a_new_model(self, rescore):
@@ -97,7 +97,7 @@ class Nights(RuleBasedStateMachine):
         self.models.append(f"{len(self.models):016d}")
         self.any_model[self.models[-1]] = rescore == "none"
         self.expect(False, None)
-        score(self.folder / "r", self.order(rescore=rescore))
+        score(self.folder / "r", self.request(rescore=rescore))
 
     @rule(
         place=st.sampled_from(["plan.after", "save.after@staged", "commit.before", "commit.after", "cleanup"])
@@ -105,7 +105,7 @@ class Nights(RuleBasedStateMachine):
     def night_that_is_killed(self, place):
         """Killed at a failpoint in a process of its own, then resumed here."""
         self.expect(False, None)
-        work = self.order()
+        work = self.request()
         if work.model_id == self.bundle.model_id:
             pneumonia(*self.command(), **{VARIABLE: f"{place}=kill"})
         score(self.folder / "r", work)
@@ -113,7 +113,7 @@ class Nights(RuleBasedStateMachine):
     @rule()
     def night_with_another_run_at_once(self):
         """The same order twice: the other has planned before this one begins, and one of them loses."""
-        work = self.order()
+        work = self.request()
         if work.model_id != self.bundle.model_id:
             return
         self.expect(False, None)
@@ -139,10 +139,12 @@ class Nights(RuleBasedStateMachine):
         options = ["--engine", "openvino", "--precision", "float32", "--chunk-size", 16]
         return ["score", self.folder / "archive", *place, *options]
 
-    def order(self, **changes):
+    def request(self, **changes):
         self.nights += 1
         Nights.all_nights += 1
-        return order(self.bundle, self.folder / "archive", **{"model_id": self.models[-1], **changes})
+        return scoring_request(
+            self.bundle, self.folder / "archive", **{"model_id": self.models[-1], **changes}
+        )
 
     def expect(self, retry: bool, limit: int | None) -> None:
         model, scored = self.models[-1], 0

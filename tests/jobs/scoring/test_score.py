@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from PIL import Image
-from support.scoring import last_json, order, pneumonia, rows, score
+from support.scoring import last_json, pneumonia, rows, score, scoring_request
 
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.schema import SCHEMA
@@ -24,7 +24,7 @@ def shape(request):
 
 def test_every_image_has_one_row_in_both_shapes(ray_here, tiny_bundle, broken_archive, tmp_path, shape):
     folder, expected = broken_archive
-    result = score(tmp_path, order(tiny_bundle, folder), shape=shape)
+    result = score(tmp_path, scoring_request(tiny_bundle, folder), shape=shape)
     table = rows(tmp_path)
     listed = {f"file://{path}" for path in folder.rglob("*") if path.is_file()}
     assert sorted(table["image_uri"].to_pylist()) == sorted(listed)
@@ -34,7 +34,7 @@ def test_every_image_has_one_row_in_both_shapes(ray_here, tiny_bundle, broken_ar
 
 
 def test_rows_keep_the_contract(ray_here, tiny_bundle, broken_archive, tmp_path):
-    score(tmp_path, order(tiny_bundle, broken_archive[0]))
+    score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]))
     table = rows(tmp_path)
     assert table.schema.names == [field.name for field in SCHEMA.fields]
     scored = table.filter(table["status"].to_numpy(False) == "scored")
@@ -51,7 +51,7 @@ def test_rows_keep_the_contract(ray_here, tiny_bundle, broken_archive, tmp_path)
 def test_both_shapes_give_the_same_probabilities(ray_here, tiny_bundle, broken_archive, tmp_path):
     tables = []
     for kind in ("cpu", "gpu"):
-        score(tmp_path / kind, order(tiny_bundle, broken_archive[0]), shape=kind)
+        score(tmp_path / kind, scoring_request(tiny_bundle, broken_archive[0]), shape=kind)
         tables.append(rows(tmp_path / kind).sort_by("image_uri"))
     columns = [
         "image_uri",
@@ -67,7 +67,7 @@ def test_both_shapes_give_the_same_probabilities(ray_here, tiny_bundle, broken_a
 
 
 def test_duckdb_and_polars_read_the_table(ray_here, tiny_bundle, broken_archive, tmp_path):
-    score(tmp_path, order(tiny_bundle, broken_archive[0]))
+    score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]))
     count = rows(tmp_path).num_rows
     # The log says which files count: a glob would also see those of a run that was never committed.
     files = DeltaTable(str(tmp_path / "scores")).file_uris()
@@ -80,13 +80,13 @@ def test_duckdb_and_polars_read_the_table(ray_here, tiny_bundle, broken_archive,
 def test_same_command_again_scores_nothing_and_returns_the_run(
     ray_here, tiny_bundle, broken_archive, tmp_path
 ):
-    first = score(tmp_path, order(tiny_bundle, broken_archive[0]))
-    again = score(tmp_path, order(tiny_bundle, broken_archive[0]))
+    first = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]))
+    again = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]))
     assert again["nothing_new"]
     assert (again["run_id"], again["scored"], again["unchanged"]) == (first["run_id"], 0, first["listed"])
     assert again["images_per_s"] == 0.0
     assert rows(tmp_path).num_rows == first["listed"]
-    dated = score(tmp_path, order(tiny_bundle, broken_archive[0], date_is_given=True))
+    dated = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0], date_is_given=True))
     assert {**dated, "nothing_new": None} == {**first, "nothing_new": None}
 
 
@@ -94,11 +94,11 @@ def test_second_night_scores_only_what_is_new_or_changed(ray_here, tiny_bundle, 
     archive = tmp_path / "archive"
     write_archive(archive, 12, seed=1)
     files = sorted(path for path in archive.rglob("*") if path.is_file())
-    score(tmp_path / "r", order(tiny_bundle, archive))
+    score(tmp_path / "r", scoring_request(tiny_bundle, archive))
     shutil.copy(files[0], files[0].with_name("new.jpeg"))
     Image.open(files[1]).rotate(90).save(files[1])
     files[2].unlink()
-    night = score(tmp_path / "r", order(tiny_bundle, archive, run_date="2026-02-01"))
+    night = score(tmp_path / "r", scoring_request(tiny_bundle, archive, run_date="2026-02-01"))
     counts = (night["listed"], night["scored"], night["unchanged"], night["gone"])
     assert counts == (12, 2, 10, 1)
     assert rows(tmp_path / "r").num_rows == 14
@@ -108,13 +108,13 @@ def test_another_image_that_is_gone_is_news(ray_here, tiny_bundle, tmp_path):
     archive = tmp_path / "archive"
     write_archive(archive, 6, seed=1)
     first, second = sorted(path for path in archive.rglob("*") if path.is_file())[:2]
-    score(tmp_path / "r", order(tiny_bundle, archive))
+    score(tmp_path / "r", scoring_request(tiny_bundle, archive))
     first.rename(tmp_path / "first")
-    assert score(tmp_path / "r", order(tiny_bundle, archive))["gone"] == 1
-    assert score(tmp_path / "r", order(tiny_bundle, archive))["nothing_new"]
+    assert score(tmp_path / "r", scoring_request(tiny_bundle, archive))["gone"] == 1
+    assert score(tmp_path / "r", scoring_request(tiny_bundle, archive))["nothing_new"]
     (tmp_path / "first").rename(first)
     second.unlink()
-    night = score(tmp_path / "r", order(tiny_bundle, archive))
+    night = score(tmp_path / "r", scoring_request(tiny_bundle, archive))
     assert "nothing_new" not in night
     gone = pq.read_table(tmp_path / "r" / "runs" / night["run_id"] / "gone.parquet")
     assert gone["image_uri"].to_pylist() == [f"file://{second}"]
@@ -123,21 +123,25 @@ def test_another_image_that_is_gone_is_news(ray_here, tiny_bundle, tmp_path):
 def test_listing_that_the_deadline_cut_short_is_not_called_unchanged(ray_here, tiny_bundle, tmp_path):
     archive = tmp_path / "archive"
     write_archive(archive, 6, seed=1)
-    score(tmp_path / "r", order(tiny_bundle, archive))
+    score(tmp_path / "r", scoring_request(tiny_bundle, archive))
     for _ in range(2):
-        night = score(tmp_path / "r", order(tiny_bundle, archive), deadline_s=0)
+        night = score(tmp_path / "r", scoring_request(tiny_bundle, archive), deadline_s=0)
         assert "nothing_new" not in night
         assert (night["version"], night["gone"]) == (None, None)
     # A whole listing is news once.
-    assert score(tmp_path / "r", order(tiny_bundle, archive))["gone"] == 0
-    assert score(tmp_path / "r", order(tiny_bundle, archive))["nothing_new"]
+    assert score(tmp_path / "r", scoring_request(tiny_bundle, archive))["gone"] == 0
+    assert score(tmp_path / "r", scoring_request(tiny_bundle, archive))["nothing_new"]
 
 
-def test_parts_are_merged_on_the_cluster_where_they_are_many(ray_here, tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.scoring.commit.MERGE_HERE_ROWS", 3)
+def test_parts_are_merged_on_the_cluster_where_they_are_many(ray_here, tiny_bundle, tmp_path):
     archive = tmp_path / "archive"
     write_archive(archive, 12, seed=1)
-    assert score(tmp_path / "r", order(tiny_bundle, archive, chunk_size=4))["scored"] == 12
+    assert (
+        score(tmp_path / "r", scoring_request(tiny_bundle, archive, chunk_size=4), merge_here_rows=3)[
+            "scored"
+        ]
+        == 12
+    )
     assert len(set(rows(tmp_path / "r")["image_uri"].to_pylist())) == 12
 
 
@@ -162,7 +166,7 @@ def test_hostile_folder_gives_one_row_each_with_the_right_reason(ray_here, tiny_
     }
     for name, (data, _) in files.items():
         (archive / name).write_bytes(data)
-    result = score(tmp_path / "r", order(tiny_bundle, archive))
+    result = score(tmp_path / "r", scoring_request(tiny_bundle, archive))
     table = rows(tmp_path / "r")
     found = dict(zip(table["image_uri"].to_pylist(), table["reject_reason"].to_pylist(), strict=True))
     assert found == {f"file://{archive / name}": reason for name, (_, reason) in files.items()}
@@ -170,17 +174,20 @@ def test_hostile_folder_gives_one_row_each_with_the_right_reason(ray_here, tiny_
 
 
 def test_more_rejects_than_allowed_commit_and_exit_3(ray_here, tiny_bundle, broken_archive, tmp_path):
-    result = score(tmp_path, order(tiny_bundle, broken_archive[0]), max_reject_rate=0.05)
+    result = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]), max_reject_rate=0.05)
     assert result["exit_code"] == 3
     assert rows(tmp_path).num_rows == result["listed"]
-    assert score(tmp_path, order(tiny_bundle, broken_archive[0]), max_reject_rate=0.05)["exit_code"] == 3
+    assert (
+        score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]), max_reject_rate=0.05)["exit_code"]
+        == 3
+    )
 
 
 def test_limit_defers_the_rest_to_the_next_run(ray_here, tiny_bundle, broken_archive, tmp_path):
-    first = score(tmp_path, order(tiny_bundle, broken_archive[0], limit=10))
+    first = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0], limit=10))
     assert first["scored"] + first["rejected"] == 10
     assert first["deferred"] == first["listed"] - 10
-    second = score(tmp_path, order(tiny_bundle, broken_archive[0]))
+    second = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]))
     assert second["unchanged"] == 10
     uris = rows(tmp_path)["image_uri"].to_pylist()
     assert len(uris) == len(set(uris)) == first["listed"]
@@ -189,12 +196,13 @@ def test_limit_defers_the_rest_to_the_next_run(ray_here, tiny_bundle, broken_arc
 def test_new_model_asks_what_to_do_with_old_rows(ray_here, tiny_bundle, broken_archive, tmp_path):
     from pneumonia_core.errors import InvalidInput
 
-    first = score(tmp_path, order(tiny_bundle, broken_archive[0]))
-    renamed = order(tiny_bundle, broken_archive[0], model_id="0" * 16)
+    first = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]))
+    renamed = scoring_request(tiny_bundle, broken_archive[0], model_id="0" * 16)
     with pytest.raises(InvalidInput, match="--rescore all"):
         score(tmp_path, renamed)
     none = score(
-        tmp_path, order(tiny_bundle, broken_archive[0], model_id="0" * 16, rescore="none", limit=None)
+        tmp_path,
+        scoring_request(tiny_bundle, broken_archive[0], model_id="0" * 16, rescore="none", limit=None),
     )
     assert none["scored"] == 0
     assert rows(tmp_path).num_rows == first["listed"]
