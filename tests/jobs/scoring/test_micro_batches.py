@@ -13,7 +13,7 @@ from support.scoring import commit_as_scored, score, scoring_request
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from jobs.scoring.dry_run import dry_run
 from jobs.scoring.micro_batches import LONGEST_LISTING_WAIT_S, listing_wait_s, score_listing
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.table import open_table
 from pneumonia_core.runs.parts import PART_SCHEMA, write_part
@@ -105,8 +105,9 @@ def test_archive_whose_images_all_come_from_an_earlier_one_is_not_empty(
 
 
 def test_new_model_without_rescore_is_refused(archive, tiny_bundle, night):
-    with pytest.raises(InvalidInput, match="--rescore all"):
+    with pytest.raises(InvalidInput) as caught:
         night(scoring_request(tiny_bundle, archive, model_id="0" * 16))
+    assert caught.value.remedy is Remedy.SAY_RESCORE
 
 
 def test_dry_run_goes_by_rescore(archive, results, tiny_bundle):

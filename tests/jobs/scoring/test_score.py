@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from PIL import Image
 from support.scoring import last_json, pneumonia, rows, score, scoring_request
 
+from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.schema import SCHEMA
 
@@ -194,12 +195,11 @@ def test_limit_defers_the_rest_to_the_next_run(ray_here, tiny_bundle, broken_arc
 
 
 def test_new_model_asks_what_to_do_with_old_rows(ray_here, tiny_bundle, broken_archive, tmp_path):
-    from pneumonia_core.errors import InvalidInput
-
     first = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0]))
     renamed = scoring_request(tiny_bundle, broken_archive[0], model_id="0" * 16)
-    with pytest.raises(InvalidInput, match="--rescore all"):
+    with pytest.raises(InvalidInput) as caught:
         score(tmp_path, renamed)
+    assert caught.value.remedy is Remedy.SAY_RESCORE
     none = score(
         tmp_path,
         scoring_request(tiny_bundle, broken_archive[0], model_id="0" * 16, rescore="none", limit=None),
