@@ -33,7 +33,7 @@ def evaluate_bundle(options: EvaluateOptions) -> Result:
             modes = colour_modes(folder, request)
             labels, patients = [image.label for image in images], [image.patient_id for image in images]
             scores = read_scores(labels, patients, rows, modes)
-            robustness = measure_robustness(images, scores, bundle, folder, options)
+            robustness = measure_robustness(images, scores, bundle, options)
     evaluation = evaluate_table(
         scores,
         bundle.thresholds,

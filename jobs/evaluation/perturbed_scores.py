@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +12,6 @@ from jobs.console.output import Progress, say
 from jobs.evaluation.options import EvaluateOptions
 from jobs.ray_runtime.resources import ANY_NODE, wait_for
 from jobs.scoring.actors import EngineOnce, EngineSpec
-from jobs.scoring.pipeline import ship_bundle
 from jobs.scoring.placement import Placement, choose_placement
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.entries import ImageRef
@@ -46,6 +44,8 @@ def score_perturbed(
     # Ray takes seconds to import: a command that is refused does without it.
     import ray
     from ray.data import ActorPoolStrategy
+
+    from jobs.scoring.pipeline import ship_bundle
 
     shape = choose_placement(wait_for(ANY_NODE, math.inf))
     gpu = shape.actor_gpus > 0
@@ -93,9 +93,7 @@ class ScorePerturbed:
         self._engine = EngineOnce(threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="perturb")
 
-    def __call__(
-        self, rows: pa.Table, spec: EngineSpec, image_size: int, refs: list[ImageRef]
-    ) -> pa.Table:
+    def __call__(self, rows: pa.Table, spec: EngineSpec, image_size: int, refs: list[ImageRef]) -> pa.Table:
         sizes = [image_size] * rows.num_rows
         chosen = [refs[number] for number in rows["number"].to_pylist()]
         squares = list(self._pool.map(_perturbed, chosen, rows["aspect"].to_pylist(), sizes))

@@ -1,13 +1,13 @@
-"""The nodes of the connected cluster, and waiting for it to grow."""
+"""The nodes of the connected cluster, and waiting for it to grow.
+
+Ray is imported in the functions: a command that is refused does without it.
+"""
 
 import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Final
-
-import ray
-import ray.autoscaler.sdk
 
 from jobs.console.output import say
 
@@ -32,6 +32,8 @@ def wait_for(needed: Node, until: float, stop: threading.Event | None = None) ->
     The cluster is asked to grow meanwhile. At `until`, on the clock of time.monotonic, or when `stop` is set, the
     nodes that are there are returned: fewer than needed, or none.
     """
+    import ray.autoscaler.sdk
+
     stop = stop or threading.Event()
     requested = False
     nodes = _nodes()
@@ -55,9 +57,13 @@ def _enough(nodes: list[Node], needed: Node) -> bool:
 
 def cluster_cpus() -> int:
     """CPUs of the connected cluster, at least 1."""
+    import ray
+
     return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))
 
 
 def _nodes() -> list[Node]:
+    import ray
+
     alive: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(r["CPU"], r.get("GPU", 0.0)) for r in alive if r.get("CPU")]

@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
-import ray
 
 from jobs.scoring.blocks import from_block, to_block
 from pneumonia_core.archives.entries import image_refs
@@ -29,6 +28,9 @@ from pneumonia_core.storage.location import Location
 from pneumonia_core.system.failpoints import failpoint
 from pneumonia_core.system.scratch import ScratchFolder
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
 # Failures of a machine or a storage. Any other exception is a bug and keeps its traceback.
 _EXPECTED: Final = (PneumoniaError, OSError)
 RECEIPT_SCHEMA: Final = pa.schema(
@@ -47,7 +49,7 @@ RECEIPT_SCHEMA: Final = pa.schema(
 class EngineSpec:
     """Which engine an actor opens. `bundle_files` are in Ray's object store, so a worker needs no path to the bundle."""
 
-    bundle_files: ray.ObjectRef[dict[str, bytes]]
+    bundle_files: "ObjectRef[dict[str, bytes]]"
     engine: str
     precision: str
     gpu: bool
@@ -196,6 +198,9 @@ class EngineOnce:
 
 def _open_engine(spec: EngineSpec, threads: int) -> Engine:
     """The engine of the shipped bundle. The bundle's hashes are checked on the bytes that arrived."""
+    # A command that is refused imports this module, but not Ray, which takes a second.
+    import ray
+
     files = ray.get(spec.bundle_files)
     with ScratchFolder("bundle") as folder:
         for name, data in files.items():
