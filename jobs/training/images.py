@@ -1,34 +1,43 @@
-"""Labelled images decoded by Ray Data, in the object store, for training."""
+"""Labelled images, decoded by Ray Data into the object store for training."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.console.output import say
+from pneumonia_core.archives.entries import SOURCE_FIELDS, ImageRef, TarEntry, image_refs, source_values
 from pneumonia_core.datasets.kermany import LabelledImage
-from pneumonia_core.errors import InvalidInput, RejectedImage
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import CLASSES
+from pneumonia_core.imaging.contract import Decoded
+from pneumonia_core.runs.crash_journal import CrashJournal
+from pneumonia_core.scoring.isolation import decode_all
+from pneumonia_core.storage.files import delete_folder
+from pneumonia_core.storage.location import Location
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import ray.data
 
 BLOCK_IMAGES: Final = 64
 MAX_REJECTED_SHARE: Final = 0.1
-# Instead of a reason of rejection.
-HELD_BACK: Final = "held_back"
+_FACTS: Final = ["row", "label", "patient", "sha256", "reason", "in_validation", "left_out"]
 
 
 @dataclass(frozen=True)
 class LabelledImages:
     """A materialised Ray data set with the columns `image` uint8 [H, W], `label` and `row`.
 
-    `labels` int64 [N] and `patients` [N] are in the order of `row`. `contents` are the SHA-256 of the
-    files, `digest` is one over them with label and patient, whatever their order and place.
+    `labels` int64 [N] and `patients` [N] are in the order of `row`. `contents` are the SHA-256 of the files. `digest`
+    is one over these with label and patient, and depends neither on order nor on file names.
     """
 
-    dataset: Any
+    dataset: "ray.data.Dataset"
     labels: np.ndarray
     patients: np.ndarray
     contents: frozenset[str]
@@ -50,37 +59,46 @@ def decode_labelled(
     size: int,
     cpus: float,
     name: str,
-    held_back: frozenset[str] = frozenset(),
+    journals: Location,
+    in_validation: frozenset[str] = frozenset(),
 ) -> LabelledImages:
-    """Decode `images` in Ray tasks of `cpus` CPUs each; ones that cannot be read are left out and told, and so are files
-    whose SHA-256 is in `held_back`: under whatever name, validation must not be trained on.
+    """Decode `images` to uint8 [size, size] in Ray tasks of `cpus` CPUs each. `name` is that of the set, for messages.
 
-    Raises InvalidInput when more than a tenth cannot be read, or nothing of a class is left.
+    Images that cannot be read are left out with a message. So are those whose SHA-256 is `in_validation`: validation
+    images must not be trained on, whatever the name of their copy. A worker that dies leaves a journal in the folder
+    `journals`; its images are then decoded in child processes, so that the one that killed it is left out alone.
+
+    Raises InvalidInput where more than a tenth cannot be read, or nothing of a class is left.
     """
+    # Ray reads the environment that `ray_session` sets when it is imported.
     import ray.data
 
-    tables = [_table(images, start) for start in range(0, len(images), BLOCK_IMAGES)]
-    decode: Any = _decode_rows
-    rows = ray.data.from_arrow(tables).map_batches(
+    decode: Any = _decode_block
+    rows = ray.data.from_arrow(_blocks(images)).map_batches(
         decode,
-        fn_kwargs={"size": size, "held_back": held_back},
+        fn_kwargs={
+            "size": size,
+            "threads": max(1, round(cpus)),
+            "name": name,
+            "journals": journals,
+            "in_validation": in_validation,
+        },
         batch_size=None,
-        batch_format="numpy",
+        batch_format="pyarrow",
         num_cpus=cpus,
     )
-    # Otherwise the blocks stand in the order in which tasks made them ready, and a seed would not repeat a training.
+    # Without it, blocks are in the order in which tasks finish, and a seed would not repeat a training.
     rows.context.execution_options.preserve_order = True
-    rows = rows.materialize()
-    facts = (
-        rows.select_columns(["row", "label", "patient", "sha256", "reason"]).to_pandas().sort_values("row")
-    )
-    left_out = facts["reason"] != ""
+    decoded = rows.materialize()
+    delete_folder(journals)
+    facts = decoded.select_columns(_FACTS).to_pandas().sort_values("row")
+    left_out = facts["left_out"].to_numpy(bool)
     if left_out.any():
-        _tell_left_out(facts, name)
-        rows = rows.filter(expr="reason == ''", num_cpus=cpus).materialize()
+        report_left_out(facts["label"], facts["reason"], facts["in_validation"], name)
+        decoded = decoded.filter(expr="left_out == 0", num_cpus=cpus).materialize()
         facts = facts[~left_out]
     return LabelledImages(
-        rows,
+        decoded,
         facts["label"].to_numpy(np.int64),
         facts["patient"].to_numpy(str),
         frozenset(facts["sha256"]),
@@ -88,76 +106,101 @@ def decode_labelled(
     )
 
 
-def _table(images: Sequence[LabelledImage], start: int) -> pa.Table:
-    part = images[start : start + BLOCK_IMAGES]
-    return pa.table(
+def _blocks(images: Sequence[LabelledImage]) -> list[pa.Table]:
+    """Tables of BLOCK_IMAGES rows, from which `image_refs` makes the references again."""
+    sources = zip(*(source_values(image.ref.source) for image in images), strict=True)
+    table = pa.table(
         {
-            "row": pa.array(range(start, start + len(part)), pa.int64()),
-            "uri": [image.uri for image in part],
-            "label": pa.array([image.label for image in part], pa.int32()),
-            "patient": [image.patient_id for image in part],
+            "row": pa.array(range(len(images)), pa.int64()),
+            "label": pa.array([image.label for image in images], pa.int32()),
+            "patient": [image.patient_id for image in images],
+            "image_uri": [image.ref.uri for image in images],
+            "image_version": pa.array([image.version for image in images], pa.string()),
+            "size_bytes": pa.array([image.ref.size_bytes for image in images], pa.int64()),
+            **{
+                field.name: pa.array(values, field.type)
+                for field, values in zip(SOURCE_FIELDS, sources, strict=True)
+            },
         }
     )
+    return [table.slice(start, BLOCK_IMAGES) for start in range(0, len(images), BLOCK_IMAGES)]
 
 
-def _decode_rows(rows: dict[str, np.ndarray], size: int, held_back: frozenset[str]) -> dict[str, np.ndarray]:
-    images = np.zeros((len(rows["uri"]), size, size), np.uint8)
-    digests, reasons = [], []
-    for index, uri in enumerate(rows["uri"]):
-        digest, reason = _decode_into(images[index], uri, size)
-        digests.append(digest)
-        reasons.append(HELD_BACK if digest in held_back else reason)
+def _decode_block(
+    rows: pa.Table, size: int, threads: int, name: str, journals: Location, in_validation: frozenset[str]
+) -> dict[str, np.ndarray]:
+    journal = CrashJournal(journals, name, rows["row"][0].as_py() // BLOCK_IMAGES)
+    images = _decode_in_tar_order(image_refs(rows), size, threads, journal.is_retry)
+    journal.finish()
+    pixels = np.zeros((len(images), size, size), np.uint8)
+    for number, image in enumerate(images):
+        if image.pixels is not None:
+            pixels[number] = image.pixels
+    contents = ["" if image.rejection else image.source.sha256 for image in images]
+    reasons = [image.rejection.reason if image.rejection else "" for image in images]
+    copies = np.array([content in in_validation for content in contents])
     return {
-        "row": rows["row"],
-        "image": images,
-        "label": rows["label"],
-        "patient": rows["patient"],
-        "sha256": np.array(digests, dtype=object),
+        **{column: rows[column].to_numpy() for column in ("row", "label", "patient")},
+        "image": pixels,
+        "sha256": np.array(contents, dtype=object),
         "reason": np.array(reasons, dtype=object),
+        "in_validation": copies,
+        "left_out": np.array(
+            [copy or reason != "" for copy, reason in zip(copies, reasons, strict=True)], np.int8
+        ),
     }
 
 
-def _decode_into(target: np.ndarray, uri: str, size: int) -> tuple[str, str]:
-    """Fills `target`; the SHA-256 of the file and, where it could not be decoded, the reason."""
-    from pneumonia_core.imaging.decode import decode
-    from pneumonia_core.storage.ranges import read_file
-
-    try:
-        content = read_file(uri)
-        target[:] = decode(content, size)
-    except RejectedImage as rejected:
-        return "", rejected.reason
-    return hashlib.sha256(content).hexdigest(), ""
+def _decode_in_tar_order(refs: Sequence[ImageRef], size: int, threads: int, isolated: bool) -> list[Decoded]:
+    """The images in the order of `refs`. They are read in the order of their tars: a compressed tar is read from its
+    beginning for each member that lies before the last one."""
+    order = sorted(range(len(refs)), key=lambda number: _place_in_tar(refs[number]))
+    decoded = decode_all([refs[number] for number in order], size, threads, isolated)
+    by_number = dict(zip(order, decoded, strict=True))
+    return [by_number[number] for number in range(len(refs))]
 
 
-def _tell_left_out(facts: Any, name: str) -> None:
-    held_back = facts["reason"] == HELD_BACK
-    rejected = facts["reason"][(facts["reason"] != "") & ~held_back]
-    if len(rejected):
-        _tell_rejected(rejected, len(facts), name)
-    if held_back.any():
+def _place_in_tar(ref: ImageRef) -> tuple[str, int]:
+    return (ref.source.file, ref.source.offset) if isinstance(ref.source, TarEntry) else ("", 0)
+
+
+def report_left_out(
+    labels: Sequence[int], reasons: Sequence[str], in_validation: Sequence[bool], name: str
+) -> None:
+    """Say how many images are left out and why: their reject reason, "" for none, or a copy `in_validation`.
+
+    Raises InvalidInput where more than a tenth cannot be read, or nothing of a class is left.
+    """
+    rejected = Counter(reason for reason in reasons if reason)
+    if rejected:
+        _report_rejected(rejected, len(reasons), name)
+    if copies := sum(in_validation):
         say(
-            f"left out {held_back.sum()} of {len(facts)} {name} images whose content is in validation as well, under "
-            "another name: `pneumonia inspect` names equal files"
+            f"left out {copies} of {len(labels)} {name} images whose content is in validation as well, under another "
+            "name: `pneumonia inspect` names equal files"
         )
-    gone = set(facts["label"]) - set(facts["label"][facts["reason"] == ""])
-    if gone:
+    used = {
+        label
+        for label, reason, copy in zip(labels, reasons, in_validation, strict=True)
+        if not reason and not copy
+    }
+    if gone := sorted(set(labels) - used):
         raise InvalidInput(
-            f"that leaves no {' and no '.join(CLASSES[label] for label in sorted(gone))} image for {name}: mend the files "
-            "that cannot be read, and where the data set has the same pictures under several patients, name each once."
+            f"No {' and no '.join(CLASSES[label] for label in gone)} image is left for {name}. Fix the unreadable files "
+            "and remove duplicates (`pneumonia inspect` lists both)."
         )
 
 
-def _tell_rejected(reasons: Any, total: int, name: str) -> None:
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(reasons).items()))
-    if len(reasons) > MAX_REJECTED_SHARE * total:
+def _report_rejected(rejected: Counter[str], total: int, name: str) -> None:
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
+    if rejected.total() > MAX_REJECTED_SHARE * total:
         raise InvalidInput(
-            f"{len(reasons)} of {total} {name} images cannot be read ({counts}). Do all workers see the "
-            "folder? `pneumonia inspect` names the files."
+            f"{rejected.total()} of {total} {name} images cannot be read ({counts}). Can all workers read the data set? "
+            "`pneumonia inspect` names the files."
         )
-    say(f"left out {len(reasons)} of {total} {name} images that cannot be read: {counts}")
+    say(f"left out {rejected.total()} of {total} {name} images that cannot be read: {counts}")
 
 
-def _digest(facts: Any) -> str:
+def _digest(facts: "pd.DataFrame") -> str:
     lines = sorted(f"{row.sha256} {row.label} {row.patient}\n" for row in facts.itertuples(index=False))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -130,8 +130,11 @@ def _train_on_cluster(
     nodes = wait_for(Node(cpus=1, gpus=gpus), time.monotonic() + (GROWTH_S if on_a_cluster else 0))
     plan = plan_workers(workers, gpus, recipe.batch_size, nodes)
     shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
-    held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation")
-    decoded = decode_labelled(shuffled, recipe.image_size, plan.decode_cpus, "training", held_back.contents)
+    journals = run.folder.child("decoding")
+    held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation", journals)
+    decoded = decode_labelled(
+        shuffled, recipe.image_size, plan.decode_cpus, "training", journals, held_back.contents
+    )
     run.pin_data(hashlib.sha256(f"{decoded.digest} {held_back.digest}".encode()).hexdigest())
     say(
         f"{len(decoded.labels):,} training and {len(held_back.labels):,} validation images of "

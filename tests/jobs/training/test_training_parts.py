@@ -1,8 +1,5 @@
 """The parts of a training that need no network: workers, batches, decoding, the run's folder."""
 
-import dataclasses
-import shutil
-
 import numpy as np
 import pytest
 
@@ -10,10 +7,7 @@ from jobs.ray_runtime.resources import Node
 from jobs.training.batches import batches_of_epoch, prefetched
 from jobs.training.folder import open_training
 from jobs.training.placement import cpus_per_worker, plan_workers
-from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.storage.files import make_folder, write_bytes
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.training.recipe import Recipe, check_first_stage
@@ -130,64 +124,6 @@ def test_prefetching_that_is_left_early_stops_its_maker():
     assert next(reader) == 0
     reader.close()
     assert len(made) < 10
-
-
-def test_decoding_keeps_the_order_and_leaves_out_what_cannot_be_read(ray_here, tmp_path, capsys):
-    from jobs.training.images import decode_labelled
-    from pneumonia_core.imaging.decode import decode
-
-    write_labelled(tmp_path, 30, 1, size=(64, 80), test_fraction=0)
-    images, _ = split_training(read_labelled(str(tmp_path)))
-    broken = [3, 70]
-    for index in broken:
-        with open(images[index].uri.removeprefix("file://"), "wb") as file:  # noqa: PTH123
-            file.write(b"no picture")
-    decoded = decode_labelled(images, 32, 1, "training")
-    readable = [image for index, image in enumerate(images) if index not in broken]
-    np.testing.assert_array_equal(decoded.labels, [image.label for image in readable])
-    assert decoded.patients.tolist() == [image.patient_id for image in readable]
-    pictures = decoded.images()
-    for index in (0, 10, len(readable) - 1):
-        with open(readable[index].uri.removeprefix("file://"), "rb") as file:  # noqa: PTH123
-            np.testing.assert_array_equal(pictures[index], decode(file.read(), 32))
-    assert (
-        f"left out 2 of {len(images)} training images that cannot be read: 2 not_an_image"
-        in capsys.readouterr().err
-    )
-    again = decode_labelled(images[::-1], 32, 1, "training")
-    assert again.digest == decoded.digest
-
-
-def test_training_images_whose_content_is_held_back_are_left_out_and_told(ray_here, tmp_path, capsys):
-    from jobs.training.images import decode_labelled
-
-    write_labelled(tmp_path, 2, 1, size=(64, 80), test_fraction=0)
-    images = read_labelled(str(tmp_path))
-    images.sort(key=lambda image: image.label)
-    validation, training = images[::2], images[1::2]
-    copies = [
-        dataclasses.replace(image, ref=ImageRef(f"{image.uri}.copy"), patient_id="other")
-        for image in validation
-    ]
-    for image, copy in zip(validation, copies, strict=True):
-        shutil.copy(image.uri.removeprefix("file://"), copy.uri.removeprefix("file://"))
-    held_back = decode_labelled(validation, 32, 1, "validation")
-    decoded = decode_labelled([copies[0], *training, *copies[1:]], 32, 1, "training", held_back.contents)
-    assert decoded.patients.tolist() == [image.patient_id for image in training]
-    assert len(decoded.images()) == len(training)
-    assert "left out 3 of 6 training images whose content is in validation" in capsys.readouterr().err
-    with pytest.raises(InvalidInput, match=r"no normal and no bacterial and no viral image for training"):
-        decode_labelled(copies, 32, 1, "training", held_back.contents)
-
-
-def test_a_folder_that_the_workers_cannot_read_is_refused(ray_here, tmp_path):
-    from jobs.training.images import decode_labelled
-
-    write_labelled(tmp_path, 4, 1, size=(64, 80), test_fraction=0)
-    images = read_labelled(str(tmp_path))
-    gone = [dataclasses.replace(image, ref=ImageRef(f"{image.uri}.gone")) for image in images]
-    with pytest.raises(InvalidInput, match="12 of 12 training images cannot be read"):
-        decode_labelled(gone, 32, 1, "training")
 
 
 def unfinished(storage, settings):
