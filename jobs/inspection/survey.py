@@ -1,7 +1,8 @@
-"""Listed images read by Ray Data for what can be said of them without a model."""
+"""The facts of all images of a listing, gathered on Ray Data."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,43 +10,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.console.output import Progress
-from pneumonia_core.archives.entries import SOURCE_FIELDS, FetchedImage, ImageRef, image_refs
-from pneumonia_core.errors import RejectedImage
-from pneumonia_core.scoring.prefetch import MAX_BYTES_AHEAD, STUCK_AFTER_S, bytes_held, ordered
+from jobs.ray_runtime.resources import cluster_cpus
+from pneumonia_core.archives.entries import SOURCE_FIELDS, FetchedImage, image_refs
+from pneumonia_core.datasets.image_facts import IMAGE_FACTS_SCHEMA, IMAGE_SIZE, ImageFacts, facts_of_image
+from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
+from pneumonia_core.scoring.isolation import TIME_LIMIT_S
+from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 
 BLOCK_IMAGES: Final = 128
-# Reading from a bucket waits more than it computes.
-READERS: Final = 8
 _LISTED: Final = ["image_uri", "archive", "carried"]
+_WANTED: Final = [
+    "position",
+    "image_version",
+    "size_bytes",
+    *_LISTED,
+    *(field.name for field in SOURCE_FIELDS),
+]
 
 
 def survey_listing(segments: Sequence[Path], total: int) -> pa.Table:
-    """The facts of survey.FACTS_SCHEMA of all images in a listing's segments, with their `image_uri`, `archive`
-    and `carried`, in the listing's order."""
+    """IMAGE_FACTS_SCHEMA of all images in a listing's segments, after their `image_uri`, `archive` and `carried`.
+
+    The rows are in the listing's order.
+    """
     surveyed = []
     with Progress(total, "images", "reading") as progress:
-        # One segment after the other: what Ray Data holds in this process does not grow with the listing.
+        # One segment after the other, so that Ray Data's memory in this process does not grow with the listing.
         for segment in segments:
-            listed = pq.read_table(segment)
-            surveyed.append(_survey(listed, progress))
+            surveyed.append(_survey(pq.read_table(segment, columns=_WANTED), progress))
     return pa.concat_tables(surveyed)
 
 
-def _survey(listed: pa.Table, progress: Progress) -> pa.Table:
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
+def _survey(rows: pa.Table, progress: Progress) -> pa.Table:
+    # Ray reads the environment that `ray_session` sets when it is imported.
+    import ray.data
 
-    from jobs.ray_runtime.resources import cluster_cpus
-
-    context = DataContext.get_current()
-    context.target_max_block_size = 2**31
-    wanted = ["position", "image_version", "size_bytes", *_LISTED, *(field.name for field in SOURCE_FIELDS)]
-    rows = listed.select(wanted)
     blocks = [rows.slice(start, BLOCK_IMAGES) for start in range(0, rows.num_rows, BLOCK_IMAGES)]
     surveyor: Any = Surveyor
-    # Actors keep the child process that decodes; the pool grows to as many as there are CPUs.
-    pool = ActorPoolStrategy(min_size=1, max_size=min(cluster_cpus(), len(blocks)))
+    # Actors keep the child process that decodes. The pool grows to as many as there are CPUs.
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(cluster_cpus(), len(blocks)))
     data: Any = ray.data.from_arrow(blocks).map_batches(
         surveyor, compute=pool, num_cpus=1, batch_size=None, batch_format="pyarrow"
     )
@@ -57,54 +61,32 @@ def _survey(listed: pa.Table, progress: Progress) -> pa.Table:
 
 
 class Surveyor:
-    """Reads images ahead in threads, and has a child process look at them: one that kills or hangs its decoder
-    costs one row, not the job."""
+    """Gathers the facts of listed images in one child process, and reads those of a bucket ahead in threads.
+
+    An image that kills or hangs its decoder costs one row, not the survey.
+    """
 
     def __init__(self) -> None:
-        # Imported where images are decoded, not in the command's process.
-        from pneumonia_core.datasets.image_facts import TIME_LIMIT_S
-
-        self._children: ChildPool[dict[str, Any]] = ChildPool(
-            "pneumonia_core.datasets.image_facts", TIME_LIMIT_S
-        )
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._children = ChildPool(facts_of_image, TIME_LIMIT_S)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._readers = ThreadPoolExecutor(READERS_PER_CORE, thread_name_prefix="read")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        from pneumonia_core.datasets.image_facts import IMAGE_FACTS_SCHEMA
-
-        facts = [self._facts(data) for data in self._read(image_refs(rows))]
-        columns = pa.Table.from_pylist(facts, schema=IMAGE_FACTS_SCHEMA)
+        """`position`, `image_uri`, `archive` and `carried` of the listed `rows`, with IMAGE_FACTS_SCHEMA."""
+        images = decode_ahead(
+            image_refs(rows), IMAGE_SIZE, self._pool, self._readers, READERS_PER_CORE, self._facts
+        )
+        facts = [asdict(each) for each in exit_if_stuck(images)]
         table = rows.select(["position", *_LISTED])
-        for name in IMAGE_FACTS_SCHEMA.names:
-            table = table.append_column(IMAGE_FACTS_SCHEMA.field(name), columns[name])
+        for column, field in zip(
+            pa.Table.from_pylist(facts, schema=IMAGE_FACTS_SCHEMA).columns, IMAGE_FACTS_SCHEMA, strict=True
+        ):
+            table = table.append_column(field, column)
         return table
 
-    def _read(self, refs: Sequence[ImageRef]) -> Iterator[bytes | str]:
-        """The bytes of each image, or the reason why they cannot be read, in order."""
-        from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
-
-        def start(image: FetchedImage) -> Future[bytes | str] | bytes | str:
-            return self._readers.submit(_bytes_or_reason, image)
-
-        return ordered(
-            with_streamed_members(refs), start, READERS, bytes_held, MAX_BYTES_AHEAD, STUCK_AFTER_S
-        )
-
-    def _facts(self, data: bytes | str) -> dict[str, Any]:
-        if isinstance(data, str):
-            return {"reason": data}
-        answer = self._children.ask(data)
-        if isinstance(answer, TooSlow):
-            return {"size_bytes": len(data), "reason": "too_slow"}
-        if isinstance(answer, Crashed):
-            return {"size_bytes": len(data), "reason": "crashed_decoder"}
+    def _facts(self, image: FetchedImage, image_size: int) -> ImageFacts:
+        answer = self._children.ask(image)
+        if isinstance(answer, Crashed | TooSlow):
+            reason = "crashed_decoder" if isinstance(answer, Crashed) else "too_slow"
+            return ImageFacts(size_bytes=image.ref.size_bytes or None, reason=reason)
         return answer
-
-
-def _bytes_or_reason(image: FetchedImage) -> bytes | str:
-    from pneumonia_core.archives.archive import fetched_bytes
-
-    try:
-        return fetched_bytes(image)
-    except RejectedImage as rejected:
-        return rejected.reason

@@ -1,21 +1,24 @@
-"""What can be said of one image without a model: its format, size, encoding, and a hash of what it looks like."""
+"""What is known of one image without a model: format, size, encoding, and a hash of what it looks like."""
 
 import hashlib
 import io
 import warnings
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 from scipy.fft import dctn
 
+from pneumonia_core.archives.archive import fetched_bytes
+from pneumonia_core.archives.entries import FetchedImage
+from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.decode import read_image
-from pneumonia_core.system.child_process import serve
+from pneumonia_core.system.failpoints import failpoint
 
-TIME_LIMIT_S: Final = 30
-# Read as most networks read it, so that what is rejected is what they would reject.
+# Decoded at the size of most networks, so that the images rejected here are those that they would reject.
 IMAGE_SIZE: Final = 224
 HASH_BYTES: Final = 32
 IMAGE_FACTS_SCHEMA: Final = pa.schema(
@@ -34,7 +37,7 @@ IMAGE_FACTS_SCHEMA: Final = pa.schema(
 _HASH_SIDE: Final = 16
 _THUMBNAIL_SIDE: Final = 32
 _BANDS: Final = 16
-# ITU T.81, table K.1, row by row: what JPEG encoders scale by their quality.
+# ITU T.81, table K.1, row by row. JPEG encoders scale it by their quality.
 _LUMINANCE: Final = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
     14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -43,40 +46,66 @@ _LUMINANCE: Final = (
 )  # fmt: skip
 
 
-def survey_image(data: bytes) -> dict[str, Any]:
-    """The facts of FACTS_SCHEMA about an image's bytes, None where unknown.
+@dataclass(frozen=True)
+class ImageFacts:
+    """The columns of IMAGE_FACTS_SCHEMA for one image, None where unknown.
 
-    `mode` is Pillow's (L, RGB, I;16) or DICOM's photometric interpretation; `quantisation` names a JPEG's
-    luminance table (`q75` for the usual one of quality 75, else eight digits of its hash); `looks` is
-    `perceptual_hash`; `reason` says why the image could not be decoded.
+    `mode` is Pillow's (L, RGB, I;16) or DICOM's photometric interpretation. `quantisation` names a JPEG's luminance
+    table: `q75` for the usual one of quality 75, else eight digits of its hash. `looks` is the `perceptual_hash`.
+    `reason` is the reject reason of an image that cannot be read or decoded.
     """
-    facts: dict[str, Any] = dict.fromkeys(IMAGE_FACTS_SCHEMA.names)
-    facts.update(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-    decoded = read_image(data, IMAGE_SIZE)
-    source = decoded.source
-    facts.update(format=source.format, width=source.width, height=source.height)
-    if decoded.rejection is not None:
-        facts["reason"] = decoded.rejection.reason
-    else:
-        assert decoded.pixels is not None
-        facts.update(looks=perceptual_hash(decoded.pixels), mode=source.mode or "unknown")
-        facts["quantisation"] = _quantisation(data) if source.format == "jpeg" else None
-    return facts
+
+    sha256: str | None = None
+    size_bytes: int | None = None
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    mode: str | None = None
+    quantisation: str | None = None
+    looks: bytes | None = None
+    reason: str | None = None
+
+
+def facts_of_image(image: FetchedImage, image_size: int = IMAGE_SIZE) -> ImageFacts:
+    """The facts of an image, which is read here unless it comes with its bytes."""
+    try:
+        failpoint("decode", image.ref.uri)
+        return facts_of_bytes(fetched_bytes(image), image_size)
+    except RejectedImage as rejected:
+        return ImageFacts(reason=rejected.reason)
+
+
+def facts_of_bytes(data: bytes, image_size: int = IMAGE_SIZE) -> ImageFacts:
+    """The facts of an image file, decoded to a square of `image_size`."""
+    decoded = read_image(data, image_size)
+    source, pixels = decoded.source, decoded.pixels
+    return ImageFacts(
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        format=source.format,
+        width=source.width,
+        height=source.height,
+        mode=None if pixels is None else source.mode or "unknown",
+        quantisation=_quantisation(data) if pixels is not None and source.format == "jpeg" else None,
+        looks=None if pixels is None else perceptual_hash(pixels),
+        reason=None if decoded.rejection is None else decoded.rejection.reason,
+    )
 
 
 def perceptual_hash(pixels: np.ndarray) -> bytes:
-    """255 bits of uint8 [S, S] that hardly change when a picture is encoded anew, resized, brightened or blurred:
-    whether each of the lowest 16 × 16 frequencies but the mean is above their median, of a picture of 32 × 32.
+    """255 bits of uint8 [S, S] that hardly change when a picture is re-encoded, resized, brightened or blurred.
 
-    (The DCT hash of Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, with 255
-    bits for its 64: chest X-rays are so alike that 64 bits mistake different children for one.)
+    The picture is reduced to 32 × 32. Each bit tells whether one of its lowest 16 × 16 frequencies, except the mean,
+    is above their median. This is the DCT hash of Zauner, Implementation and Benchmarking of Perceptual Image Hash
+    Functions, 2010, with 255 bits instead of 64: chest X-rays are so alike that 64 bits mistake different children
+    for one.
     """
     side = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
     thumbnail = np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BOX), np.float64)
     frequencies = dctn(thumbnail, norm="ortho")[:_HASH_SIDE, :_HASH_SIDE].ravel()
     bits = frequencies > np.median(frequencies[1:])
     bits[0] = False
-    # Each of the sixteen bands by which near duplicates are looked up gets low and high frequencies.
+    # Near duplicates are looked up by sixteen bands of bits: each gets low and high frequencies.
     return np.packbits(bits.reshape(-1, _BANDS).T).tobytes()
 
 
@@ -105,7 +134,3 @@ def _usual_tables() -> dict[tuple[int, ...], int]:
         scaled = tuple(min(255, max(1, (entry * scale + 50) // 100)) for entry in _LUMINANCE)
         tables.setdefault(scaled, quality)
     return tables
-
-
-if __name__ == "__main__":
-    serve(survey_image, TIME_LIMIT_S)

@@ -9,7 +9,7 @@ from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.scoring.decoding import Decode, decode_ahead, exit_if_stuck, read_and_decode
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
-from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow, serve
+from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 
 TIME_LIMIT_S: Final = 30
 
@@ -45,7 +45,7 @@ def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
     An image on which its child dies, or that takes too long, is rejected. Raises PneumoniaError where a child does
     not start.
     """
-    children: ChildPool[Decoded] = ChildPool("pneumonia_core.scoring.isolation", time_limit_s)
+    children = ChildPool(_decode, time_limit_s)
 
     def decode(image: FetchedImage, image_size: int) -> Decoded:
         answer = children.ask((image, image_size))
@@ -59,9 +59,5 @@ def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
         yield decode
 
 
-def _answer(request: tuple[FetchedImage, int]) -> Decoded:
+def _decode(request: tuple[FetchedImage, int]) -> Decoded:
     return read_and_decode(*request)
-
-
-if __name__ == "__main__":
-    serve(_answer, TIME_LIMIT_S)

@@ -6,6 +6,8 @@ single request nor survive the death of a child (`concurrent.futures.process.Bro
 """
 
 import contextlib
+import importlib
+import math
 import os
 import pickle
 import queue
@@ -18,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, Final, Generic, TypeVar
+from typing import IO, Final, Generic, TypeVar, cast
 
 from pneumonia_core.errors import PneumoniaError, Remedy
 
@@ -41,25 +43,26 @@ class TooSlow:
     limit_s: float
 
 
-class ChildPool(Generic[Answer]):
-    """Children that run `serve` in the `__main__` of a Python module, each with one request at a time.
+class ChildPool(Generic[Request, Answer]):
+    """Child processes that call a function of a module, each with one request at a time.
 
     A child is started when a request finds none idle, and kept for the next request. `ask` may be called from
     several threads. What a child prints is discarded.
     """
 
-    def __init__(self, module: str, limit_s: float) -> None:
-        self._module = module
+    def __init__(self, function: Callable[[Request], Answer], limit_s: float) -> None:
+        # A child imports the function by its name.
+        self._arguments = [function.__module__, function.__qualname__, str(math.ceil(limit_s))]
         self._limit_s = limit_s
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         self._children: set[_Child] = set()
         self._lock = threading.Lock()
 
-    def ask(self, request: object) -> Answer | Crashed | TooSlow:
-        """What `serve` answers, all of it within the limit. The start of a child does not count.
+    def ask(self, request: Request) -> Answer | Crashed | TooSlow:
+        """What the function gives for `request`. The limit is for the whole answer, but not for a child's start.
 
         Raises PneumoniaError where a child does not start, which says nothing about the request, and where the
-        child raised one.
+        function raises one. Any other exception of the function counts as a crash.
         """
         child = self._take()
         try:
@@ -77,7 +80,7 @@ class ChildPool(Generic[Answer]):
         self._idle.put(child)
         if isinstance(answer, PneumoniaError):
             raise answer
-        return answer
+        return cast(Answer, answer)
 
     def close(self) -> None:
         """Kill all children, those at work as well."""
@@ -93,7 +96,7 @@ class ChildPool(Generic[Answer]):
         with contextlib.suppress(queue.Empty):
             return self._idle.get_nowait()
         try:
-            child = _Child(self._module)
+            child = _Child(self._arguments)
         except (OSError, EOFError) as error:  # TimeoutError is an OSError
             raise PneumoniaError(
                 "A decoding process did not start: the machine is probably out of memory.", Remedy.FREE_MEMORY
@@ -111,11 +114,11 @@ class ChildPool(Generic[Answer]):
 class _Child:
     """One child process and the parent's ends of its pipes."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, arguments: list[str]) -> None:
         # A program of its own: a fork of a process with threads may hang.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", __name__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -128,13 +131,13 @@ class _Child:
         try:
             os.set_blocking(self._to.fileno(), False)
             os.set_blocking(self._from.fileno(), False)
-            # `serve` sends a first message when it is ready, so that the start does not count as work.
+            # `_serve` sends a first message when it is ready, so that the start does not count as work.
             self._receive(time.monotonic() + START_LIMIT_S)
         except BaseException:
             self.kill()
             raise
 
-    def ask(self, request: object, limit_s: float) -> Any:
+    def ask(self, request: object, limit_s: float) -> object:
         """The answer. Raises TimeoutError past the limit and EOFError where the child died; then kill it."""
         until = time.monotonic() + limit_s
         try:
@@ -157,7 +160,7 @@ class _Child:
                 _wait_for(self._to, select.POLLOUT, until)
                 rest = rest[os.write(self._to.fileno(), rest) :]
 
-    def _receive(self, until: float) -> Any:
+    def _receive(self, until: float) -> object:
         length = _LENGTH.unpack(self._read(_LENGTH.size, until))[0]
         return pickle.loads(self._read(length, until))
 
@@ -181,11 +184,10 @@ def _wait_for(stream: IO[bytes], event: int, until: float) -> None:
         raise TimeoutError
 
 
-def serve(answer: Callable[[Request], object], limit_s: int) -> None:
+def _serve(function: Callable[[object], object], limit_s: int) -> None:
     """Answer requests until they end, within the memory limit and `limit_s` seconds of CPU for each.
 
-    The CPU limit ends a child whose parent died while the child computes. A PneumoniaError goes to the parent, any
-    other exception ends the child.
+    The CPU limit ends a child whose parent died while the child computes.
     """
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -203,9 +205,10 @@ def serve(answer: Callable[[Request], object], limit_s: int) -> None:
             resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + limit_s, resource.RLIM_INFINITY)
         )
         try:
-            _send_answer(answers, answer(request))
+            answer = function(request)
         except PneumoniaError as error:
-            _send_answer(answers, error)
+            answer = error
+        _send_answer(answers, answer)
 
 
 def _send_answer(stream: IO[bytes], message: object) -> None:
@@ -213,3 +216,7 @@ def _send_answer(stream: IO[bytes], message: object) -> None:
     stream.write(_LENGTH.pack(len(data)))
     stream.write(data)
     stream.flush()
+
+
+if __name__ == "__main__":
+    _serve(getattr(importlib.import_module(sys.argv[1]), sys.argv[2]), int(sys.argv[3]))

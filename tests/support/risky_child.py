@@ -1,4 +1,4 @@
-"""A child process for the tests of ChildPool: it does what the request says, however bad."""
+"""What a child does in the tests of ChildPool: whatever the request says, however bad."""
 
 import contextlib
 import os
@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.system.child_process import serve
 
 
 def answer(request: tuple[str, Any]) -> Any:
@@ -30,7 +29,3 @@ def _write_to_every_pipe(data: bytes) -> None:
     for descriptor in range(3, 16):
         with contextlib.suppress(OSError):
             os.write(descriptor, data)
-
-
-if __name__ == "__main__":
-    serve(answer, 30)

@@ -1,4 +1,4 @@
-"""What is said of one image without a model."""
+"""What is known of one image without a model."""
 
 import hashlib
 import io
@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 from support.pictures import as_jpeg
 
-from pneumonia_core.datasets.image_facts import IMAGE_FACTS_SCHEMA, survey_image
+from pneumonia_core.archives.entries import FetchedImage, ImageRef
+from pneumonia_core.datasets.image_facts import (
+    IMAGE_FACTS_SCHEMA,
+    ImageFacts,
+    facts_of_bytes,
+    facts_of_image,
+)
 from pneumonia_core.phantoms.radiograph import phantom
 
 
@@ -19,42 +25,47 @@ def picture() -> Image.Image:
 
 @pytest.mark.parametrize("quality", [1, 30, 50, 75, 95, 100])
 def test_usual_quantisation_table_is_named_by_its_quality(picture, quality):
-    facts = survey_image(as_jpeg(picture, quality))
-    assert facts["quantisation"] == f"q{quality}"
-    assert (facts["format"], facts["mode"], facts["width"], facts["height"]) == ("jpeg", "L", 200, 200)
+    facts = facts_of_bytes(as_jpeg(picture, quality))
+    assert facts.quantisation == f"q{quality}"
+    assert (facts.format, facts.mode, facts.width, facts.height) == ("jpeg", "L", 200, 200)
 
 
 def test_table_of_another_encoder_is_named_by_its_hash(picture):
-    facts = survey_image(as_jpeg(picture, qtables=[[7] * 64]))
-    assert facts["quantisation"] == survey_image(as_jpeg(picture, qtables=[[7] * 64]))["quantisation"]
-    assert not facts["quantisation"].startswith("q")
+    facts = facts_of_bytes(as_jpeg(picture, qtables=[[7] * 64]))
+    assert facts.quantisation == facts_of_bytes(as_jpeg(picture, qtables=[[7] * 64])).quantisation
+    assert not facts.quantisation.startswith("q")
 
 
 def test_mode_is_that_of_the_file(picture):
     for mode in ("L", "RGB", "RGBA", "P"):
         buffer = io.BytesIO()
         picture.convert(mode).save(buffer, "PNG")
-        facts = survey_image(buffer.getvalue())
-        assert (facts["format"], facts["mode"], facts["quantisation"]) == ("png", mode, None)
+        facts = facts_of_bytes(buffer.getvalue())
+        assert (facts.format, facts.mode, facts.quantisation) == ("png", mode, None)
 
 
 def test_broken_file_has_its_reason_and_what_is_known(picture):
     data = as_jpeg(picture)
-    facts = survey_image(data[: len(data) // 2])
-    assert facts["reason"] == "truncated"
-    assert facts["sha256"] == hashlib.sha256(data[: len(data) // 2]).hexdigest()
-    assert (facts["width"], facts["looks"]) == (200, None)
-    assert survey_image(b"")["reason"] == "empty"
-    assert survey_image(b"no picture at all")["reason"] == "not_an_image"
-    assert survey_image(as_jpeg(Image.new("L", (64, 64), 9)))["reason"] == "blank"
+    facts = facts_of_bytes(data[: len(data) // 2])
+    assert facts.reason == "truncated"
+    assert facts.sha256 == hashlib.sha256(data[: len(data) // 2]).hexdigest()
+    assert (facts.width, facts.looks) == (200, None)
+    assert facts_of_bytes(b"").reason == "empty"
+    assert facts_of_bytes(b"no picture at all").reason == "not_an_image"
+    assert facts_of_bytes(as_jpeg(Image.new("L", (64, 64), 9))).reason == "blank"
+
+
+def test_image_that_cannot_be_read_has_its_reason_alone(tmp_path):
+    facts = facts_of_image(FetchedImage(ImageRef(f"file://{tmp_path}/gone.jpeg")))
+    assert facts == ImageFacts(reason="not_found")
 
 
 def test_facts_have_the_columns_of_the_schema(picture):
-    assert list(survey_image(as_jpeg(picture))) == IMAGE_FACTS_SCHEMA.names
+    assert list(vars(facts_of_bytes(as_jpeg(picture)))) == IMAGE_FACTS_SCHEMA.names
 
 
 def test_dicom_has_its_photometric_interpretation(shared_data):
-    modes = {survey_image(file.read_bytes())["mode"] for file in (shared_data / "dicom").glob("*.dcm")}
+    modes = {facts_of_bytes(file.read_bytes()).mode for file in (shared_data / "dicom").glob("*.dcm")}
     assert modes <= {"MONOCHROME1", "MONOCHROME2"}
     assert modes
 
@@ -62,5 +73,5 @@ def test_dicom_has_its_photometric_interpretation(shared_data):
 def test_grey_levels_of_a_picture_do_not_change_its_hash_much(picture):
     levels = np.asarray(picture).astype(float)
     darker = Image.fromarray((levels * 0.85 + 5).astype(np.uint8))
-    one, two = (np.frombuffer(survey_image(as_jpeg(p))["looks"], np.uint8) for p in (picture, darker))
+    one, two = (np.frombuffer(facts_of_bytes(as_jpeg(p)).looks, np.uint8) for p in (picture, darker))
     assert np.bitwise_count(one ^ two).sum() <= 12

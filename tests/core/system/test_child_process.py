@@ -7,16 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support import deaf_child, risky_child
 
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 
-MODULE = "support.risky_child"
-
 
 @pytest.fixture
 def pool():
-    with contextlib.closing(ChildPool(MODULE, 10)) as pool:
+    with contextlib.closing(ChildPool(risky_child.answer, 10)) as pool:
         yield pool
 
 
@@ -49,14 +48,15 @@ def test_death_costs_one_request(pool):
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("request_", [("process", 300), ("begin an answer", 1_000_000)])
 def test_limit_is_for_the_whole_answer(request_):
-    with contextlib.closing(ChildPool(MODULE, 0.5)) as pool:
+    with contextlib.closing(ChildPool(risky_child.answer, 0.5)) as pool:
         assert pool.ask(request_) == TooSlow(0.5)
         assert pool.ask(("echo", 1)) == 1
 
 
 @pytest.mark.timeout(60)
-def test_limit_is_for_a_request_that_no_one_reads():
-    with contextlib.closing(ChildPool("support.deaf_child", 0.5)) as pool:
+def test_limit_is_for_a_request_that_no_one_reads(monkeypatch):
+    monkeypatch.setenv("PNEUMONIA_TEST_DEAF", "1")
+    with contextlib.closing(ChildPool(deaf_child.answer, 0.5)) as pool:
         assert pool.ask(b"x" * 10_000_000) == TooSlow(0.5)
 
 
@@ -68,13 +68,20 @@ def test_error_of_the_project_reaches_who_asked(pool):
 
 def test_child_that_does_not_start_is_an_error_and_not_left_behind(monkeypatch):
     before = children()
-    with contextlib.closing(ChildPool("support.no_such_module", 10)) as pool:
+    with contextlib.closing(ChildPool(_not_of_a_module, 10)) as pool:
         with pytest.raises(PneumoniaError, match="did not start"):
             pool.ask(1)
         monkeypatch.setattr(sys, "executable", "/no/such/python")
         with pytest.raises(PneumoniaError, match="did not start"):
             pool.ask(1)
     assert children() <= before
+
+
+def _not_of_a_module(request: int) -> int:
+    return request
+
+
+_not_of_a_module.__module__ = "no.such.module"
 
 
 def test_closed_pool_leaves_no_process(pool):

@@ -7,15 +7,18 @@ import zipfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from jobs.cli import main
 from jobs.inspection.inspect import inspection_table
 from jobs.inspection.survey import Surveyor
+from pneumonia_core.archives.lister import Lister
 from pneumonia_core.datasets.audit import audit
 from pneumonia_core.datasets.image_facts import IMAGE_FACTS_SCHEMA
 from pneumonia_core.phantoms.data_sets import write_labelled
+from pneumonia_core.system.failpoints import VARIABLE
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +79,16 @@ def test_labels_table_says_class_and_patient(ray_here, labelled, tmp_path):
     assert result["patients"] == {"known": 2, "across_splits": 2}
 
 
-def test_image_on_which_its_decoder_dies_costs_one_row(labelled):
-    data = next((labelled / "train" / "NORMAL").iterdir()).read_bytes()
-    surveyor = Surveyor()
-    assert surveyor._facts(data)["reason"] is None
-    surveyor._children.close()
-    assert surveyor._facts(data)["reason"] == "crashed_decoder"
-    assert surveyor._facts(data)["reason"] is None
-    surveyor._children.close()
+def test_image_on_which_its_decoder_dies_costs_one_row(labelled, monkeypatch):
+    with Lister([f"file://{labelled}/train/NORMAL"]) as lister:
+        while not lister.wait(60):
+            continue
+        rows = pa.concat_tables(pq.read_table(segment) for segment in lister.take())
+    files = [uri.rpartition("/")[2] for uri in rows["image_uri"].to_pylist()]
+    monkeypatch.setenv(VARIABLE, f"decode@{files[1]}=kill")
+    surveyed = Surveyor()(rows)
+    assert surveyed["reason"].to_pylist() == [None, "crashed_decoder", *[None] * (len(files) - 2)]
+    assert surveyed["size_bytes"].to_pylist() == rows["size_bytes"].to_pylist()
 
 
 def test_concerns_fit_a_terminal_and_a_group_says_how_many_files_it_has():
