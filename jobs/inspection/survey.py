@@ -30,13 +30,14 @@ _WANTED: Final = [
 
 
 def survey_listing(segments: Sequence[Path], total: int) -> pa.Table:
-    """IMAGE_FACTS_SCHEMA of all images in a listing's segments, after their `image_uri`, `archive` and `carried`.
+    """The facts of all images in a listing's segments, in the listing's order.
 
-    The rows are in the listing's order.
+    The columns are `image_uri`, `archive` and `carried`, then those of IMAGE_FACTS_SCHEMA.
     """
     surveyed = []
     with Progress(total, "images", "reading") as progress:
-        # One segment after the other, so that Ray Data's memory in this process does not grow with the listing.
+        # One segment after the other, so that Ray Data's memory in this process does not grow with the
+        # listing.
         for segment in segments:
             surveyed.append(_survey(pq.read_table(segment, columns=_WANTED), progress))
     return pa.concat_tables(surveyed)

@@ -33,8 +33,8 @@ _FACTS: Final = ["row", "label", "patient", "sha256", "reason", "in_validation",
 class LabelledImages:
     """A materialised Ray data set with the columns `image` uint8 [H, W], `label` and `row`.
 
-    `labels` int64 [N] and `patients` [N] are in the order of `row`. `contents` are the SHA-256 of the files. `digest`
-    is one over these with label and patient, and depends neither on order nor on file names.
+    `labels` int64 [N] and `patients` [N] are in the order of `row`. `contents` are the SHA-256 of the files.
+    `digest` is one over these with label and patient, and depends neither on order nor on file names.
     """
 
     dataset: "ray.data.Dataset"
@@ -62,13 +62,15 @@ def decode_labelled(
     journals: Location,
     in_validation: frozenset[str] = frozenset(),
 ) -> LabelledImages:
-    """Decode `images` to uint8 [size, size] in Ray tasks of `cpus` CPUs each. `name` is that of the set, for messages.
+    """Decode `images` to uint8 [size, size] in Ray tasks of `cpus` CPUs each.
 
-    Images that cannot be read are left out with a message. So are those whose SHA-256 is `in_validation`: validation
-    images must not be trained on, whatever the name of their copy. A worker that dies leaves a journal in the folder
-    `journals`; its images are then decoded in child processes, so that the one that killed it is left out alone.
+    Images that cannot be read are left out with a message. So are those whose SHA-256 is `in_validation`:
+    validation images must not be trained on, whatever the name of their copy. A worker that dies leaves a
+    journal in the folder `journals`; its images are then decoded in child processes, so that the one that
+    killed it is left out alone.
 
-    Raises InvalidInput where more than a tenth cannot be read, or nothing of a class is left.
+    `name` is that of the set, for messages. Raises InvalidInput where more than a tenth cannot be read, or
+    nothing of a class is left.
     """
     # Ray reads the environment that `ray_session` sets when it is imported.
     import ray.data
@@ -152,8 +154,10 @@ def _decode_block(
 
 
 def _decode_in_tar_order(refs: Sequence[ImageRef], size: int, threads: int, isolated: bool) -> list[Decoded]:
-    """The images in the order of `refs`. They are read in the order of their tars: a compressed tar is read from its
-    beginning for each member that lies before the last one."""
+    """The images in the order of `refs`, read in the order of their tars.
+
+    A compressed tar is read from its beginning again for each member that is before the last one.
+    """
     order = sorted(range(len(refs)), key=lambda number: _place_in_tar(refs[number]))
     decoded = decode_all([refs[number] for number in order], size, threads, isolated)
     by_number = dict(zip(order, decoded, strict=True))
@@ -176,8 +180,8 @@ def report_left_out(
         _report_rejected(rejected, len(reasons), name)
     if copies := sum(in_validation):
         say(
-            f"left out {copies} of {len(labels)} {name} images whose content is in validation as well, under another "
-            "name: `pneumonia inspect` names equal files"
+            f"left out {copies} of {len(labels)} {name} images whose content is in validation as well, under "
+            "another name: `pneumonia inspect` names equal files"
         )
     used = {
         label
@@ -186,8 +190,8 @@ def report_left_out(
     }
     if gone := sorted(set(labels) - used):
         raise InvalidInput(
-            f"No {' and no '.join(CLASSES[label] for label in gone)} image is left for {name}. Fix the unreadable files "
-            "and remove duplicates (`pneumonia inspect` lists both)."
+            f"No {' and no '.join(CLASSES[label] for label in gone)} image is left for {name}. Fix the "
+            "unreadable files and remove duplicates (`pneumonia inspect` lists both)."
         )
 
 
@@ -195,8 +199,8 @@ def _report_rejected(rejected: Counter[str], total: int, name: str) -> None:
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
     if rejected.total() > MAX_REJECTED_SHARE * total:
         raise InvalidInput(
-            f"{rejected.total()} of {total} {name} images cannot be read ({counts}). Can all workers read the data set? "
-            "`pneumonia inspect` names the files."
+            f"{rejected.total()} of {total} {name} images cannot be read ({counts}). Can all workers read the "
+            "data set? `pneumonia inspect` names the files."
         )
     say(f"left out {rejected.total()} of {total} {name} images that cannot be read: {counts}")
 

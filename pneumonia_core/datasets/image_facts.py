@@ -50,9 +50,9 @@ _LUMINANCE: Final = (
 class ImageFacts:
     """The columns of IMAGE_FACTS_SCHEMA for one image, None where unknown.
 
-    `mode` is Pillow's (L, RGB, I;16) or DICOM's photometric interpretation. `quantisation` names a JPEG's luminance
-    table: `q75` for the usual one of quality 75, else eight digits of its hash. `looks` is the `perceptual_hash`.
-    `reason` is the reject reason of an image that cannot be read or decoded.
+    `mode` is Pillow's (L, RGB, I;16) or DICOM's photometric interpretation. `quantisation` names a JPEG's
+    luminance table: `q75` for the usual one of quality 75, else eight digits of its hash. `looks` is the
+    `perceptual_hash`. `reason` is the reject reason of an image that cannot be read or decoded.
     """
 
     sha256: str | None = None
@@ -93,12 +93,12 @@ def facts_of_bytes(data: bytes, image_size: int = IMAGE_SIZE) -> ImageFacts:
 
 
 def perceptual_hash(pixels: np.ndarray) -> bytes:
-    """255 bits of uint8 [S, S] that hardly change when a picture is re-encoded, resized, brightened or blurred.
+    """255 bits of uint8 [S, S] that hardly change when it is re-encoded, resized, brightened or blurred.
 
-    The picture is reduced to 32 × 32. Each bit tells whether one of its lowest 16 × 16 frequencies, except the mean,
-    is above their median. This is the DCT hash of Zauner, Implementation and Benchmarking of Perceptual Image Hash
-    Functions, 2010, with 255 bits instead of 64: chest X-rays are so alike that 64 bits mistake different children
-    for one.
+    The picture is reduced to 32 × 32. Each bit tells whether one of its lowest 16 × 16 frequencies, except
+    the mean, is above their median. This is the DCT hash of Zauner, Implementation and Benchmarking of
+    Perceptual Image Hash Functions, 2010, with 255 bits instead of 64: chest X-rays are so alike that 64 bits
+    mistake different children for one.
     """
     side = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
     thumbnail = np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BOX), np.float64)

@@ -15,9 +15,9 @@ Unit = Literal["batch", "image"]
 class CrashJournal:
     """The attempts at one chunk in one stage of the pipeline, each with a file that names what it is on.
 
-    The first attempt writes an empty file. A retry records each batch before the batch enters the engine. The next
-    retry splits the batch that was recorded last, and records each of its images. An image that was recorded last
-    is poison: a worker died while it had that image alone.
+    The first attempt writes an empty file. A retry records each batch before the batch enters the engine. The
+    next retry splits the batch that was recorded last, and records each of its images. An image that was
+    recorded last is poison: a worker died while it had that image alone.
     """
 
     def __init__(self, run_folder: Location, stage: str, chunk: int) -> None:
@@ -34,8 +34,8 @@ class CrashJournal:
             # The next command may have better machines: it gets as many attempts.
             self._delete()
             raise PneumoniaError(
-                f"Chunk {chunk} crashed {self.attempts} workers and no single image causes it: the workers are probably "
-                "out of memory. Nothing was committed.",
+                f"Chunk {chunk} crashed {self.attempts} workers and no single image causes it: the workers "
+                "are probably out of memory. Nothing was committed.",
                 Remedy.FEWER_ACTORS,
             )
         self._write()
@@ -55,7 +55,10 @@ class CrashJournal:
         return any(position in positions for _, position in self._last_units)
 
     def record(self, unit: Unit, position: int) -> None:
-        """Record what is tried next: this image, or the batch that begins with it. The first attempt records nothing."""
+        """Record what is tried next: this image, or the batch that begins with it.
+
+        The first attempt records nothing.
+        """
         if self.is_retry:
             self._current = [(unit, position)]
             self._write()

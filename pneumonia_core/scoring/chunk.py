@@ -23,8 +23,8 @@ from pneumonia_core.system.failpoints import failpoint
 class RowConstants:
     """What is the same in every row that a run writes.
 
-    `not_before` is the newest time in the table. Rows get a later one even where a clock has jumped back, so that the
-    newest row of an image stays the newest.
+    `not_before` is the newest time in the table. Rows get a later one even where a clock has jumped back, so
+    that the newest row of an image stays the newest.
     """
 
     run_id: str
@@ -53,8 +53,8 @@ def score_rows(
 ) -> pa.Table:
     """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
 
-    `lock` lets one batch at a time into the engine where several chunks are at work. `journal` knows what earlier
-    workers died on. Raises PneumoniaError where the engine fails on every image of a batch.
+    `lock` lets one batch at a time into the engine where several chunks are at work. `journal` knows what
+    earlier workers died on. Raises PneumoniaError where the engine fails on every image of a batch.
     """
     uris = rows["image_uri"].to_pylist()
     kept: list[Decoded] = []
@@ -75,8 +75,10 @@ PositionedPixels = tuple[int, np.ndarray]
 
 
 def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[list[PositionedPixels]]:
-    """Batches of the images that have pixels. Every image goes to `kept` without its pixels, so that the pixels of a
-    whole chunk are never held."""
+    """Batches of the images that have pixels.
+
+    Every image goes to `kept` without its pixels, so that the pixels of a whole chunk are never held.
+    """
     batch: list[PositionedPixels] = []
     for image in images:
         if image.pixels is not None:
@@ -94,8 +96,8 @@ def _score_batch(
 ) -> Scores:
     """The scores of a batch.
 
-    Where the engine fails on the batch, or an earlier worker died on it, the images are scored one by one. Positions
-    of images that the engine fails on are added to `failed`.
+    Where the engine fails on the batch, or an earlier worker died on it, the images are scored one by one.
+    Positions of images that the engine fails on are added to `failed`.
     """
     positions = [position for position, _ in batch]
     if not journal.killed_in(positions):
@@ -122,8 +124,8 @@ def _score_singly(
     bad = {position for (position, _), single in zip(batch, singles, strict=True) if single is None}
     if len(bad) == len(batch) and not bad <= journal.poison:
         raise PneumoniaError(
-            f"The engine {engine.name} failed on every image of a batch: either the engine is broken, or this machine "
-            "has too little memory for it.",
+            f"The engine {engine.name} failed on every image of a batch: either the engine is broken, or "
+            "this machine has too little memory for it.",
             Remedy.OTHER_ENGINE,
         )
     failed.update(bad)

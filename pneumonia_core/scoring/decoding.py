@@ -51,10 +51,11 @@ def decode_ahead(
     decode: Callable[[FetchedImage, int], Result],
     max_bytes: int = MAX_BYTES_AHEAD,
 ) -> Iterator[Result]:
-    """What `decode` gives for each image, in order, up to `ahead` of them being decoded in the pool's threads.
+    """What `decode` gives for each image, in order.
 
-    These also read the images that are on this machine. Others come from the threads of `readers`, up to `ahead` of
-    them as well. Raises TimeoutError where one does not end: a thread cannot be stopped, only its process.
+    Up to `ahead` of them are being decoded in the pool's threads. These also read the images that are on this
+    machine. Others come from the threads of `readers`, up to `ahead` of them as well. Raises TimeoutError
+    where one does not end: a thread cannot be stopped, only its process.
     """
 
     def start(group: list[FetchedImage]) -> Future[list[Result]] | list[Result]:
@@ -68,7 +69,7 @@ def decode_ahead(
 
 
 def exit_if_stuck(images: Iterator[Result]) -> Iterator[Result]:
-    """The images. Ends this process where decoding one never ends: the work is then tried again in children."""
+    """The images. Ends this process where decoding one never ends: the next attempt decodes in children."""
     try:
         yield from images
     except TimeoutError:

@@ -42,8 +42,8 @@ def decoder(isolated: bool) -> Iterator[Decode]:
 def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
     """`decoding.read_and_decode` in children, which end with the block; may be called from several threads.
 
-    An image on which its child dies, or that takes too long, is rejected. Raises PneumoniaError where a child does
-    not start.
+    An image on which its child dies, or that takes too long, is rejected. Raises PneumoniaError where a child
+    does not start.
     """
     children = ChildPool(_decode, time_limit_s)
 

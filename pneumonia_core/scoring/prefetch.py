@@ -1,4 +1,4 @@
-"""Reading ahead of decoding: a bucket answers late but many at once, so that many of its images are asked for."""
+"""Reads images ahead of decoding. A bucket answers late, but many requests at once."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -54,8 +54,8 @@ def with_remote_bytes(
 ) -> Iterator[FetchedImage]:
     """The same images in order, those that are not on this machine with their bytes, or why they have none.
 
-    Up to `in_flight` of them are read at once, and no more than `max_bytes` ahead of the one that is given out.
-    Raises TimeoutError where one does not end.
+    Up to `in_flight` of them are read at once, and no more than `max_bytes` ahead of the one that is given
+    out. Raises TimeoutError where one does not end.
     """
 
     def start(image: FetchedImage) -> Future[FetchedImage] | FetchedImage:

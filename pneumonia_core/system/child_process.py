@@ -1,8 +1,9 @@
 """Runs risky work in child processes: requests over pipes, with limits on time, memory and CPU.
 
-Not `multiprocessing`, because its `spawn` imports the parent's `__main__` again, which in a Ray worker is Ray's own
-program; its `fork` copies a process with threads, whose locks may be held for ever; and its pools neither limit a
-single request nor survive the death of a child (`concurrent.futures.process.BrokenProcessPool`).
+Not `multiprocessing`, because its `spawn` imports the parent's `__main__` again, which in a Ray worker is
+Ray's own program; its `fork` copies a process with threads, whose locks may be held for ever; and its pools
+neither limit a single request nor survive the death of a child
+(`concurrent.futures.process.BrokenProcessPool`).
 """
 
 import contextlib
@@ -59,10 +60,11 @@ class ChildPool(Generic[Request, Answer]):
         self._lock = threading.Lock()
 
     def ask(self, request: Request) -> Answer | Crashed | TooSlow:
-        """What the function gives for `request`. The limit is for the whole answer, but not for a child's start.
+        """What the function gives for `request`. The limit is for the whole answer, but not for a child's
+        start.
 
-        Raises PneumoniaError where a child does not start, which says nothing about the request, and where the
-        function raises one. Any other exception of the function counts as a crash.
+        Raises PneumoniaError where a child does not start, which says nothing about the request, and where
+        the function raises one. Any other exception of the function counts as a crash.
         """
         child = self._take()
         try:

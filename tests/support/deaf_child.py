@@ -1,4 +1,5 @@
-"""A module for the tests of ChildPool: a child that imports it says that it is ready, and then reads nothing."""
+"""A module for the tests of ChildPool: a child that imports it says that it is ready, and then reads
+nothing."""
 
 import os
 import pickle

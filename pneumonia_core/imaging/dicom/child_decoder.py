@@ -1,4 +1,7 @@
-"""Compressed DICOM pixels, decompressed in a child process: hostile ones abort gdcm, and decoders print to stderr."""
+"""Compressed DICOM pixels, decompressed in a child process.
+
+Hostile ones abort gdcm, and several decoders print to stderr.
+"""
 
 import atexit
 from typing import Any, Final
@@ -39,13 +42,13 @@ atexit.register(_children.close)
 def decompress(data: bytes, syntax: str, plugin: str, options: dict[str, Any]) -> np.ndarray:
     """Stored values [H, W] or [H, W, samples] of encapsulated pixel data.
 
-    `options` are those of pydicom's `Decoder.as_array`. May be called from several threads. Raises RejectedImage, and
-    PneumoniaError where no child starts.
+    `options` are those of pydicom's `Decoder.as_array`. May be called from several threads. Raises
+    RejectedImage, and PneumoniaError where no child starts.
     """
     request = (data, syntax, plugin, options)
     answer = _children.ask(request)
     if isinstance(answer, Crashed):
-        # gdcm 3.2 under pydicom 3.0 aborts on about one good picture in 10,000 (measured), but not on it again.
+        # gdcm 3.2 under pydicom 3.0 aborts on about one good picture in 10,000 (measured), but not twice.
         answer = _children.ask(request)
     if isinstance(answer, Crashed):
         raise RejectedImage("crashed_decoder", "the decompressing process died on it, twice")

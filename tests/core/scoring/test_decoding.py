@@ -1,4 +1,5 @@
-"""The road of an image to its pixels is the same from a disk, a bucket, a tar and a zip, and reads it once."""
+"""The road of an image to its pixels is the same from a disk, a bucket, a tar and a zip, and reads it
+once."""
 
 import gzip
 import os

@@ -1,4 +1,5 @@
-"""Decoding in a child process: an image that kills its decoder is rejected, and no image where no child starts."""
+"""Decoding in a child process: an image that kills its decoder is rejected, and no image where no child
+starts."""
 
 import sys
 

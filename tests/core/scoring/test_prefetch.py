@@ -1,4 +1,5 @@
-"""Reading ahead: many images of a bucket at once, in order, within bounds; local ones are left to the decoding."""
+"""Reading ahead: many images of a bucket at once, in order, within bounds; local ones are left to the
+decoding."""
 
 import threading
 import time

@@ -100,8 +100,8 @@ def test_concerns_fit_a_terminal_and_a_group_says_how_many_files_it_has():
         *((f"NORMAL/IM-{n}-0001", str(n), "q50") for n in range(30)),
     ]
     rows = [
-        {"image_uri": f"file:///a/train/{name}.jpeg", "archive": "file:///a", "sha256": digest, "quantisation": table,
-         "width": 99, "height": 99, "size_bytes": 9}
+        {"image_uri": f"file:///a/train/{name}.jpeg", "archive": "file:///a", "sha256": digest,
+         "quantisation": table, "width": 99, "height": 99, "size_bytes": 9}
         for name, digest, table in files
     ]  # fmt: skip
     summary, details = audit(pa.Table.from_pylist(rows, schema=schema))

@@ -1,4 +1,5 @@
-"""The images of a training, decoded over real Ray: from any archive, in order, and without what cannot be read."""
+"""The images of a training, decoded over real Ray: from any archive, in order, and without what cannot be
+read."""
 
 import dataclasses
 import shutil
