@@ -27,8 +27,10 @@ _REJECTION: Final = pa.struct({"reason": pa.string(), "detail": pa.string()})
 
 
 def to_block(chunk: int, rows: pa.Table, images: Sequence[Decoded], size: int) -> pa.Table:
-    """The inventory `rows` of a chunk with their images: pixels are fixed-size binary [size * size], null
-    where an image was rejected."""
+    """The inventory `rows` of a chunk with their images.
+
+    Pixels are fixed-size binary [size * size], null where an image was rejected.
+    """
     pixels = np.zeros((len(images), size * size), np.uint8)
     for number, image in enumerate(images):
         if image.pixels is not None:
@@ -53,10 +55,10 @@ def to_block(chunk: int, rows: pa.Table, images: Sequence[Decoded], size: int) -
 def from_block(block: pa.Table, size: int) -> Iterator[Decoded]:
     """The images of a block, in order; their pixels uint8 [size, size] are views of it."""
     pixels = block["pixels"]
-    both = zip(block["source"].to_pylist(), block["rejection"].to_pylist(), strict=True)
-    for number, (source, rejection) in enumerate(both):
+    rows = zip(block["source"].to_pylist(), block["rejection"].to_pylist(), strict=True)
+    for number, (source, rejection) in enumerate(rows):
         if rejection is not None:
             yield Decoded(None, Source(**source), Rejection(**rejection))
         else:
-            picture = np.frombuffer(pixels[number].as_buffer(), np.uint8).reshape(size, size)
-            yield Decoded(picture, Source(**source))
+            square = np.frombuffer(pixels[number].as_buffer(), np.uint8).reshape(size, size)
+            yield Decoded(square, Source(**source))

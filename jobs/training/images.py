@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BLOCK_IMAGES: Final = 64
 MAX_REJECTED_SHARE: Final = 0.1
-_FACTS: Final = ["row", "label", "patient", "sha256", "reason", "in_validation", "left_out"]
+_OUTCOME_COLUMNS: Final = ["row", "label", "patient", "sha256", "reason", "in_validation", "left_out"]
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,18 @@ def decode_labelled(
     rows.context.execution_options.preserve_order = True
     decoded = rows.materialize()
     delete_folder(journals)
-    facts = decoded.select_columns(_FACTS).to_pandas().sort_values("row")
-    left_out = facts["left_out"].to_numpy(bool)
+    outcomes = decoded.select_columns(_OUTCOME_COLUMNS).to_pandas().sort_values("row")
+    left_out = outcomes["left_out"].to_numpy(bool)
     if left_out.any():
-        report_left_out(facts["label"], facts["reason"], facts["in_validation"], name)
+        report_left_out(outcomes["label"], outcomes["reason"], outcomes["in_validation"], name)
         decoded = decoded.filter(expr="left_out == 0", num_cpus=cpus).materialize()
-        facts = facts[~left_out]
+        outcomes = outcomes[~left_out]
     return LabelledImages(
         decoded,
-        facts["label"].to_numpy(np.int64),
-        facts["patient"].to_numpy(str),
-        frozenset(facts["sha256"]),
-        _digest(facts),
+        outcomes["label"].to_numpy(np.int64),
+        outcomes["patient"].to_numpy(str),
+        frozenset(outcomes["sha256"]),
+        _digest(outcomes),
     )
 
 
@@ -205,6 +205,6 @@ def _report_rejected(rejected: Counter[str], total: int, name: str) -> None:
     say(f"left out {rejected.total()} of {total} {name} images that cannot be read: {counts}")
 
 
-def _digest(facts: "pd.DataFrame") -> str:
-    lines = sorted(f"{row.sha256} {row.label} {row.patient}\n" for row in facts.itertuples(index=False))
+def _digest(outcomes: "pd.DataFrame") -> str:
+    lines = sorted(f"{row.sha256} {row.label} {row.patient}\n" for row in outcomes.itertuples(index=False))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
