@@ -20,8 +20,8 @@ from pneumonia_core.errors import InvalidInput
 def command(results: str, compact: bool, vacuum: float | None) -> Result:
     """Keep the table of RESULTS quick: join its small files, remove what dead runs left.
 
-    Refused while a run is at work or staged: it would have to be planned again. Readers of versions older than AGE lose
-    their files.
+    Refused while a run is at work or staged: it would have to be planned again. Readers of versions older
+    than AGE lose their files.
     """
     # Here, because `pneumonia maintain --help` needs neither deltalake nor pyarrow.
     from pneumonia_core.results import maintenance

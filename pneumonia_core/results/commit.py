@@ -40,9 +40,9 @@ def commit(
 ) -> int:
     """Add the files to the table in one commit on top of the version that the run was planned from.
 
-    Returns the new version. Checks before that every file is there with its size, and that the table has the columns
-    of SCHEMA. Raises LostRace where another commit came first, because deltalake alone would accept both. Raises
-    PneumoniaError where the log cannot be written.
+    Returns the new version. Checks before that every file is there with its size, and that the table has the
+    columns of SCHEMA. Raises LostRace where another commit came first, because deltalake alone would accept
+    both. Raises PneumoniaError where the log cannot be written.
     """
     table = open_table(results)
     _check_version(table, planned_version)
@@ -61,16 +61,18 @@ def commit(
             )
         )
     except (DeltaError, OSError) as error:
-        # The commit may have succeeded: its answer was lost and the request repeated, or only the checkpoint of the log
-        # that follows it failed; a later commit writes another.
+        # The commit may have succeeded: its answer was lost and the request repeated, or only the checkpoint
+        # of the log that follows it failed; a later commit writes another.
         if not committed_version(results, run_id, planned_version):
             if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
                 raise _lost_race(planned_version) from error
             raise PneumoniaError(
-                f"the table's log could not be written ({delta_error_text(error)}). Nothing was committed; fix "
+                f"the table's log could not be written ({delta_error_text(error)}). Nothing was committed; "
+                "fix "
                 "that and run the same command again."
             ) from error
-    # deltalake does not fsync: after a power cut the entry of a run that is recorded as committed could be empty.
+    # deltalake does not fsync: after a power cut the entry of a run that is recorded as committed could be
+    # empty.
     make_durable(results.child("scores").child("_delta_log").child(f"{planned_version + 1:020d}.json"))
     failpoint("commit.after")
     return planned_version + 1
@@ -109,6 +111,8 @@ def _add_action(results: Location, file: DataFile, run_date: str) -> AddAction:
 
 def _lost_race(planned_version: int) -> LostRace:
     return LostRace(
-        f"another run has committed to the table (it is past version {planned_version}). Nothing of this run was "
-        "committed. Run the same command again: it keeps what is scored and adds what the other run does not have."
+        f"another run has committed to the table (it is past version {planned_version}). Nothing of this "
+        "run was "
+        "committed. Run the same command again: it keeps what is scored and adds what the other run does "
+        "not have."
     )

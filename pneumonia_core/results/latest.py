@@ -24,7 +24,8 @@ _MEMORY_MB: Final = 1000
 _ROWS_AT_ONCE: Final = 65_536
 _NEWEST: Final = """
     SELECT * EXCLUDE (nth) FROM (
-        SELECT *, row_number() OVER (PARTITION BY image_uri ORDER BY scored_at DESC, attempt DESC) AS nth FROM scores
+        SELECT *, row_number() OVER (PARTITION BY image_uri ORDER BY scored_at DESC, attempt DESC) AS nth
+        FROM scores
     ) WHERE nth = 1
 """
 
@@ -32,8 +33,9 @@ _NEWEST: Final = """
 def write_latest(table: DeltaTable, gone: Mapping[str, Location], output: Location | None) -> Counter[str]:
     """Write the newest row of each live image, sorted by URI, to a .parquet or .csv file, or only count them.
 
-    `gone` names, for each archive, the gone.parquet of its newest complete run. Returns how many rows have each finding
-    or, where rejected, each reason. Raises PneumoniaError where the table cannot be read or the file not written.
+    `gone` names, for each archive, the gone.parquet of its newest complete run. Returns how many rows have
+    each finding or, where rejected, each reason. Raises PneumoniaError where the table cannot be read or the
+    file not written.
     """
     try:
         with ScratchFolder("latest") as spill, open_duckdb(spill, _MEMORY_MB) as database:
@@ -48,7 +50,8 @@ def write_latest(table: DeltaTable, gone: Mapping[str, Location], output: Locati
     except (duckdb.Error, OSError) as error:
         action = "read" if output is None else f"read, or not written to {output.uri}"
         raise PneumoniaError(
-            f"the rows of {table.table_uri} could not be {action} ({reading_error_text(error)}). Fix that and run the "
+            f"the rows of {table.table_uri} could not be {action} ({reading_error_text(error)}). Fix that "
+            "and run the "
             "same command again."
         ) from error
 

@@ -48,5 +48,6 @@ def _changing_the_table() -> Iterator[None]:
         yield
     except (DeltaError, OSError) as error:
         raise PneumoniaError(
-            f"the table could not be changed ({delta_error_text(error)}). Fix that and run the same command again."
+            f"the table could not be changed ({delta_error_text(error)}). Fix that and run the same command "
+            "again."
         ) from error

@@ -53,11 +53,13 @@ def open_table(results: Location) -> DeltaTable:
     except (DeltaError, OSError) as error:
         if is_connection_error(error):
             raise PneumoniaError(
-                f"{scores.uri}: the table could not be read ({delta_error_text(error)}). Run the same command again "
+                f"{scores.uri}: the table could not be read ({delta_error_text(error)}). Run the same "
+                "command again "
                 "when the storage answers."
             ) from error
         raise InvalidInput(
-            f"{scores.uri}: cannot be opened as a Delta table ({delta_error_text(error)}). Restore it, or choose another "
+            f"{scores.uri}: cannot be opened as a Delta table ({delta_error_text(error)}). Restore it, or "
+            "choose another "
             "folder.",
             Remedy.OTHER_RESULTS,
         ) from error
@@ -87,8 +89,8 @@ def table_uri(scores: Location) -> str:
 def scan(table: DeltaTable) -> pads.Dataset:
     """The rows of the table, to be read by column.
 
-    Raises InvalidInput where another program has given the table a feature that pyarrow cannot read, such as deletion
-    vectors.
+    Raises InvalidInput where another program has given the table a feature that pyarrow cannot read, such as
+    deletion vectors.
     """
     try:
         return table.to_pyarrow_dataset()
@@ -107,7 +109,8 @@ def find_table(results: Location) -> DeltaTable | None:
         found = exists(scores.child("_delta_log"))
     except OSError as error:
         raise PneumoniaError(
-            f"{scores.uri}: the table could not be read ({error_text(error)}). Fix that and run the same command again."
+            f"{scores.uri}: the table could not be read ({error_text(error)}). Fix that and run the same "
+            "command again."
         ) from error
     return open_table(results) if found else None
 
@@ -126,7 +129,8 @@ def check_carried(names: Sequence[str]) -> None:
     for name in names:
         if name in own or not _COLUMN_NAME.match(name):
             raise InvalidInput(
-                f"the column {name!r} cannot be carried: its name must consist of letters, digits and _, and the table "
+                f"the column {name!r} cannot be carried: its name must consist of letters, digits and _, "
+                "and the table "
                 "must not have such a column itself. Rename it in the manifest."
             )
 
@@ -134,14 +138,16 @@ def check_carried(names: Sequence[str]) -> None:
 def add_carried_columns(results: Location, names: Sequence[str]) -> DeltaTable:
     """The table with a nullable text column for each of these names.
 
-    Raises InvalidInput where the table has such a column of another type, PneumoniaError where the storage fails.
+    Raises InvalidInput where the table has such a column of another type, PneumoniaError where the storage
+    fails.
     """
     table = open_table(results)
     present = {field.name: field for field in table.schema().fields}
     for name in names:
         if name in present and present[name].type != PrimitiveType("string"):
             raise InvalidInput(
-                f"the column {name!r} cannot be carried: the table has a column of that name that is not text. Rename it "
+                f"the column {name!r} cannot be carried: the table has a column of that name that is not "
+                "text. Rename it "
                 "in the manifest."
             )
     missing = [
@@ -154,7 +160,8 @@ def add_carried_columns(results: Location, names: Sequence[str]) -> DeltaTable:
             retry_on_lost_connection(lambda: table.alter.add_columns(missing))
         except (DeltaError, OSError) as error:
             raise PneumoniaError(
-                f"the carried columns could not be added to the table ({delta_error_text(error)}). Run the same command "
+                f"the carried columns could not be added to the table ({delta_error_text(error)}). Run the "
+                "same command "
                 "again."
             ) from error
     return open_table(results)
@@ -189,7 +196,8 @@ def _create_table(scores: Location) -> DeltaTable:
                 mode="ignore",
                 partition_by=[PARTITION],
                 name="scores",
-                description="Chest X-ray scores, one row per image and run. Research use only: not a medical device.",
+                description="Chest X-ray scores, one row per image and run. "
+                "Research use only: not a medical device.",
             )
         )
     except (DeltaError, OSError) as error:
@@ -197,7 +205,7 @@ def _create_table(scores: Location) -> DeltaTable:
 
 
 def _check_schema(scores: Location, table: DeltaTable) -> None:
-    """Raise InvalidInput unless the table has the columns of SCHEMA in order; nullable ones may follow them."""
+    """Raise InvalidInput unless the table has the columns of SCHEMA in order; nullable ones may follow."""
     actual = [(field.name, field.type) for field in table.schema().fields]
     expected = [(field.name, field.type) for field in SCHEMA.fields]
     added = table.schema().fields[len(expected) :]

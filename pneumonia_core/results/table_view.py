@@ -21,7 +21,7 @@ _MEMORY_MB: Final = 192
 
 @contextlib.contextmanager
 def comparing_with_table() -> Iterator[None]:
-    """Raise PneumoniaError where the table's files cannot be read, or DuckDB cannot spill. Also a decorator."""
+    """Raise PneumoniaError where the table cannot be read, or DuckDB cannot spill. Also a decorator."""
     try:
         yield
     except (duckdb.Error, FileNotFoundError) as error:
@@ -32,7 +32,9 @@ def comparing_with_table() -> Iterator[None]:
 
 
 class TableView:
-    """The rows of the results table at the version at which it was opened. Its memory does not grow with the table.
+    """The rows of the results table at the version at which it was opened.
+
+    Its memory does not grow with the table.
 
     Each question raises PneumoniaError where the table cannot be read.
     """
@@ -59,7 +61,7 @@ class TableView:
 
     @comparing_with_table()
     def known_images(self, archives: Sequence[str]) -> dict[str, int]:
-        """How many images the table has of each of these archives; archives of which it has none are left out."""
+        """How many images the table has of each of these archives, without archives of which it has none."""
         if self.is_empty or not archives:
             return {}
         query = """

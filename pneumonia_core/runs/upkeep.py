@@ -47,10 +47,9 @@ def check_no_run_is_active(results: Location) -> None:
 
 
 def delete_leftovers(results: Location, age_s: float) -> int:
-    """Delete folders that ended runs left, and runs that died before they were marked as unfinished, when they were
-    last updated more than `age_s` seconds ago. Returns how many folders were deleted.
+    """Delete what is older than `age_s` seconds: folders that ended runs left, and runs that died unmarked.
 
-    Raises PneumoniaError where the storage fails.
+    Returns how many folders were deleted. Raises PneumoniaError where the storage fails.
     """
     folders = 0
     oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_s)
@@ -79,5 +78,6 @@ def _accessing(results: Location) -> Iterator[None]:
         yield
     except OSError as error:
         raise PneumoniaError(
-            f"{results.uri}: the runs could not be read ({error_text(error)}). Fix that and run the same command again."
+            f"{results.uri}: the runs could not be read ({error_text(error)}). Fix that and run the same "
+            "command again."
         ) from error

@@ -72,8 +72,11 @@ class ArrowBackend:
         return [info.base_name for info in arrow_file_system(folder).get_file_info(selector)]
 
     def list_files(self, folder: str) -> Iterator[list[StoredFile]]:
-        """A page for each folder, depth first: pyarrow holds one folder's entries at a time. For Google it holds all of
-        them, because it does not list the folders there, only the files at any depth."""
+        """A page for each folder, depth first: pyarrow holds one folder's entries at a time.
+
+        For Google it holds all of them, because it does not list the folders there, only the files at any
+        depth.
+        """
         at_once = self.scheme == "gs"
         folders = [_path(folder)]
         while folders:
@@ -112,7 +115,7 @@ def _path(uri: str) -> str:
 
 
 def _may_be_at(version: str, opened: pa.NativeFile) -> bool:
-    """Whether a file may be at a version, by what came with opening it: Azure's size, Google's size and time."""
+    """Whether an opened file may be at a version: by its size, in Google's storage by its time too."""
     size, _, mtime_ns = version.partition("-")
     updated = opened.metadata().get("updated")
     if updated is not None:
@@ -159,8 +162,10 @@ def _s3(bucket: str) -> pafs.S3FileSystem:
 
 
 def _azure() -> pafs.FileSystem:
-    """Azure's storage by its usual variables: a connection string, or the account's name with its key. Without a key
-    it uses the identity of this machine."""
+    """Azure's storage by its usual variables: a connection string, or the account's name with its key.
+
+    Without a key it uses the identity of this machine.
+    """
     connection = dict(
         pair.split("=", 1)
         for pair in os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";")
@@ -171,7 +176,8 @@ def _azure() -> pafs.FileSystem:
     account = connection.get("AccountName") or name
     if not account:
         raise InvalidInput(
-            "abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE_CONNECTION_STRING."
+            "abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME, or "
+            "AZURE_STORAGE_CONNECTION_STRING."
         )
     options: dict[str, str | None] = {"account_key": connection.get("AccountKey") or key}
     if endpoint := connection.get("BlobEndpoint"):

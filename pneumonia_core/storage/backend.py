@@ -1,4 +1,4 @@
-"""What every kind of storage can do, a disk as well as a bucket: the protocol that `local`, `s3` and `arrow` implement."""
+"""What every kind of storage can do: the protocol that `local`, `s3` and `arrow` implement."""
 
 import contextlib
 import io
@@ -19,7 +19,10 @@ def as_text(name: bytes) -> str:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file as the storage describes it. `version` changes when the content does: an ETag, or size and mtime."""
+    """A file as the storage describes it.
+
+    `version` changes when the content does: an ETag, or size and mtime.
+    """
 
     uri: str
     size_bytes: int
@@ -29,9 +32,9 @@ class StoredFile:
 class Backend(Protocol):
     """One kind of storage. Each method takes a raw URI, not percent-encoded.
 
-    `stat` and `read_range` serve images: they raise RejectedImage, whose reason belongs to the stage `read`. All other
-    methods serve the program's own files and raise OSError. Both raise CredentialsError where the storage rejects the
-    credentials: that concerns every file, not one.
+    `stat` and `read_range` serve images: they raise RejectedImage, whose reason belongs to the stage `read`.
+    All other methods serve the program's own files and raise OSError. Both raise CredentialsError where the
+    storage rejects the credentials: that concerns every file, not one.
     """
 
     def stat(self, uri: str) -> StoredFile:
@@ -39,9 +42,10 @@ class Backend(Protocol):
         ...
 
     def read_range(self, uri: str, offset: int, count: int, version: str | None = None) -> bytes:
-        """Up to `count` bytes from `offset` on, fewer where the file ends; of this `version` only, where it is given.
+        """Up to `count` bytes from `offset` on, fewer where the file ends.
 
-        A read of more than 512 MiB is rejected before it takes their memory.
+        A file that is no longer at the given `version` is rejected. So is a read of more than 512 MiB, before it
+        takes their memory.
         """
         ...
 

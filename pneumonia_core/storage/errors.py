@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Final, NoReturn
 
+from botocore.exceptions import ConnectTimeoutError, CredentialRetrievalError, ReadTimeoutError
+
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage import s3_client
 
@@ -13,8 +15,8 @@ from pneumonia_core.storage import s3_client
 def cannot_write(uri: str, what: str, error: OSError) -> PneumoniaError:
     """The error of a failed write: `what` cannot be done at `uri`.
 
-    A full disk or a storage that fails may take it later: a PneumoniaError. Otherwise the user must choose another
-    location: an InvalidInput.
+    A full disk or a storage that fails may take it later: a PneumoniaError. Otherwise the user must choose
+    another location: an InvalidInput.
     """
     remedy = None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -96,13 +98,14 @@ def error_code(error: BaseException) -> str:
 
 def reject(error: BaseException) -> NoReturn:
     """Raise what an error of boto3 means for an image: RejectedImage, or CredentialsError."""
-    from botocore.exceptions import ConnectTimeoutError, CredentialRetrievalError, ReadTimeoutError
+    # Here, because urllib3 comes with boto3, which only S3 needs.
     from urllib3.exceptions import TimeoutError as PoolTimeout
 
     code = error_code(error)
     if code in _CREDENTIALS or isinstance(error, CredentialRetrievalError):
         raise CredentialsError(
-            f"the storage rejects the credentials ({code}). Renew them, or set the clock of the machine that reads, and "
+            f"the storage rejects the credentials ({code}). Renew them, or set the clock of the machine "
+            "that reads, and "
             "run the same command again: it keeps what is finished."
         ) from None
     if code in _MISSING:
@@ -113,10 +116,10 @@ def reject(error: BaseException) -> NoReturn:
         raise RejectedImage("unreadable", REWRITTEN) from None
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError | PoolTimeout | TimeoutError):
         raise RejectedImage(
-            "timeout", f"the storage did not answer within {s3_client.ATTEMPTS} attempts"
+            "timeout", f"the storage did not answer within {s3_client.LIMITS.attempts} attempts"
         ) from None
     raise RejectedImage(
-        "unreadable", f"the storage failed in each of {s3_client.ATTEMPTS} attempts"
+        "unreadable", f"the storage failed in each of {s3_client.LIMITS.attempts} attempts"
     ) from None
 
 
@@ -130,7 +133,10 @@ def as_own_object_error(uri: str, rejected: RejectedImage) -> OSError:
 
 
 def request_failed(what: str, code: str) -> OSError:
-    """The error of a request that S3 did not carry out: an OSError where it refused, a BucketError where it failed."""
+    """The error of a request that S3 did not carry out.
+
+    An OSError where it refused, a BucketError where it failed.
+    """
     return (OSError if code in _DENIED | _MISSING else BucketError)(f"{what} ({code})")
 
 
@@ -143,6 +149,7 @@ def not_listed(bucket: str, error: BaseException) -> PneumoniaError:
     elif code in _MISSING or code in _DENIED:
         kind = InvalidInput
     return kind(
-        f"s3://{bucket} cannot be listed ({code}). Check bucket, credentials and AWS_ENDPOINT_URL, then run the same "
+        f"s3://{bucket} cannot be listed ({code}). Check bucket, credentials and AWS_ENDPOINT_URL, then run "
+        "the same "
         "command again."
     )

@@ -13,7 +13,7 @@ from pneumonia_core.system.failpoints import failpoint
 
 
 def exists(location: Location) -> bool:
-    """Whether there is a file or folder. Raises OSError, or PneumoniaError where a bucket cannot be listed."""
+    """Whether there is a file or folder. Raises OSError; PneumoniaError where a bucket cannot be listed."""
     return location.backend.exists(location.uri)
 
 
@@ -50,8 +50,8 @@ def write_bytes(location: Location, data: bytes, durable: bool = True) -> None:
 def write_stream(location: Location, durable: bool = True) -> Iterator[IO[bytes]]:
     """A binary stream whose file appears, whole, when the block ends without an error.
 
-    On a disk that is fsync and rename, in a bucket one PUT. A file that is not `durable` survives the end of the
-    process, but not a power cut. Raises OSError.
+    On a disk that is fsync and rename, in a bucket one PUT. A file that is not `durable` survives the end of
+    the process, but not a power cut. Raises OSError.
     """
     failpoint("write", location.path)
     with location.backend.write(location.uri, durable) as stream:

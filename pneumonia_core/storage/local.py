@@ -134,8 +134,11 @@ def _version(status: os.stat_result) -> str:
 
 
 def _opened_path(descriptor: int, path: str) -> str:
-    """The path of an open file. Linux gives it for the descriptor: one call instead of one for each folder of the path,
-    and nobody can put a link there in between."""
+    """The path of an open file.
+
+    Linux gives it for the descriptor: one call instead of one for each folder of the path, and nobody can put
+    a link there in between.
+    """
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")  # noqa: PTH115
     except OSError:

@@ -18,8 +18,8 @@ _BUCKETS: Final[dict[str, BucketBackend]] = {
     "abfs": ArrowBackend("abfs"),
 }
 SCHEMES: Final = ("file", *_BUCKETS)
-# In a URI, `?name=` sets an option of a file system; here it would be part of a name. A presigned URL has its secret
-# there, as in ?X-Amz-Signature=.
+# In a URI, `?name=` sets an option of a file system; here it would be part of a name. A presigned URL has its
+# secret there, as in ?X-Amz-Signature=.
 OPTIONS: Final = re.compile(r"\?[\w.-]+=")
 
 
@@ -83,10 +83,11 @@ def open_location(text: str) -> Location:
     if not (rest if found else text):
         raise InvalidInput(f"{text!r} names no place: give a path, or a URI such as s3://BUCKET/KEY.")
     if not found or scheme == "file":
-        path = os.path.abspath(os.path.expanduser(rest if found else text))  # noqa: PTH100, PTH111 - keeps raw text
+        path = os.path.abspath(os.path.expanduser(rest if found else text))  # noqa: PTH100, PTH111 - raw text
         if as_text(os.fsencode(path)) != path:
             raise InvalidInput(
-                f"{text!r}: a table cannot hold a path that is not UTF-8. Rename it, or name a folder above it."
+                f"{text!r}: a table cannot hold a path that is not UTF-8. Rename it, or name a folder above "
+                "it."
             )
         return Location(f"file://{path}")
     bucket, _, key = rest.partition("/")
@@ -97,7 +98,8 @@ def open_location(text: str) -> Location:
     if "@" in bucket or ":" in bucket or OPTIONS.search(text):
         # The text may hold a secret: it is not shown.
         raise InvalidInput(
-            f"a {scheme}:// location takes no credentials and no options: write {scheme}://BUCKET/KEY, and give "
+            f"a {scheme}:// location takes no credentials and no options: write {scheme}://BUCKET/KEY, and "
+            "give "
             "credentials and endpoint in the usual environment variables."
         )
     if not bucket:

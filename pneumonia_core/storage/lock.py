@@ -57,8 +57,9 @@ class FileLock:
 class Owner:
     """The process that holds a lease.
 
-    `started` is its start in the kernel's ticks, because process numbers are used again. `boot` identifies the machine
-    since its last start, with its name: containers on one machine share the boot id, but not the name.
+    `started` is its start in the kernel's ticks, because process numbers are used again. `boot` identifies
+    the machine since its last start, with its name: containers on one machine share the boot id, but not the
+    name.
     """
 
     token: str
@@ -96,11 +97,13 @@ def _started(pid: int) -> str | None:
 
 
 class Lease:
-    """An object in S3 that its owner renews at each heartbeat. Another process may take it once it has expired, or at once
-    when the owner was a process of the same machine that has ended.
+    """An object in S3 that its owner renews at each heartbeat.
 
-    A renewal that fails is tried again at the next heartbeat. `check` raises where none succeeded in time, or another
-    process has taken the lease.
+    Another process may take it once it has expired, or at once when the owner was a process of the same
+    machine that has ended.
+
+    A renewal that fails is tried again at the next heartbeat. `check` raises where none succeeded in time, or
+    another process has taken the lease.
     """
 
     def __init__(self, location: Location, owner: Owner, version: str, timing: LeaseTiming = TIMING) -> None:
@@ -118,7 +121,8 @@ class Lease:
         """Raise LeaseLost where another process may have the run."""
         if self._lost or _now_s() - self._renewed > self._timing.expires_after_s:
             raise LeaseLost(
-                f"{self._location.uri} was not renewed in time: another process may have taken the run over. Nothing "
+                f"{self._location.uri} was not renewed in time: another process may have taken the run "
+                "over. Nothing "
                 "was committed by this one; run the same command again."
             )
 
@@ -139,8 +143,8 @@ class Lease:
         while not self._ending.wait(self._timing.heartbeat_s):
             asked = _now_s()
             try:
-                # A bucket may carry out a write and lose its answer: the next write is then refused, although the
-                # lease is still this process's.
+                # A bucket may carry out a write and lose its answer: the next write is then refused, although
+                # the lease is still this process's.
                 version = _write(self._location, self.owner, self._version) or _held(
                     self._location, self.owner
                 )
@@ -198,7 +202,7 @@ def _take_lease(location: Location, timing: LeaseTiming) -> Lease | None:
 
 
 def _free_version(location: Location, timing: LeaseTiming) -> str | None:
-    """The version of the lease that may be replaced, "" where there is none; None where its owner is alive."""
+    """The version of a lease that may be replaced, "" for no lease, None where its owner is alive."""
     found = s3_objects.get_aged(location.uri)
     if found is None:
         return ""

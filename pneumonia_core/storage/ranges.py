@@ -27,8 +27,8 @@ def read_file(uri: str) -> bytes:
 def read_range(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
     """Up to `count` bytes from `offset` on, fewer where the file ends.
 
-    Raises RejectedImage as `read_file` does. A read of more than 512 MiB is rejected before it takes their memory, and
-    so is a file that is no longer at the given `version`.
+    Raises RejectedImage as `read_file` does. A read of more than 512 MiB is rejected before it takes their
+    memory, and so is a file that is no longer at the given `version`.
     """
     return Location(uri).backend.read_range(uri, offset, count, version)
 
@@ -42,8 +42,10 @@ def open_stream(stored: StoredFile) -> IO[bytes]:
 
 
 class Window:
-    """Reads ranges of a file, each with a little more than asked for: bytes that lie close together, such as the headers
-    of a tar, come with one request."""
+    """Reads ranges of a file, each with a little more than asked for.
+
+    Bytes that lie close together, such as the headers of a tar, then come with one request.
+    """
 
     def __init__(self, uri: str, least: int = _TAR_WINDOW) -> None:
         self._uri = uri

@@ -1,15 +1,18 @@
-"""Objects in S3: listed by pages, read by range with retries, written and deleted each by one request.
+"""Requests to S3: list page by page, read by range with retries, write and delete in one request.
 
-boto3 and not pyarrow: it lists a prefix of any size in constant memory, gives every key as it is (with newlines, `%`,
-`?`, empty path segments), names what went wrong, and can write on a condition.
+boto3 rather than pyarrow: it lists a prefix of any size in constant memory, gives every key as it is (with
+newlines, `%`, `?`, empty path segments), says which error occurred, and can write on a condition.
 """
 
 import datetime
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, Final, NoReturn
+
+from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage import s3_client
@@ -25,11 +28,8 @@ from pneumonia_core.storage.errors import (
     reject,
     request_failed,
 )
+from pneumonia_core.storage.s3_client import LIMITS
 
-# With the client's own attempts well below the minute after which the worker of an image would be given up.
-_GIVE_UP_AFTER_S: Final = 15.0
-# Slower than this, and not for a moment, no radiograph comes: a bucket may send a byte every other second for ever.
-_LEAST_BYTES_PER_S: Final = 2**17
 _PIECE: Final = 2**18
 _BAD_SIGNATURE: Final = "SignatureDoesNotMatch"
 
@@ -51,8 +51,6 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 def stat(uri: str) -> StoredFile:
     """Size and version (ETag) of an object. Raises RejectedImage, or CredentialsError."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     bucket, key = split_uri(uri)
     try:
         answer = s3_client.client().head_object(Bucket=bucket, Key=key)
@@ -62,13 +60,18 @@ def stat(uri: str) -> StoredFile:
 
 
 def get(uri: str, offset: int, count: int, version: str | None = None) -> bytes:
-    """Up to `count` bytes of an object from `offset` on, of this `version` alone where one is given. Raises
-    RejectedImage, also of more than 512 MiB before they are received, or CredentialsError."""
+    """Up to `count` bytes of an object from `offset` on; of this `version` only, where it is given.
+
+    Raises RejectedImage, for more than 512 MiB before they are received, or CredentialsError.
+    """
     return _received(uri, offset, offset + count, version, MAX_SOURCE_BYTES)[0] if count else b""
 
 
 def get_whole(uri: str) -> bytes:
-    """An object of ours. Raises FileNotFoundError, or another OSError, or CredentialsError."""
+    """All bytes of one of the program's own objects.
+
+    Raises FileNotFoundError, another OSError, or CredentialsError.
+    """
     try:
         return _received(uri)[0]
     except RejectedImage as rejected:
@@ -76,9 +79,7 @@ def get_whole(uri: str) -> bytes:
 
 
 def get_aged(uri: str) -> AgedObject | None:
-    """A small object, or None where there is none. Raises OSError."""
-    from email.utils import parsedate_to_datetime
-
+    """A small object with its age, or None where there is none. Raises OSError."""
     try:
         data, answer = _received(uri)
     except RejectedImage as rejected:
@@ -86,7 +87,7 @@ def get_aged(uri: str) -> AgedObject | None:
             return None
         raise as_own_object_error(uri, rejected) from None
     except CredentialsError as error:
-        raise BucketError(f"the bucket did not give {uri}: {error}") from error
+        raise BucketError(f"{uri} could not be read: {error}") from error
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(date) if date else datetime.datetime.now(datetime.UTC)
     return AgedObject(data, answer["ETag"].strip('"'), (now - answer["LastModified"]).total_seconds())
@@ -95,24 +96,26 @@ def get_aged(uri: str) -> AgedObject | None:
 def _received(
     uri: str, start: int = 0, end: int | None = None, version: str | None = None, most: int | None = None
 ) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of an object from `start` to before `end`, and the last answer. What breaks off on the way is asked for
-    again from there. Raises RejectedImage, or CredentialsError."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    """The bytes of an object from `start` to before `end`, and the last answer.
+
+    After an answer that breaks off, the rest is requested again. Raises RejectedImage, or CredentialsError.
+    """
+    # Here, because urllib3 comes with boto3, which only S3 needs.
     from urllib3.exceptions import HTTPError
 
     bucket, key = split_uri(uri)
-    deadline = time.monotonic() + _GIVE_UP_AFTER_S
+    deadline = time.monotonic() + LIMITS.give_up_after_s
     received = bytearray()
     answer: dict[str, Any] = {}
     condition = {"IfMatch": f'"{version}"'} if version else {}
-    pause_s = s3_client.BACKOFF_S
+    pause_s = LIMITS.backoff_s
     while end is None or start + len(received) < end:
         answered = False
         try:
             answer = s3_client.client().get_object(
                 Bucket=bucket, Key=key, **_range(start + len(received), end), **condition
             )
-            # A request is tried again by boto3; an answer that breaks off is not.
+            # boto3 repeats a request that failed, but not one whose answer broke off.
             answered = True
             condition = {"IfMatch": answer["ETag"]}
             _receive(answer, received, most)
@@ -129,15 +132,17 @@ def _received(
 
 def _reject(bucket: str, error: Exception) -> NoReturn:
     """Raise what an error means for an image: RejectedImage, or CredentialsError."""
-    if error_code(error) == _BAD_SIGNATURE and _takes_our_signature(bucket):
-        raise RejectedImage("unreadable", "the storage takes our signature, but not of this name") from None
+    if error_code(error) == _BAD_SIGNATURE and _accepts_signature(bucket):
+        raise RejectedImage("unreadable", "the storage rejects the signature for this name only") from None
     reject(error)
 
 
-def _takes_our_signature(bucket: str) -> bool:
-    """Gateways read odd names, as with `//` in them, otherwise than they are signed: of one such image no run must end."""
-    from botocore.exceptions import BotoCoreError, ClientError
+def _accepts_signature(bucket: str) -> bool:
+    """Whether the storage accepts the signature of a request without a key.
 
+    Some S3 gateways rewrite keys such as `a//b` before they check the signature. That rejects one image, not
+    the run.
+    """
     try:
         s3_client.client().list_objects_v2(Bucket=bucket, MaxKeys=1)
     except (ClientError, BotoCoreError) as error:
@@ -152,18 +157,16 @@ def _range(start: int, end: int | None) -> dict[str, str]:
 
 
 def _receive(answer: dict[str, Any], received: bytearray, most: int | None) -> None:
-    """Add what an answer holds, piece by piece as it comes: to wait for a full piece could last for ever."""
-    from botocore.exceptions import IncompleteReadError
-
-    deadline = time.monotonic() + _GIVE_UP_AFTER_S
-    # A server that sends in chunks does not say how many bytes will come.
+    """Append the body of an answer, piece by piece as it comes: a full piece might never come."""
+    deadline = time.monotonic() + LIMITS.give_up_after_s
+    # A server that sends in chunks does not announce the number of bytes.
     before, expected = len(received), answer.get("ContentLength", 0)
     with answer["Body"] as raw:
         if most is not None and expected > most:
             raise RejectedImage("too_large", f"more bytes than the limit of {most}")
         while piece := raw.read1(_PIECE):
             received += piece
-            if time.monotonic() > deadline + (len(received) - before) / _LEAST_BYTES_PER_S:
+            if time.monotonic() > deadline + (len(received) - before) / LIMITS.least_bytes_per_s:
                 raise RejectedImage("timeout", f"the storage sent no more than {len(received)} bytes in time")
     if len(received) - before < expected:
         raise IncompleteReadError(actual_bytes=len(received) - before, expected_bytes=expected)
@@ -174,8 +177,6 @@ def list_pages(uri: str) -> Iterator[list[StoredFile]]:
 
     Raises PneumoniaError where the bucket cannot be listed.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     bucket, prefix = split_uri(uri)
     pages = s3_client.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     try:
@@ -189,9 +190,7 @@ def list_pages(uri: str) -> Iterator[list[StoredFile]]:
 
 
 def list_folder(uri: str) -> list[str]:
-    """The names of objects and folders directly beneath a folder's URI. Raises PneumoniaError."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    """The names of objects and folders directly in a folder. Raises PneumoniaError."""
     bucket, key = split_uri(uri)
     prefix = f"{key.rstrip('/')}/" if key else ""
     pages = (
@@ -214,10 +213,11 @@ def list_folder(uri: str) -> list[str]:
 
 
 def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
-    """Write an object by one request; its new version. With `only_if`, a version or "" for none, None where
-    the object is at another. Raises OSError."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    """Write an object by one request and return its new version.
 
+    With `only_if`, a version or "" for no object, returns None where the object is at another. Raises
+    OSError.
+    """
     bucket, key = split_uri(uri)
     condition = {}
     if only_if is not None:
@@ -233,8 +233,6 @@ def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
 
 def delete(uris: list[str]) -> None:
     """Delete objects, up to a thousand; they may be gone already. Raises OSError."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     bucket, _ = split_uri(uris[0])
     try:
         if len(uris) == 1:
@@ -248,7 +246,7 @@ def delete(uris: list[str]) -> None:
 
 
 def _check_all_deleted(bucket: str, kept: list[dict[str, str]]) -> None:
-    """Raise OSError where a request that was done says that it left some of its objects."""
+    """Raise OSError where S3 reports objects that it kept."""
     if kept:
         what = f"the bucket did not delete s3://{bucket}/{kept[0]['Key']}"
         raise request_failed(what, kept[0].get("Code", "unknown"))
@@ -256,9 +254,7 @@ def _check_all_deleted(bucket: str, kept: list[dict[str, str]]) -> None:
 
 @cache
 def check_bucket(bucket: str) -> None:
-    """Raise OSError where there is no such bucket, or it is not ours."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    """Raise OSError where there is no such bucket, or this process may not use it."""
     try:
         s3_client.client().head_bucket(Bucket=bucket)
     except (ClientError, BotoCoreError, ValueError) as error:

@@ -1,4 +1,15 @@
-"""What the processor of this machine can do."""
+"""What the hardware of this machine can do, and which versions are installed.
+
+Some libraries can only be configured for the whole process. pneumonia_core does so in these places, and
+nowhere else:
+
+- `imaging.decode`: Pillow's MAX_IMAGE_PIXELS is off, because `imaging.contract` has the project's own limit;
+- `imaging.dicom.header`: pydicom's warnings are off, because they contain values of the file's tags;
+- `bundles.tensorflow_engine`: TensorFlow's graph optimiser has one precision for all graphs of a process;
+- `system.child_process`: a child process limits its own memory, CPU time and core dumps.
+
+`jobs.ray_runtime.session` has those of Ray.
+"""
 
 import importlib.metadata
 import platform
@@ -9,7 +20,7 @@ from typing import Final
 
 from pneumonia_core import __version__
 
-# The first generations of GPUs, by compute capability, whose tensor cores multiply float16, and bfloat16 as well.
+# GPU generations, by major compute capability, whose tensor cores first multiply float16 and bfloat16.
 _VOLTA: Final = 7
 _AMPERE: Final = 8
 
@@ -31,8 +42,10 @@ def cpu_training_precision() -> str:
 
 
 def gpu_training_precision(capabilities: Iterable[tuple[int, int]]) -> str:
-    """The Keras dtype policy that trains fastest on GPUs of these compute capabilities (major, minor); bfloat16 rather
-    than float16, whose range needs the loss to be scaled."""
+    """The Keras dtype policy that trains fastest on GPUs of these compute capabilities (major, minor).
+
+    bfloat16 is preferred to float16, whose range requires loss scaling.
+    """
     generation = min(major for major, _ in capabilities)
     if generation >= _AMPERE:
         return "mixed_bfloat16"
@@ -49,6 +62,6 @@ def installed_versions() -> dict[str, str]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            # An image for scoring alone may lack a library of training.
+            # A container image for scoring may lack the libraries of training.
             continue
     return versions

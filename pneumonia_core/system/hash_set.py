@@ -1,4 +1,4 @@
-"""Which of very many names came before, in eight bytes each."""
+"""A set of strings stored as 64-bit hashes, 8 bytes each."""
 
 import hashlib
 from typing import Final
@@ -9,23 +9,28 @@ _RECENT: Final = 65_536
 
 
 class HashSet:
-    """A growing set of texts, known by 64 bits of a hash: among ten million, two are mistaken for one with a
-    probability of 3e-6."""
+    """A set of strings to which strings are added; it stores 64 bits of their hash.
 
-    def __init__(self) -> None:
+    Among ten million strings, two have the same hash with a probability of 3e-6. The newest `recent` hashes
+    are in a Python set, the others in a sorted array.
+    """
+
+    def __init__(self, recent: int = _RECENT) -> None:
+        self._most_recent = recent
         self._recent: set[int] = set()
         self._sorted = np.empty(0, np.uint64)
 
     def add(self, text: str) -> bool:
-        """Whether the text is new."""
+        """Add a string; whether it is new."""
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         key = int.from_bytes(digest, "little")
         if key in self._recent or self._in_sorted(key):
             return False
         self._recent.add(key)
-        if len(self._recent) == _RECENT:
-            fresh = np.fromiter(self._recent, np.uint64, _RECENT)
-            # Stable is timsort, which merges a sorted stretch with the rest: np.union1d builds a table of all each time.
+        if len(self._recent) == self._most_recent:
+            fresh = np.fromiter(self._recent, np.uint64, self._most_recent)
+            # A stable sort is timsort, which merges the sorted part with the rest; np.union1d hashes all of
+            # them each time.
             self._sorted = np.concatenate([self._sorted, fresh])
             self._sorted.sort(kind="stable")
             self._recent = set()

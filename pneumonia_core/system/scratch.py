@@ -1,4 +1,4 @@
-"""DuckDB in bounded memory: what does not fit goes to a folder on the disk."""
+"""Temporary folders that outlive no process for long, and DuckDB in bounded memory, which spills into one."""
 
 import contextlib
 import fcntl
@@ -37,12 +37,12 @@ def sql_text(text: str) -> str:
 
 
 PREFIX: Final = "pneumonia-scratch-"
-# Between its creation and its lock a folder looks as if nobody had it.
+# Between its creation and its lock a folder looks abandoned.
 _NEW_FOR_S: Final = 60.0
 
 
 class ScratchFolder:
-    """A temporary folder of this process, which holds its lock; `close` removes it."""
+    """A temporary folder that this process holds locked; `close` removes it."""
 
     def __init__(self, purpose: str) -> None:
         remove_left_behind()
@@ -65,9 +65,9 @@ class ScratchFolder:
 
 
 def remove_left_behind() -> None:
-    """Remove this user's scratch folders whose process has ended without doing so."""
+    """Remove this user's scratch folders whose process ended without removing them."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        # It may be another user's, or gone by now.
+        # It may belong to another user, or be gone.
         with contextlib.suppress(OSError), _opened(path) as folder:
             status = os.fstat(folder)
             if status.st_uid == os.getuid() and time.time() - status.st_mtime > _NEW_FOR_S and _lock(folder):
@@ -84,7 +84,10 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _lock(folder: int) -> bool:
-    """Lock an open folder, where nobody else has and the storage knows locks; the lock ends with the process."""
+    """Lock an open folder until this process ends.
+
+    Returns False where another process has the lock, or the storage has no locks.
+    """
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -84,11 +84,13 @@ def _forget() -> None:
 
 
 class Proxy:
-    """Passes requests on, each connection in a thread, after `delay_s`. `to_client` counts the bytes of all answers,
-    `most_at_once` the requests that waited at one time.
+    """Passes requests on, each connection in a thread, after `delay_s`.
 
-    A request whose first line matches `faults` is, with the probability `rate`, answered with 503 or cut in the
-    middle of its answer, by turns, or always answered with `refusal`; requests with the same first line no more than `most` times.
+    `to_client` counts the bytes of all answers, `most_at_once` the requests that waited at one time.
+
+    A request whose first line matches `faults` is, with the probability `rate`, answered with 503 or cut in
+    the middle of its answer, by turns, or always answered with `refusal`; requests with the same first line
+    no more than `most` times.
     """
 
     def __init__(

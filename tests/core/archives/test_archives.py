@@ -263,8 +263,7 @@ def test_files_are_classified_by_their_names(kind, paths):
     assert {path: classify_path(path) for path in paths} == dict.fromkeys(paths, kind)
 
 
-def test_seen_knows_what_came_before_past_its_buffer(monkeypatch):
-    monkeypatch.setattr("pneumonia_core.system.hash_set._RECENT", 100)
-    seen = HashSet()
+def test_hash_set_knows_strings_past_its_recent_ones():
+    seen = HashSet(recent=100)
     assert all(seen.add(str(number)) for number in range(1050))
     assert not any(seen.add(str(number)) for number in range(1050))

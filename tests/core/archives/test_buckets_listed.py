@@ -3,7 +3,6 @@
 import gzip
 import json
 import socket
-import time
 from collections import Counter
 
 import boto3
@@ -13,7 +12,7 @@ from support.buckets import BUCKET, Proxy, s3_server, using
 
 from pneumonia_core.archives.archive import list_archive
 from pneumonia_core.errors import InvalidInput, PneumoniaError
-from pneumonia_core.storage import s3_client, s3_objects
+from pneumonia_core.storage import s3_objects
 from pneumonia_core.storage.files import (
     delete_file,
     delete_folder,
@@ -26,6 +25,7 @@ from pneumonia_core.storage.files import (
     write_bytes,
 )
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.s3_client import LIMITS
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +113,17 @@ def test_failures_that_pass_are_not_seen(s3, endpoint):
         assert proxy.injected
 
 
+@pytest.mark.timeout(60)
 def test_failures_that_stay_reject_the_image_in_time(s3, endpoint, monkeypatch):
-    monkeypatch.setattr(s3_objects, "_GIVE_UP_AFTER_S", 3.0)
+    monkeypatch.setattr(LIMITS, "give_up_after_s", 3.0)
     s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
     with Proxy(endpoint, "GET .*jpeg") as proxy, using(proxy.endpoint):
         images, _ = listing(f"s3://{BUCKET}/in")
-        started = time.monotonic()
         assert list(contents(images).values()) == ["unreadable"]
-        assert time.monotonic() - started < 30
 
 
 def test_storage_that_stays_silent_is_a_timeout(s3, monkeypatch):
-    monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(LIMITS, "read_timeout_s", 0.5)
     s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
     images, _ = listing(f"s3://{BUCKET}/in")
     with (
@@ -180,7 +179,7 @@ def test_archive_that_may_not_be_read_does_not_count_as_gone(s3, endpoint):
 def test_bucket_that_fails_under_a_manifest_blames_no_image(
     s3, endpoint, monkeypatch, faults, refusal, exit_code
 ):
-    monkeypatch.setattr(s3_client, "ATTEMPTS", 1)
+    monkeypatch.setattr(LIMITS, "attempts", 1)
     s3.put_object(Bucket=BUCKET, Key="in/x.jpeg", Body=jpeg(1))
     s3.put_object(Bucket=BUCKET, Key="in/m.csv", Body=b"uri\nx.jpeg\ngone.jpeg\n")
     archive = f"s3://{BUCKET}/in/m.csv"
@@ -205,7 +204,7 @@ def test_object_that_went_is_not_found(s3):
 
 
 def test_failures_while_listing_and_at_our_own_files_are_not_seen(s3, endpoint, monkeypatch):
-    monkeypatch.setattr(s3_client, "BACKOFF_S", 0.05)
+    monkeypatch.setattr(LIMITS, "backoff_s", 0.05)
     place = open_location(f"s3://{BUCKET}/in")
     for number in range(6):
         write_bytes(place.child(f"{number:02d}.jpeg"), jpeg(number))

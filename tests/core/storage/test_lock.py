@@ -117,7 +117,8 @@ def proxy(endpoint):
 def test_renewal_that_fails_is_tried_again(run, proxy):
     held = take_lock(run, LeaseTiming(heartbeat_s=0.1))
     assert isinstance(held, Lease)
-    # As after a writing whose answer was lost: refused is the next one, and so is here to look whose the lease is.
+    # As after a writing whose answer was lost: refused is the next one, and so is here to look whose the
+    # lease is.
     proxy.fail("^GET .*lock", refusal=DENIED)
     write_lease(run, token=held.owner.token)
     until = time.monotonic() + 10
