@@ -30,6 +30,7 @@ class Remedy(StrEnum):
     OTHER_SPLIT = "Choose another split."
     FINISH_OR_ABANDON = "Repeat its own request to finish it, or abandon it."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
+    NAME_MANIFEST = "Name a manifest, or neither carry columns nor allow prefixes."
 
 
 class PneumoniaError(Exception):

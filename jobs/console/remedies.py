@@ -25,6 +25,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.OTHER_SPLIT: "Choose one with --split.",
     Remedy.FINISH_OR_ABANDON: "Run its own command to finish it, or add --fresh to abandon it.",
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are beneath.",
+    Remedy.NAME_MANIFEST: "Name a manifest, or leave out --carry and --allow-prefix.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Archives of images: what is in them, in a fixed order, and the bytes of each image. Nothing is unpacked."""
+"""An archive of images: opened, listed in a fixed order, and the bytes of each image. Nothing is unpacked to disk."""
 
 import itertools
 from collections import Counter
@@ -30,25 +30,27 @@ _NO_RULES: Final = ListingRules()
 
 
 def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
-    """The canonical URI of an archive that a user names. Raises InvalidInput where there is none, PneumoniaError where
-    its storage fails."""
-    place = open_location(text)
+    """The canonical URI of an archive that a user names.
+
+    Raises InvalidInput where it does not exist or may not be read, PneumoniaError where its storage fails.
+    """
+    location = open_location(text)
     try:
-        found = opens_locally(place.path) if place.is_local else exists(place)
+        found = opens_locally(location.path) if location.is_local else exists(location)
     except OSError as error:
-        raise _not_opened(place.uri, error) from error
+        raise _not_opened(location.uri, error) from error
     except CredentialsError as error:
-        raise InvalidInput(f"{place.uri}: the archive cannot be opened ({error}).") from error
+        raise InvalidInput(f"{location.uri}: the archive cannot be opened ({error}).") from error
     if not found:
         raise InvalidInput(f"{text!r}: no such file or folder. Check the spelling of the archive.")
-    if is_manifest(place.uri):
-        check_manifest(place.uri, rules)
-    return place.uri
+    if is_manifest(location.uri):
+        check_manifest(location.uri, rules)
+    return location.uri
 
 
 def _not_opened(uri: str, error: OSError) -> PneumoniaError:
     text = f"{uri}: the archive cannot be opened ({error_text(error)})."
-    # An error without a number is a refusal.
+    # An error without a number comes from this program: what is there is no file or folder.
     absent_or_denied = error.errno is None or error.errno in NO_SUCH_NAME | NO_PERMISSION
     if absent_or_denied and not isinstance(error, BucketError):
         return InvalidInput(text)
@@ -56,22 +58,22 @@ def _not_opened(uri: str, error: OSError) -> PneumoniaError:
 
 
 def check_disjoint(archives: list[str]) -> None:
-    """Raise InvalidInput where one archive lies in another: its images would be listed twice."""
+    """Raise InvalidInput where one archive is inside another: its images would be listed twice."""
     ordered = sorted(archive.rstrip("/") + "/" for archive in archives)
     for one, other in itertools.pairwise(ordered):
         if other.startswith(one):
             raise InvalidInput(
-                f"the archive {other.rstrip('/')} lies in {one.rstrip('/')}: name each image's archive once."
+                f"the archive {other.rstrip('/')} is inside {one.rstrip('/')}: name each image's archive once."
             )
 
 
 def list_archive(
     archive: str, skipped: Counter[SkipReason], rules: ListingRules = _NO_RULES
 ) -> Iterator[ListedImage]:
-    """The images of an archive in a fixed order; what is skipped is counted by kind in `skipped`.
+    """The images of an archive in a fixed order; `skipped` counts what is left out.
 
-    Tars and zips found in a folder or bucket are opened as well. Raises PneumoniaError where the storage
-    fails: images that are merely out of reach must not count as gone.
+    Tars and zips in a folder or bucket are opened as well. Raises PneumoniaError where the storage fails: images that
+    are out of reach must not count as gone.
     """
     if is_manifest(archive):
         yield from list_manifest(archive, rules, skipped)
@@ -82,7 +84,7 @@ def list_archive(
 
 
 def read_image_bytes(ref: ImageRef) -> bytes:
-    """The bytes of an image. Raises RejectedImage, mostly with a reason of the stage `read`."""
+    """The bytes of an image. Raises RejectedImage."""
     match ref.source:
         case WholeFile():
             return read_file(ref.uri)

@@ -1,4 +1,4 @@
-"""A prefix in a bucket, its folder: whether there is one, and the images beneath it."""
+"""A prefix in a bucket, which is like a folder: whether it exists, and the images under it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,41 +17,41 @@ from pneumonia_core.storage.ranges import StoredFile, stat_file
 _SNIFFING_THREADS: Final = 16
 
 
-def list_bucket(place: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images beneath a prefix, or in the object that was named itself. Raises PneumoniaError where the storage
-    fails."""
-    named = _named_itself(place)
+def list_bucket(location: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+    """The images under a prefix; of an object, itself or its members. Raises PneumoniaError where the storage fails."""
+    named = _named_itself(location)
     if named is not None:
         yield from list_named(named, skipped)
     else:
-        yield from _list_prefix(place, skipped)
+        yield from _list_prefix(location, skipped)
 
 
-def _named_itself(place: Location) -> StoredFile | None:
-    """The object of just this name, None for what is a prefix."""
-    if "/" not in place.path:
+def _named_itself(location: Location) -> StoredFile | None:
+    """The object of exactly this name; None for a prefix."""
+    if "/" not in location.path:
         return None
     try:
-        return stat_file(place.uri)
+        return stat_file(location.uri)
     except RejectedImage as rejected:
         # Permission to list a folder is enough: S3 then answers 403 for the key of the folder itself.
-        listable = rejected.reason == "forbidden" and place.is_s3 and _is_listable(place)
+        listable = rejected.reason == "forbidden" and location.is_s3 and _is_listable(location)
         if rejected.reason != "not_found" and not listable:
-            raise PneumoniaError(f"{place.uri} cannot be listed: {rejected.detail}.") from rejected
+            raise PneumoniaError(f"{location.uri} cannot be listed: {rejected.detail}.") from rejected
         return None
 
 
 def _is_listable(folder: Location) -> bool:
+    """Whether a bucket lists any key under a folder, also where it gives no object."""
     try:
         return is_folder(folder)
     except InvalidInput:
         return False
 
 
-def _list_prefix(place: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    prefix = f"{place.uri}/"
+def _list_prefix(location: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+    prefix = f"{location.uri}/"
     with ThreadPoolExecutor(_SNIFFING_THREADS, thread_name_prefix="sniff") as pool:
-        for page in place.bucket.list_files(place.uri):
+        for page in location.bucket.list_files(location.uri):
             kinds = [classify_path(stored.uri.removeprefix(prefix)) for stored in page]
             unknown = (s for s, kind in zip(page, kinds, strict=True) if kind is NameClass.UNKNOWN)
             by_content = pool.map(classify_content, unknown)

@@ -2,16 +2,16 @@
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pneumonia_core.archives.archive import list_archive
-from pneumonia_core.archives.entries import SOURCE_FIELDS, source_values
+from pneumonia_core.archives.entries import SOURCE_FIELDS, ListedImage, source_values
 from pneumonia_core.archives.manifests import ListingRules, is_manifest
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError
@@ -20,7 +20,7 @@ from pneumonia_core.system.hash_set import HashSet
 from pneumonia_core.system.scratch import ScratchFolder
 
 SEGMENT_ROWS: Final = 65_536
-_LEAVE_AFTER_S: Final = 3.0
+LEAVE_AFTER_S: Final = 3.0
 _NO_RULES: Final = ListingRules()
 LISTED_SCHEMA: Final = pa.schema(
     [
@@ -33,19 +33,27 @@ LISTED_SCHEMA: Final = pa.schema(
         pa.field("carried", pa.string()),
     ]
 )
+# The values of a row of LISTED_SCHEMA but its position.
+_Row = tuple[str | int | None, ...]
 
 
 class Lister:
-    """Lists archives in a thread, into Parquet segments on this machine's disk: memory stays flat.
+    """Lists archives in a thread, into Parquet segments on this machine's disk, so that memory stays flat.
 
-    `take` gives the segments finished since the last call; `done` says that no more will come.
+    `listed` counts the images so far; `empty` are the archives that are listed to their end and have no image. A
+    storage that does not answer is waited for `leave_after_s` at the end.
     """
 
-    def __init__(self, archives: Sequence[str], rules: ListingRules = _NO_RULES) -> None:
+    def __init__(
+        self,
+        archives: Sequence[str],
+        rules: ListingRules = _NO_RULES,
+        leave_after_s: float = LEAVE_AFTER_S,
+    ) -> None:
         self._rules = rules
+        self._leave_after_s = leave_after_s
         self._skipped: Counter[SkipReason] = Counter()
         self.listed = 0
-        # The archives that were listed to their end and have no image.
         self.empty: list[str] = []
         self._archives = archives
         self._segments: list[Path] = []
@@ -64,25 +72,29 @@ class Lister:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        # It stops at the next image, which a silent storage may not give for long: whoever was told to stop leaves it.
-        self._thread.join(_LEAVE_AFTER_S)
+        # The thread stops at the next image, which a storage that hangs may not give for long.
+        self._thread.join(self._leave_after_s)
         self._folder.close()
 
     @property
     def done(self) -> bool:
+        """Whether the listing has ended, by itself or by an error."""
         return self._finished.is_set()
 
     @property
     def skip_counts(self) -> dict[str, int]:
-        """How much is skipped so far, by the codes of SkipReason."""
+        """Numbers of what is skipped so far, by the codes of SkipReason."""
         return {reason.value: number for reason, number in self._skipped.items()}
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the listing is done, at most so long; whether it is."""
+        """Wait until the listing is done, at most for `timeout_s`. Returns whether it is."""
         return self._finished.wait(timeout_s)
 
     def take(self) -> list[Path]:
-        """The segments finished since the last call. Raises what the listing raised."""
+        """The segments finished since the last call. Raises what the listing raised.
+
+        While the listing goes on, its newest segment is kept back for the next call.
+        """
         finished = self.done
         if self._error is not None:
             raise self._error
@@ -100,29 +112,34 @@ class Lister:
             self._finished.set()
 
     def _list(self) -> None:
-        rows: list[tuple[Any, ...]] = []
-        # A manifest may name what lies in another archive, or is named by another manifest.
-        seen = HashSet() if len(self._archives) > 1 and any(map(is_manifest, self._archives)) else None
-        for archive in self._archives:
-            found = False
-            for image in list_archive(archive, self._skipped, self._rules):
-                found = True
-                if seen is not None and not seen.add(image.uri):
-                    self._skipped[SkipReason.IN_EARLIER_ARCHIVE] += 1
-                    continue
-                values = (image.uri, image.version, image.size_bytes, archive)
-                rows.append((*values, *source_values(image.source), image.carried))
-                if len(rows) == SEGMENT_ROWS:
-                    self._write(rows)
-                    rows = []
-                if self._stopping.is_set():
-                    return
-            if not found:
-                self.empty.append(archive)
+        rows: list[_Row] = []
+        for archive, image in self._images():
+            values = (image.uri, image.version, image.size_bytes, archive)
+            rows.append((*values, *source_values(image.source), image.carried))
+            if len(rows) == SEGMENT_ROWS:
+                self._write(rows)
+                rows = []
+            if self._stopping.is_set():
+                return
         if rows:
             self._write(rows)
 
-    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+    def _images(self) -> Iterator[tuple[str, ListedImage]]:
+        """Each image with its archive, once."""
+        # A manifest may name an image of another archive or manifest.
+        seen = HashSet() if len(self._archives) > 1 and any(map(is_manifest, self._archives)) else None
+        for archive in self._archives:
+            is_empty = True
+            for image in list_archive(archive, self._skipped, self._rules):
+                is_empty = False
+                if seen is None or seen.add(image.uri):
+                    yield archive, image
+                else:
+                    self._skipped[SkipReason.IN_EARLIER_ARCHIVE] += 1
+            if is_empty:
+                self.empty.append(archive)
+
+    def _write(self, rows: list[_Row]) -> None:
         path = self._folder.path / f"{len(self._segments):06d}.parquet"
         positions = range(self.listed, self.listed + len(rows))
         columns = [
@@ -133,8 +150,8 @@ class Lister:
             pq.write_table(pa.table(columns, schema=LISTED_SCHEMA), path, compression="zstd")
         except OSError as error:
             raise PneumoniaError(
-                f"the listing cannot be written to {path.parent} ({error_text(error)}). Make room there, or name another "
-                "folder in TMPDIR, and run the same command again."
+                f"the listing cannot be written to {path.parent} ({error_text(error)}). Free space there, or name "
+                "another folder in TMPDIR, and run the same command again."
             ) from error
         self.listed += len(rows)
         self._segments.append(path)

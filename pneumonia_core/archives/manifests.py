@@ -1,143 +1,131 @@
-"""Manifests: tables that name images. Whoever wrote one may not make us read what lies elsewhere."""
+"""Manifests: tables that name images in a column `uri`."""
 
 import functools
 import itertools
 import json
-import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from pneumonia_core.archives.entries import (
-    NOT_ALLOWED,
-    ListedImage,
-    UnlinkedFile,
-    WholeFile,
-)
+from pneumonia_core.archives.entries import NOT_ALLOWED, ListedImage, UnlinkedFile, WholeFile
+from pneumonia_core.archives.manifest_uris import NamedImage, allowed_folders, named_image
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason
-from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file
-from pneumonia_core.storage.location import OPTIONS, SCHEMES, open_location
-from pneumonia_core.storage.ranges import StoredFile, stat_file
+from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.ranges import stat_file
 from pneumonia_core.system.hash_set import HashSet
 
 MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
-# In place of a version, which no row is without: of an image that is not there, and of one that may not be named.
+# What the table shows in place of the version of an image that is not there, or that the manifest may not name.
 _ABSENT_VERSION: Final = "absent"
 _NOT_ALLOWED_VERSION: Final = "forbidden"
-_EVERYWHERE: Final = tuple(f"{scheme}://" for scheme in SCHEMES)
 _FIRST_ROWS: Final = 1000
 _AT_ONCE: Final = 256
 _THREADS: Final = 16
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-# `user:password@host`, with or without a scheme before it; IMG-10:00.png is a name.
-_USER_INFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:[^?]*@")
 
 
 @dataclass(frozen=True)
 class ListingRules:
-    """What a listing may read and carries along: columns of a manifest for the table, and the places besides
-    the manifest's own folder from which its images may come."""
+    """What a listing takes from a manifest: `carry` are its columns that go to the table, `allow_prefixes` the
+    folders besides its own in which its images may be."""
 
     carry: tuple[str, ...] = ()
     allow_prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A line of a manifest: the image's URI, where it is read if it may be, and what is carried along."""
+class _Line:
+    """A line of a manifest: the image that it names, and a JSON object of the carried columns."""
 
-    uri: str
-    read_from: str | None
+    image: NamedImage
     carried: str | None
 
 
 def is_manifest(uri: str) -> bool:
+    """Whether an archive is a manifest, by its name."""
     return uri.lower().endswith(MANIFEST_SUFFIXES)
 
 
 def column_names(text: str) -> list[str]:
     """The columns of a manifest that a user names. Raises InvalidInput where it cannot be read."""
-    place = open_location(text)
+    location = open_location(text)
     try:
-        with open_file(place) as file:
+        with open_file(location) as file:
             if text.lower().endswith(".parquet"):
                 return list(pq.read_schema(file).names)
             return list(pacsv.open_csv(file).schema.names)
     except (pa.ArrowException, UnicodeError) as error:
         raise InvalidInput(f"{text!r}: the table cannot be read. Check its name and its format.") from error
     except OSError as error:
-        raise _not_read(place.uri, error) from error
+        raise _not_read(location.uri, error) from error
 
 
 def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
     """Raise InvalidInput where rules for manifests are given and no archive is one."""
     if (rules.carry or rules.allow_prefixes) and not any(map(is_manifest, archives)):
         raise InvalidInput(
-            "--carry and --allow-prefix go with a manifest, and no archive is one: its name ends in .parquet or .csv."
+            "columns to carry and allowed prefixes are for a manifest, a table whose name ends in .parquet or .csv, "
+            "and no archive is one.",
+            Remedy.NAME_MANIFEST,
         )
 
 
 def check_manifest(uri: str, rules: ListingRules) -> None:
     """Raise InvalidInput where a manifest cannot be read, lacks a column, or where none of its first
     thousand images may be read."""
-    lines = list(itertools.islice(_lines(uri, rules.carry), _FIRST_ROWS))
-    entries = list(_entries(lines, uri, rules, Counter()))
-    if entries and all(entry.read_from is None for entry in entries):
-        named = ", ".join(repr(entry.uri) for entry in entries[:3])
+    rows = list(itertools.islice(_rows(uri, rules.carry), _FIRST_ROWS))
+    images = [line.image for line in _lines(rows, uri, rules, Counter())]
+    if images and all(image.read_from is None for image in images):
+        named = ", ".join(repr(image.uri) for image in images[:3])
         raise InvalidInput(
-            f"{uri!r} names images that may not be read: {named}. They must lie in the manifest's own folder or "
-            "beneath an --allow-prefix, and name no credentials, options or links that lead out."
+            f"{uri!r} names images that may not be read: {named}. An image must be in the manifest's own folder or "
+            "under an allowed prefix, and its name must have no credentials, no options and no link that leads out.",
+            Remedy.ALLOW_PREFIX,
         )
 
 
 def list_manifest(uri: str, rules: ListingRules, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images that a table names in its column `uri`, in its order, each once. One that may not be read, or
-    that is absent, is listed too, and becomes a row that says so."""
+    """The images that a table names in its column `uri`, in its order, each once.
+
+    An image that may not be read or is not there is listed too, and becomes a row that says so. Raises InvalidInput
+    for a bad table, PneumoniaError where the storage of the table or of an image fails.
+    """
     seen = HashSet()
     listed = functools.partial(_listed, NamedMembers())
-    entries = _entries(_lines(uri, rules.carry), uri, rules, skipped)
+    lines = _lines(_rows(uri, rules.carry), uri, rules, skipped)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
-        while some := list(itertools.islice(entries, _AT_ONCE)):
-            fresh = [entry for entry in some if seen.add(entry.uri)]
+        while some := list(itertools.islice(lines, _AT_ONCE)):
+            fresh = [line for line in some if seen.add(line.image.uri)]
             if len(fresh) < len(some):
                 skipped[SkipReason.REPEATED_IN_MANIFEST] += len(some) - len(fresh)
-            # A bucket answers for many at once; for files on a disk the threads cost more than they save.
-            remote = any(entry.read_from and not entry.read_from.startswith("file://") for entry in fresh)
-            yield from (pool.map if remote else map)(listed, fresh)
+            # A bucket answers many requests at once. For files on a disk, threads cost more than they save.
+            yield from (pool.map if any(map(_is_remote, fresh)) else map)(listed, fresh)
 
 
-def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def _is_remote(line: _Line) -> bool:
+    return line.image.read_from is not None and not line.image.read_from.startswith("file://")
+
+
+def _rows(uri: str, carry: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
     """Each row's `uri` and carried columns, as text."""
-    place = open_location(uri)
+    location = open_location(uri)
     names = ["uri", *carry]
     try:
-        with open_file(place) as file:
-            if uri.lower().endswith(".parquet"):
-                batches: Any = pq.ParquetFile(file).iter_batches(columns=names)
-            else:
-                batches = pacsv.open_csv(
-                    file,
-                    parse_options=pacsv.ParseOptions(newlines_in_values=True),
-                    # 007 is no number where it stands for a site.
-                    convert_options=pacsv.ConvertOptions(
-                        include_columns=names, column_types=dict.fromkeys(names, pa.string())
-                    ),
-                )
+        with open_file(location) as file:
+            is_parquet = uri.lower().endswith(".parquet")
+            batches = _parquet_batches(file, names) if is_parquet else _csv_batches(file, names)
             for batch in batches:
-                yield from zip(
-                    *(batch.column(name).cast(pa.string()).to_pylist() for name in names), strict=True
-                )
+                columns = (batch.column(name).cast(pa.string()).to_pylist() for name in names)
+                yield from zip(*columns, strict=True)
     except (pa.ArrowException, KeyError, UnicodeError) as error:
         also = f" and those to carry: {', '.join(carry)}" if carry else ""
         raise InvalidInput(
@@ -147,143 +135,82 @@ def _lines(uri: str, carry: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         raise _not_read(uri, error) from error
 
 
+def _parquet_batches(file: pa.NativeFile, names: list[str]) -> Iterable[pa.RecordBatch]:
+    return pq.ParquetFile(file).iter_batches(columns=names)
+
+
+def _csv_batches(file: pa.NativeFile, names: list[str]) -> Iterable[pa.RecordBatch]:
+    return pacsv.open_csv(
+        file,
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        # As text: 007 may be the name of a site.
+        convert_options=pacsv.ConvertOptions(
+            include_columns=names, column_types=dict.fromkeys(names, pa.string())
+        ),
+    )
+
+
 def _not_read(uri: str, error: OSError) -> PneumoniaError:
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError):
         return InvalidInput(
             f"{uri!r}: the table cannot be read ({error_text(error)}). Check its name and who may read it."
         )
-    if _is_of_the_table(uri, error):
-        return InvalidInput(f"{uri!r}: the table is damaged ({error_text(error)}). Write it anew.")
+    if _is_format_error(uri, error):
+        return InvalidInput(f"{uri!r}: the table is damaged ({error_text(error)}). Write it again.")
     return PneumoniaError(
-        f"{uri!r}: the table cannot be read ({error_text(error)}). Run the same command again when its storage answers."
+        f"{uri!r}: the table cannot be read ({error_text(error)}). Run the same command again when its storage "
+        "answers."
     )
 
 
-def _is_of_the_table(uri: str, error: OSError) -> bool:
-    """Whether an error says that a table contradicts its format, for which pyarrow has no class of its own: a disk's
-    error has a number, and a bucket's is ours. Of Google's and Azure's storage it is not known."""
+def _is_format_error(uri: str, error: OSError) -> bool:
+    """Whether an error says that a table contradicts its format, for which pyarrow has no class of its own.
+
+    A disk's error has a number, and S3's is a BucketError. For Google's and Azure's storage it cannot be known.
+    """
     return error.errno is None and uri.startswith(("file://", "s3://")) and not isinstance(error, BucketError)
 
 
-def _entries(
-    lines: Any, manifest: str, rules: ListingRules, skipped: Counter[SkipReason]
-) -> Iterator[_Entry]:
+def _lines(
+    rows: Iterable[tuple[str | None, ...]], manifest: str, rules: ListingRules, skipped: Counter[SkipReason]
+) -> Iterator[_Line]:
     folder = manifest.rpartition("/")[0]
-    allowed = tuple(_root(place) for place in (folder, *rules.allow_prefixes))
-    for text, *values in lines:
+    allowed = allowed_folders(folder, rules.allow_prefixes)
+    for text, *values in rows:
         if not text:
             skipped[SkipReason.ROW_WITHOUT_URI] += 1
             continue
         carried = json.dumps(dict(zip(rules.carry, values, strict=True))) if rules.carry else None
-        uri, read_from = _judge(text, folder, allowed)
-        yield _Entry(uri, read_from, carried)
+        yield _Line(named_image(text, folder, allowed), carried)
 
 
-def _root(text: str) -> str:
-    """The folder beneath which images may lie, with links resolved, ending in a slash."""
-    uri = open_location(text).uri
-    if uri.startswith("file://"):
-        uri = f"file://{os.path.realpath(uri.removeprefix('file://'))}"
-    return uri.rstrip("/") + "/"
-
-
-def trusted_image_uri(text: str, folder: str) -> str:
-    """The URI of an image that a table in `folder` names, of a user who may read it wherever it is.
-
-    Raises InvalidInput where `text` has another scheme, credentials or options.
-    """
-    uri, read_from = _judge(text, folder, _EVERYWHERE)
-    if read_from is None:
-        raise InvalidInput(
-            f"{uri!r} names no image: give a path, or a URI that begins with {', '.join(_EVERYWHERE)} and has no "
-            "credentials, no options and no `..`."
-        )
-    return uri
-
-
-def _judge(text: str, folder: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
-    """The URI of the image as the table shows it, and from where it is read: None where it may not be."""
-    found = split_member_uri(text)
-    if found is None:
-        return _judge_file(text, folder, allowed)
-    # The name of a member is only compared with those that the container has.
-    container, name = found[0], found[1].replace("\0", "\\0")
-    uri, read_from = _judge_file(container, folder, allowed)
-    return f"{uri}!/{name}", None if read_from is None else f"{read_from}!/{name}"
-
-
-def _judge_file(text: str, folder: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
-    found = _SCHEME.match(text)
-    if (found and found[1] not in SCHEMES) or _USER_INFO.match(text):
-        return _without_secrets(text), None
-    if found is None:
-        text = f"{folder}/{text}" if not text.startswith("/") else f"file://{text}"
-    scheme, _, rest = text.partition("://")
-    authority, _, key = rest.partition("/")
-    if "@" in authority or ":" in authority or OPTIONS.search(text) or "\0" in text:
-        return _without_secrets(text), None
-    if scheme == "file":
-        if authority:
-            return _without_secrets(text), None
-        return _judge_local(f"/{key}", allowed)
-    uri = f"{scheme}://{rest}"
-    climbs = any(segment in (".", "..") for segment in key.split("/"))
-    return (_without_secrets(uri), None) if climbs or not uri.startswith(allowed) else (uri, uri)
-
-
-def _judge_local(path: str, allowed: tuple[str, ...]) -> tuple[str, str | None]:
-    path = os.path.abspath(path)  # noqa: PTH100 - keeps raw text
-    real = f"file://{_real_path(path)}"
-    return f"file://{path}", real if real.startswith(allowed) else None
-
-
-def _real_path(path: str) -> str:
-    # Each folder is asked for once, not for each of its files.
-    folder, name = os.path.split(path)
-    if os.path.islink(path):  # noqa: PTH114 - keeps raw text
-        return os.path.realpath(path)
-    return os.path.join(_real_folder(folder), name)  # noqa: PTH118
-
-
-@lru_cache(maxsize=4096)
-def _real_folder(path: str) -> str:
-    return os.path.realpath(path)
-
-
-def _without_secrets(text: str) -> str:
-    """A URI that is refused, as it may stand in a table: without user-info, which may hold any character, and without
-    all that follows a question mark."""
-    address, asked, _ = text.partition("?")
-    address = re.sub(r"(://|:).*@", r"\1***@", address, count=1, flags=re.DOTALL)
-    return f"{address}{asked and '?***'}".replace("\0", "\\0")
-
-
-def _listed(members: NamedMembers, entry: _Entry) -> ListedImage:
-    if entry.read_from is None:
-        return ListedImage(entry.uri, _NOT_ALLOWED_VERSION, 0, NOT_ALLOWED, entry.carried)
-    named = split_member_uri(entry.read_from)
+def _listed(members: NamedMembers, line: _Line) -> ListedImage:
+    image = line.image
+    if image.read_from is None:
+        return ListedImage(image.uri, _NOT_ALLOWED_VERSION, 0, NOT_ALLOWED, line.carried)
     try:
-        if named is not None:
-            return _listed_member(members, *named, entry)
-        stored = stat_file(entry.read_from)
+        found = _find(members, image.read_from)
     except RejectedImage as rejected:
         if rejected.reason not in ("not_found", "forbidden"):
-            # It may well be there as it was: with another version it would be scored anew, or rejected.
+            # It may be there, unchanged: under another version it would be scored again, or rejected.
             raise PneumoniaError(
-                f"{entry.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the same command "
-                "again when its storage answers."
+                f"{image.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the same "
+                "command again when its storage answers."
             ) from rejected
-        if named is not None:
-            return ListedImage(entry.uri, _ABSENT_VERSION, 0, WholeFile(), entry.carried)
-        stored = StoredFile(entry.read_from, 0, _ABSENT_VERSION)
-    is_local = entry.read_from.startswith("file://")
-    source = UnlinkedFile(entry.read_from) if is_local else WholeFile()
-    return ListedImage(entry.uri, stored.version, stored.size_bytes, source, entry.carried)
-
-
-def _listed_member(members: NamedMembers, container: str, name: str, entry: _Entry) -> ListedImage:
-    """A member of a tar or zip. Raises RejectedImage where the container cannot be looked up."""
-    found = members.find(container, name)
+        found = None
     if found is None:
-        return ListedImage(entry.uri, _ABSENT_VERSION, 0, WholeFile(), entry.carried)
-    return replace(found, uri=entry.uri, carried=entry.carried)
+        found = ListedImage(image.uri, _ABSENT_VERSION, 0, _whole_file(image.read_from))
+    return replace(found, uri=image.uri, carried=line.carried)
+
+
+def _find(members: NamedMembers, uri: str) -> ListedImage | None:
+    """A file, or a member of a tar or zip; None for a member that is not there. Raises RejectedImage."""
+    member = split_member_uri(uri)
+    if member is not None:
+        return members.find(*member)
+    stored = stat_file(uri)
+    return ListedImage(uri, stored.version, stored.size_bytes, _whole_file(uri))
+
+
+def _whole_file(uri: str) -> UnlinkedFile | WholeFile:
+    return UnlinkedFile(uri) if uri.startswith("file://") else WholeFile()

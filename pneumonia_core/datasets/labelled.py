@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from pneumonia_core.archives.archive import list_archive, open_archive
 from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES
 from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, ListingRules, trusted_image_uri
+from pneumonia_core.archives.manifest_uris import trusted_image_uri
+from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, ListingRules
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
 from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members

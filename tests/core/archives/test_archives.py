@@ -208,7 +208,7 @@ def test_archive_that_went_after_listing_rejects_its_members(tmp_path):
 
 
 def test_archives_that_overlap_are_refused(tmp_path):
-    with pytest.raises(InvalidInput, match="lies in"):
+    with pytest.raises(InvalidInput, match="is inside"):
         check_disjoint(["file:///a", "file:///a/b.tar"])
     check_disjoint(["file:///a", "file:///ab"])
 

@@ -104,7 +104,7 @@ def test_carrying_without_a_manifest_or_over_our_own_columns_is_refused(tiny_bun
         rules = ListingRules(carry=carry)
         make_request((str(archive),), str(tiny_bundle.path), chunk_size=16, rules=rules)
 
-    with pytest.raises(InvalidInput, match="go with a manifest"):
+    with pytest.raises(InvalidInput, match="for a manifest"):
         ask(tmp_path, "site")
     with pytest.raises(InvalidInput, match="does not have itself"):
         ask(tmp_path, "finding")
