@@ -1,6 +1,7 @@
-"""From stored DICOM values to grey levels: Modality, padding, VOI and inversion, in the standard's order.
+"""From stored DICOM values to grey levels: modality, padding, VOI and inversion, in the order of PS3.4 N.2.
 
-Stored values have at most 16 bits, so each step works on a table of all possible values, never on the pixels.
+Functions have the names of `pydicom.pixels.processing`. Stored values have at most 16 bits, so each step works on a
+table of all possible values, never on the pixels.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _BLOCK_PIXELS: Final = 1 << 22
 
 @dataclass(frozen=True)
 class _Lut:
+    """A look-up table. Values below `first` map to its first entry, those beyond the end to its last."""
+
     first: int
     values: Levels
     full_scale: float
@@ -30,32 +33,33 @@ class _Lut:
         return self.values[index.astype(np.int64)]
 
 
-def to_grey(stored: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[np.uint8]:
-    """Grey uint8 [H, W] of stored values [H, W], or of RGB [H, W, 3]."""
+def to_grayscale(stored: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[np.uint8]:
+    """Grey uint8 [H, W], 0 is black, of stored values [H, W] or of RGB [H, W, 3]."""
     if stored.ndim == 3:
-        return _grey_of_rgb(stored, layout)
+        return _luma(stored, layout)
     stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
     patterns = stored.view(f"u{stored.dtype.itemsize}")
-    # Every value that a pixel can have, at the place of its bit pattern.
+    # Every value that a pixel can have, at the index of its bit pattern.
     possible = np.arange(1 << 8 * patterns.itemsize, dtype=patterns.dtype).view(stored.dtype)
-    padding = _padding(possible, header, layout)
+    padding = padding_mask(possible, header, layout)
     if layout.photometric == "PALETTE COLOR":
-        grey = _palette(possible.astype(float), header)
+        gray = apply_color_lut(possible.astype(float), header)
     else:
         counts = np.where(padding, 0, _histogram(patterns, possible.size))
-        grey = _shown(_modality(possible.astype(float), header, layout), counts, header, layout)
+        modality = apply_modality_lut(possible.astype(float), header, layout)
+        gray = apply_voi_lut(modality, counts, header, layout)
     if layout.photometric == "MONOCHROME1":
-        grey = 1 - grey
-    # Padding is what no X-ray fell on: the background of the picture, black.
-    table = np.where(padding, 0, np.rint(255 * np.clip(grey, 0, 1))).astype(np.uint8)
+        gray = 1 - gray
+    # No X-ray fell on padding: it is the background of the picture, black.
+    table = np.where(padding, 0, np.rint(255 * np.clip(gray, 0, 1))).astype(np.uint8)
     return _looked_up(table, patterns)
 
 
-def _padding(possible: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[np.bool_]:
-    """Which values are Pixel Padding, from its value to its range limit where it has one (PS3.3 C.7.5.1.1.2)."""
+def padding_mask(possible: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[np.bool_]:
+    """Which values are padding: Pixel Padding Value, or all from it to Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2)."""
     kind = "SS" if layout.signed else "US"
     ends = [header.number(tag, kind) for tag in (tags.PADDING_VALUE, tags.PADDING_LIMIT)]
-    # A negative value is often stored as unsigned: its bits are what counts.
+    # A negative value is often stored as unsigned, so its bits are compared.
     mask = (1 << 8 * possible.itemsize) - 1
     bits = [np.array(int(end) & mask, f"u{possible.itemsize}") for end in ends if end is not None]
     limits = [int(pattern.view(possible.dtype)) for pattern in bits]
@@ -64,7 +68,8 @@ def _padding(possible: np.ndarray, header: Header, layout: Layout) -> npt.NDArra
     return (possible >= min(limits)) & (possible <= max(limits))
 
 
-def _modality(values: Levels, header: Header, layout: Layout) -> Levels:
+def apply_modality_lut(values: Levels, header: Header, layout: Layout) -> Levels:
+    """Stored values as values of the modality: by Modality LUT, else by rescale slope and intercept (PS3.3 C.11.1)."""
     lut = _sequence_lut(header, tags.MODALITY_LUT, layout.signed)
     if lut is not None:
         return lut(values)
@@ -72,24 +77,32 @@ def _modality(values: Levels, header: Header, layout: Layout) -> Levels:
     return values * (slope or 1.0) + (intercept or 0.0)
 
 
-def _shown(values: Levels, counts: np.ndarray, header: Header, layout: Layout) -> Levels:
-    """Values of interest as 0 (black) to 1 (white): VOI LUT, else the first window, else percentiles."""
+def apply_voi_lut(values: Levels, counts: np.ndarray, header: Header, layout: Layout) -> Levels:
+    """Values of the modality as 0 (black) to 1 (white): by VOI LUT, else by window, else by percentiles.
+
+    `counts` says how many pixels have each value.
+    """
+    shown = apply_voi(values, header, layout)
+    if shown is None:
+        shown = apply_windowing(values, header)
+    return stretch_percentiles(values, counts) if shown is None else shown
+
+
+def apply_voi(values: Levels, header: Header, layout: Layout) -> Levels | None:
+    """0 to 1 by the first VOI LUT (PS3.3 C.11.2.1.1); None without one."""
     lut = _sequence_lut(header, tags.VOI_LUT, _may_be_negative(header, layout))
-    if lut is not None:
-        return lut(values) / lut.full_scale
-    windowed = _windowed(values, header)
-    return windowed if windowed is not None else _between_percentiles(values, counts)
+    return lut(values) / lut.full_scale if lut is not None else None
 
 
 def _may_be_negative(header: Header, layout: Layout) -> bool:
-    """Whether a value that can be stored becomes negative, so that a VOI LUT may begin below 0 (PS3.3 C.11.2.1.1)."""
+    """Whether a stored value can become negative, so that a VOI LUT may begin below 0 (PS3.3 C.11.2.1.1)."""
     least = -(1 << (layout.bits_stored - 1)) if layout.signed else 0
     ends = np.array([least, least + (1 << layout.bits_stored) - 1], float)
-    return bool(_modality(ends, header, layout).min() < 0)
+    return bool(apply_modality_lut(ends, header, layout).min() < 0)
 
 
-def _windowed(values: Levels, header: Header) -> Levels | None:
-    """The first window with its function (PS3.3 C.11.2.1.2 and C.11.2.1.3); None where there is no valid one."""
+def apply_windowing(values: Levels, header: Header) -> Levels | None:
+    """0 to 1 by the first window and its VOI LUT Function (PS3.3 C.11.2.1.2 and C.11.2.1.3); None without a valid one."""
     center, width = header.number(tags.WINDOW_CENTER, "DS"), header.number(tags.WINDOW_WIDTH, "DS")
     function = header.text(tags.VOI_FUNCTION) or "LINEAR"
     if center is None or width is None or width <= 0:
@@ -105,7 +118,8 @@ def _windowed(values: Levels, header: Header) -> Levels | None:
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _between_percentiles(values: Levels, counts: np.ndarray) -> Levels:
+def stretch_percentiles(values: Levels, counts: np.ndarray) -> Levels:
+    """0 to 1 between the PERCENTILES of the pixels' values; all 0 where these are equal."""
     order = np.argsort(values, kind="stable")
     below = np.cumsum(counts[order])
     if below[-1] == 0:
@@ -114,14 +128,15 @@ def _between_percentiles(values: Levels, counts: np.ndarray) -> Levels:
     return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(values.size)
 
 
-def _palette(values: Levels, header: Header) -> Levels:
-    grey = np.zeros(values.size)
+def apply_color_lut(values: Levels, header: Header) -> Levels:
+    """Grey 0 to 1 of indices into the red, green and blue palettes (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6)."""
+    gray = np.zeros(values.size)
     for weight, descriptor, data in zip(_LUMA, tags.PALETTE_DESCRIPTORS, tags.PALETTE_DATA, strict=True):
         lut = _lut(header, descriptor, data, signed=False)
         if lut is None:
             raise NotImplementedError
-        grey += weight * lut(values) / lut.full_scale
-    return grey
+        gray += weight * lut(values) / lut.full_scale
+    return gray
 
 
 def _sequence_lut(header: Header, tag: int, signed: bool) -> _Lut | None:
@@ -130,7 +145,7 @@ def _sequence_lut(header: Header, tag: int, signed: bool) -> _Lut | None:
 
 
 def _lut(header: Header, descriptor_tag: int, data_tag: int, signed: bool) -> _Lut | None:
-    """A look-up table by its descriptor: entries (0 is 65536), first value mapped, bits (PS3.3 C.11.1.1)."""
+    """A look-up table by its descriptor: entries (0 is 65536), first value mapped, bits (PS3.3 C.11.1.1.1)."""
     descriptor = header.numbers(descriptor_tag, "SS" if signed else "US")
     data = header.raw(data_tag)
     if len(descriptor) < 3 or not data:
@@ -145,12 +160,12 @@ def _lut(header: Header, descriptor_tag: int, data_tag: int, signed: bool) -> _L
     return _Lut(int(descriptor[1]), values, max(float((1 << bits) - 1), float(values.max())))
 
 
-def _grey_of_rgb(rgb: np.ndarray, layout: Layout) -> npt.NDArray[np.uint8]:
+def _luma(rgb: np.ndarray, layout: Layout) -> npt.NDArray[np.uint8]:
     shift = max(layout.bits_stored - 8, 0)
-    grey = np.empty(rgb.shape[:2], np.uint8)
-    for block in _blocks(grey):
-        grey[block] = np.clip(np.rint((rgb[block] >> shift) @ np.array(_LUMA, np.float32)), 0, 255)
-    return grey
+    gray = np.empty(rgb.shape[:2], np.uint8)
+    for block in _blocks(gray):
+        gray[block] = np.clip(np.rint((rgb[block] >> shift) @ np.array(_LUMA, np.float32)), 0, 255)
+    return gray
 
 
 def _histogram(patterns: np.ndarray, size: int) -> npt.NDArray[np.int64]:
@@ -161,13 +176,13 @@ def _histogram(patterns: np.ndarray, size: int) -> npt.NDArray[np.int64]:
 
 
 def _looked_up(table: npt.NDArray[np.uint8], patterns: np.ndarray) -> npt.NDArray[np.uint8]:
-    grey = np.empty(patterns.shape, np.uint8)
+    gray = np.empty(patterns.shape, np.uint8)
     for block in _blocks(patterns):
-        grey[block] = table[patterns[block]]
-    return grey
+        gray[block] = table[patterns[block]]
+    return gray
 
 
 def _blocks(picture: np.ndarray) -> list[slice]:
-    """Rows a few megapixels at a time: numpy would take 8 bytes for each pixel of what it indexes by."""
+    """Slices of some rows, a few megapixels each: as an index, numpy makes 8 bytes of each pixel."""
     step = max(1, _BLOCK_PIXELS // picture.shape[1])
     return [slice(row, row + step) for row in range(0, picture.shape[0], step)]

@@ -1,4 +1,4 @@
-"""The few elements of a DICOM file that scoring needs, as raw bytes: what names a patient is never parsed."""
+"""The few elements of a DICOM file that scoring needs, as raw bytes. Elements that name a patient are never parsed."""
 
 import io
 import logging
@@ -73,26 +73,29 @@ _WANTED: Final = [
     )
 ]
 _BINARY: Final = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "OW": "u2"}
-# A radiograph has some hundred elements; millions of empty ones would only cost time.
+# A radiograph has about a hundred elements; a file with millions of empty ones would only cost time.
 _MAX_READS: Final = 100_000
-# pydicom puts values of the file into its warnings and log records. `warnings.catch_warnings` is no way out:
-# it is not safe among threads. All of pydicom's warnings pass through this one module.
-pydicom.misc.warnings = types.SimpleNamespace(warn=lambda *_, **__: None)  # type: ignore[assignment]
-_logger: Final = logging.getLogger("pydicom")
 
 
-_logger.setLevel(logging.CRITICAL + 1)
+def _silence_pydicom() -> None:
+    """Keep values of a file, which may name a patient, out of pydicom's warnings and log records.
+
+    For the whole process: `warnings.catch_warnings` is not safe among threads, and every warning of pydicom passes
+    through the one module that is replaced here.
+    """
+    pydicom.misc.warnings = types.SimpleNamespace(warn=lambda *_, **__: None)  # type: ignore[assignment]
+    logger = logging.getLogger("pydicom")
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
 
 
-_logger.addHandler(logging.NullHandler())
-
-
-_logger.propagate = False
+_silence_pydicom()
 
 
 @dataclass(frozen=True)
 class Header:
-    """Elements by tag, not yet interpreted; a missing or malformed one reads as None or as no values."""
+    """Elements by tag, not yet interpreted. A missing or malformed element reads as None or as no values."""
 
     elements: Mapping[int, RawDataElement | DataElement]
     transfer_syntax: str
@@ -106,12 +109,12 @@ class Header:
         return value if isinstance(value, bytes) else b""
 
     def vr(self, tag: int) -> str | None:
-        """The value representation that the file states, None where it does not."""
+        """The value representation that the file states; None without one."""
         vr = self.elements[tag].VR if tag in self.elements else None
         return None if vr in (None, "UN") else str(vr)
 
     def texts(self, tag: int) -> list[str]:
-        """The first few values of a text element, upper case, trimmed."""
+        """The first eight values of a text element, upper case, trimmed."""
         values = self.raw(tag)[:1024].decode("latin-1").split("\\", 8)[:8]
         return [value.strip(" \x00\t\r\n").upper() for value in values]
 
@@ -119,7 +122,7 @@ class Header:
         return self.texts(tag)[0] or None
 
     def numbers(self, tag: int, kind: str) -> list[float]:
-        """The first few values of a numeric element; `kind` is its VR where the file states none."""
+        """The first values of a numeric element, at most eight; `kind` is its VR where the file states none."""
         vr = self.vr(tag) or kind
         try:
             if vr in _BINARY:
@@ -150,7 +153,7 @@ class Header:
             implicit = element.is_implicit_VR
             try:
                 items = read_sequence(stream, implicit, self.little_endian, len(items), "iso8859")
-            except Exception:  # noqa: BLE001 - a malformed sequence is a missing one
+            except Exception:  # noqa: BLE001 - a malformed sequence counts as missing
                 return None
         if not items or isinstance(items, (bytes, str)):
             return None
@@ -175,7 +178,7 @@ def read_header(data: bytes) -> Header:
 
 
 class _Stream(io.BytesIO):
-    """Bytes that tell whether an element began and did not end, and that can be read only so often."""
+    """A file that knows whether an element began and did not end. It can be read at most _MAX_READS times."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -188,7 +191,7 @@ class _Stream(io.BytesIO):
         if self.reads > _MAX_READS:
             raise OSError
         found = super().read(size)
-        # pydicom reads an element's first 8 bytes at once, and takes fewer for the end of the file.
+        # pydicom reads an element's first 8 bytes at once, and takes fewer bytes for the end of the file.
         self.cut |= size == 8 and 0 < len(found) < 8
         return found
 
@@ -225,7 +228,7 @@ def _elements(
 
 
 def _guessed_syntax(stream: _Stream) -> str:
-    """For a file that does not state it: big endian by the group number of its first element."""
+    """The transfer syntax of a file that does not state it. The first element's group number tells the byte order."""
     start = stream.tell()
     group = stream.read(2)
     stream.seek(start)
@@ -235,7 +238,7 @@ def _guessed_syntax(stream: _Stream) -> str:
 
 
 def _is_implicit(stream: _Stream, stated: bool) -> bool:
-    """Whether the first element has no VR, whatever the transfer syntax says: two capitals are one."""
+    """Whether the first element has no VR, whatever the transfer syntax says: a VR is two capital letters."""
     start = stream.tell()
     head = stream.read(6)
     stream.seek(start)

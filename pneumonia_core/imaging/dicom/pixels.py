@@ -14,8 +14,8 @@ from pneumonia_core.imaging.dicom import header as tags
 from pneumonia_core.imaging.dicom.child_decoder import decode_stored, decompress
 from pneumonia_core.imaging.dicom.header import Header
 
-# None where nothing is compressed. Pillow reads baseline JPEG: its decoder is the most tested of them, and
-# the only one that runs in this process.
+# The plugin of pydicom that decodes each transfer syntax; None where pixels are not compressed. Pillow's decoder of
+# baseline JPEG is the most tested of them, and the only one that runs in this process.
 _DECODERS: Final[dict[str, str | None]] = {
     uids.ImplicitVRLittleEndian: None,
     uids.ExplicitVRLittleEndian: None,
@@ -48,7 +48,7 @@ PHOTOMETRIC_INTERPRETATIONS: Final = frozenset((*_MONOCHROME, *_COLOUR))
 
 @dataclass(frozen=True)
 class Layout:
-    """How the pixels are stored; what the file does not say has its usual value."""
+    """How the pixels are stored (PS3.3 C.7.6.3); what the file does not say has its usual value."""
 
     rows: int
     columns: int
@@ -60,7 +60,10 @@ class Layout:
 
 
 def read_layout(header: Header) -> Layout:
-    """Raises RejectedImage where no radiograph of one frame and of a size within the limits can be stored so."""
+    """How the header says that pixels are stored.
+
+    Raises RejectedImage for several frames, a size beyond the limits, and a layout that is not read here.
+    """
     rows, columns = header.integer(tags.ROWS, 0), header.integer(tags.COLUMNS, 0)
     frames = header.integer(tags.FRAMES, 1, "IS")
     if frames > 1:
@@ -104,7 +107,7 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
         "pixel_keyword": "PixelData",
         "allow_excess_frames": False,
         "pixel_vr": header.vr(tags.PIXEL_DATA) or "OW",
-        # An overlay may stand in the unused high bits.
+        # The unused high bits may hold an overlay.
         "correct_unused_bits": True,
     }
     shift = header.integer(tags.HIGH_BIT, layout.bits_stored - 1) + 1 - layout.bits_stored
@@ -114,7 +117,7 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
     stored = read(data, header.transfer_syntax, plugin or "", options)
     if options["bits_stored"] == layout.bits_stored:
         return stored
-    # What stands above the high bit goes out at the top; coming back, the sign of signed values is extended.
+    # The left shift drops the bits above the high bit; the right shift extends the sign of signed values.
     above = layout.bits_allocated - layout.bits_stored - shift
     return (stored << above) >> (above + shift)
 
@@ -126,7 +129,7 @@ def _guessed_depth(header: Header, values: int) -> int:
 
 def _check_native(data: bytes, layout: Layout) -> None:
     values = layout.rows * layout.columns * layout.samples
-    # Colours at half the width: PS3.3 C.7.6.3.1.2.
+    # Its colours have half the width (PS3.3 C.7.6.3.1.2).
     halved = layout.photometric == "YBR_FULL_422"
     expected = values * layout.bits_allocated // 8 * (2 if halved else 3) // 3
     if len(data) < expected:
@@ -134,7 +137,7 @@ def _check_native(data: bytes, layout: Layout) -> None:
 
 
 def _check_encapsulated(data: bytes, syntax: str, layout: Layout) -> None:
-    """That the compressed picture has the size that the header says: decoders allocate by either."""
+    """Raise RejectedImage unless the compressed picture has the header's size: decoders allocate by either."""
     frame = get_frame(data, 0, number_of_frames=1)
     if syntax == uids.RLELossless:
         return
@@ -149,7 +152,7 @@ def _check_encapsulated(data: bytes, syntax: str, layout: Layout) -> None:
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components as the frame header (SOFn, SOF55 in JPEG-LS) states them."""
+    """Rows, columns and components in the frame header (SOFn of ITU T.81, SOF55 of JPEG-LS); None without one."""
     at = 2
     while at + 10 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
@@ -163,7 +166,7 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _wavelet_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components as the SIZ segment of a JPEG 2000 codestream states them."""
+    """Rows, columns and components in the SIZ segment of a JPEG 2000 codestream (ITU T.800, A.5.1); None without one."""
     at = frame[:4096].find(b"\xff\x4f\xff\x51")
     if at < 0 or len(frame) < at + 44:
         return None

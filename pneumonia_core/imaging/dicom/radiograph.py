@@ -1,7 +1,7 @@
-"""DICOM radiographs: who is refused, what is known of the source, and its grey picture.
+"""DICOM radiographs: which are refused, what is known of the source, and the grey picture.
 
-Only RejectedImage with fixed texts leaves `read_radiograph` where a file's tags decide; a decoder's own
-exceptions are turned into one by `images.read_image`. No value of the file is ever in a text.
+Where a file's tags decide, a RejectedImage with a fixed text is raised, which never holds a value of the file. Other
+exceptions of decoders may; `decode.read_image` turns them into rejections.
 """
 
 import hashlib
@@ -16,19 +16,19 @@ import numpy.typing as npt
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.contract import Source
 from pneumonia_core.imaging.dicom import header as tags
-from pneumonia_core.imaging.dicom.grayscale import to_grey
+from pneumonia_core.imaging.dicom.grayscale import to_grayscale
 from pneumonia_core.imaging.dicom.header import Header, read_header
 from pneumonia_core.imaging.dicom.pixels import PHOTOMETRIC_INTERPRETATIONS, read_layout, read_stored
 
 HASH_KEY_VARIABLE: Final = "PNEUMONIA_HASH_KEY"
 _RADIOGRAPHS: Final = ("CR", "DX")
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
-# Computed radiography, digital X-ray for presentation, secondary capture; another image class is no radiograph.
+# Computed radiography, digital X-ray for presentation, secondary capture: other image classes are refused.
 _RADIOGRAPH_CLASSES: Final = (f"{_STORAGE}1", f"{_STORAGE}1.1", f"{_STORAGE}7")
 _RAW_CLASS: Final = f"{_STORAGE}1.1.1"
 _CHEST: Final = re.compile(r"CHE?ST|THORA[XC]|THX|TORAX|TÓRAX|TORACE|TORSO|BRUST|PEITO|LUNG|PULMO|POUMON")
 _SPINE: Final = re.compile(r"SPIN|VERTEB|COLUMN")
-_NOTHING_SAID: Final = (
+_UNSPECIFIED: Final = (
     "UNKNOWN",
     "UNDEFINED",
     "UNSPECIFIED",
@@ -110,14 +110,14 @@ def open_radiograph(data: bytes) -> tuple[Header, Source]:
 
 
 def read_grayscale(header: Header) -> npt.NDArray[np.uint8]:
-    """The radiograph as grey uint8 [H, W]. Raises RejectedImage, and what decoders raise on hostile bytes."""
+    """The radiograph as grey uint8 [H, W]. Raises RejectedImage, and whatever decoders raise on hostile bytes."""
     if any(tag in header for tag in tags.FLOAT_PIXELS):
         raise RejectedImage("unsupported", "floating-point pixels have no known black and white")
     if not header.raw(tags.PIXEL_DATA):
         raise RejectedImage("no_pixels", "a DICOM object without a picture")
     check_chest_radiograph(header)
     layout = read_layout(header)
-    return to_grey(read_stored(header, layout), header, layout)
+    return to_grayscale(read_stored(header, layout), header, layout)
 
 
 def study_key(header: Header) -> str | None:
@@ -131,13 +131,13 @@ def study_key(header: Header) -> str | None:
 
 
 def age_years(header: Header) -> float | None:
-    """The patient's age in years of `62`, `062Y`, `018M`, `03W`, `010D` and the like; None where it is no age."""
+    """The patient's age in years, from `62`, `062Y`, `018M`, `03W`, `010D` and the like; None without a valid age."""
     match = _AGE.fullmatch(header.text(tags.PATIENT_AGE) or "")
     return int(match[1]) / _PER_YEAR[match[2][:1]] if match else None
 
 
 def check_chest_radiograph(header: Header) -> None:
-    """Raise RejectedImage where a tag says that this is no frontal chest radiograph; a missing one says nothing."""
+    """Raise RejectedImage where a tag contradicts a frontal chest radiograph; a missing tag does not."""
     modality, sop_class = header.text(tags.MODALITY), header.text(tags.SOP_CLASS)
     if header.text(tags.PRESENTATION_INTENT) == "FOR PROCESSING" or sop_class == _RAW_CLASS:
         raise RejectedImage(
@@ -154,7 +154,7 @@ def check_chest_radiograph(header: Header) -> None:
 
 def _may_show_chest(header: Header) -> bool:
     part = header.text(tags.BODY_PART)
-    if part is None or part in _NOTHING_SAID:
+    if part is None or part in _UNSPECIFIED:
         region = header.first_item(tags.ANATOMIC_REGION)
         if region is None or region.text(tags.CODE_VALUE) in _CHEST_CODES:
             return True
@@ -165,7 +165,7 @@ def _may_show_chest(header: Header) -> bool:
 def _is_lateral(header: Header) -> bool:
     position, code = header.text(tags.VIEW_POSITION), header.first_item(tags.VIEW_CODE)
     if position is None and code is None:
-        return _is_seen_from_the_side(header.texts(tags.PATIENT_ORIENTATION))
+        return _is_side_view(header.texts(tags.PATIENT_ORIENTATION))
     by_code = code is not None and (
         code.text(tags.CODE_VALUE) in _LATERAL_CODES or _says_lateral(code.text(tags.CODE_MEANING))
     )
@@ -173,12 +173,12 @@ def _is_lateral(header: Header) -> bool:
 
 
 def _says_lateral(view: str | None) -> bool:
-    # Lying on the side (decubitus), a patient is still seen from the front.
+    # A patient who lies on the side (decubitus) is still seen from the front.
     words = re.findall(r"[A-Z]+", view or "")
     return not _LATERAL_WORDS.isdisjoint(words) and not any(word.startswith("DECUB") for word in words)
 
 
-def _is_seen_from_the_side(orientation: list[str]) -> bool:
+def _is_side_view(orientation: list[str]) -> bool:
     """Whether rows or columns of the picture run to the patient's front (A) or back (P) (PS3.3 C.7.6.1.1.1)."""
     known = len(orientation) == 2 and all(re.fullmatch(r"[LRAPHF]{1,3}", way) for way in orientation)
     return known and any(way[0] in "AP" for way in orientation)
