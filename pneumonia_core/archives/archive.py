@@ -50,7 +50,7 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
 
 def _not_opened(uri: str, error: OSError) -> PneumoniaError:
     text = f"{uri}: the archive cannot be opened ({error_text(error)})."
-    # An error without a number comes from this program: what is there is no file or folder.
+    # An error without a number is a refusal: a FIFO, or an object that may not be read.
     absent_or_denied = error.errno is None or error.errno in NO_SUCH_NAME | NO_PERMISSION
     if absent_or_denied and not isinstance(error, BucketError):
         return InvalidInput(text)

@@ -1,4 +1,4 @@
-"""A prefix in a bucket, which is like a folder: whether it exists, and the images under it."""
+"""The images under a prefix of a bucket, or in one object."""
 
 from collections import Counter
 from collections.abc import Iterator
