@@ -7,6 +7,7 @@ from jobs.scoring.commit import report_skipped
 from jobs.scoring.micro_batches import check_found
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.results.table import find_table, open_table
+from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.runs.registry import any_model_counts
@@ -17,18 +18,17 @@ from pneumonia_core.system.scratch import ScratchFolder
 def dry_run(results: Location, request: RunRequest) -> dict[str, Any]:
     """List the archives and plan as a run would, in a temporary folder. Raises InvalidInput where a run would."""
     with ScratchFolder("dry") as folder:
-        table = find_table(results) or open_table(open_location(str(folder / "empty")))
-        with Planner(open_location(str(folder)), table, PlanningRules(request.model_id)) as planner:
-            any_model = any_model_counts(results, request, planner)
+        view = TableView(find_table(results) or open_table(open_location(str(folder / "empty"))))
+        any_model = any_model_counts(results, request, view)
         rules = PlanningRules(request.model_id, any_model, request.retry_rejected, request.limit)
         with (
             Lister(request.archives, request.rules) as lister,
-            Planner(open_location(str(folder)), table, rules) as planner,
+            Planner(open_location(str(folder)), view, rules) as planner,
         ):
             while not lister.wait(60):
                 say(f"listed {lister.listed:,} images")
             shards = planner.plan(lister.take(), [], request.chunk_size, relisted=False)
-            check_found(request.archives, planner, lister)
+            check_found(request.archives, view, lister)
             gone = planner.write_gone(request.archives, shards)
             skipped = lister.skip_counts
     counts = {

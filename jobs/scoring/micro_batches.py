@@ -12,6 +12,7 @@ from pneumonia_core.archives.lister import Lister
 from pneumonia_core.archives.skipped import describe_skipped
 from pneumonia_core.bundles.bundle import choose_engine
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import ChunkRef
 from pneumonia_core.runs.parts import done_chunks
 from pneumonia_core.runs.planner import Planner
@@ -29,7 +30,7 @@ CHUNKS_PER_EXECUTION: Final = 2048
 _POLL_S: Final = 0.5
 
 
-def score_listing(context: ScoringContext, run: Run, planner: Planner) -> None:
+def score_listing(context: ScoringContext, run: Run, planner: Planner, view: TableView) -> None:
     """Score what is listed while the listing goes on, in micro-batches that grow with it."""
     clear_stop(run.folder)
     done = done_chunks(run.folder)
@@ -42,14 +43,14 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner) -> None:
     ):
         tally = _Tally(progress)
         tally.grow(todo)
-        if planner.table_is_empty or todo:
+        if view.is_empty or todo:
             start_ray(context)
         if run.record.listing_complete:
-            _score_micro_batch(context, run, planner, todo, tally)
+            _score_micro_batch(context, run, view, todo, tally)
             return
         with Lister(context.request.archives, context.request.rules) as lister:
             for number in itertools.count():
-                _score_micro_batch(context, run, planner, todo, tally)
+                _score_micro_batch(context, run, view, todo, tally)
                 context.check_stop()
                 if context.past_deadline:
                     run.advance(skipped=lister.skip_counts)
@@ -61,9 +62,9 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner) -> None:
                 tally.grow(todo)
                 if complete:
                     break
-            _check_found(context, run, planner, lister)
+            _check_found(context, run, view, lister)
             run.advance("scoring", listing_complete=True, skipped=lister.skip_counts)
-            _score_micro_batch(context, run, planner, todo, tally)
+            _score_micro_batch(context, run, view, todo, tally)
 
 
 def listing_wait_s(context: ScoringContext, number: int) -> float:
@@ -94,9 +95,9 @@ def _plan_micro_batch(run: Run, planner: Planner, lister: Lister) -> list[ChunkR
     return [ref for shard in planned for ref in shard.chunk_refs()]
 
 
-def _check_found(context: ScoringContext, run: Run, planner: Planner, lister: Lister) -> None:
+def _check_found(context: ScoringContext, run: Run, view: TableView, lister: Lister) -> None:
     try:
-        check_found(context.request.archives, planner, lister)
+        check_found(context.request.archives, view, lister)
     except InvalidInput:
         # Chunks that are scored already are kept for the same command.
         if not done_chunks(run.folder):
@@ -104,13 +105,13 @@ def _check_found(context: ScoringContext, run: Run, planner: Planner, lister: Li
         raise
 
 
-def check_found(archives: Sequence[str], planner: Planner, lister: Lister) -> None:
+def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> None:
     """Raise InvalidInput where the listing found no image at all, or none of an archive of which the table has some.
 
     A storage that is not mounted looks like an empty folder, and its images would count as gone.
     """
     skipped = f" (skipped: {describe_skipped(lister.skip_counts)})" if lister.skip_counts else ""
-    if known := planner.known_images(lister.empty):
+    if known := view.known_images(lister.empty):
         empty = " nor in ".join(f"{printable(uri)}, of which the table has {n:,}" for uri, n in known.items())
         raise InvalidInput(
             f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the same command again. "
@@ -122,7 +123,7 @@ def check_found(archives: Sequence[str], planner: Planner, lister: Lister) -> No
 
 
 def _score_micro_batch(
-    context: ScoringContext, run: Run, planner: Planner, refs: Sequence[ChunkRef], tally: "_Tally"
+    context: ScoringContext, run: Run, view: TableView, refs: Sequence[ChunkRef], tally: "_Tally"
 ) -> None:
     """Score these chunks on the cluster. Raises Stopped where the command must end."""
     if not refs or context.past_deadline:
@@ -142,7 +143,7 @@ def _score_micro_batch(
     placement = choose_placement(
         nodes, options.shape, options.actors, options.decode_cpus, options.actor_cpus
     )
-    job = _chunk_job(context, run, planner, gpu=placement.actor_gpus > 0)
+    job = _chunk_job(context, run, view, gpu=placement.actor_gpus > 0)
     for start in range(0, len(refs), CHUNKS_PER_EXECUTION):
         with ray_errors_explained():
             for receipt in score_chunks(refs[start : start + CHUNKS_PER_EXECUTION], job, placement):
@@ -167,7 +168,7 @@ class _Tally:
         self.progress.advance(receipt.scored + receipt.rejected, rejected=self.rejected)
 
 
-def _chunk_job(context: ScoringContext, run: Run, planner: Planner, gpu: bool) -> "ChunkJob":
+def _chunk_job(context: ScoringContext, run: Run, view: TableView, gpu: bool) -> "ChunkJob":
     """What the actors need. The engine is chosen once for the run."""
     from jobs.scoring.actors import ChunkJob, EngineSpec
     from jobs.scoring.pipeline import ship_bundle
@@ -185,7 +186,7 @@ def _chunk_job(context: ScoringContext, run: Run, planner: Planner, gpu: bool) -
         engine,
         bundle.thresholds,
         bundle.image_size,
-        planner.newest_row(),
+        view.newest_row(),
         bundle.domain,
     )
     spec = EngineSpec(context.shipped[engine], engine, context.request.precision, gpu)

@@ -4,8 +4,6 @@ import contextlib
 import time
 from dataclasses import replace
 
-from deltalake import DeltaTable
-
 from jobs.console.output import say
 from jobs.scoring.commit import commit_run, conclude, report_skipped
 from jobs.scoring.context import ExecutionOptions, ScoringContext, stopping_on_sigterm
@@ -13,6 +11,8 @@ from jobs.scoring.micro_batches import score_listing
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table import add_carried_columns
+from pneumonia_core.results.table_view import TableView
+from pneumonia_core.runs.inventory import check_inventory
 from pneumonia_core.runs.planner import Gone, Planner, PlanningRules
 from pneumonia_core.runs.record import RunRecord, RunRequest, RunResult
 from pneumonia_core.runs.registry import (
@@ -57,25 +57,25 @@ def _score_once(context: ScoringContext) -> tuple[Run, RunResult]:
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record.run_date}")
         if (version := version_with_rows(run)) is not None:
             return run, conclude(context, run, version)
-        with Planner(run.folder, table, _rules(context, run, table)) as planner:
-            _align_with_table(run, table, planner)
-            score_listing(context, run, planner)
+        view = TableView(table)
+        with Planner(run.folder, view, _rules(context, run, view)) as planner:
+            _align_with_table(run, view, planner)
+            score_listing(context, run, planner, view)
             gone = _write_gone(run, planner)
             if (last := _last_run_alike(context, run, gone)) is not None:
                 run.discard()
                 return run, _nothing_new(context, run, last)
-            planner.check_inventory(run.record.shards)
+            check_inventory(run.folder, run.record.shards)
         return run, commit_run(context, run, gone)
 
 
-def _rules(context: ScoringContext, run: Run, table: DeltaTable) -> PlanningRules:
+def _rules(context: ScoringContext, run: Run, view: TableView) -> PlanningRules:
     """Which images are to be scored. Raises InvalidInput where a new model meets a table with rows."""
     request = context.request
     any_model = run.record.any_model
     if any_model is None:
         try:
-            with Planner(run.folder, table, PlanningRules(request.model_id)) as planner:
-                any_model = any_model_counts(context.results, request, planner)
+            any_model = any_model_counts(context.results, request, view)
         except InvalidInput:
             run.discard()
             raise
@@ -84,16 +84,16 @@ def _rules(context: ScoringContext, run: Run, table: DeltaTable) -> PlanningRule
     return PlanningRules(request.model_id, any_model, request.retry_rejected, request.limit)
 
 
-def _align_with_table(run: Run, table: DeltaTable, planner: Planner) -> None:
+def _align_with_table(run: Run, view: TableView, planner: Planner) -> None:
     """Plan a resumed run from the table's present version, without the rows that another run has committed."""
     record = run.record
-    if record.planned_version == table.version() and not record.superseded:
+    if record.planned_version == view.version and not record.superseded:
         return
     if record.shards:
         run.superseded = planner.superseded(record.shards)
     if run.superseded:
         say(f"{len(run.superseded):,} images were scored by another run in the meantime: unchanged")
-    run.advance(planned_version=table.version(), superseded=len(run.superseded))
+    run.advance(planned_version=view.version, superseded=len(run.superseded))
 
 
 def _write_gone(run: Run, planner: Planner) -> Gone | None:

@@ -1,50 +1,43 @@
-"""What becomes of each listed image: the listing joined with the table, a stretch at a time."""
+"""What becomes of each listed image: the listing joined with the table, one inventory shard at a time."""
 
-import datetime
-import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Final, Self
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from pneumonia_core.archives.lister import LISTED_SCHEMA
-from pneumonia_core.errors import REJECT_REASONS, PneumoniaError
-from pneumonia_core.results.delta_errors import reading_error_text
-from pneumonia_core.results.table import scan
+from pneumonia_core.errors import REJECT_REASONS
+from pneumonia_core.results.table_view import TableView, comparing_with_table
 from pneumonia_core.runs.inventory import (
     CHUNK_SCHEMA,
     CHUNKS_PER_FILE,
     INVENTORY_SCHEMA,
     InventoryShard,
     chunk_file_name,
+    read_inventory,
 )
-from pneumonia_core.storage.files import open_file, write_stream
+from pneumonia_core.storage.files import write_stream
 from pneumonia_core.storage.location import Location
 from pneumonia_core.system.failpoints import failpoint
-from pneumonia_core.system.scratch import ScratchFolder, open_database, sql_text
+from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
 
-P = ParamSpec("P")
-T = TypeVar("T")
 MAX_ATTEMPTS: Final = 5
-# Rejections that another night may not repeat.
+# Rejections that a later run may not repeat.
 RETRYABLE_REASONS: Final = tuple(name for name, reason in REJECT_REASONS.items() if reason.retryable)
-# What is planned at once: it bounds the memory of a night of any size, and costs a reading of the table each.
-SEGMENTS_PER_BATCH: Final = 8
+# A shard bounds the memory of planning. The table is read once for each.
+SEGMENTS_PER_SHARD: Final = 8
 _ROWS_AT_ONCE: Final = 16_384
-# What of the table says whether an image is done.
+# The columns of the table that say whether an image is done.
 _KEY: Final = ("image_uri", "image_version")
-_OUTCOME: Final = ("model_id", "status", "reject_reason", "attempt")
+_OUTCOME: Final = ("model_id", "status", "reject_reason", "attempt", "scored_at")
 _LISTED_COLUMNS: Final = [name for name in LISTED_SCHEMA.names if name != "position"]
 
 
@@ -52,8 +45,8 @@ _LISTED_COLUMNS: Final = [name for name in LISTED_SCHEMA.names if name != "posit
 class PlanningRules:
     """Which listed images are to be scored.
 
-    `any_model`: a row under whatever model counts as done. `retry_rejected`: every rejection is tried
-    again. `limit`: at most so many images in the run, None for all.
+    `any_model`: a row under another model counts as done too. `retry_rejected`: every rejected image gets another
+    attempt. `limit`: the most images of the run, None for all.
     """
 
     model_id: str
@@ -70,41 +63,30 @@ class Gone:
     digest: str
 
 
-def _explained(action: Callable[P, T]) -> Callable[P, T]:
-    """The action, whose reading and spilling DuckDB does: what fails there, in the words of ours."""
-
-    @functools.wraps(action)
-    def explained(*arguments: P.args, **options: P.kwargs) -> T:
-        try:
-            return action(*arguments, **options)
-        except (duckdb.Error, FileNotFoundError) as error:
-            raise PneumoniaError(
-                f"the images could not be compared with the table ({reading_error_text(error)}). Nothing was committed; mend it "
-                "and run the same command again."
-            ) from error
-
-    return explained
-
-
 class Planner:
-    """Joins what was listed with what the table holds, in DuckDB, which spills to disk.
+    """Joins the listing with the table in DuckDB, which spills to disk.
 
-    Its memory does not grow with the table or the listing: of both, a little is read at a time, and every join keeps
-    in memory the side that is bounded, which is always written on the right.
+    Its memory does not grow with the table or the listing: both are read little by little, and every join keeps in
+    memory the side that is bounded, which is always written on the right.
     """
 
     def __init__(
-        self, run_folder: Location, table: DeltaTable, rules: PlanningRules, memory_mb: int = 192
+        self,
+        run_folder: Location,
+        view: TableView,
+        rules: PlanningRules,
+        memory_mb: int = 192,
+        segments_per_shard: int = SEGMENTS_PER_SHARD,
     ) -> None:
         self._run_folder = run_folder
+        self._view = view
         self._rules = rules
+        self._segments_per_shard = segments_per_shard
         self._spill = ScratchFolder("plan")
-        self._database = open_database(self._spill.path, memory_mb)
-        self._database.execute("SET threads=2")
-        # Of what pyarrow reads it does not know the size, and would keep a table of any size in memory.
-        self._database.execute("SET disabled_optimizers='join_order,build_side_probe_side'")
-        self.table_is_empty = not table.file_uris()
-        self._known = scan(table)
+        # DuckDB does not know the size of what pyarrow reads, and would keep a table of any size in memory.
+        self._database = open_duckdb(
+            self._spill.path, memory_mb, threads=2, disabled_optimizers="join_order,build_side_probe_side"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -115,80 +97,27 @@ class Planner:
         self._database.close()
         self._spill.close()
 
-    @_explained
-    def knows_model(self) -> bool:
-        """Whether the table has a row under the model."""
-        return self._has_row(pc.field("model_id") == self._rules.model_id)
-
-    @_explained
-    def newest_row(self) -> datetime.datetime | None:
-        """When the table's newest row was scored, None where it has no row."""
-        if self.table_is_empty:
-            return None
-        self._scan_known("scored_at")
-        ((newest_us,),) = self._database.execute("SELECT epoch_us(max(scored_at)) FROM known").fetchall()
-        if newest_us is None:
-            return None
-        return datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=newest_us)
-
-    @_explained
-    def known_images(self, archives: Sequence[str]) -> dict[str, int]:
-        """How many images the table knows of each of these archives, without those of which it knows none."""
-        if self.table_is_empty or not archives:
-            return {}
-        self._scan_known("image_uri", "archive")
-        query = f"""
-            SELECT archive, count(DISTINCT image_uri) FROM known
-            WHERE archive IN {_sql_tuple(archives)} GROUP BY archive
-        """
-        counts = dict(self._database.execute(query).fetchall())
-        return {archive: counts[archive] for archive in archives if archive in counts}
-
-    def _has_row(self, condition: pc.Expression) -> bool:
-        return bool(self._known.head(1, columns=["archive"], filter=condition).num_rows)
-
-    def check_inventory(self, batches: Sequence[InventoryShard]) -> None:
-        """Raise PneumoniaError unless the inventory numbers its rows without gap or repeat."""
-        rows = 0
-        for record_batch in self._inventory(batches, "row_id") if batches else ():
-            expected = np.arange(rows, rows + record_batch.num_rows)
-            if not np.array_equal(record_batch["row_id"].to_numpy(), expected):
-                raise PneumoniaError(
-                    f"the inventory does not number its rows from {rows} to {expected[-1]} one by one. Nothing was "
-                    "committed; run the same command with --fresh."
-                )
-            rows += record_batch.num_rows
-        listed = sum(batch.listed for batch in batches)
-        if rows != listed:
-            raise PneumoniaError(
-                f"the inventory has {rows} rows, but {listed} images were listed. Nothing was committed; run the "
-                "same command with --fresh."
-            )
-
-    @_explained
+    @comparing_with_table()
     def plan(
         self, segments: Sequence[Path], earlier: Sequence[InventoryShard], chunk_size: int, relisted: bool
     ) -> list[InventoryShard]:
-        """Plan the next stretch of the listing: writes its inventory and chunk files.
+        """Plan the next segments of the listing: writes their inventory and chunk files.
 
-        `relisted` says that the listing began anew in a resumed run, so that images of `earlier` batches
-        come again and are passed over.
+        `relisted` says that a resumed run lists from the start again: images of the `earlier` shards are left out.
         """
         planned: list[InventoryShard] = []
-        for start in range(0, len(segments), SEGMENTS_PER_BATCH):
-            some = segments[start : start + SEGMENTS_PER_BATCH]
-            planned.append(self._plan_batch(some, [*earlier, *planned], chunk_size, relisted))
+        for start in range(0, len(segments), self._segments_per_shard):
+            some = segments[start : start + self._segments_per_shard]
+            planned.append(self._plan_shard(some, [*earlier, *planned], chunk_size, relisted))
         return planned
 
-    def _plan_batch(
+    def _plan_shard(
         self, segments: Sequence[Path], earlier: Sequence[InventoryShard], chunk_size: int, relisted: bool
     ) -> InventoryShard:
         index = len(earlier)
         failpoint("plan.before", str(index))
-        self._database.execute(
-            "CREATE OR REPLACE TEMP VIEW listed AS "
-            f"SELECT * FROM read_parquet({_sql_list([str(path) for path in segments])})"
-        )
+        paths = [str(path) for path in segments]
+        self._database.read_parquet(paths).create_view("listed", replace=True)
         if relisted and earlier:
             self._scan_inventory(earlier, "image_uri")
             self._database.execute(
@@ -199,14 +128,14 @@ class Planner:
                 "CREATE OR REPLACE TEMP TABLE fresh AS "
                 "SELECT * FROM listed ANTI JOIN again USING (image_uri) ORDER BY position"
             )
-            self._database.execute("CREATE OR REPLACE TEMP VIEW listed AS SELECT * FROM fresh")
-        next_row = sum(batch.listed for batch in earlier)
+            self._database.table("fresh").create_view("listed", replace=True)
+        next_row = sum(shard.listed for shard in earlier)
         room = None
         if self._rules.limit is not None:
-            room = max(self._rules.limit - sum(batch.to_score for batch in earlier), 0)
-        counts = self._write_batch(index, next_row, room, chunk_size)
+            room = max(self._rules.limit - sum(shard.to_score for shard in earlier), 0)
+        counts = self._write_shard(index, next_row, room, chunk_size)
         failpoint("plan.after", str(index))
-        first_chunk = sum(len(batch.chunk_refs()) for batch in earlier)
+        first_chunk = sum(len(shard.chunk_refs()) for shard in earlier)
         return InventoryShard(
             index,
             sum(counts.values()),
@@ -217,33 +146,32 @@ class Planner:
             chunk_size,
         )
 
-    @_explained
-    def superseded(self, batches: Sequence[InventoryShard]) -> frozenset[int]:
-        """The rows to score that the table has got meanwhile, by another run's commit."""
-        self._scan_inventory(batches, "row_id", "image_uri", "image_version", "attempt", "disposition")
-        self._scan_known(*_KEY, *_OUTCOME)
+    @comparing_with_table()
+    def superseded(self, shards: Sequence[InventoryShard]) -> frozenset[int]:
+        """The ids of the rows to score that another run has committed since they were planned."""
+        self._scan_inventory(shards, "row_id", "image_uri", "image_version", "attempt", "disposition")
+        self._scan_outcomes()
         query = f"""
             SELECT i.row_id FROM known k JOIN inventory i
             ON i.image_uri = k.image_uri AND i.image_version = k.image_version
-            WHERE i.disposition = 'score' AND {self._model_condition()}
+            WHERE i.disposition = 'score'
             GROUP BY i.row_id, i.attempt HAVING {self._is_final()} OR max(k.attempt) >= i.attempt
         """
         return frozenset(row[0] for row in self._database.execute(query).fetchall())
 
-    @_explained
-    def write_gone(self, archives: Sequence[str], batches: Sequence[InventoryShard]) -> Gone:
+    @comparing_with_table()
+    def write_gone(self, archives: Sequence[str], shards: Sequence[InventoryShard]) -> Gone:
         """Write gone.parquet: the images that the table has of these archives and the listing has not."""
         place = self._run_folder.child("gone.parquet")
         schema = pa.schema([("image_uri", pa.string()), ("archive", pa.string())])
         gone, digest = 0, 0
         with write_stream(place) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-            if not self.table_is_empty:
-                self._scan_inventory(batches, "image_uri")
-                self._scan_known("image_uri", "archive")
-                query = f"""
+            if not self._view.is_empty:
+                self._scan_inventory(shards, "image_uri")
+                self._scan_images(archives)
+                query = """
                     SELECT DISTINCT k.image_uri, k.archive, md5_number_lower(k.image_uri || chr(10) || k.archive) AS digest
                     FROM known k ANTI JOIN inventory i USING (image_uri)
-                    WHERE k.archive IN {_sql_tuple(archives)}
                 """
                 for record_batch in self._database.sql(query).to_arrow_reader(100_000):
                     writer.write_batch(record_batch.select(schema.names).cast(schema))
@@ -251,28 +179,41 @@ class Planner:
                     digest ^= int(np.bitwise_xor.reduce(record_batch["digest"].to_numpy()))
         return Gone(gone, f"{digest:016x}")
 
-    def _scan_known(self, *columns: str) -> None:
-        """These columns of the table as `known`, for one query."""
-        self._database.register("known", _read_slowly(self._known, columns))
+    def _scan_outcomes(self) -> None:
+        """The rows of the table that count, as `known`, for one query: `final` says that nothing is left to try."""
+        rules, rows = self._rules, self._view.read(*_KEY, *_OUTCOME)
+        retryable = pa.array(RETRYABLE_REASONS, pa.string())
 
-    def _scan_inventory(self, batches: Sequence[InventoryShard], *columns: str) -> None:
+        def outcomes() -> Iterator[pa.RecordBatch]:
+            for batch in rows:
+                if not rules.any_model:
+                    batch = batch.filter(pc.equal(batch["model_id"], rules.model_id))
+                final = pc.equal(batch["status"], "scored")
+                if not rules.retry_rejected:
+                    retried = pc.is_in(batch["reject_reason"].cast(pa.string()), value_set=retryable)
+                    final = pc.or_(final, pc.invert(retried))
+                yield batch.append_column("final", final)
+
+        schema = rows.schema.append(pa.field("final", pa.bool_()))
+        self._database.register("known", pa.RecordBatchReader.from_batches(schema, outcomes()))
+
+    def _scan_images(self, archives: Sequence[str]) -> None:
+        """The images that the table has of these archives, as `known`, for one query."""
+        rows = self._view.read("image_uri", "archive")
+        wanted = pa.array(archives, pa.string())
+
+        def images() -> Iterator[pa.RecordBatch]:
+            for batch in rows:
+                yield batch.filter(pc.is_in(batch["archive"].cast(pa.string()), value_set=wanted))
+
+        self._database.register("known", pa.RecordBatchReader.from_batches(rows.schema, images()))
+
+    def _scan_inventory(self, shards: Sequence[InventoryShard], *columns: str) -> None:
         """These columns of the inventory as `inventory`, for one query."""
-        self._database.register("inventory", self._inventory(batches, *columns))
+        self._database.register("inventory", read_inventory(self._run_folder, shards, *columns))
 
-    def _inventory(self, batches: Sequence[InventoryShard], *columns: str) -> pa.RecordBatchReader:
-        schema = pa.schema([INVENTORY_SCHEMA.field(name) for name in columns])
-
-        def read() -> Iterator[pa.RecordBatch]:
-            # Not as a data set of pyarrow's, which gives up where a bucket's answer breaks off.
-            for batch in batches:
-                with open_file(self._run_folder.child("inventory").child(batch.file)) as file:
-                    for some in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-                        yield pa.RecordBatch.from_arrays([some[name] for name in columns], schema=schema)
-
-        return pa.RecordBatchReader.from_batches(schema, read())
-
-    def _write_batch(self, index: int, next_row: int, room: int | None, chunk_size: int) -> Counter[str]:
-        """Write inventory and chunks of a batch in one pass; counts by disposition."""
+    def _write_shard(self, index: int, next_row: int, room: int | None, chunk_size: int) -> Counter[str]:
+        """Write inventory and chunks of a shard in one pass; counts by disposition."""
         counts: Counter[str] = Counter()
         place = self._run_folder.child("inventory").child(f"{index:05d}.parquet")
         with (
@@ -319,13 +260,13 @@ class Planner:
 
     def _joined(self) -> Iterator[pa.RecordBatch]:
         """The listed images in order, with `done` and the number of this `attempt`."""
-        if self.table_is_empty:
-            # What is listed stands in the order of its positions already: sorting would hold it all.
+        if self._view.is_empty:
+            # The listing is in the order of its positions already; sorting would hold all of it.
             query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed"
         else:
-            # An image that was away when it was last looked up was promised another try, also if it had a row before: the
-            # newest row would say for ever that it is not there.
-            self._scan_known(*_KEY, *_OUTCOME, "scored_at")
+            # An image that was away when it was last read gets another attempt, also if an older row has its score:
+            # otherwise its newest row would always say that it is not there.
+            self._scan_outcomes()
             same = "FILTER (WHERE k.image_version = l.image_version)"
             query = f"""
                 WITH hits AS (
@@ -333,7 +274,7 @@ class Planner:
                            {self._is_final(same)} AND max(k.scored_at) = max(k.scored_at) {same} AS done
                     FROM known k JOIN listed l ON l.image_uri = k.image_uri
                     AND (l.image_version = k.image_version OR k.reject_reason IN ('not_found', 'forbidden'))
-                    WHERE {self._model_condition()} GROUP BY l.position
+                    GROUP BY l.position
                 )
                 SELECT listed.*, coalesce(hits.done, false) AS done,
                        (coalesce(hits.attempts, 0) + 1)::SMALLINT AS attempt
@@ -341,26 +282,13 @@ class Planner:
             """
         yield from self._database.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
 
-    def _model_condition(self) -> str:
-        return "true" if self._rules.any_model else f"k.model_id = {sql_text(self._rules.model_id)}"
-
     def _is_final(self, rows: str = "") -> str:
-        """SQL over the rows that the table has of one image version, or over those of them that a FILTER leaves: nothing is
-        left to try."""
-        if self._rules.retry_rejected:
-            return f"bool_or(k.status = 'scored') {rows}"
-        reasons = ", ".join(sql_text(reason) for reason in RETRYABLE_REASONS)
+        """SQL over the rows that the table has of one image version, or over those that a FILTER leaves of them:
+        nothing is left to try."""
+        final = f"bool_or(k.final) {rows}"
         return (
-            f"(bool_or(k.status = 'scored' OR k.reject_reason NOT IN ({reasons})) {rows} "
-            f"OR max(k.attempt) {rows} >= {MAX_ATTEMPTS})"
+            final if self._rules.retry_rejected else f"({final} OR max(k.attempt) {rows} >= {MAX_ATTEMPTS})"
         )
-
-
-def _read_slowly(dataset: pads.Dataset, columns: Sequence[str]) -> pa.RecordBatchReader:
-    """The columns in the order of the rows; pyarrow by itself reads a gigabyte ahead."""
-    return dataset.scanner(
-        columns=list(columns), batch_size=_ROWS_AT_ONCE, batch_readahead=2, fragment_readahead=1
-    ).to_reader()
 
 
 def _in_chunks(tables: Iterator[pa.Table], chunk_size: int) -> Iterator[pa.Table]:
@@ -374,11 +302,3 @@ def _in_chunks(tables: Iterator[pa.Table], chunk_size: int) -> Iterator[pa.Table
         rest = rest.combine_chunks()
     if rest.num_rows:
         yield rest
-
-
-def _sql_tuple(texts: Sequence[str]) -> str:
-    return "(" + ", ".join(sql_text(text) for text in texts) + ")"
-
-
-def _sql_list(texts: Sequence[str]) -> str:
-    return "[" + ", ".join(sql_text(text) for text in texts) + "]"

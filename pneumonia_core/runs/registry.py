@@ -9,7 +9,7 @@ from typing import Final
 
 from pneumonia_core.errors import InvalidInput, Remedy, differing_options
 from pneumonia_core.results.commit import committed_version
-from pneumonia_core.runs.planner import Planner
+from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.record import ENDED, RunRecord, RunRequest
 from pneumonia_core.runs.run import (
     WORKING_FOLDERS,
@@ -202,13 +202,13 @@ def _lock_if_idle(results: Location, run_id: str) -> Run | None:
     return Run(results, record, lock, resumed=True)
 
 
-def any_model_counts(results: Location, request: RunRequest, planner: Planner) -> bool:
+def any_model_counts(results: Location, request: RunRequest, view: TableView) -> bool:
     """Whether a row under another model makes an image unchanged: --rescore none, given now or earlier.
 
     Raises InvalidInput where a new model meets a table with rows and no run has decided it yet.
     """
     choice = request.rescore or remembered_rescore(results).get(request.model_id)
-    if choice is None and not planner.table_is_empty and not planner.knows_model():
+    if choice is None and not view.is_empty and not view.knows_model(request.model_id):
         raise InvalidInput(
             f"the model {request.model_id} is new to {results.uri}, which has rows of another model.",
             Remedy.SAY_RESCORE,

@@ -27,15 +27,6 @@ def open_duckdb(spill_folder: Path, memory_mb: int, **settings: str | int) -> du
     return duckdb.connect(config=config)
 
 
-def open_database(spill_folder: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
-    return open_duckdb(spill_folder, memory_mb)
-
-
-def sql_text(text: str) -> str:
-    """A text as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 PREFIX: Final = "pneumonia-scratch-"
 # Between its creation and its lock a folder looks abandoned.
 _NEW_FOR_S: Final = 60.0

@@ -8,12 +8,13 @@ import pytest
 from deltalake import write_deltalake
 
 from pneumonia_core.archives.lister import LISTED_SCHEMA
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.schema import FILE_SCHEMA
 from pneumonia_core.results.table import open_table
+from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs import inventory
 from pneumonia_core.runs import planner as planner_module
-from pneumonia_core.runs.inventory import read_chunk
+from pneumonia_core.runs.inventory import check_inventory, read_chunk
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.storage.location import open_location
 
@@ -30,11 +31,15 @@ def run(tmp_path):
 @pytest.fixture
 def planner(tmp_path, run, monkeypatch):
     """A planner of small stretches and files for an empty table."""
-    monkeypatch.setattr(planner_module, "SEGMENTS_PER_BATCH", 2)
     for module in (inventory, planner_module):
         monkeypatch.setattr(module, "CHUNKS_PER_FILE", 3)
-    with Planner(run, open_table(open_location(str(tmp_path / "results"))), PlanningRules("m")) as planner:
+    with Planner(run, view_of(tmp_path), PlanningRules("m"), segments_per_shard=2) as planner:
         yield planner
+
+
+def view_of(tmp_path):
+    """An empty table."""
+    return TableView(open_table(open_location(str(tmp_path / "results"))))
 
 
 def segment(folder, numbers: range):
@@ -69,7 +74,7 @@ def test_every_image_is_once_in_order_in_the_chunks_of_several_stretches(planner
     numbers, uris = rows_of(run, batches)
     assert numbers == list(range(50))
     assert uris == [f"file:///archive/{number:04d}.jpeg" for number in range(50)]
-    planner.check_inventory(batches)
+    check_inventory(run, batches)
 
 
 def test_relisted_images_are_passed_over_and_the_new_ones_keep_their_order(planner, run, tmp_path):
@@ -81,13 +86,13 @@ def test_relisted_images_are_passed_over_and_the_new_ones_keep_their_order(plann
     assert numbers == list(range(30))
     expected = [*range(5, 25), *range(5), *range(25, 30)]
     assert uris == [f"file:///archive/{number:04d}.jpeg" for number in expected]
-    planner.check_inventory([*first, *again])
+    check_inventory(run, [*first, *again])
 
 
-def test_limit_counts_over_stretches(planner, run, tmp_path):
-    planner._rules = PlanningRules("m", limit=25)
+def test_limit_counts_over_shards(run, tmp_path):
     segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
-    batches = planner.plan(segments, [], 4, relisted=False)
+    with Planner(run, view_of(tmp_path), PlanningRules("m", limit=25), segments_per_shard=2) as planner:
+        batches = planner.plan(segments, [], 4, relisted=False)
     assert [(batch.to_score, batch.deferred) for batch in batches] == [(20, 0), (5, 15), (0, 10)]
     assert len(rows_of(run, batches)[0]) == 25
 
@@ -130,7 +135,7 @@ def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nigh
     known = pa.Table.from_pylist(rows, FILE_SCHEMA)
     dates = pa.array([datetime.date(2026, 11, 1)] * len(rows))
     write_deltalake(open_table(results), known.append_column("run_date", dates), mode="append")
-    with Planner(run, open_table(results), PlanningRules("m")) as planner:
+    with Planner(run, TableView(open_table(results)), PlanningRules("m")) as planner:
         (batch,) = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
     assert (batch.to_score, batch.unchanged) == ((0, 1) if attempt is None else (1, 0))
     assert [read_chunk(run, ref)["attempt"].to_pylist() for ref in batch.chunk_refs()] == (
@@ -139,9 +144,10 @@ def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nigh
 
 
 @pytest.mark.parametrize("batches", ["twice", "one missing"])
-def test_inventory_that_does_not_number_its_rows_once_each_is_refused(planner, tmp_path, batches):
+def test_inventory_that_does_not_number_its_rows_once_each_is_refused(planner, run, tmp_path, batches):
     segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
     planned = planner.plan(segments, [], 4, relisted=False)
     wrong = [planned[0], *planned] if batches == "twice" else planned[1:]
-    with pytest.raises(PneumoniaError, match="--fresh"):
-        planner.check_inventory(wrong)
+    with pytest.raises(PneumoniaError) as caught:
+        check_inventory(run, wrong)
+    assert caught.value.remedy is Remedy.START_OVER

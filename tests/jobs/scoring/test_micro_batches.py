@@ -16,6 +16,7 @@ from jobs.scoring.micro_batches import LONGEST_LISTING_WAIT_S, listing_wait_s, s
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.table import open_table
+from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.parts import PART_SCHEMA, write_part
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.registry import open_run
@@ -167,7 +168,8 @@ def test_refused_run_is_kept_where_some_of_it_is_scored(archive, results, tiny_b
         context = ScoringContext(place, asked, ExecutionOptions(), tiny_bundle, session)
         if scored:
             write_part(run.folder, 0, PART_SCHEMA.empty_table())
-        with Planner(run.folder, table, PlanningRules("m")) as planner, pytest.raises(InvalidInput):
-            score_listing(context, run, planner)
+        view = TableView(table)
+        with Planner(run.folder, view, PlanningRules("m")) as planner, pytest.raises(InvalidInput):
+            score_listing(context, run, planner, view)
     assert exists(run.folder.child("run.json")) == scored
     assert exists(marker(place, run.run_id)) == scored
