@@ -15,7 +15,7 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     "--data",
     required=True,
     type=LocationType(),
-    help="Kermany folder, or a table: uri, label, patient_id, split.",
+    help="Kermany folder, tar or zip, or a table: uri, label, patient_id, split.",
 )
 @click.option("--models", required=True, type=LocationType(folder=True), help="Folder for the bundle.")
 @click.option(
