@@ -1,7 +1,7 @@
 """Connects to the Jobs API of one cluster: its address, its token, and clear errors when it does not answer.
 
 `connect` changes three things of the whole process:
-- RAY_AUTH_MODE=token, where a token exists: Ray reads the mode once, at import, and sends no token without it;
+- RAY_AUTH_MODE=token, where a token exists: Ray reads the mode at import, and sends no token without it;
 - RAY_API_SERVER_ADDRESS: Ray's client prefers this variable, and RAY_ADDRESS, to its own argument;
 - the log level of Ray's client, which logs each step of a submission.
 """
@@ -33,10 +33,10 @@ TOKEN_HELP: Final = (
 
 
 def connect(given: str | None, request_timeout_s: float = REQUEST_TIMEOUT_S) -> "TimeLimitedClient":
-    """A client of the cluster at `given`, or of the one that the environment names, with the token found here.
+    """A client of the cluster at `given` or in the environment, with the token found here.
 
-    Call it before Ray is imported. Raises InvalidInput when nothing answers, or when the cluster wants another
-    token.
+    Call it before Ray is imported. Raises InvalidInput when nothing answers, or when the cluster wants
+    another token.
     """
     address = cluster_address(given)
     token = use_token()
@@ -133,7 +133,8 @@ def _holds_text(path: Path) -> bool:
 
 
 def _expect_answer(address: str) -> None:
-    # Ray's client has no time limit on its first requests: an address that swallows packets would block for minutes.
+    # Ray's client has no time limit on its first requests: an address that swallows packets would block for
+    # minutes.
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_TIMEOUT_S).close()
     except urllib.error.HTTPError:

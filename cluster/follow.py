@@ -28,8 +28,8 @@ def follow(
 ) -> Result:
     """Write the job's log to stdout as it grows; the job's own result, with its exit code, once it has ended.
 
-    Reconnects when the connection breaks, and resumes the log where it stopped. Raises PneumoniaError when the
-    cluster does not answer for `lost_contact_s`. A KeyboardInterrupt leaves the job running.
+    Reconnects when the connection breaks, and resumes the log where it stopped. Raises PneumoniaError when
+    the cluster does not answer for `lost_contact_s`. A KeyboardInterrupt leaves the job running.
     """
     # Both are imported after `connect` has set Ray's environment.
     import aiohttp

@@ -1,4 +1,4 @@
-"""Turns a job's command line into the one that the cluster runs: checked, `--config` merged, locations absolute."""
+"""Turns a job's command line into the cluster's: checked, `--config` merged, locations absolute."""
 
 import os
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ NOT_JOBS: Final = frozenset({"submit", "jobs"})
 def read_command(words: Sequence[str]) -> click.Context:
     """The job's command with its options read, from the command line and from its --config file.
 
-    Wrong usage ends here, before any request to the cluster. Raises InvalidInput for a word that is not a job,
-    and click's UsageError, exactly as the command itself would.
+    Wrong usage ends here, before any request to the cluster. Raises InvalidInput for a word that is not a
+    job, and click's UsageError, exactly as the command itself would.
     """
     group = click.Context(main, info_name="pneumonia")
     name = words[0] if words else ""
@@ -40,8 +40,8 @@ def read_command(words: Sequence[str]) -> click.Context:
 def job_arguments(context: click.Context, here: bool) -> list[str]:
     """The words of the job's command for the cluster, `--config` merged in.
 
-    Where the cluster's head is this machine (`here`), relative locations become absolute. Otherwise they raise
-    InvalidInput, because the cluster does not see this machine's files.
+    Where the cluster's head is this machine (`here`), relative locations become absolute. Otherwise they
+    raise InvalidInput, because the cluster does not see this machine's files.
     """
     arguments: list[str] = []
     options: list[str] = []
@@ -62,8 +62,8 @@ def job_arguments(context: click.Context, here: bool) -> list[str]:
 
 
 def _absolute(parameter: click.Parameter, value: object, here: bool) -> object:
-    # On the cluster a job starts in a temporary folder. A relative location would mean another place there, and
-    # results written to it would be deleted with the folder.
+    # On the cluster a job starts in a temporary folder. A relative location would mean another place there,
+    # and results written to it would be deleted with the folder.
     if not isinstance(parameter.type, LocationType):
         return value
     if isinstance(value, tuple):

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One submitted job. `started` is UTC in ISO format, None before the start; `exit_code` None before the end."""
+    """One submitted job.
+
+    `started` is UTC in ISO format, None before the start; `exit_code` is None before the end.
+    """
 
     id: str
     state: str
@@ -35,7 +38,7 @@ def list_jobs(client: "TimeLimitedClient") -> list[Job]:
 
 
 def stop_job(client: "TimeLimitedClient", job_id: str) -> Job:
-    """Ask a job to stop and wait for its end; the job as it ended. A job that had ended before stays as it is.
+    """Ask a job to stop and wait for its end; the job as it ended. A job that has ended stays as it is.
 
     Raises InvalidInput for an id that the cluster does not know, PneumoniaError when the job does not end.
     """

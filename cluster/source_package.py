@@ -12,8 +12,8 @@ SUFFIXES: Final = frozenset({".py", ".html", ".css", ".md"})
 def copy_code(target: Path) -> None:
     """Copy the source of the three packages, and pyproject.toml, into the folder `target`.
 
-    Packages and suffixes come from an allow-list, and links are left out, so that no data, environment, history or
-    secret is sent by accident. Works from a checkout and from an installed wheel.
+    Packages and suffixes come from an allow-list, and links are left out, so that no data, environment,
+    history or secret is sent by accident. Works from a checkout and from an installed wheel.
     """
     root = Path(__file__).resolve().parent.parent
     for package in PACKAGES:

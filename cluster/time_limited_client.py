@@ -32,8 +32,8 @@ def quiet_ray_client() -> None:
 class TimeLimitedClient(JobSubmissionClient):
     """Client of one cluster. A request without an answer fails after `timeout_s`.
 
-    Ray's own requests have no limit: behind a broken tunnel they would block without end, and Ctrl-C with them.
-    All of them go through `_do_request`, which hands further keywords to `requests.request`.
+    Ray's own requests have no limit: behind a broken tunnel they would block without end, and Ctrl-C with
+    them. All of them go through `_do_request`, which hands further keywords to `requests.request`.
     """
 
     def __init__(self, address: str, timeout_s: float) -> None:

@@ -24,8 +24,8 @@ def command(
 ) -> Result:
     """Look at every image of DATA_OR_ARCHIVE...: any archive that `score` takes, any data that `train` takes.
 
-    Counts by split and class, sizes, encodings, broken files, equal files and look-alikes, patients in several
-    splits, and how well the encoding alone would tell pneumonia from normal. No model is needed.
+    Counts by split and class, sizes, encodings, broken files, equal files and look-alikes, patients in
+    several splits, and how well the encoding alone would tell pneumonia from normal. No model is needed.
     """
     if output is not None and not output.endswith(".json"):
         raise InvalidInput(f"--output {output}: end the name in .json.")

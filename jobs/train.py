@@ -86,9 +86,10 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
 def command(**options: Any) -> Result:
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
-    Images of whole patients are set aside for validation; calibration and thresholds are chosen on them.
-    A head is fitted to the loaded trunk first, then the deeper stages train, the earlier the slower. The network that
-    is written holds the moving average of the weights after the last epoch, or after the best where --patience ran out.
+    Images of whole patients are set aside for validation; calibration and thresholds are chosen on them. A
+    head is fitted to the loaded trunk first, then the deeper stages train, the earlier the slower. The
+    network that is written holds the moving average of the weights after the last epoch, or after the best
+    where --patience ran out.
     """
     from jobs.training.train import train
 

@@ -26,8 +26,8 @@ def job_command(
 ) -> Callable[[Callable[..., Result]], click.Command]:
     """Decorator: makes a click command of a function that returns the job's result.
 
-    Adds `--config FILE` and `--print-config`. The command prints the result as one JSON object on stdout and ends
-    with its `exit_code` (default 0). A PneumoniaError becomes one line on stderr.
+    Adds `--config FILE` and `--print-config`. The command prints the result as one JSON object on stdout and
+    ends with its `exit_code` (default 0). A PneumoniaError becomes one line on stderr.
     """
 
     def wrap(job: Callable[..., Result]) -> click.Command:
@@ -113,7 +113,7 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: str |
 
 
 def _config_value(parameter: click.Parameter, key: str, value: object, path: str) -> object:
-    """The value in the form that click takes: it would split one text into words where several values are allowed."""
+    """The value as click takes it. Click would split one text into words where it takes several values."""
     takes_several = parameter.nargs == -1 or parameter.multiple
     if takes_several and isinstance(value, str):
         return [value]

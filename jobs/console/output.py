@@ -14,10 +14,10 @@ PLAIN_INTERVAL_S = 10.0
 
 
 def say(text: str) -> None:
-    """Write one line for a person to stderr, control characters escaped; a progress bar is redrawn under it.
+    """Write one line to stderr, control characters escaped; a progress bar is redrawn under it.
 
-    Any thread may call it; a signal handler must not: a write that interrupts another write to the same stream raises
-    RuntimeError. A handler sets a flag, and the main loop reports it.
+    Any thread may call it; a signal handler must not: a write that interrupts another write to the same
+    stream raises RuntimeError. A handler sets a flag, and the main loop reports it.
     """
     if "tqdm" in sys.modules:
         from tqdm import tqdm  # only where a bar was shown: tqdm takes 0.1 s of the start

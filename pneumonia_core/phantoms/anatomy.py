@@ -1,8 +1,8 @@
 """The chest of a synthetic patient: how much each part of it weakens the beam.
 
-Everything is a function of anatomical coordinates (`ChestCoordinates`): x runs from the patient's right (-1) to
-the left (+1), y from the neck (-1) down to the abdomen (+1). Attenuations add up along the beam, as in
-a radiograph, so that ribs show through a heart shadow and an opacity through the ribs.
+Everything is a function of anatomical coordinates (`ChestCoordinates`): x runs from the patient's right (-1)
+to the left (+1), y from the neck (-1) down to the abdomen (+1). Attenuations add up along the beam, as in a
+radiograph, so that ribs show through a heart shadow and an opacity through the ribs.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,13 @@
-"""Cross-validation by patient: every image of the train and val splits is scored by a network that saw no image of
-its patient, in training or in choosing thresholds.
+"""Cross-validation by patient: every image of the train and val splits is scored by a network that saw no
+image of its patient, in training or in choosing thresholds.
 
     python tests/bench/cross_validate.py --data KERMANY --weights FILE --keep FOLDER [--originals FOLDER]
 
-Uses the commands as anyone would: a labels table for each fold calls the fold's patients `test`, `pneumonia train`
-cuts its validation from the rest, `pneumonia evaluate` measures the fold. The patients of `--originals`, a Kermany
-folder of some of the same images as they were published, are all in the first fold, so that its network can be
-asked how encoding and shape move the scores of images that it does not know. A fold that is done is not done again.
+Uses the commands as anyone would: a labels table for each fold calls the fold's patients `test`, `pneumonia
+train` cuts its validation from the rest, `pneumonia evaluate` measures the fold. The patients of
+`--originals`, a Kermany folder of some of the same images as they were published, are all in the first fold,
+so that its network can be asked how encoding and shape move the scores of images that it does not know. A
+fold that is done is not done again.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python tests/bench/million.py [--rows 1000000] [--keep FOLDER]
 
-The manifest names every one of 1,000 real PNG files of 32 px through so many links that the URIs are distinct;
-the engine is a network of a few hundred weights. Prints the seconds and the driver's peak memory of the first
-night, of a second night with 1 % changed, and of a resume after a kill at half the chunks.
+The manifest names every one of 1,000 real PNG files of 32 px through so many links that the URIs are
+distinct; the engine is a network of a few hundred weights. Prints the seconds and the driver's peak memory of
+the first night, of a second night with 1 % changed, and of a resume after a kill at half the chunks.
 """
 
 import argparse
@@ -44,7 +44,8 @@ def main() -> None:
 
 
 def run(folder: Path, rows: int, manifest: Path, bundle: Path) -> None:
-    # Between images so small is the interpreter: a process for each core, not a thread, and more of them in a chunk.
+    # Between images so small is the interpreter: a process for each core, not a thread, and more of them in a
+    # chunk.
     small = ["--actors", str(os.cpu_count()), "--actor-cpus", "1", "--chunk-size", str(CHUNK_SIZE)]
     command = ["score", str(manifest), "--model", str(bundle), "--engine", "openvino", *small, "--results"]
     report("first night", *measure([*command, str(folder / "r")]))

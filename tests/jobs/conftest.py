@@ -1,4 +1,4 @@
-"""What the tests of kills, races and full disks share: a cluster, an archive, and the table that it must end as."""
+"""Fixtures of the tests of kills, races and full disks: a cluster, an archive, the table it must end as."""
 
 import pytest
 from support.clusters import SharedCluster
@@ -35,7 +35,7 @@ def undisturbed(ray_here, archive, tiny_bundle, tmp_path_factory):
 
 @pytest.fixture
 def report(request):
-    """What a soak has seen, told at the end of the session."""
+    """The record of a soak, printed at the end of the session."""
     return request.config.stash.setdefault(_REPORT, SoakReport())
 
 

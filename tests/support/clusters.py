@@ -1,4 +1,6 @@
-"""The session's Ray as a cluster that commands are sent to: starting one for each takes longer than most runs."""
+"""The session's Ray as a cluster that commands are sent to: starting one for each takes longer than most
+runs.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,9 @@ _ALWAYS: Final = "decode@unreadable-=reject:unreadable"
 
 @dataclass(frozen=True)
 class Rules:
-    """The file that says which failpoints the workers of a living cluster act on; those of a driver are in its own
-    environment."""
+    """The file that says which failpoints the workers of a living cluster act on; those of a driver are in
+    its own environment.
+    """
 
     file: Path
 
