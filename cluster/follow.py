@@ -47,8 +47,9 @@ def follow(
         except (OSError, RuntimeError, aiohttp.ClientError, AuthenticationError) as error:
             if time.monotonic() - log.last_contact > lost_contact_s:
                 raise PneumoniaError(
-                    f"no news of {job_id} from {client.get_address()} for {lost_contact_s:.0f} s: {first_line(error)}. "
-                    "The job may still be running: `pneumonia jobs list` shows it once the cluster answers again."
+                    f"no news of {job_id} from {client.get_address()} for {lost_contact_s:.0f} s: "
+                    f"{first_line(error)}. The job may still be running: `pneumonia jobs list` shows it once "
+                    "the cluster answers again."
                 ) from error
         time.sleep(poll_s)
 
@@ -56,7 +57,7 @@ def follow(
 async def _follow_once(
     client: "TimeLimitedClient", job_id: str, log: "JobLog", poll_s: float
 ) -> "JobDetails | None":
-    """Show the log over one connection; the job's details once it has ended, None where the connection ended."""
+    """Show the log over one connection; the job's details if it ended, None if the connection did."""
     tail = asyncio.create_task(log.tail(client, job_id))
     try:
         while not tail.done():

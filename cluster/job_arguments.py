@@ -31,8 +31,8 @@ def read_command(words: Sequence[str]) -> click.Context:
     context = command.make_context(name, list(words[1:]), parent=group)
     if context.get_parameter_source("address") in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
         raise InvalidInput(
-            f"a submitted job runs on the cluster that it is submitted to: drop --address from {name}, and give "
-            "it before the `--`."
+            f"a submitted job runs on the cluster that it is submitted to: drop --address from {name}, and "
+            "give it before the `--`."
         )
     return context
 
@@ -73,8 +73,8 @@ def _absolute(parameter: click.Parameter, value: object, here: bool) -> object:
         return value
     if not here:
         raise InvalidInput(
-            f"{parameter.human_readable_name.lower()} {text} is a path on this machine, which the cluster does "
-            "not see. Give the absolute path of a file system that every node mounts."
+            f"{parameter.human_readable_name.lower()} {text} is a path on this machine, which the cluster "
+            "does not see. Give the absolute path of a file system that every node mounts."
         )
     return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 (resolve() would follow links)
 

@@ -1,4 +1,4 @@
-"""`pneumonia inspect`: what is in a data set or archive, what is broken, and what would mislead a training."""
+"""`pneumonia inspect`: contents of a data set or archive, broken files, and what would mislead a training."""
 
 import click
 
@@ -22,7 +22,7 @@ def command(
     address: str | None,
     num_cpus: int | None,
 ) -> Result:
-    """Look at every image of DATA_OR_ARCHIVE...: any archive that `score` takes, any data that `train` takes.
+    """Look at every image of DATA_OR_ARCHIVE...: any archive of `score`, any data of `train`.
 
     Counts by split and class, sizes, encodings, broken files, equal files and look-alikes, patients in
     several splits, and how well the encoding alone would tell pneumonia from normal. No model is needed.

@@ -82,7 +82,8 @@ def _parse_actors(text: str | None) -> tuple[int, int] | None:
 @click.option(
     "--actor-cpus",
     type=click.FloatRange(min=0.1),
-    help="CPUs of a scoring actor (shape cpu). Default: those of a node, up to 8. Less for very small images.",
+    help="CPUs of a scoring actor (shape cpu). Default: those of a node, up to 8. "
+    "Less for very small images.",
 )
 @click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
 @address_option

@@ -47,7 +47,8 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     "--learning-rate",
     default=None,
     type=click.FloatRange(0),
-    help=f"At the peak, for a batch of 32.  [default: {FINE_TUNING_RATE:g}, {FROM_SCRATCH_RATE:g} with --weights none]",
+    help="At the peak, for a batch of 32.  "
+    f"[default: {FINE_TUNING_RATE:g}, {FROM_SCRATCH_RATE:g} with --weights none]",
 )
 @click.option("--dropout", default=DEFAULT_RECIPE.dropout, show_default=True, type=click.FloatRange(0, 0.95))
 @click.option(
@@ -61,8 +62,8 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     default=DEFAULT_RECIPE.patience,
     show_default=True,
     type=click.IntRange(0),
-    help="End after so many epochs without a better one, and keep the best; a training that reaches its last epoch "
-    "keeps that. 0: never end early.",
+    help="End after so many epochs without a better one, and keep the best; a training that reaches its last "
+    "epoch keeps that. 0: never end early.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option(
@@ -81,7 +82,7 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     help="Ages of the training patients in completed years: a DICOM image of another age is out of domain. "
     " [default: 1,5 for Kermany's data set, else none]",
 )
-@click.option("--resume", is_flag=True, help="Go on with the training of this name, if it has begun.")
+@click.option("--resume", is_flag=True, help="Resume the training of this name, if it has begun.")
 @address_option
 def command(**options: Any) -> Result:
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.

@@ -20,11 +20,12 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.WEIGHTS: "Give --weights none, imagenet, or a .npz, .keras or .weights.h5 file.",
     Remedy.LOCAL_WEIGHTS: "Give --weights FILE or --weights none.",
     Remedy.SAY_RESCORE: (
-        "Add --rescore all to score every image with it, or --rescore none to score only new and changed images."
+        "Add --rescore all to score every image with it, or --rescore none to score only new and changed "
+        "images."
     ),
     Remedy.OTHER_SPLIT: "Choose one with --split.",
     Remedy.FINISH_OR_ABANDON: "Run its own command to finish it, or add --fresh to abandon it.",
-    Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are beneath.",
+    Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are under.",
     Remedy.NAME_MANIFEST: "Name a manifest, or leave out --carry and --allow-prefix.",
 }
 

@@ -65,7 +65,7 @@ def labelled_originals(folder: Path) -> list[LabelledImage]:
 
 
 def assign_folds(images: list[LabelledImage], first: set[str], folds: int) -> dict[str, int]:
-    """The fold of each patient: of each class as many patients in every fold, those of `first` in the first."""
+    """The fold of each patient: each fold has as many patients of a class, the first one those of `first`."""
     assigned: dict[str, int] = {}
     for label in range(len(CLASSES)):
         patients = {image.patient_id for image in images if image.label == label}
@@ -94,8 +94,8 @@ def measure_fold(
     write_labels(table, images, {patient for patient, fold in folds.items() if fold == number})
     if not (folder / "trained.json").exists():
         trained = pneumonia(
-            "train", "--data", table, "--models", folder / "models", "--network", NETWORK, "--weights", weights,
-            "--resume",
+            "train", "--data", table, "--models", folder / "models", "--network", NETWORK,
+            "--weights", weights, "--resume",
         )  # fmt: skip
         (folder / "trained.json").write_text(json.dumps(trained))
     bundle = json.loads((folder / "trained.json").read_text())["bundle"]

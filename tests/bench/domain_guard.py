@@ -59,7 +59,8 @@ def main() -> None:
         truth = np.repeat([0, 1], [len(familiar), len(strange)])
         auroc = roc_auc_score(truth, np.concatenate([familiar, strange]))
         print(
-            f"{name:20} {len(strange):4} images   AUROC {auroc:.4f}   {np.mean(strange > threshold):.1%} flagged"
+            f"{name:20} {len(strange):4} images   AUROC {auroc:.4f}   "
+            f"{np.mean(strange > threshold):.1%} flagged"
         )
 
 

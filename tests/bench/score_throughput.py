@@ -81,7 +81,8 @@ def report(samples: list[tuple[float, int, float]], result: dict, images: int) -
     seconds = end - start
     per_chunk = images / last
     print(
-        f"engine {result['engine']}, {result['scored']} scored, {result['rejected']} rejected, {result['seconds']} s in all"
+        f"engine {result['engine']}, {result['scored']} scored, {result['rejected']} rejected, "
+        f"{result['seconds']} s in all"
     )
     print(
         f"steady state      {seconds:.1f} s, {(last_parts - first_parts) * per_chunk / seconds:.1f} images/s"

@@ -29,7 +29,10 @@ def test_what_lies_beside_and_within_the_packages_by_accident_stays(tmp_path):
     (project / "jobs" / ".env").write_text("SECRET=1")
     (project / "jobs" / "patient.jpeg").write_bytes(b"x")
     (project / "jobs" / "link.py").symlink_to(project / ".env")
-    code = f"from pathlib import Path; from cluster.source_package import copy_code; copy_code(Path({str(tmp_path / 'to')!r}))"
+    target = str(tmp_path / "to")
+    code = (
+        f"from pathlib import Path; from cluster.source_package import copy_code; copy_code(Path({target!r}))"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=project, check=True)
     names = {path.name for path in (tmp_path / "to").rglob("*")}
     assert "cli.py" in names

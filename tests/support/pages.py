@@ -17,8 +17,9 @@ RUN = {
     "configuration": {"archives": [NASTY], "limit": None},
     "versions": {"ray": "2.60.0"},
     "counts": {
-        "listed": 1100, "scored": 1000, "rejected": 38, "unchanged": 60, "deferred": 2, "bytes_read": 230_000_000,
-        "reject_reasons": {"truncated": 37, "empty": 1}, "findings": {"normal": 700, "bacterial": 200, "viral": 100},
+        "listed": 1100, "scored": 1000, "rejected": 38, "unchanged": 60, "deferred": 2,
+        "bytes_read": 230_000_000, "reject_reasons": {"truncated": 37, "empty": 1},
+        "findings": {"normal": 700, "bacterial": 200, "viral": 100},
     },
     "result": {"seconds": 200.0, "images_per_s": 5.2, "table": "file:///results/scores", "version": 3},
     "timings": {"listing": 1.5, "scoring": 190.0},

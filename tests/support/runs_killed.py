@@ -1,4 +1,4 @@
-"""Scoring runs that are made to die: the command, its processes, and the comparison with an undisturbed run."""
+"""Scoring runs that are killed: the command, its processes, and the comparison with an undisturbed run."""
 
 import os
 import subprocess
@@ -49,7 +49,8 @@ class SoakReport:
 
     def lines(self) -> list[str]:
         return self.notes + [
-            f"soak: {kind}: {count} times, {self.rows[kind]:,} rows right, {self.rereads[kind]:,} images read again"
+            f"soak: {kind}: {count} times, {self.rows[kind]:,} rows right, "
+            f"{self.rereads[kind]:,} images read again"
             for kind, count in self.kills.items()
         ]
 
