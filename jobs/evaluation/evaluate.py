@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jobs.console.command import Result
 from jobs.console.output import say
-from jobs.evaluation.labelled_scores import colour_modes, request_scores, score_labelled
+from jobs.evaluation.labelled_scores import request_scores, score_labelled
 from jobs.evaluation.options import EvaluateOptions
 from jobs.evaluation.perturbed_scores import measure_robustness
 from jobs.ray_runtime.session import ray_errors_explained, ray_session
@@ -29,10 +29,9 @@ def evaluate_bundle(options: EvaluateOptions) -> Result:
     execution = ExecutionOptions(address=options.address, num_cpus=options.num_cpus)
     with ray_session(options.address, options.num_cpus):
         rows = score_labelled(images, request, folder, execution)
+        labels, patients = [image.label for image in images], [image.patient_id for image in images]
+        scores = read_scores(labels, patients, rows)
         with ray_errors_explained():
-            modes = colour_modes(folder, request)
-            labels, patients = [image.label for image in images], [image.patient_id for image in images]
-            scores = read_scores(labels, patients, rows, modes)
             robustness = measure_robustness(images, scores, bundle, options)
     evaluation = evaluate_table(
         scores,

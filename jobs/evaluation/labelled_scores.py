@@ -9,11 +9,9 @@ from typing import Final
 import pyarrow.compute as pc
 
 from jobs.evaluation.options import EvaluateOptions
-from jobs.inspection.survey import survey_listing
 from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.request import make_request
 from jobs.scoring.run import score_archives
-from pneumonia_core.archives.lister import Lister
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import write_manifest
 from pneumonia_core.errors import RejectedImage
@@ -87,13 +85,3 @@ def _version(image: LabelledImage) -> str | None:
         return stat_file(image.uri).version
     except RejectedImage:
         return None
-
-
-def colour_modes(folder: Path, request: RunRequest) -> dict[str, str]:
-    """The colour mode of each image of the manifest that could be read, by its URI."""
-    with Lister([open_location(str(folder / MANIFEST)).uri], request.rules) as lister:
-        while not lister.wait(60):
-            continue
-        surveyed = survey_listing(lister.take(), lister.listed)
-    modes = zip(surveyed["image_uri"].to_pylist(), surveyed["mode"].to_pylist(), strict=True)
-    return {uri: mode for uri, mode in modes if mode is not None}

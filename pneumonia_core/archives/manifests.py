@@ -28,6 +28,8 @@ MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
 # What the table shows in place of the version of an image that is not there, or that the manifest may not name.
 _ABSENT_VERSION: Final = "absent"
 _NOT_ALLOWED_VERSION: Final = "forbidden"
+# A column that a manifest may carry without values: scoring fills it with the colour mode of each source.
+SOURCE_MODE_COLUMN: Final = "source_mode"
 _FIRST_ROWS: Final = 1000
 _AT_ONCE: Final = 256
 _THREADS: Final = 16

@@ -14,7 +14,7 @@ from pneumonia_core.archives.archive import list_archive, open_archive
 from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.archives.manifest_uris import trusted_image_uri
-from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, ListingRules
+from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, SOURCE_MODE_COLUMN, ListingRules
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
 from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
@@ -178,13 +178,16 @@ def images_of_split(data: str, split: str) -> list[LabelledImage]:
 def write_manifest(images: Sequence[LabelledImage], location: Location) -> ListingRules:
     """Write a manifest that names the images, and give the rules under which it may be listed.
 
-    The rules allow every storage that the images are in: whoever gives a labelled set may read it.
+    The rules allow every storage that the images are in: whoever gives a labelled set may read it. They also have
+    scoring write the colour mode of each source.
     """
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"uri": [image.uri for image in images]}), buffer)
+    names = [image.uri for image in images]
+    table = pa.table({"uri": names, SOURCE_MODE_COLUMN: pa.nulls(len(names), pa.string())})
+    pq.write_table(table, buffer)
     write_bytes(location, buffer.getvalue())
     buckets = {"/".join(image.uri.split("/")[:3]) for image in images if not image.uri.startswith("file://")}
-    return ListingRules(allow_prefixes=("/", *sorted(buckets)))
+    return ListingRules(carry=(SOURCE_MODE_COLUMN,), allow_prefixes=("/", *sorted(buckets)))
 
 
 def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:

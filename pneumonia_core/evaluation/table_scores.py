@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
 from pneumonia_core.domain import Domain
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.evaluation.document import Evaluation
@@ -38,10 +39,8 @@ class TableScores:
     rejected: dict[str, int]
 
 
-def read_scores(
-    labels: Sequence[int], patients: Sequence[str], rows: Sequence[Row], modes: Mapping[str, str]
-) -> TableScores:
-    """The scores of a labelled set whose images have these `rows`, in its order. `modes` are colour modes by URI.
+def read_scores(labels: Sequence[int], patients: Sequence[str], rows: Sequence[Row]) -> TableScores:
+    """The scores of a labelled set whose images have these `rows`, in its order.
 
     Raises PneumoniaError where no image has a score.
     """
@@ -64,7 +63,7 @@ def read_scores(
         np.array(positions, np.int64),
         [row["width"] for row in kept],
         [row["height"] for row in kept],
-        [modes.get(row["image_uri"]) for row in kept],
+        [row[SOURCE_MODE_COLUMN] for row in kept],
         [row["in_domain"] for row in kept],
         kept[0]["engine"],
         rejected,

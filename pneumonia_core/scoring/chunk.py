@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.errors import PneumoniaError, Rejection, Remedy
@@ -170,7 +172,7 @@ def _part_table(
     unknown = ~scored
     in_table: dict[str, pa.Array | pa.ChunkedArray] = {
         "row_id": rows["row_id"],
-        "carried": rows["carried"],
+        "carried": _with_modes(rows["carried"], images),
         "image_uri": rows["image_uri"],
         "image_version": rows["image_version"],
         "image_sha256": pa.array([image.source.sha256 for image in images], pa.string()),
@@ -197,6 +199,21 @@ def _part_table(
         "scored_at": pa.array([constants.now()] * count, pa.timestamp("us", tz="UTC")),
     }
     return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
+
+
+def _with_modes(carried: pa.ChunkedArray, images: list[Decoded]) -> pa.Array | pa.ChunkedArray:
+    """The carried values, with the colour mode of each source where a manifest carries the column for it."""
+    if carried.null_count == len(carried):
+        return carried
+    texts = zip(carried.to_pylist(), images, strict=True)
+    return pa.array([_with_mode(text, image.source.mode) for text, image in texts], pa.string())
+
+
+def _with_mode(carried: str | None, mode: str | None) -> str | None:
+    values = json.loads(carried) if carried else {}
+    if SOURCE_MODE_COLUMN not in values or values[SOURCE_MODE_COLUMN] is not None:
+        return carried
+    return json.dumps({**values, SOURCE_MODE_COLUMN: mode})
 
 
 def _domain_columns(

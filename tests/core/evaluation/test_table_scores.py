@@ -13,13 +13,13 @@ def row(number, status="scored", **values):
     scored = {"p_normal": 0.2, "p_bacterial": 0.7, "p_viral": 0.1, "in_domain": number % 2 == 0}
     return {
         "image_uri": f"file:///{number}.png", "status": status, "width": 64, "height": 48, "engine": "openvino",
-        "reject_reason": None, **(scored if status == "scored" else {}), **values,
+        "reject_reason": None, "source_mode": None, **(scored if status == "scored" else {}), **values,
     }  # fmt: skip
 
 
 def test_images_without_a_score_are_counted_and_not_measured():
-    rows = [row(0), row(1, "rejected", reject_reason="empty"), row(2), row(3)]
-    scores = read_scores([0, 1, 1, 2], ["a", "b", "c", "d"], rows, {"file:///0.png": "L"})
+    rows = [row(0, source_mode="L"), row(1, "rejected", reject_reason="empty"), row(2), row(3)]
+    scores = read_scores([0, 1, 1, 2], ["a", "b", "c", "d"], rows)
     assert scores.positions.tolist() == [0, 2, 3]
     assert scores.scored.labels.tolist() == [0, 1, 2]
     assert scores.scored.patients.tolist() == ["a", "c", "d"]
@@ -33,10 +33,10 @@ def test_images_without_a_score_are_counted_and_not_measured():
 
 
 def test_domain_is_not_reported_where_the_bundle_cannot_tell():
-    scores = read_scores([0], ["a"], [row(0, in_domain=None)], {})
+    scores = read_scores([0], ["a"], [row(0, in_domain=None)])
     assert "domain" not in evaluate_table(scores, Thresholds(0.5, 0.5), None, bootstrap=10)
 
 
 def test_reasons_are_named_where_no_image_could_be_scored():
     with pytest.raises(PneumoniaError, match="1 not_found"):
-        read_scores([0], ["a"], [row(0, "rejected", reject_reason="not_found")], {})
+        read_scores([0], ["a"], [row(0, "rejected", reject_reason="not_found")])

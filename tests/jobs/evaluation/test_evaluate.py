@@ -46,6 +46,7 @@ def test_evaluation_has_groups_and_robustness_also_on_its_page(evaluated):
     for row in document["subgroups"]:
         factors[row["factor"]] += row["images"]
     assert set(factors.values()) == {document["images"]}
+    assert [row["group"] for row in document["subgroups"] if row["factor"] == "colour mode"] == ["L"]
     table = document["robustness"]
     assert table["images"] == 12
     assert table["images_by_class"] == {"normal": 6, "bacterial": 3, "viral": 3}
