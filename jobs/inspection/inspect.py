@@ -1,25 +1,32 @@
-"""`pneumonia inspect`: what is in a data set or archive, what is broken, and what would mislead a training."""
+"""Inspect a data set or archive: survey its images, audit the survey, and show the audit."""
 
 import json
 import textwrap
-from typing import Any, Final
+from typing import Final
+
+import pyarrow as pa
 
 from jobs.console.command import Result
 from jobs.console.output import aligned_columns, printable, say
-from pneumonia_core.archives.manifests import ListingRules
+from jobs.inspection.survey import survey_listing
+from jobs.ray_runtime.session import ray_errors_explained, ray_session
+from pneumonia_core.archives.archive import check_disjoint, open_archive
+from pneumonia_core.archives.lister import Lister
+from pneumonia_core.archives.manifests import ListingRules, check_rules_apply, column_names, is_manifest
 from pneumonia_core.archives.skipped import skip_text
+from pneumonia_core.datasets.audit import AuditDetails, AuditSummary, GroupCounts, Sizes, audit
+from pneumonia_core.datasets.labelled import LABEL_COLUMNS
+from pneumonia_core.datasets.shortcuts import Shortcut
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.storage.files import write_bytes
+from pneumonia_core.storage.location import open_location
 
 SHOWN: Final = 5
 WIDTH: Final = 80  # of a terminal, in characters
 
 
 def open_data(archive: tuple[str, ...], allow_prefix: tuple[str, ...]) -> tuple[list[str], ListingRules]:
-    """The archives' URIs; of a table with labels these come along."""
-    from pneumonia_core.archives.archive import check_disjoint, open_archive
-    from pneumonia_core.archives.manifests import check_rules_apply, is_manifest
-    from pneumonia_core.storage.location import open_location
-
+    """The archives' URIs, and rules that carry the columns with labels of a table."""
     prefixes = tuple(open_location(text).uri for text in allow_prefix)
     rules = ListingRules(_label_columns([text for text in archive if is_manifest(text)]), prefixes)
     archives = [open_archive(text, rules) for text in archive]
@@ -30,22 +37,15 @@ def open_data(archive: tuple[str, ...], allow_prefix: tuple[str, ...]) -> tuple[
 
 
 def _label_columns(tables: list[str]) -> tuple[str, ...]:
-    """Which columns about an image all these tables have."""
-    from pneumonia_core.archives.manifests import column_names
-    from pneumonia_core.datasets.labelled import LABEL_COLUMNS
-
+    """The columns with labels that all these tables have."""
     present = [column_names(table) for table in tables]
     return tuple(name for name in LABEL_COLUMNS if present and all(name in names for names in present))
 
 
 def survey(
     archives: list[str], rules: ListingRules, address: str | None, num_cpus: int | None
-) -> tuple[Any, dict[str, int]]:
-    """The facts of every listed image, and what was skipped."""
-    from jobs.inspection.survey import survey_listing
-    from jobs.ray_runtime.session import ray_errors_explained, ray_session
-    from pneumonia_core.archives.lister import Lister
-
+) -> tuple[pa.Table, dict[str, int]]:
+    """The facts of every listed image (`survey_listing`), and the counts of what was skipped."""
     with Lister(archives, rules) as lister:
         while not lister.wait(60):
             say(f"listed {lister.listed:,} images")
@@ -59,46 +59,38 @@ def survey(
             return survey_listing(segments, lister.listed), skipped
 
 
-def report(archives: list[str], surveyed: Any, skipped: dict[str, int], output: str | None) -> Result:
-    from pneumonia_core.datasets.audit import audit
-    from pneumonia_core.storage.files import write_bytes
-    from pneumonia_core.storage.location import open_location
-
+def report(archives: list[str], surveyed: pa.Table, skipped: dict[str, int], output: str | None) -> Result:
     summary, details = audit(surveyed)
-    summary = {"archives": archives, "skipped": skipped, **summary}
+    document = {"archives": archives, "skipped": skipped, **summary}
     if output is not None:
-        text = json.dumps({**summary, "details": details}, indent=1) + "\n"
+        text = json.dumps({**document, "details": details}, indent=1) + "\n"
         write_bytes(open_location(output), text.encode())
-    print(inspection_table(summary, details))
+    print(inspection_table(summary, details, skipped))
     if output is not None:
         say(f"every image is named in {output}")
-    return {"state": "done", **summary, "output": output}
+    return {"state": "done", **document, "output": output}
 
 
-def inspection_table(summary: dict[str, Any], details: dict[str, Any]) -> str:
+def inspection_table(summary: AuditSummary, details: AuditDetails, skipped: dict[str, int]) -> str:
     """The inspection for a person's terminal, names with control characters escaped."""
     lines = [f"{summary['images']:,} images, {summary['readable']:,} readable"]
     lines += _class_lines(summary["classes"])
-    skipped = {skip_text(code): number for code, number in summary["skipped"].items()}
-    counts = {**summary, "skipped": skipped}
-    for name in ("formats", "modes", "quantisation", "rejected", "skipped"):
-        if counts[name]:
-            lines += ["", f"{name:<14}{_listed(counts[name])}"]
+    kinds = {
+        "formats": summary["formats"],
+        "modes": summary["modes"],
+        "quantisation": summary["quantisation"],
+        "rejected": summary["rejected"],
+        "skipped": {skip_text(code): number for code, number in skipped.items()},
+    }
+    for name, numbers in kinds.items():
+        if numbers:
+            lines += ["", f"{name:<14}{_listed(numbers)}"]
     lines += ["", *_size_lines(summary["sizes"])]
-    lines += _cue_lines(summary["cues"])
-    for name, what in (("duplicates", "equal files"), ("lookalikes", "look-alikes")):
-        counts = summary[name]
-        lines += [
-            "",
-            f"{what}: {counts['groups']:,} groups of {counts['images']:,} images ({counts['pairs']:,} pairs), "
-            f"{counts['across_classes']} across classes, {counts['across_splits']} across splits",
-        ]
-        lines += _examples([_group(group) for group in details[name]])
-    if summary["patients"]:
-        lines += [
-            "",
-            f"patients: {summary['patients']['known']:,}, {summary['patients']['across_splits']} in several splits",
-        ]
+    lines += _shortcut_lines(summary["cues"])
+    lines += _group_lines("equal files", summary["duplicates"], details["duplicates"])
+    lines += _group_lines("look-alikes", summary["lookalikes"], details["lookalikes"])
+    if patients := summary["patients"]:
+        lines += ["", f"patients: {patients['known']:,}, {patients['across_splits']} in several splits"]
         crossing = details["patients_across_splits"]
         lines += _examples([f"{one['patient']}: {', '.join(one['splits'])}" for one in crossing])
     if details["rejected"]:
@@ -108,6 +100,14 @@ def inspection_table(summary: dict[str, Any], details: dict[str, Any]) -> str:
     for concern in summary["concerns"] or ["nothing of concern found"]:
         lines += textwrap.wrap(f"! {concern}", WIDTH, subsequent_indent="  ")
     return "\n".join(_escaped(line) for line in lines)
+
+
+def _group_lines(what: str, counts: GroupCounts, groups: list[list[str]]) -> list[str]:
+    line = (
+        f"{what}: {counts['groups']:,} groups of {counts['images']:,} images ({counts['pairs']:,} pairs), "
+        f"{counts['across_classes']} across classes, {counts['across_splits']} across splits"
+    )
+    return ["", line, *_examples([_group(group) for group in groups])]
 
 
 def _class_lines(classes: dict[str, dict[str, int]] | None) -> list[str]:
@@ -120,21 +120,23 @@ def _class_lines(classes: dict[str, dict[str, int]] | None) -> list[str]:
     return ["", *aligned_columns(rows, right=range(1, len(rows[0])))]
 
 
-def _size_lines(sizes: dict[str, Any]) -> list[str]:
-    rows = [["", "least", "median", "most"]]
-    for name in ("width", "height", "bytes"):
-        if name in sizes:
-            rows.append([name, *(f"{sizes[name][at]:,.0f}" for at in ("min", "median", "max"))])
-    return aligned_columns(rows, right=range(1, 4)) if len(rows) > 1 else []
+def _size_lines(sizes: Sizes) -> list[str]:
+    ranges = {"width": sizes.get("width"), "height": sizes.get("height"), "bytes": sizes.get("bytes")}
+    rows = [
+        [name, *(f"{value:,.0f}" for value in (known["min"], known["median"], known["max"]))]
+        for name, known in ranges.items()
+        if known is not None
+    ]
+    return aligned_columns([["", "least", "median", "most"], *rows], right=range(1, 4)) if rows else []
 
 
-def _cue_lines(cues: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """AUROC of each cue by split; an asterisk where it gives the class away."""
-    if not cues:
+def _shortcut_lines(shortcuts: dict[str, list[Shortcut]]) -> list[str]:
+    """The AUROC of each shortcut by split, with an asterisk where it gives the class away."""
+    if not shortcuts:
         return []
     by_part = {
         part: {one["cue"]: f"{one['auroc']:.3f}{'*' if one['flagged'] else ' '}" for one in found}
-        for part, found in cues.items()
+        for part, found in shortcuts.items()
     }
     names = list(dict.fromkeys(name for found in by_part.values() for name in found))
     rows = [["AUROC for pneumonia of", *(f"{part} " for part in by_part)]]
@@ -163,7 +165,7 @@ def _group(uris: list[str]) -> str:
 
 
 def _name(uri: str) -> str:
-    """The last parts of a URI: enough to find it by."""
+    """The last parts of a URI, which are enough to find the image."""
     return "/".join(uri.split("/")[-3:])
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jobs.console.output import Progress
 from jobs.ray_runtime.resources import cluster_cpus
 from pneumonia_core.archives.entries import SOURCE_FIELDS, FetchedImage, image_refs
-from pneumonia_core.datasets.image_facts import IMAGE_FACTS_SCHEMA, IMAGE_SIZE, ImageFacts, facts_of_image
+from pneumonia_core.datasets.image_facts import IMAGE_FACTS, IMAGE_SIZE, ImageFacts, facts_of_image
 from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
 from pneumonia_core.scoring.isolation import TIME_LIMIT_S
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
@@ -32,7 +32,7 @@ _WANTED: Final = [
 def survey_listing(segments: Sequence[Path], total: int) -> pa.Table:
     """The facts of all images in a listing's segments, in the listing's order.
 
-    The columns are `image_uri`, `archive` and `carried`, then those of IMAGE_FACTS_SCHEMA.
+    The columns are `image_uri`, `archive` and `carried`, then those of IMAGE_FACTS.
     """
     surveyed = []
     with Progress(total, "images", "reading") as progress:
@@ -73,14 +73,14 @@ class Surveyor:
         self._readers = ThreadPoolExecutor(READERS_PER_CORE, thread_name_prefix="read")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """`position`, `image_uri`, `archive` and `carried` of the listed `rows`, with IMAGE_FACTS_SCHEMA."""
+        """`position`, `image_uri`, `archive` and `carried` of the listed `rows`, with IMAGE_FACTS."""
         images = decode_ahead(
             image_refs(rows), IMAGE_SIZE, self._pool, self._readers, READERS_PER_CORE, self._facts
         )
         facts = [asdict(each) for each in exit_if_stuck(images)]
         table = rows.select(["position", *_LISTED])
         for column, field in zip(
-            pa.Table.from_pylist(facts, schema=IMAGE_FACTS_SCHEMA).columns, IMAGE_FACTS_SCHEMA, strict=True
+            pa.Table.from_pylist(facts, schema=IMAGE_FACTS).columns, IMAGE_FACTS, strict=True
         ):
             table = table.append_column(field, column)
         return table

@@ -1,66 +1,120 @@
-"""What a survey of a data set or archive amounts to: counts, cues, duplicates, leaks between splits."""
+"""The audit of a data set or archive: counts, shortcuts, duplicates, leaks between splits."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pneumonia_core.datasets.annotations import Annotation, annotate
 from pneumonia_core.datasets.duplicates import Alike, lookalikes, same_files
-from pneumonia_core.datasets.shortcuts import cue_aurocs
+from pneumonia_core.datasets.shortcuts import Shortcut, shortcut_aurocs
 
-_CUE_FACTS: Final = ("width", "height", "size_bytes", "quantisation", "mode", "format")
+_SHORTCUT_FACTS: Final = ("width", "height", "size_bytes", "quantisation", "mode", "format")
 
 
-def audit(surveyed: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The summary of surveyed images, and its details, both ready for json.dump.
+class SizeRange(TypedDict):
+    min: int
+    median: float
+    max: int
 
-    `surveyed` has the columns of survey.FACTS_SCHEMA with image_uri, archive and carried. The summary counts:
 
-    - `images`, `readable`, `labelled`; `classes` {split: {class: images}}, null without any class
-    - `formats`, `modes`, `quantisation` {name: images}; `sizes` {width, height, bytes: {min, median, max}, distinct}
-    - `rejected` {reason: images}
-    - `cues` {split: see cues.cue_aurocs}, of the readable images with a class, and `all` where there are several
-    - `duplicates` (equal files) and `lookalikes`: {groups, images, pairs, across_classes, across_splits}, the last
-      two being numbers of groups
-    - `patients`: {known, across_splits}, null where none is known
-    - `concerns`: sentences about what a training on these data should look at
+class Sizes(TypedDict, total=False):
+    """Sizes of the readable images, and the number of `distinct` widths and heights."""
 
-    Details name the images: `rejected` [{uri, reason}], `duplicates` and `lookalikes` [[uri]], and
-    `patients_across_splits` [{patient, splits}].
+    width: SizeRange
+    height: SizeRange
+    bytes: SizeRange
+    distinct: int
+
+
+class GroupCounts(TypedDict):
+    """Counts of duplicates or look-alikes; the last two are numbers of groups."""
+
+    groups: int
+    images: int
+    pairs: int
+    across_classes: int
+    across_splits: int
+
+
+class PatientCounts(TypedDict):
+    known: int
+    across_splits: int
+
+
+class AuditSummary(TypedDict):
+    """The counts of an audit, as JSON has them."""
+
+    images: int
+    readable: int
+    labelled: int
+    classes: dict[str, dict[str, int]] | None  # {split: {class: images}}, null without any class
+    formats: dict[str, int]
+    modes: dict[str, int]
+    quantisation: dict[str, int]
+    sizes: Sizes
+    rejected: dict[str, int]  # by reason
+    cues: dict[str, list[Shortcut]]  # shortcuts by split, and of `all` where there are several splits
+    duplicates: GroupCounts  # equal files
+    lookalikes: GroupCounts
+    patients: PatientCounts | None  # null where none is known
+    concerns: list[str]  # sentences on what to look at before training
+
+
+class RejectedName(TypedDict):
+    uri: str
+    reason: str
+
+
+class CrossingPatient(TypedDict):
+    patient: str
+    splits: list[str]
+
+
+class AuditDetails(TypedDict):
+    """The images and patients behind the counts, by name."""
+
+    rejected: list[RejectedName]
+    duplicates: list[list[str]]
+    lookalikes: list[list[str]]
+    patients_across_splits: list[CrossingPatient]
+
+
+def audit(surveyed: pa.Table) -> tuple[AuditSummary, AuditDetails]:
+    """The summary of surveyed images, and its details.
+
+    `surveyed` has the columns of IMAGE_FACTS, with image_uri, archive and carried.
     """
     uris = surveyed["image_uri"].to_pylist()
-    said = [
-        annotate(uri, archive, carried)
-        for uri, archive, carried in zip(
-            uris, surveyed["archive"].to_pylist(), surveyed["carried"].to_pylist(), strict=True
-        )
-    ]
+    rows = zip(uris, surveyed["archive"].to_pylist(), surveyed["carried"].to_pylist(), strict=True)
+    annotations = [annotate(uri, archive, carried) for uri, archive, carried in rows]
     reasons = surveyed["reason"].to_pylist()
     readable = np.array([reason is None for reason in reasons], bool)
     digests = surveyed["sha256"].to_pylist()
     same = same_files(digests)
     alike = lookalikes(surveyed["looks"].to_pylist(), digests)
-    patients = _patients(said)
-    summary: dict[str, Any] = {
+    patients = _splits_of_patients(annotations)
+    summary: AuditSummary = {
         "images": len(uris),
         "readable": int(readable.sum()),
-        "labelled": sum(one.label is not None for one in said),
-        "classes": _classes(said),
+        "labelled": sum(one.label is not None for one in annotations),
+        "classes": _classes(annotations),
         "formats": _counts(surveyed["format"]),
         "modes": _counts(surveyed["mode"]),
         "quantisation": _counts(surveyed["quantisation"]),
         "sizes": _sizes(surveyed.filter(pa.array(readable))),
         "rejected": _counts(surveyed["reason"]),
-        "cues": _cues(surveyed, said, readable),
-        "duplicates": _groups(same, said),
-        "lookalikes": _groups(alike, said),
+        "cues": _shortcuts(surveyed, annotations, readable),
+        "duplicates": _group_counts(same, annotations),
+        "lookalikes": _group_counts(alike, annotations),
         "patients": _patient_counts(patients),
+        "concerns": [],
     }
     summary["concerns"] = _concerns(summary)
-    details = {
+    details: AuditDetails = {
         "rejected": [
             {"uri": uri, "reason": reason} for uri, reason in zip(uris, reasons, strict=True) if reason
         ],
@@ -75,11 +129,11 @@ def audit(surveyed: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
     return summary, details
 
 
-def _classes(said: Sequence[Annotation]) -> dict[str, dict[str, int]] | None:
-    if all(one.label is None for one in said):
+def _classes(annotations: Sequence[Annotation]) -> dict[str, dict[str, int]] | None:
+    if all(one.label is None for one in annotations):
         return None
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for one in said:
+    for one in annotations:
         counts[one.split or "no split"][one.label or "no class"] += 1
     return {split: dict(sorted(counter.items())) for split, counter in sorted(counts.items())}
 
@@ -90,40 +144,49 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _sizes(readable: pa.Table) -> dict[str, Any]:
-    columns = {"width": "width", "height": "height", "bytes": "size_bytes"}
-    sizes: dict[str, Any] = {}
-    for name, column in columns.items():
-        values = readable[column].drop_null().to_numpy()
-        if len(values):
-            sizes[name] = {
-                "min": int(values.min()),
-                "median": float(np.median(values)),
-                "max": int(values.max()),
-            }
-    pairs = zip(readable["width"].to_pylist(), readable["height"].to_pylist(), strict=True)
-    sizes["distinct"] = len(set(pairs))
+def _sizes(readable: pa.Table) -> Sizes:
+    sizes: Sizes = {}
+    if width := _size_range(readable["width"]):
+        sizes["width"] = width
+    if height := _size_range(readable["height"]):
+        sizes["height"] = height
+    if size_bytes := _size_range(readable["size_bytes"]):
+        sizes["bytes"] = size_bytes
+    sizes["distinct"] = len(
+        set(zip(readable["width"].to_pylist(), readable["height"].to_pylist(), strict=True))
+    )
     return sizes
 
 
-def _cues(surveyed: pa.Table, said: Sequence[Annotation], readable: np.ndarray) -> dict[str, Any]:
-    labelled = readable & np.array([one.label is not None for one in said], bool)
-    splits = np.array([one.split or "no split" for one in said], dtype=str)
-    ill = np.array([bool(one.is_ill) for one in said], bool)
+def _size_range(column: pa.ChunkedArray) -> SizeRange | None:
+    values = column.drop_null().to_numpy()
+    if not len(values):
+        return None
+    return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
+
+
+def _shortcuts(
+    surveyed: pa.Table, annotations: Sequence[Annotation], readable: npt.NDArray[np.bool_]
+) -> dict[str, list[Shortcut]]:
+    """The shortcuts of the readable images with a class, by split, and of `all` where there are several splits."""
+    labelled = readable & np.array([one.label is not None for one in annotations], bool)
+    splits = np.array([one.split or "no split" for one in annotations], dtype=str)
+    ill = np.array([bool(one.is_ill) for one in annotations], bool)
     present = sorted({str(split) for split in splits[labelled]})
     parts = {split: labelled & (splits == split) for split in present}
     if len(parts) > 1:
         parts["all"] = labelled
     found = {}
     for part, mask in parts.items():
-        rows = surveyed.select(_CUE_FACTS).filter(pa.array(mask))
-        found[part] = cue_aurocs({name: rows[name].to_pylist() for name in _CUE_FACTS}, ill[mask])
-    return {part: cues for part, cues in found.items() if cues}
+        rows = surveyed.select(_SHORTCUT_FACTS).filter(pa.array(mask))
+        columns = {name: rows[name].to_pylist() for name in _SHORTCUT_FACTS}
+        found[part] = shortcut_aurocs(columns, ill[mask])
+    return {part: shortcuts for part, shortcuts in found.items() if shortcuts}
 
 
-def _groups(alike: Alike, said: Sequence[Annotation]) -> dict[str, int]:
-    def mixed(what: Callable[[Annotation], object]) -> int:
-        values = ({what(said[number]) for number in group} - {None} for group in alike.groups)
+def _group_counts(alike: Alike, annotations: Sequence[Annotation]) -> GroupCounts:
+    def mixed(value: Callable[[Annotation], object]) -> int:
+        values = ({value(annotations[number]) for number in group} - {None} for group in alike.groups)
         return sum(len(different) > 1 for different in values)
 
     return {
@@ -135,15 +198,15 @@ def _groups(alike: Alike, said: Sequence[Annotation]) -> dict[str, int]:
     }
 
 
-def _patients(said: Iterable[Annotation]) -> dict[str, set[str]]:
+def _splits_of_patients(annotations: Iterable[Annotation]) -> dict[str, set[str]]:
     patients: dict[str, set[str]] = defaultdict(set)
-    for one in said:
+    for one in annotations:
         if one.patient_id is not None:
             patients[one.patient_id].add(one.split or "no split")
     return patients
 
 
-def _patient_counts(patients: dict[str, set[str]]) -> dict[str, int] | None:
+def _patient_counts(patients: dict[str, set[str]]) -> PatientCounts | None:
     if not patients:
         return None
     return {
@@ -152,25 +215,25 @@ def _patient_counts(patients: dict[str, set[str]]) -> dict[str, int] | None:
     }
 
 
-def _concerns(summary: dict[str, Any]) -> list[str]:
-    """What one would rather know before training on the images, or trusting a figure measured on them."""
+def _concerns(summary: AuditSummary) -> list[str]:
+    """What to know before training on the images, or trusting a figure measured on them."""
     concerns: list[str] = []
-    for part, cues in summary["cues"].items():
-        flagged = [f"{cue['cue']} {cue['auroc']:.3f}" for cue in cues if cue["flagged"]]
+    for part, shortcuts in summary["cues"].items():
+        flagged = [f"{one['cue']} {one['auroc']:.3f}" for one in shortcuts if one["flagged"]]
         if flagged and not (part == "all" and concerns):
             where = "" if part in ("no split", "all") else f" in {part}"
             concerns.append(
                 f"normal and pneumonia{where} can be told apart without looking at the lung (AUROC: "
                 f"{', '.join(flagged)}): a network may learn that instead."
             )
-    for name, what in (("duplicates", "the same file"), ("lookalikes", "look-alikes")):
-        counts = summary[name]
+    for counts, what in ((summary["duplicates"], "the same file"), (summary["lookalikes"], "look-alikes")):
         if counts["across_classes"]:
-            concerns.append(f"{counts['across_classes']} groups of {what} lie in both classes.")
+            concerns.append(f"{counts['across_classes']} groups of {what} are in both classes.")
         if counts["across_splits"]:
-            concerns.append(f"{counts['across_splits']} groups of {what} lie in more than one split.")
-    if summary["patients"] and summary["patients"]["across_splits"]:
-        concerns.append(f"{summary['patients']['across_splits']} patients are in more than one split.")
+            concerns.append(f"{counts['across_splits']} groups of {what} are in more than one split.")
+    patients = summary["patients"]
+    if patients and patients["across_splits"]:
+        concerns.append(f"{patients['across_splits']} patients are in more than one split.")
     if summary["readable"] < summary["images"]:
         concerns.append(f"{summary['images'] - summary['readable']} images cannot be read.")
     return concerns

@@ -6,9 +6,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
-# Of the 255 bits of survey.perceptual_hash. On 5,232 paediatric chest X-rays no two different ones differed in
-# fewer than 33; encoding at quality 30, halving and blurring changed 10 or fewer, gamma and contrast 16.
+# Of the 255 bits of image_facts.perceptual_hash. Among 5,232 paediatric chest X-rays, no two different ones differed
+# in fewer than 33 bits. Encoding at quality 30, halving and blurring changed 10 or fewer, gamma and contrast 16.
 MAX_DISTANCE: Final = 24
 _COMPARED_AT_ONCE: Final = 4_000_000
 Indices = npt.NDArray[np.int64]
@@ -27,7 +29,7 @@ class Alike:
 
 
 def same_files(digests: Sequence[str | None]) -> Alike:
-    """The images whose contents have the same SHA-256; None is like no other."""
+    """The images with the same SHA-256; an image with None is equal to no other."""
     known = np.array([number for number, digest in enumerate(digests) if digest is not None], np.int64)
     texts = np.array([digests[number] for number in known], dtype=str)
     groups = [known[group] for group in _equal(texts) if len(group) > 1]
@@ -35,18 +37,18 @@ def same_files(digests: Sequence[str | None]) -> Alike:
 
 
 def lookalikes(hashes: Sequence[bytes | None], digests: Sequence[str | None]) -> Alike:
-    """The images of different contents whose perceptual hashes differ in MAX_DISTANCE bits or fewer, in groups
-    through which one gets from each image to each other by such pairs.
+    """The images of different contents whose perceptual hashes differ in MAX_DISTANCE bits or fewer.
 
-    Of files with the same contents one stands for all. The hashes are cut into sixteen bands, and only images
-    that agree in a whole band are compared: all pairs of up to 15 different bits are found, and of those with
-    24 bits 98 %, if the bits fall by chance; the time grows with the number of images, not its square.
+    Each group is a connected component of such pairs. Files with the same contents count as one image. The hashes are
+    cut into sixteen bands, and only images that agree in a whole band are compared. That finds every pair with up to
+    15 different bits, and 98 % of those with 24 if the bits are independent. The time grows with the number of
+    images, not its square.
     """
     kept = _first_of_each(hashes, digests)
     if len(kept) < 2:
         return Alike([], 0)
     bits = np.frombuffer(b"".join(hashes[number] or b"" for number in kept), np.uint8).reshape(len(kept), -1)
-    # Images of one hash would all be compared with each other: they stand as one, weighted.
+    # Images of the same hash would all be compared with each other; they count as one, with a weight.
     distinct, member, counts = np.unique(bits, axis=0, return_inverse=True, return_counts=True)
     pairs = _near_pairs(distinct)
     weights = counts.astype(np.int64)
@@ -81,8 +83,11 @@ def _near_pairs(hashes: npt.NDArray[np.uint8]) -> Indices:
 
 
 def _pairs_within(band: npt.NDArray[np.uint16]) -> Iterator[tuple[Indices, Indices]]:
-    """All pairs of positions with the same value, some millions at a time: each row against those that follow
-    it by one place in the order of the values, by two, and so on until no values agree."""
+    """All pairs of positions with the same value, some millions at a time.
+
+    In the order of the values, each row is compared with the next row, then with the second next, and so on until no
+    values agree.
+    """
     order = np.argsort(band, kind="stable").astype(np.int64)
     values = band[order]
     rows = np.arange(len(order) - 1)
@@ -104,16 +109,13 @@ def _pairs_within(band: npt.NDArray[np.uint16]) -> Iterator[tuple[Indices, Indic
 
 def _components(count: int, pairs: Indices) -> Indices:
     """For each of `count` nodes the number of its connected component."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     ones = np.ones(len(pairs), np.int8)
     graph = coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _equal(values: npt.NDArray) -> list[Indices]:
-    """The positions of each distinct value, the groups in the order of their first."""
+    """The positions of each distinct value, in groups ordered by their first position."""
     if not len(values):
         return []
     order = np.argsort(values, kind="stable").astype(np.int64)

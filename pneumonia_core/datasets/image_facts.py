@@ -21,7 +21,7 @@ from pneumonia_core.system.failpoints import failpoint
 # Decoded at the size of most networks, so that the images rejected here are those that they would reject.
 IMAGE_SIZE: Final = 224
 HASH_BYTES: Final = 32
-IMAGE_FACTS_SCHEMA: Final = pa.schema(
+IMAGE_FACTS: Final = pa.schema(
     [
         ("sha256", pa.string()),
         ("size_bytes", pa.int64()),
@@ -48,7 +48,7 @@ _LUMINANCE: Final = (
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The columns of IMAGE_FACTS_SCHEMA for one image, None where unknown.
+    """The columns of IMAGE_FACTS for one image, None where unknown.
 
     `mode` is Pillow's (L, RGB, I;16) or DICOM's photometric interpretation. `quantisation` names a JPEG's
     luminance table: `q75` for the usual one of quality 75, else eight digits of its hash. `looks` is the

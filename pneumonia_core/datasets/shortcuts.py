@@ -1,27 +1,39 @@
-"""Cues that give a class away without a look at the lung: encoder, file size, shape."""
+"""Shortcut features, which give a class away without a look at the lung: encoder, file size, shape.
+
+(Geirhos et al., "Shortcut learning in deep neural networks", Nature Machine Intelligence 2, 2020.)
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-# A class with fewer images says nothing about a cue.
+# A class with fewer images says nothing about a shortcut.
 MIN_IMAGES: Final = 20
-# From here on a network is better served by the cue than by much of what is in a picture.
+# At this distance of the AUROC from 0.5, a network gains more from the shortcut than from much of the picture.
 FLAGGED_FROM: Final = 0.15
 Floats = npt.NDArray[np.float64]
 
 
-def cue_aurocs(facts: Mapping[str, Sequence[Any]], ill: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """For each cue the AUROC with which it tells pneumonia from normal: [{cue, auroc, flagged}].
+class Shortcut(TypedDict):
+    """A shortcut in the JSON of an audit."""
 
-    `facts` are columns of survey.FACTS_SCHEMA, `ill` bool [N]. 0.5 is no help, 0 and 1 give the class away; flagged
-    is what lies 0.15 or more from 0.5. The bytes of files of one size, format and JPEG table are not: what differs
-    there is the picture. For a cue without order (mode, quantisation table, format) an image is
-    ranked by the share of pneumonia among images of its value in the other half of the images. Empty where a
-    class has fewer than 20 images.
+    cue: str
+    auroc: float
+    flagged: bool
+
+
+def shortcut_aurocs(facts: Mapping[str, Sequence[Any]], ill: npt.NDArray[np.bool_]) -> list[Shortcut]:
+    """For each shortcut, the AUROC with which it separates pneumonia from normal.
+
+    `facts` are columns of IMAGE_FACTS, `ill` is bool [N]. An AUROC of 0.5 separates nothing, 0 and 1 separate the
+    classes perfectly. A shortcut is flagged where its AUROC is 0.15 or more from 0.5. The bytes of files with the same
+    size, format and JPEG table are not flagged, because they depend on the picture itself.
+
+    For a shortcut without order (mode, quantisation table, format), an image is ranked by the share of pneumonia among
+    images with its value in the other half of the images. Empty where a class has fewer than 20 images.
     """
     if min(int(ill.sum()), int((~ill).sum())) < MIN_IMAGES:
         return []
@@ -65,8 +77,10 @@ def _auroc_of_number(values: Floats, ill: npt.NDArray[np.bool_]) -> float | None
 
 
 def _auroc_of_category(values: Sequence[str], ill: npt.NDArray[np.bool_]) -> float | None:
-    """The mean over both halves of the AUROC of shares learnt on the other half: a value that few images have
-    would else be told by itself."""
+    """The mean over both halves of the AUROC of shares learnt on the other half.
+
+    Shares learnt on the same images would identify images with a rare value.
+    """
     codes = np.unique(np.array(values, dtype=str), return_inverse=True)[1].reshape(-1)
     half = np.zeros(len(codes), bool)
     for sick in (False, True):
@@ -80,6 +94,6 @@ def _auroc_of_category(values: Sequence[str], ill: npt.NDArray[np.bool_]) -> flo
 
 
 def _shares(codes: npt.NDArray[np.int64], ill: npt.NDArray[np.bool_], count: int) -> Floats:
-    """The share of pneumonia among the images of each code, drawn to that of all as if by one more image."""
+    """The share of pneumonia among the images of each code, shrunk to the overall share as if by one more image."""
     images = np.bincount(codes, minlength=count)
     return (np.bincount(codes, weights=ill, minlength=count) + ill.mean()) / (images + 1)

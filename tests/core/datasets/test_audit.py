@@ -8,11 +8,11 @@ import pytest
 
 from pneumonia_core.datasets.annotations import Annotation, annotate
 from pneumonia_core.datasets.audit import audit
-from pneumonia_core.datasets.image_facts import IMAGE_FACTS_SCHEMA
-from pneumonia_core.datasets.shortcuts import cue_aurocs
+from pneumonia_core.datasets.image_facts import IMAGE_FACTS
+from pneumonia_core.datasets.shortcuts import shortcut_aurocs
 
 SCHEMA = pa.schema(
-    [("image_uri", pa.string()), ("archive", pa.string()), ("carried", pa.string()), *IMAGE_FACTS_SCHEMA]
+    [("image_uri", pa.string()), ("archive", pa.string()), ("carried", pa.string()), *IMAGE_FACTS]
 )
 
 
@@ -61,7 +61,7 @@ def facts(count: int, **columns: object) -> dict[str, list[object]]:
 
 
 def found(columns: dict[str, list[object]], ill: np.ndarray) -> dict[str, tuple[float, bool]]:
-    return {cue["cue"]: (cue["auroc"], cue["flagged"]) for cue in cue_aurocs(columns, ill)}
+    return {cue["cue"]: (cue["auroc"], cue["flagged"]) for cue in shortcut_aurocs(columns, ill)}
 
 
 def test_constant_cues_are_of_no_help():
@@ -93,7 +93,7 @@ def test_size_and_aspect_are_cues_and_bytes_of_files_encoded_alike_are_not():
 
 
 def test_few_images_of_a_class_say_nothing_of_cues():
-    assert cue_aurocs(facts(30), np.arange(30) < 15) == []
+    assert shortcut_aurocs(facts(30), np.arange(30) < 15) == []
 
 
 def test_duplicates_across_classes_and_splits_and_patients_across_splits_are_counted():

@@ -10,7 +10,7 @@ from support.pictures import as_jpeg
 
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.datasets.image_facts import (
-    IMAGE_FACTS_SCHEMA,
+    IMAGE_FACTS,
     ImageFacts,
     facts_of_bytes,
     facts_of_image,
@@ -61,7 +61,7 @@ def test_image_that_cannot_be_read_has_its_reason_alone(tmp_path):
 
 
 def test_facts_have_the_columns_of_the_schema(picture):
-    assert list(vars(facts_of_bytes(as_jpeg(picture)))) == IMAGE_FACTS_SCHEMA.names
+    assert list(vars(facts_of_bytes(as_jpeg(picture)))) == IMAGE_FACTS.names
 
 
 def test_dicom_has_its_photometric_interpretation(shared_data):

@@ -7,7 +7,7 @@ from pneumonia_core.datasets.kermany import LabelledImage, are_kermanys, parse_k
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL
-from pneumonia_core.phantoms.data_sets import _kermany_name
+from pneumonia_core.phantoms.data_sets import kermany_name
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_kermanys_data_are_known_by_all_their_names(stems, known):
 @pytest.mark.parametrize("patients", [2, 15, 100, 300, 1000])
 def test_phantoms_are_not_taken_for_kermanys_data(images_per_patient, patients):
     names = [
-        _kermany_name(label, patient, patient * images_per_patient + image, image)
+        kermany_name(label, patient, patient * images_per_patient + image, image)
         for label in range(3)
         for patient in range(patients)
         for image in range(images_per_patient)

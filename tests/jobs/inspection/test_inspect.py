@@ -16,7 +16,7 @@ from jobs.inspection.inspect import inspection_table
 from jobs.inspection.survey import Surveyor
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.datasets.audit import audit
-from pneumonia_core.datasets.image_facts import IMAGE_FACTS_SCHEMA
+from pneumonia_core.datasets.image_facts import IMAGE_FACTS
 from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.system.failpoints import VARIABLE
 
@@ -92,9 +92,7 @@ def test_image_on_which_its_decoder_dies_costs_one_row(labelled, monkeypatch):
 
 
 def test_concerns_fit_a_terminal_and_a_group_says_how_many_files_it_has():
-    schema = pa.schema(
-        [*((name, pa.string()) for name in ("image_uri", "archive", "carried")), *IMAGE_FACTS_SCHEMA]
-    )
+    schema = pa.schema([*((name, pa.string()) for name in ("image_uri", "archive", "carried")), *IMAGE_FACTS])
     files = [
         *((f"PNEUMONIA/person{n}_bacteria_{n}", "a digest", "q99") for n in range(30)),
         *((f"NORMAL/IM-{n}-0001", str(n), "q50") for n in range(30)),
@@ -105,7 +103,7 @@ def test_concerns_fit_a_terminal_and_a_group_says_how_many_files_it_has():
         for name, digest, table in files
     ]  # fmt: skip
     summary, details = audit(pa.Table.from_pylist(rows, schema=schema))
-    lines = inspection_table({**summary, "skipped": {}}, details).splitlines()
+    lines = inspection_table(summary, details, {}).splitlines()
     concerns = lines[next(n for n, line in enumerate(lines) if line.startswith("!")) :]
     assert max(map(len, concerns)) <= 80 < len(summary["concerns"][0])
     assert any(line.endswith("person1_bacteria_1.jpeg and 28 more") for line in lines)
