@@ -1,5 +1,6 @@
-"""The page of a scoring run: what became of every image, in one file without script or link."""
+"""The page of a scoring run: the outcome of every image, in one file without script or link."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pneumonia_core.archives.skipped import may_hide_images, skip_text
@@ -15,13 +16,13 @@ OUTCOMES: Final = {
 }
 
 
-def run_page(run: dict[str, Any]) -> str:
-    """One self-contained HTML page of a scoring run, from the record in its run.json.
+def run_page(run: Mapping[str, Any]) -> str:
+    """One self-contained HTML page of a scoring run, from the content of its run.json.
 
-    Read are `run_id`, `state`, `run_date` and, where present, `created_at`, `updated_at`, `model`, `engine`,
-    `exit_code`, `error`, `configuration`, `versions`, `gone`, `skipped` ({code: number}), `counts` (listed, scored,
-    rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read), `result` (seconds,
-    images_per_s, table, version) and `timings` ({step: seconds}). Names in it are escaped.
+    It needs `run_id`, `state` and `run_date`. Where present, it also shows `created_at`, `updated_at`, `model`,
+    `engine`, `exit_code`, `configuration`, `versions`, `gone`, `skipped` ({code: number}), `counts` (listed, scored,
+    rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read) and `result` (seconds,
+    images_per_s, table, version). Names are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
     reasons = counts.get("reject_reasons") or {}
@@ -48,18 +49,16 @@ def run_page(run: dict[str, Any]) -> str:
             )
         ],
         hiding=bool(hiding),
-        timings=run.get("timings") or {},
         bytes_read=counts.get("bytes_read"),
-        facts=_facts(run, counts, result),
+        facts=_facts(run, result),
     )
 
 
-def _facts(run: dict[str, Any], counts: dict[str, Any], result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Tables by heading of what else is known, without what is not."""
+def _facts(run: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[str, object]]:
+    """Tables of further facts by heading, without unknown values."""
     about = {
         "state": run["state"],
         "exit code": run.get("exit_code"),
-        "error": run.get("error"),
         "date of the rows": run["run_date"],
         "begun": run.get("created_at"),
         "last recorded": run.get("updated_at"),
@@ -82,6 +81,6 @@ def _facts(run: dict[str, Any], counts: dict[str, Any], result: dict[str, Any]) 
 
 
 def _reason_row(reason: str, number: int) -> tuple[str, str, str, int]:
-    """A reason with its stage and meaning; a record of a later version may hold one that is not known here."""
+    """A reason with its stage, meaning and number. A later version may have written a reason that is unknown here."""
     known = REJECT_REASONS.get(reason)
     return (reason, known.stage, known.meaning, number) if known else (reason, "–", "", number)

@@ -1,11 +1,14 @@
 """Pages hold the figures they are given, escape what they are told, and need nothing from outside."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from support.pages import NASTY, RUN, assert_self_contained
+from support.paths import REPOSITORY
 from support.scores import evaluate, subgroups
 
 from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
@@ -129,7 +132,7 @@ def test_names_on_pages_are_escaped_for_html_and_for_the_eye() -> None:
 def test_run_page_accounts_for_every_image() -> None:
     outline = assert_self_contained(run_page(RUN))
     text = "".join(outline.texts)
-    for number in ("1,100", "1,000", "38", "60", "70.0 %", "3 min 20 s", "230.0 MB", "5.2", "1.5 s"):
+    for number in ("1,100", "1,000", "38", "60", "70.0 %", "3 min 20 s", "230.0 MB", "5.2"):
         assert number in text
     assert text.index("truncated") < text.index("empty")  # the most frequent reason first
     assert "the sum of the above" in text
@@ -258,3 +261,9 @@ def test_numbers_are_written_for_people() -> None:
     assert [duration(s) for s in (4.2, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 05 min"]
     assert [megabytes(s) for s in (900, 2_500_000, 7.2e9)] == ["1 kB", "2.5 MB", "7.2 GB"]
     assert shown({"a": True, "b": [1, None]}) == "a yes, b 1, –"
+
+
+def test_a_commit_draws_its_page_without_matplotlib() -> None:
+    """It takes half a second to import, and no figure is on the page of a run."""
+    code = "import sys; import pneumonia_core.reports.run_page; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
