@@ -1,4 +1,4 @@
-"""The chest of a synthetic patient: how much each part of it weakens the beam.
+"""The chest of a synthetic patient: how much each part of it attenuates the beam.
 
 Everything is a function of anatomical coordinates (`ChestCoordinates`): x runs from the patient's right (-1)
 to the left (+1), y from the neck (-1) down to the abdomen (+1). Attenuations add up along the beam, as in a
@@ -18,7 +18,7 @@ TEXTURE_SIZE = 128  # a power of two: indices wrap by masking
 
 @dataclass(frozen=True)
 class Patient:
-    """One child's build. `age` runs from 0 (infant) to 1 (adolescent); lengths are in frame units."""
+    """A child's build. `age` runs from 0 (infant) to 1 (adolescent); lengths are in frame units."""
 
     age: float
     cage_width: float
@@ -42,7 +42,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class ChestCoordinates:
-    """Where in the body each pixel looks: `x`, `y` float32 [H, W], and what follows from them alone."""
+    """Anatomical coordinates `x`, `y` of each pixel, float32 [H, W], and what follows from them alone."""
 
     x: Array
     y: Array
@@ -53,7 +53,7 @@ class ChestCoordinates:
 
 
 def draw_patient(patient_seed: int) -> Patient:
-    """The build of patient `patient_seed`; it does not depend on the class, so it cannot give it away."""
+    """The build of patient `patient_seed`. It does not depend on the class, so it cannot give the class away."""
     rng = np.random.default_rng([11, patient_seed])
     age = float(rng.beta(1.3, 1.6))
     return Patient(
@@ -80,8 +80,8 @@ def draw_patient(patient_seed: int) -> Patient:
     )
 
 
-def place(patient: Patient, x: Array, y: Array, breath: float) -> ChestCoordinates:
-    """The anatomy behind the coordinates; `breath` (about -0.05 to 0.05) lowers the diaphragm."""
+def locate(patient: Patient, x: Array, y: Array, breath: float) -> ChestCoordinates:
+    """The chest coordinates of pixels; `breath` (about -0.05 to 0.05) lowers the diaphragm."""
     level = np.clip((y - patient.apex) / (patient.base - patient.apex + 0.25), 0, 1)
     cage = patient.cage_width * (1 - (1 - level) ** 3.4) ** 0.5 + np.float32(1e-3)
     off_centre = (np.abs(x) - 0.27) / 0.42
@@ -125,16 +125,16 @@ def bump(v: Array) -> Array:
 
 
 def plateau(v: Array) -> Array:
-    """A spot with a flat top: exp(-v^4). Squared twice: NumPy's `**4` is ten times slower."""
+    """A spot with a flat top: exp(-v^4). It squares twice, because NumPy's `**4` is ten times slower."""
     square = v * v
     return np.exp(-(square * square))
 
 
 def texture(seed: int, at_rows: Array, at_columns: Array, smooth: float) -> Array:
-    """Smooth noise of standard deviation 1, the same for one seed wherever it is looked at.
+    """Smooth noise of standard deviation 1; a seed gives the same noise at the same coordinates.
 
-    `at_rows` and `at_columns` are texture coordinates, wrapping at 1; `smooth` is the grain in texels.
-    Interpolated by hand: five times faster than map_coordinates.
+    `at_rows` and `at_columns` are texture coordinates, which wrap at 1; `smooth` is the grain in texels. The
+    interpolation is written out: it is five times faster than map_coordinates.
     """
     noise = np.random.default_rng([13, seed]).standard_normal((TEXTURE_SIZE, TEXTURE_SIZE), dtype=np.float32)
     noise = gaussian_filter(noise, smooth, mode="wrap", truncate=2.5)

@@ -1,4 +1,4 @@
-"""Synthetic chest X-rays, for the demo and for tests: drawn, never taken from a patient."""
+"""Data sets of synthetic X-rays: labelled ones, and archives with broken and unusual files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +10,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL
-from pneumonia_core.phantoms.radiograph import (
-    phantom,
-)
+from pneumonia_core.phantoms.radiograph import phantom
 
 JPEG_QUALITY: Final = 85
 
 
 @dataclass(frozen=True)
 class PhantomArchive:
-    """What `write_archive` wrote: so many files, and the reason for which each bad one must be rejected.
+    """An archive that `write_archive` wrote: the number of its `files`, and the expected rejections.
 
-    `rejected` maps a path relative to `folder` to a reason of `errors.REJECT_REASONS`; every other file
-    of the `files` can be scored.
+    `rejected` maps a path relative to `folder` to a reason of `errors.REJECT_REASONS`. All other files can be scored.
     """
 
     folder: Path
@@ -42,11 +39,11 @@ def write_labelled(
     size: tuple[int, int] = (224, 320),
     test_fraction: float = 0.25,
 ) -> list[Path]:
-    """The paths of a labelled data set written in the Kermany layout, `train|test / NORMAL|PNEUMONIA / file`.
+    """Write a labelled data set in the Kermany layout, `train|test / NORMAL|PNEUMONIA / file`, and give its paths.
 
-    `patients_per_class` is one number or a number for each class name. About `test_fraction` of each class's
-    patients, the last ones, are the test split, so that none is in both. `size` is the range of the longer
-    side in pixels. Sizes, aspects and JPEG quality are drawn alike for all classes.
+    `patients_per_class` is one number or a number for each class name. The last patients of each class, about
+    `test_fraction` of them, are the test split, so that no patient is in both splits. `size` is the range of the
+    longer side in pixels. All classes have the same distribution of sizes, aspects and JPEG quality.
     """
     paths = []
     for label, name in enumerate(CLASSES):
@@ -60,9 +57,7 @@ def write_labelled(
             split = "test" if patient >= patients - held_back else "train"
             for image in range(images_per_patient):
                 path = (
-                    folder
-                    / split
-                    / _kermany_name(label, patient, patient * images_per_patient + image, image)
+                    folder / split / kermany_name(label, patient, patient * images_per_patient + image, image)
                 )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _save_jpeg(path, _patient_picture(seed, label, patient, image, size))
@@ -70,7 +65,8 @@ def write_labelled(
     return paths
 
 
-def _kermany_name(label: int, patient: int, number: int, image: int) -> str:
+def kermany_name(label: int, patient: int, number: int, image: int) -> str:
+    """The path of an image below its split, by 0-based numbers of the patient, of the file and of the image."""
     if label == NORMAL:
         return f"NORMAL/IM-{patient + 1:04d}-{image + 1:04d}.jpeg"
     kind = "bacteria" if label == BACTERIAL else "virus"
@@ -94,10 +90,10 @@ def _save_jpeg(path: Path, picture: npt.NDArray[np.uint8]) -> None:
 def write_archive(
     folder: Path, count: int, seed: int = 0, broken: bool = False, size: tuple[int, int] = (224, 320)
 ) -> PhantomArchive:
-    """An unlabelled archive of `count` files written in folders by date, half of them of ill children.
+    """Write an unlabelled archive of `count` files in folders by date; half of them show pneumonia.
 
-    With `broken`, five of the files cannot be scored (empty, truncated, text, black, one pixel) and three
-    are unusual but good (16-bit PNG, EXIF-rotated JPEG, a name with a space, `#` and `%`); `count` must then
+    With `broken`, five of the files cannot be scored (empty, truncated, text, black, one pixel), and three
+    are unusual but good (16-bit PNG, EXIF-rotated JPEG, a name with a space, `#` and `%`). `count` must then
     be at least eight. Raises ValueError where it is less.
     """
     odd = list(_ODD_FILES.items()) if broken else []
@@ -110,12 +106,12 @@ def write_archive(
         picture = _patient_picture(seed + 1_000_003, label, number, 0, size)
         day = folder / f"2024-03-{1 + number * 5 // count:02d}"
         day.mkdir(parents=True, exist_ok=True)
-        # The odd files are spread over the archive, so that they fall into different folders and chunks.
-        place_in_odd = [i for i in range(len(odd)) if (2 * i + 1) * count // (2 * len(odd)) == number]
-        if not place_in_odd:
+        # The odd files are spread over the archive, so that they are in different folders and chunks.
+        position = [i for i in range(len(odd)) if (2 * i + 1) * count // (2 * len(odd)) == number]
+        if not position:
             _save_jpeg(day / f"cxr_{number:06d}.jpeg", picture)
             continue
-        name, (write, reason) = odd[place_in_odd[0]]
+        name, (write, reason) = odd[position[0]]
         write(day / name, picture)
         if reason is not None:
             rejected[f"{day.name}/{name}"] = reason

@@ -1,11 +1,11 @@
-"""What pneumonia adds to a synthetic chest: lobar consolidation or a diffuse interstitial pattern."""
+"""The opacities of pneumonia in a synthetic chest: lobar consolidation or a diffuse interstitial pattern."""
 
 import numpy as np
 
 from pneumonia_core.findings import BACTERIAL, VIRAL
 from pneumonia_core.phantoms.anatomy import Array, ChestCoordinates, branches, bump, step, texture
 
-# Side (-1: right lung), centre (|x|, y) and half axes of what a consolidated lobe covers in a frontal view.
+# Side (-1: right lung), centre (|x|, y) and half axes of a consolidated lobe in a frontal view.
 LOBES = (
     (-1, 0.33, -0.38, 0.24, 0.20),  # right upper
     (-1, 0.28, 0.10, 0.22, 0.14),  # right middle
@@ -29,7 +29,7 @@ def disease(label: int, patient_seed: int, course: float, at: ChestCoordinates, 
 
 
 def _consolidations(rng: np.random.Generator, at: ChestCoordinates, air: Array) -> Array:
-    """One or two lobes whose air gave way to fluid, with the bronchi still open (air bronchogram)."""
+    """One or two lobes filled with fluid, whose bronchi still hold air (air bronchogram)."""
     lobes = rng.choice(len(LOBES), size=1 if rng.random() < 0.65 else 2, replace=False)
     seed = int(rng.integers(1 << 32))
     wobble = texture(seed, at.y * 0.5, at.x * 0.5, 4.6)

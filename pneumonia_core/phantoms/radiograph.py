@@ -1,4 +1,4 @@
-"""Synthetic chest X-rays, for the demo and for tests: drawn, never taken from a patient."""
+"""A synthetic chest X-ray: the attenuations of a chest exposed, developed and marked as a film."""
 
 from functools import lru_cache
 from typing import Final
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pneumonia_core.phantoms.anatomy import Array, Patient, draw_patient, healthy_chest, lungs, place
+from pneumonia_core.phantoms.anatomy import Array, Patient, draw_patient, healthy_chest, locate, lungs
 from pneumonia_core.phantoms.disease import disease
 
 WORKING_SIDE: Final = 256  # the chest is drawn at this size at most and enlarged
@@ -16,9 +16,9 @@ WORKING_SIDE: Final = 256  # the chest is drawn at this size at most and enlarge
 def phantom(label: int, patient_seed: int, image_seed: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """A synthetic chest X-ray, uint8 [H, W] with `size` = (H, W), the same for the same arguments.
 
-    `label` indexes CLASSES; `patient_seed` gives build and disease, `image_seed` position, breath, exposure
-    and noise. Brightness and contrast are drawn after the drawing's own were divided out, as an automatic
-    exposure does, so that they say next to nothing about the class.
+    `label` indexes CLASSES; `patient_seed` determines build and disease, `image_seed` position, breath, exposure
+    and noise. Like an automatic exposure, it first normalises brightness and contrast and then draws new ones, so
+    that they say next to nothing about the class.
     """
     rng = np.random.default_rng([19, patient_seed, image_seed])
     patient = draw_patient(patient_seed)
@@ -31,7 +31,7 @@ def _attenuation(
     label: int, patient: Patient, patient_seed: int, rng: np.random.Generator, size: tuple[int, int]
 ) -> Array:
     x, y = _view(rng, size)
-    at = place(patient, x, y, breath=float(rng.normal(0, 0.02)))
+    at = locate(patient, x, y, breath=float(rng.normal(0, 0.02)))
     air = lungs(patient, at)
     ill = disease(label, patient_seed, float(rng.uniform(0.8, 1.1)), at, air)
     return healthy_chest(patient, at, air) + ill
@@ -58,7 +58,7 @@ def _view(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, Array
 
 
 def _expose(attenuation: Array, rng: np.random.Generator) -> Array:
-    """Grey levels of the film: random brightness and contrast around the picture's own, toe and shoulder."""
+    """Grey levels of the film, with random brightness and contrast, and a toe and a shoulder."""
     attenuation = np.maximum(attenuation, 0)
     z = (attenuation - attenuation.mean()) / attenuation.std()
     z = np.tanh(z * rng.uniform(0.45, 0.75))
