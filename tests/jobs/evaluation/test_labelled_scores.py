@@ -39,7 +39,7 @@ def test_image_that_was_away_or_another_counts_as_what_it_is_again(tmp_path):
         ({"output": "data/labels.csv"}, "cannot create this folder"),
         ({"split": "train"}, "has no train images; it has test"),
         ({"split": "validation"}, "only test images"),
-        ({"model": "absent"}, "no such folder"),
+        ({"model": "absent"}, "absent"),
     ],
 )
 def test_wrong_input_is_refused_before_ray_starts(tmp_path, monkeypatch, options, message):
