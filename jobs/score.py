@@ -13,7 +13,7 @@ from jobs.console.options import (
     precision_option,
 )
 from jobs.console.output import printable
-from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
 
 def _parse_columns(text: str | None) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def command(
     from pneumonia_core.storage.location import open_location
 
     rules = ListingRules(_parse_columns(carry), tuple(open_location(text).uri for text in allow_prefix))
-    order = make_request(
+    request = make_request(
         archive,
         model,
         engine=engine,
@@ -142,7 +142,7 @@ def command(
         chunk_size=chunk_size,
         rules=rules,
     )
-    settings = ExecutionOptions(
+    options = ExecutionOptions(
         address=address,
         num_cpus=num_cpus,
         shape=shape,
@@ -153,16 +153,16 @@ def command(
         max_reject_rate=max_reject_rate,
         fresh=fresh,
     )
-    place = open_location(results)
+    location = open_location(results)
     if dry_run:
-        return plan_only(place, order)
-    make_folder(place)
+        return plan_only(location, request)
+    make_folder(location)
     try:
-        return score_archives(place, order, settings).as_json()
+        return score_archives(location, request, options).as_json()
     except OSError as error:
         raise PneumoniaError(
-            f"{error_text(error)} while working on {printable(place.uri)}. Nothing was committed; mend it and "
-            "run the same command again."
+            f"{error_text(error)} while working on {printable(location.uri)}. Nothing was committed.",
+            Remedy.FIX_AND_RUN_AGAIN,
         ) from error
 
 

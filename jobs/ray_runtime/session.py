@@ -1,4 +1,4 @@
-"""Ray up and down for one job, and quiet."""
+"""Starts or joins Ray for one job, without its console output."""
 
 import contextlib
 import logging
@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Final
 
-from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
 
 @contextmanager
@@ -17,7 +18,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     A process that is connected already keeps its connection, and keeps it afterwards. Raises
     InvalidInput when no cluster answers at the address.
     """
-    _quiet_environment()
+    _set_environment()
+    # Ray reads the environment when it is imported.
     import ray
 
     if ray.is_initialized():
@@ -50,25 +52,25 @@ def _start(num_cpus: int | None) -> None:
         )
     except OSError as error:
         raise InvalidInput(
-            f"Ray cannot start on this machine: {error}. It writes a token beneath the home folder (HOME={Path.home()}) "
-            "and its logs beneath /tmp (RAY_TMPDIR): give it folders that this user may write."
+            f"Ray cannot start on this machine: {error}. It writes a token under the home folder (HOME={Path.home()})"
+            " and its logs under /tmp (RAY_TMPDIR). Give it folders that this user may write."
         ) from error
     except Exception as error:
         if type(error) is not Exception:  # what Ray raises when its processes take longer than it waits
             raise
         raise PneumoniaError(
-            f"Ray did not start on this machine: {error} Run the same command again when the machine has less to do."
+            f"Ray did not start on this machine: {error} Run the same command again when the machine is less busy."
         ) from error
 
 
 def names_a_cluster(address: str | None) -> bool:
-    """Whether this address, or else RAY_ADDRESS, is one of a cluster that runs already."""
+    """Whether this address, or else RAY_ADDRESS, names a running cluster."""
     return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
 @contextmanager
 def _ray_prints_to_stderr() -> Iterator[None]:
-    """Ray prints what it thinks of dead workers to stdout, where a program expects our result alone."""
+    """Ray prints messages about dead workers to stdout, where a program expects only the result."""
     with os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as stream, redirect_stdout(stream):
         yield
 
@@ -86,14 +88,22 @@ def _connect(address: str) -> None:
         ) from error
 
 
-def _quiet_environment() -> None:
-    for name, value in {
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "GLOG_minloglevel": "2",
-    }.items():
+# The variables that Ray and its workers get, unless the user has set them.
+_ENVIRONMENT: Final = {
+    # Otherwise Ray hides all GPUs from tasks that reserve none, and warns that this default will change.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # The commands have a progress bar of their own.
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # No usage statistics leave the cluster.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # TensorFlow and gRPC log to stderr below these levels.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "GLOG_minloglevel": "2",
+}
+
+
+def _set_environment() -> None:
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
@@ -112,7 +122,7 @@ def _quiet_ray_data() -> None:
 
 @contextlib.contextmanager
 def ray_errors_explained() -> Iterator[None]:
-    """What goes wrong on the cluster, as one line instead of Ray's tracebacks."""
+    """Turns the cluster's errors into one line instead of Ray's tracebacks."""
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
@@ -121,12 +131,13 @@ def ray_errors_explained() -> Iterator[None]:
     except ExecutionTimeoutError as error:
         raise PneumoniaError(
             "the cluster finished no chunk for too long: its workers are stuck, or have too little memory or too few "
-            "CPUs. What is finished is kept; run the same command again to go on."
+            "CPUs. What is finished is kept.",
+            Remedy.RUN_AGAIN,
         ) from error
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[-1] if lines else type(error).__name__
         raise PneumoniaError(
-            f"the cluster could not go on: {type(error).__name__}: {reason[:300]} "
-            "What is finished is kept; run the same command again to go on."
+            f"the cluster failed: {type(error).__name__}: {reason[:300]} What is finished is kept.",
+            Remedy.RUN_AGAIN,
         ) from error

@@ -47,7 +47,10 @@ RECEIPT_SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Which engine an actor opens. `bundle_files` are in Ray's object store, so a worker needs no path to the bundle."""
+    """Which engine an actor opens.
+
+    `bundle_files` are in Ray's object store, so a worker needs no path to the bundle.
+    """
 
     bundle_files: "ObjectRef[dict[str, bytes]]"
     engine: str

@@ -53,7 +53,7 @@ class ExecutionOptions:
 class ScoringContext:
     """One scoring command: its request, its options, its bundle, and the Ray session it holds open.
 
-    `stop` is set when the command must end soon. `shipped` holds the bundle's files in Ray's object store, by engine.
+    `stop` is set when the command must end soon. `shipped` holds the bundle's files by engine, in Ray's object store.
     """
 
     results: Location

@@ -106,7 +106,7 @@ def _check_found(context: ScoringContext, run: Run, view: TableView, lister: Lis
 
 
 def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> None:
-    """Raise InvalidInput where the listing found no image at all, or none of an archive of which the table has some.
+    """Raise InvalidInput where the listing has no image at all, or none of an archive of which the table has some.
 
     A storage that is not mounted looks like an empty folder, and its images would count as gone.
     """
@@ -114,7 +114,7 @@ def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> Non
     if known := view.known_images(lister.empty):
         empty = " nor in ".join(f"{printable(uri)}, of which the table has {n:,}" for uri, n in known.items())
         raise InvalidInput(
-            f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the same command again. "
+            f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the command again. "
             "Leave an archive out of the command if it is really empty."
         )
     if not lister.listed:

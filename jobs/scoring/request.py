@@ -1,10 +1,13 @@
-"""Score archives of chest X-rays into the results table: list, plan, score, check, commit."""
+"""The request of a scoring run, made from a command's arguments and checked."""
 
 import datetime
 from typing import Final
 
-from pneumonia_core.archives.manifests import ListingRules
+from pneumonia_core.archives.archive import check_disjoint, open_archive
+from pneumonia_core.archives.manifests import ListingRules, check_rules_apply
+from pneumonia_core.bundles.bundle import choose_engine, open_bundle
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.results.table import check_carried
 from pneumonia_core.runs.record import RunRequest
 
 CHUNK_SIZE: Final = 256
@@ -24,12 +27,7 @@ def make_request(
     chunk_size: int = CHUNK_SIZE,
     rules: ListingRules = _NO_RULES,
 ) -> RunRequest:
-    """What the command's arguments ask for, checked: archives and bundle are there, and the options go together."""
-    from pneumonia_core.archives.archive import check_disjoint, open_archive
-    from pneumonia_core.archives.manifests import check_rules_apply
-    from pneumonia_core.bundles.bundle import choose_engine, open_bundle
-    from pneumonia_core.results.table import check_carried
-
+    """The request. Raises InvalidInput unless the archives and the bundle exist and the options go together."""
     check_carried(rules.carry)
     archives = [open_archive(text, rules) for text in archive]
     check_disjoint(archives)
@@ -53,9 +51,10 @@ def make_request(
 
 
 def parse_date(text: str | None) -> str:
+    """The ISO date of the text; today, UTC, where there is none. Raises InvalidInput."""
     if text is None:
         return datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         return datetime.date.fromisoformat(text).isoformat()
     except ValueError:
-        raise InvalidInput(f"--date {text!r} is no date. Write it as 2026-01-31.") from None
+        raise InvalidInput(f"--date {text!r} is not a date. Write it as 2026-01-31.") from None

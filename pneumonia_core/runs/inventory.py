@@ -13,7 +13,7 @@ from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.storage.files import open_file
 from pneumonia_core.storage.location import Location
 
-# Whoever reads a chunk reads the footer of its file, which grows with its row groups: 1.6 ms for 64, 25 ms for 3,000.
+# Reading a chunk reads its file's footer, which grows with the row groups: 1.6 ms for 64, 25 ms for 3,000.
 CHUNKS_PER_FILE: Final = 64
 _ROWS_AT_ONCE: Final = 16_384
 CHUNK_SCHEMA: Final = pa.schema(

@@ -1,4 +1,4 @@
-"""Parts: the rows of one chunk, written whole; and their merging into the table's files once all is checked."""
+"""Parts: the rows of one chunk, written whole, and their merging into the table's data files."""
 
 import io
 import time
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.commit import DataFile
 from pneumonia_core.results.schema import FILE_SCHEMA
 from pneumonia_core.results.table import with_carried
@@ -37,16 +37,16 @@ class Merged:
     bytes_read: int = 0
 
 
-def part_place(run_folder: Location, chunk: int) -> Location:
-    """Where the part of a chunk stands."""
+def part_location(run_folder: Location, chunk: int) -> Location:
+    """Where the part of a chunk is."""
     return run_folder.child("parts").child(f"{chunk:08d}.parquet")
 
 
 def write_part(run_folder: Location, chunk: int, table: pa.Table) -> None:
-    """Write the part of a chunk, whole or not at all: its presence says that the chunk is done."""
+    """Write the part of a chunk, whole or not at all. A chunk that has a part is done."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    write_bytes(part_place(run_folder, chunk), buffer.getvalue())
+    write_bytes(part_location(run_folder, chunk), buffer.getvalue())
 
 
 def done_chunks(run_folder: Location) -> set[int]:
@@ -64,8 +64,8 @@ def merge_parts(
 ) -> Merged:
     """Check the parts of some chunks against the inventory and write them as one file of the table.
 
-    `path` is relative to `scores`. Rows whose ids are in `superseded` are left out: another run has
-    committed them. Raises ConservationError naming rows that are missing, repeated or foreign.
+    `path` is relative to `scores`. Rows whose ids are in `superseded` are left out, as another run has committed
+    them. Raises ConservationError, which names rows that are missing, repeated or foreign.
     """
     tables = []
     for chunk in chunks:
@@ -76,12 +76,12 @@ def merge_parts(
     if superseded:
         whole = whole.filter(pc.invert(pc.is_in(whole["row_id"], pa.array(superseded, pa.int64()))))
     rows = with_carried(whole.select(FILE_SCHEMA.names).cast(FILE_SCHEMA), whole["carried"])
-    place = scores.child(path)
+    location = scores.child(path)
     failpoint("merge.before", path)
-    with write_stream(place) as stream:
+    with write_stream(location) as stream:
         pq.write_table(rows, stream, compression="zstd", row_group_size=128 * 1024)
     failpoint("merge.after", path)
-    size = file_size(place)
+    size = file_size(location)
     nulls = {name: rows[name].null_count for name in rows.column_names}
     return Merged(
         DataFile(path, size, rows.num_rows, nulls, int(time.time() * 1000)),
@@ -94,21 +94,19 @@ def merge_parts(
 
 
 def _read_part(run_folder: Location, chunk: int) -> pa.Table:
-    place = part_place(run_folder, chunk)
+    location = part_location(run_folder, chunk)
     try:
-        table = pq.read_table(pa.BufferReader(read_bytes(place)))
+        table = pq.read_table(pa.BufferReader(read_bytes(location)))
     except FileNotFoundError as error:
         raise ConservationError(
-            f"the part of chunk {chunk} is gone: {place.uri}. Run the same command again."
+            f"the part of chunk {chunk} is gone: {location.uri}.", Remedy.RUN_AGAIN
         ) from error
     except pa.ArrowInvalid as error:
         raise ConservationError(
-            f"{place.uri} is damaged. Nothing was committed. Delete this file and run the same command again."
+            f"{location.uri} is damaged. Nothing was committed. Delete this file.", Remedy.RUN_AGAIN
         ) from error
     if table.schema.names != PART_SCHEMA.names:
-        raise ConservationError(
-            f"{place.uri} was written by another version. Use --fresh to start the run over."
-        )
+        raise ConservationError(f"{location.uri} was written by another version.", Remedy.START_OVER)
     return table
 
 
@@ -122,7 +120,8 @@ def _check_conserved(chunk: int, listed: pa.Table, part: pa.Table) -> None:
     raise ConservationError(
         f"the rows of chunk {chunk} are not those listed: {len(missing)} missing {missing[:5]}, "
         f"{len(foreign)} foreign {foreign[:5]}, {len(repeated)} repeated {repeated[:5]}. "
-        f"Nothing was committed. Delete the part {chunk:08d}.parquet and run the same command again."
+        f"Nothing was committed. Delete the part {chunk:08d}.parquet.",
+        Remedy.RUN_AGAIN,
     )
 
 
@@ -133,7 +132,7 @@ def _counts(column: pa.ChunkedArray) -> Counter[str]:
 
 
 def _out_of_domain(in_domain: pa.ChunkedArray) -> int:
-    """How many images are known to be unlike the training data."""
+    """How many images are out of the training domain."""
     return int(pc.sum(pc.invert(in_domain)).as_py() or 0)
 
 

@@ -40,8 +40,8 @@ def open_run(results: Location, request: RunRequest, planned_version: int, fresh
     """The unfinished run of this request, to be resumed, or a new one planned from this version of the table.
 
     A run that a living process works on is left alone. Raises InvalidInput where an unfinished run was started
-    with other options. `fresh` abandons the unfinished runs instead; one whose rows are in the table is returned,
-    as it lacks only its last record.
+    with other options. `fresh` abandons the unfinished runs instead. One whose rows are in the table is
+    returned, as it lacks only its last record.
     """
     idle = _idle_runs(results)
     run: Run | None = None
