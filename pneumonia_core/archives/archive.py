@@ -1,4 +1,7 @@
-"""An archive of images: opened, listed in a fixed order, and the bytes of each image. Nothing is unpacked to disk."""
+"""An archive of images: opened, listed in a fixed order, and the bytes of each image.
+
+Nothing is unpacked to disk.
+"""
 
 import itertools
 from collections import Counter
@@ -63,7 +66,8 @@ def check_disjoint(archives: list[str]) -> None:
     for one, other in itertools.pairwise(ordered):
         if other.startswith(one):
             raise InvalidInput(
-                f"the archive {other.rstrip('/')} is inside {one.rstrip('/')}: name each image's archive once."
+                f"the archive {other.rstrip('/')} is inside {one.rstrip('/')}: name each image's archive "
+                "once."
             )
 
 
@@ -72,8 +76,8 @@ def list_archive(
 ) -> Iterator[ListedImage]:
     """The images of an archive in a fixed order; `skipped` counts what is left out.
 
-    Tars and zips in a folder or bucket are opened as well. Raises PneumoniaError where the storage fails: images that
-    are out of reach must not count as gone.
+    Tars and zips in a folder or bucket are opened as well. Raises PneumoniaError where the storage fails:
+    images that are out of reach must not count as gone.
     """
     if is_manifest(archive):
         yield from list_manifest(archive, rules, skipped)

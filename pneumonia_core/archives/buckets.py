@@ -18,7 +18,10 @@ _SNIFFING_THREADS: Final = 16
 
 
 def list_bucket(location: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images under a prefix; of an object, itself or its members. Raises PneumoniaError where the storage fails."""
+    """The images under a prefix; of an object, itself or its members.
+
+    Raises PneumoniaError where the storage fails.
+    """
     named = _named_itself(location)
     if named is not None:
         yield from list_named(named, skipped)

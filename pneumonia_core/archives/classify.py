@@ -21,18 +21,18 @@ class NameClass(Enum):
 FileClass = NameClass | SkipReason
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
-# Notes, tables, code, films: none of these is a radiograph. A file with any other suffix may be one, so its first
-# bytes are read: scan.IMA, IMG.0001a, x.jfif, `Thorax p.a. 2026-01-31`.
+# Notes, tables, code, films: none of these is a radiograph. A file with any other suffix may be one, so its
+# first bytes are read: scan.IMA, IMG.0001a, x.jfif, `Thorax p.a. 2026-01-31`.
 _NO_IMAGE: Final = (
-    "txt csv tsv json jsonl ndjson xml xsd yaml yml toml ini cfg conf log lock md rst tex html htm css eml msg",
-    "pdf rtf doc docx xls xlsx ppt pptx odt ods odp",
+    "txt csv tsv json jsonl ndjson xml xsd yaml yml toml ini cfg conf log lock md rst tex html htm css",
+    "pdf rtf doc docx xls xlsx ppt pptx odt ods odp eml msg",
     "py pyc ipynb js java class cpp hpp sh bat cmd ps1 sql",
     "parquet arrow feather avro orc npy npz pkl pickle h5 hdf5 onnx keras db sqlite sqlite3 mdb accdb",
     "md5 sha1 sha256 sha512 pem crt",
     "mp3 wav mp4 avi mov mkv wmv mpg mpeg webm exe dll so msi jar lnk url ttf",
 )
-# Compression that this program does not open. The first four pack one file, and the rest of the name tells what it
-# is; the others pack many.
+# Compression that this program does not open. The first four pack one file, and the rest of the name tells
+# what it is; the others pack many.
 _ONE_PACKED: Final = frozenset({".gz", ".bz2", ".xz", ".zst"})
 _PACKED: Final = _ONE_PACKED | {".7z", ".rar", ".tbz", ".tbz2", ".txz", ".tzst", ".iso", ".dmg"}
 _NO_IMAGE_SUFFIXES: Final = frozenset(f".{suffix}" for line in _NO_IMAGE for suffix in line.split())
@@ -45,7 +45,8 @@ _SUFFIX: Final = re.compile(r"\.[^./]+$")
 def classify_name(name: str) -> FileClass:
     """What a file of this name, without its folders, may be.
 
-    A name with an unusual suffix or none is UNKNOWN: DICOM files are often named by their UID, 1.2.840.113619.2.55.
+    A name with an unusual suffix or none is UNKNOWN: DICOM files are often named by their UID,
+    1.2.840.113619.2.55.
     """
     if name.startswith(".") or name in _SKIPPED_FOLDERS:
         return SkipReason.HIDDEN
@@ -66,7 +67,7 @@ def classify_name(name: str) -> FileClass:
 
 
 def classify_path(path: str) -> FileClass:
-    """`classify_name` of a path with folders, as in a bucket or an archive: a hidden folder hides all in it."""
+    """`classify_name` of a path with folders, as in a bucket or a tar: a hidden folder hides all in it."""
     *folders, name = path.split("/")
     for folder in folders:
         if folder in _SKIPPED_FOLDERS or (folder.startswith(".") and folder not in (".", "..")):
@@ -75,8 +76,11 @@ def classify_path(path: str) -> FileClass:
 
 
 def classify_head(head: bytes | None) -> FileClass:
-    """What a file with these first bytes is. A file whose first bytes cannot be read (None) counts as an image: it
-    gets a row that says why it cannot be read."""
+    """What a file with these first bytes is.
+
+    A file whose first bytes cannot be read (None) counts as an image: it gets a row that says why it cannot
+    be read.
+    """
     return NameClass.IMAGE if head is None or is_image_head(head) else SkipReason.NO_IMAGE
 
 

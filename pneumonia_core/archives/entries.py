@@ -68,7 +68,8 @@ NOT_ALLOWED: Final = Refused(Rejection("forbidden", "the manifest may not name i
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar or zip, image or not. `name` is its path there; `version` changes when the content does.
+    """A file in a tar or zip, image or not. `name` is its path there; `version` changes when the content
+    does.
 
     `head(count)` reads its first bytes, up to `count`; None where they cannot be known.
     """
@@ -83,8 +84,11 @@ class Member:
 
 @dataclass(frozen=True)
 class ListedImage:
-    """One image as listed. `version` changes when the content does. `carried` is a JSON object of the manifest's
-    columns that go to the table."""
+    """One image as listed.
+
+    `version` changes when the content does. `carried` is a JSON object of the manifest's columns that go to
+    the table.
+    """
 
     uri: str
     version: str
@@ -129,8 +133,8 @@ def tar_member_version(container_version: str, offset: int) -> str:
     return f"{container_version}+{offset}"
 
 
-# How an inventory stores a ByteSource, next to `image_uri` and `image_version`. All are null for a WholeFile, all
-# but the method for what is refused. The version of a member's tar is part of its `image_version`.
+# How an inventory stores a ByteSource, next to `image_uri` and `image_version`. All are null for a WholeFile,
+# all but the method for what is refused. The version of a member's tar is part of its `image_version`.
 # Unfinished runs hold these columns: names, types and methods stay as they are.
 SOURCE_FIELDS: Final = (
     pa.field("container", pa.string()),

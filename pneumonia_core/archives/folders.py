@@ -42,7 +42,10 @@ def opens_locally(path: str) -> bool:
 
 
 def list_local(root: str, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images in a folder; of a file, itself or its members. Raises PneumoniaError where the disk fails."""
+    """The images in a folder; of a file, itself or its members.
+
+    Raises PneumoniaError where the disk fails.
+    """
     try:
         status = os.stat(root)  # noqa: PTH116 - a plain path is the raw name
         opened = _names(root) if S_ISDIR(status.st_mode) else local_file(root, status)
@@ -97,14 +100,14 @@ def _names(folder: str) -> _Names:
 def _raise_unless_absent(error: OSError, path: str) -> None:
     """Raise PneumoniaError unless the error says that nothing is there.
 
-    Images out of reach are not gone, so the listing must not continue without them. A link that leads to where
-    reading is not permitted never was a listed image.
+    Images out of reach are not gone, so the listing must not continue without them. A link that leads to
+    where reading is not permitted never was a listed image.
     """
     is_link = error.errno in NO_PERMISSION and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
     if error.errno not in NO_SUCH_NAME and not is_link:
         raise PneumoniaError(
-            f"{_uri(path)} cannot be listed ({error_text(error)}). Fix that, or move it out of the archive, and run "
-            "the same command again."
+            f"{_uri(path)} cannot be listed ({error_text(error)}). Fix that, or move it out of the archive, and "
+            "run the same command again."
         ) from error
 
 

@@ -40,8 +40,8 @@ _Row = tuple[str | int | None, ...]
 class Lister:
     """Lists archives in a thread, into Parquet segments on this machine's disk, so that memory stays flat.
 
-    `listed` counts the images so far; `empty` are the archives that are listed to their end and have no image. A
-    storage that does not answer is waited for `leave_after_s` at the end.
+    `listed` counts the images so far; `empty` are the archives that are listed to their end and have no
+    image. A storage that does not answer is waited for `leave_after_s` at the end.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class Lister:
             pq.write_table(pa.table(columns, schema=LISTED_SCHEMA), path, compression="zstd")
         except OSError as error:
             raise PneumoniaError(
-                f"the listing cannot be written to {path.parent} ({error_text(error)}). Free space there, or name "
-                "another folder in TMPDIR, and run the same command again."
+                f"the listing cannot be written to {path.parent} ({error_text(error)}). Free space there, or "
+                "name another folder in TMPDIR, and run the same command again."
             ) from error
         self.listed += len(rows)
         self._segments.append(path)

@@ -29,7 +29,8 @@ class NamedImage:
 
 
 def allowed_folders(folder: str, prefixes: Sequence[str]) -> tuple[str, ...]:
-    """The folders in which images may be, as URIs that end in a slash: the manifest's own and those of the user.
+    """The folders in which images may be, as URIs that end in a slash: the manifest's own and those of the
+    user.
 
     Links in local paths are resolved.
     """
@@ -51,14 +52,15 @@ def trusted_image_uri(text: str, folder: str) -> str:
     named = named_image(text, folder, _EVERYWHERE)
     if named.read_from is None:
         raise InvalidInput(
-            f"{named.uri!r} names no image: give a path, or a URI that begins with {', '.join(_EVERYWHERE)} and has "
-            "no credentials, no options and no `..`."
+            f"{named.uri!r} names no image: give a path, or a URI that begins with {', '.join(_EVERYWHERE)} and "
+            "has no credentials, no options and no `..`."
         )
     return named.uri
 
 
 def named_image(text: str, folder: str, allowed: tuple[str, ...]) -> NamedImage:
-    """The image that a table in `folder` (a URI) names by `text`; it may be read if it is in an `allowed` folder."""
+    """The image that a table in `folder` (a URI) names by `text`; it may be read if it is in an `allowed`
+    folder."""
     member = split_member_uri(text)
     if member is None:
         return _named_file(text, folder, allowed)
@@ -107,7 +109,8 @@ def _real_folder(path: str) -> str:
 def _refused(text: str) -> NamedImage:
     """An image that is not read, under a URI that a table may show.
 
-    User-info, which may hold any character, and all that follows a question mark are hidden: both may be secrets.
+    User-info, which may hold any character, and all that follows a question mark are hidden: both may be
+    secrets.
     """
     address, asked, _ = text.partition("?")
     address = re.sub(r"(://|:).*@", r"\1***@", address, count=1, flags=re.DOTALL)

@@ -25,7 +25,8 @@ from pneumonia_core.storage.ranges import stat_file
 from pneumonia_core.system.hash_set import HashSet
 
 MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
-# What the table shows in place of the version of an image that is not there, or that the manifest may not name.
+# What the table shows in place of the version of an image that is not there, or that the manifest may not
+# name.
 _ABSENT_VERSION: Final = "absent"
 _NOT_ALLOWED_VERSION: Final = "forbidden"
 # A column that a manifest may carry without values: scoring fills it with the colour mode of each source.
@@ -37,8 +38,11 @@ _THREADS: Final = 16
 
 @dataclass(frozen=True)
 class ListingRules:
-    """What a listing takes from a manifest: `carry` are its columns that go to the table, `allow_prefixes` the
-    folders besides its own in which its images may be."""
+    """What a listing takes from a manifest.
+
+    `carry` are its columns that go to the table, `allow_prefixes` the folders besides its own in which its
+    images may be.
+    """
 
     carry: tuple[str, ...] = ()
     allow_prefixes: tuple[str, ...] = ()
@@ -75,8 +79,8 @@ def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
     """Raise InvalidInput where rules for manifests are given and no archive is one."""
     if (rules.carry or rules.allow_prefixes) and not any(map(is_manifest, archives)):
         raise InvalidInput(
-            "columns to carry and allowed prefixes are for a manifest, a table whose name ends in .parquet or .csv, "
-            "and no archive is one.",
+            "columns to carry and allowed prefixes are for a manifest, a table whose name ends in .parquet or "
+            ".csv, and no archive is one.",
             Remedy.NAME_MANIFEST,
         )
 
@@ -89,8 +93,9 @@ def check_manifest(uri: str, rules: ListingRules) -> None:
     if images and all(image.read_from is None for image in images):
         named = ", ".join(repr(image.uri) for image in images[:3])
         raise InvalidInput(
-            f"{uri!r} names images that may not be read: {named}. An image must be in the manifest's own folder or "
-            "under an allowed prefix, and its name must have no credentials, no options and no link that leads out.",
+            f"{uri!r} names images that may not be read: {named}. An image must be in the manifest's own folder "
+            "or under an allowed prefix, and its name must have no credentials, no options and no link that leads "
+            "out.",
             Remedy.ALLOW_PREFIX,
         )
 
@@ -98,8 +103,8 @@ def check_manifest(uri: str, rules: ListingRules) -> None:
 def list_manifest(uri: str, rules: ListingRules, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
     """The images that a table names in its column `uri`, in its order, each once.
 
-    An image that may not be read or is not there is listed too, and becomes a row that says so. Raises InvalidInput
-    for a bad table, PneumoniaError where the storage of the table or of an image fails.
+    An image that may not be read or is not there is listed too, and becomes a row that says so. Raises
+    InvalidInput for a bad table, PneumoniaError where the storage of the table or of an image fails.
     """
     seen = HashSet()
     listed = functools.partial(_listed, NamedMembers())
@@ -160,15 +165,16 @@ def _not_read(uri: str, error: OSError) -> PneumoniaError:
     if _is_format_error(uri, error):
         return InvalidInput(f"{uri!r}: the table is damaged ({error_text(error)}). Write it again.")
     return PneumoniaError(
-        f"{uri!r}: the table cannot be read ({error_text(error)}). Run the same command again when its storage "
-        "answers."
+        f"{uri!r}: the table cannot be read ({error_text(error)}). Run the same command again when its "
+        "storage answers."
     )
 
 
 def _is_format_error(uri: str, error: OSError) -> bool:
     """Whether an error says that a table contradicts its format, for which pyarrow has no class of its own.
 
-    A disk's error has a number, and S3's is a BucketError. For Google's and Azure's storage it cannot be known.
+    A disk's error has a number, and S3's is a BucketError. For Google's and Azure's storage it cannot be
+    known.
     """
     return error.errno is None and uri.startswith(("file://", "s3://")) and not isinstance(error, BucketError)
 
@@ -196,8 +202,8 @@ def _listed(members: NamedMembers, line: _Line) -> ListedImage:
         if rejected.reason not in ("not_found", "forbidden"):
             # It may be there, unchanged: under another version it would be scored again, or rejected.
             raise PneumoniaError(
-                f"{image.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the same "
-                "command again when its storage answers."
+                f"{image.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the "
+                "same command again when its storage answers."
             ) from rejected
         found = None
     if found is None:

@@ -15,7 +15,8 @@ MAX_MEMBERS_HELD: Final = 1_000_000
 
 
 def split_member_uri(uri: str) -> tuple[str, str] | None:
-    """The URI of a tar or zip and the name of the member in it; None where `uri` is that of a file of its own."""
+    """The URI of a tar or zip and the name of the member in it; None where `uri` is that of a file of its
+    own."""
     start = 0
     while (end := uri.find(_SEPARATOR, start)) >= 0:
         if uri[:end].lower().endswith(ARCHIVE_SUFFIXES):

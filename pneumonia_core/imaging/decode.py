@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 
 # TIFF's PhotometricInterpretation of a negative.
 _WHITE_IS_ZERO: Final = 0
-# The size is checked below against our own limit, before any pixel is decoded.
+# For the whole process: `check_size` refuses a picture by its header, before any pixel is decoded. Pillow's
+# own limit is lower (89 megapixels) and would warn of pictures that are allowed.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def decode(data: bytes, size: int) -> np.ndarray:
     """The image as grey uint8 [size, size], whatever came in. Raises RejectedImage.
 
-    JPEG, PNG (8 and 16 bit, palette, alpha), BMP, TIFF or DICOM, known by content. EXIF orientation is applied,
-    the picture is stretched to the square with an antialiasing triangle filter and written as JPEG once.
+    JPEG, PNG (8 and 16 bit, palette, alpha), BMP, TIFF or DICOM, known by content. EXIF orientation is
+    applied, the picture is stretched to the square with an antialiasing triangle filter and written as JPEG
+    once.
     """
     decoded = read_image(data, size)
     if decoded.rejection is not None:
@@ -43,7 +45,8 @@ def decode(data: bytes, size: int) -> np.ndarray:
 
 
 def read_image(data: bytes, size: int) -> Decoded:
-    """The image as `decode` gives it, or why it cannot be decoded; either way with what is known of its source."""
+    """The image as `decode` gives it, or why it cannot be decoded; either way with what is known of its
+    source."""
     source = Source()
     try:
         with _any_error_as_rejection():
@@ -55,17 +58,21 @@ def read_image(data: bytes, size: int) -> Decoded:
 
 
 def read_picture(data: bytes, size: int | None = None) -> Image.Image:
-    """The image in grey before it is made a square, as it came in or, for a square of `size`, as the decoder reduces it
-    on the way. Raises RejectedImage."""
+    """The image in grey, before it becomes a square. Raises RejectedImage.
+
+    With a `size`, it is as reduced as the decoder may reduce it on the way to a square of that size.
+    """
     with _any_error_as_rejection():
         opened, _ = _open(data, Source(format=sniff_format(data)))
         return _grayscale(opened, data, size)
 
 
-def to_square(grey: Image.Image, size: int) -> np.ndarray:
-    """A grey picture as the network sees it: stretched to uint8 [size, size], through a JPEG encoder, whatever it came
-    through before. Raises RejectedImage if blank."""
-    square = through_jpeg(grey.resize((size, size), Image.Resampling.BILINEAR))
+def to_square(picture: Image.Image, size: int) -> np.ndarray:
+    """A grey picture as the network sees it: stretched to uint8 [size, size] and encoded as JPEG once.
+
+    Raises RejectedImage where it is blank.
+    """
+    square = through_jpeg(picture.resize((size, size), Image.Resampling.BILINEAR))
     contrast = int(square.max()) - int(square.min())
     if contrast < MIN_CONTRAST:
         raise RejectedImage("blank", f"all pixels within {contrast} grey levels of 255")
@@ -73,9 +80,10 @@ def to_square(grey: Image.Image, size: int) -> np.ndarray:
 
 
 def through_jpeg(square: Image.Image) -> np.ndarray:
+    """A grey picture as uint8 [S, S] after JPEG of JPEG_QUALITY, as `contract` explains."""
     file = io.BytesIO()
     square.save(file, "JPEG", quality=JPEG_QUALITY)
-    # Opening it as a file would parse again, in Python, what is known.
+    # `Image.open` would parse in Python what is known here.
     return np.asarray(Image.frombytes("L", square.size, file.getvalue(), "jpeg", "L", ""))
 
 
@@ -132,7 +140,7 @@ def _to_grayscale(image: Image.Image, size: int | None) -> Image.Image:
         image.draft("L", (2 * size, 2 * size))
     exif = image.getexif()
     orientation = exif.get(ExifTags.Base.Orientation, 1)
-    # Pillow turns such pictures of 8 bits round by itself, those of 16 it does not.
+    # Pillow inverts such pictures of 8 bits by itself, but not those of 16.
     negative = image.format == "TIFF" and exif.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -164,7 +172,7 @@ def _scale_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _rejection_of(error: Exception) -> RejectedImage:
-    # Pillow tells a short file from a broken one only by its message.
+    # Only the message of Pillow's error distinguishes a short file from a broken one.
     text = str(error).lower()
     if "truncated" in text or "unexpected end" in text or isinstance(error, EOFError):
         return RejectedImage("truncated", "the file ends before the picture does")

@@ -1,8 +1,8 @@
-"""Compressed tars, read from the beginning on: there is no other way into them.
+"""Compressed tars, which can be read from their beginning only.
 
-A worker reads the members of a chunk in their order and keeps the stream for its next chunk, which lies further on.
-So each worker inflates such an archive about once, whatever the number of its chunks; a plain tar or a zip is read
-by range and costs only the members themselves.
+A worker reads the members of a chunk in their order and keeps the stream for its next chunk, which is further
+on. So it inflates such a tar about once, whatever the number of its chunks. A plain tar or a zip is read by
+range.
 """
 
 import contextlib
@@ -23,13 +23,17 @@ from pneumonia_core.storage.ranges import open_stream, stat_file
 
 _PIECE: Final = 2**20
 _IDLE_STREAMS: Final = 4
-# gzip makes a thousand bytes of one; radiographs are never that empty, and a bomb must end.
+# gzip inflates up to a thousandfold. No radiograph is that empty, and a bomb must end.
 _MAX_INFLATION: Final = 200
 _FREE_BYTES: Final = 2**30
 
 
 class InflatingStream:
-    """The inflated bytes of a file, at growing offsets. Called with (offset, count), gives fewer bytes at the end."""
+    """Reads the inflated bytes of a file, at growing offsets: a ReadAt. Raises RejectedImage where it cannot
+    be opened.
+
+    `key` is the URI and the version of the file, `position` the next offset.
+    """
 
     def __init__(self, uri: str, compression: TarCompression) -> None:
         stored = stat_file(uri)
@@ -58,14 +62,17 @@ class InflatingStream:
                 count -= len(piece)
             return b"".join(pieces)
         except BaseException as error:
-            # What broke off within the reading leaves no known position.
-            foreign = RejectedImage("unreadable", "the reading of the archive broke off")
-            self.failure = error if isinstance(error, RejectedImage) else foreign
+            # After an error in the middle of reading, the position is unknown.
+            interrupted = RejectedImage("unreadable", "the reading of the archive was interrupted")
+            self.failure = error if isinstance(error, RejectedImage) else interrupted
             raise
 
     @property
-    def can_go_on(self) -> bool:
-        """Whether to read on says something of the archive: where the storage failed, a new stream may do better."""
+    def is_reusable(self) -> bool:
+        """Whether a later reader gets the truth about the file.
+
+        Where the storage failed, a new stream may succeed.
+        """
         return self.failure is None or self.failure.stage != "read"
 
     def _read(self, count: int) -> bytes:
@@ -78,7 +85,7 @@ class InflatingStream:
         except EOFError:
             raise RejectedImage("truncated", "the archive ends before the member does") from None
         except (zlib.error, OSError) as error:
-            # What the inflating libraries find has no number: a number is the disk's.
+            # An error with a number is the disk's; those of the inflating libraries have none.
             if isinstance(error, OSError) and error.errno:
                 raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
             raise RejectedImage("corrupt", "the archive cannot be inflated to its end") from None
@@ -96,7 +103,7 @@ class InflatingStream:
         self._raw.close()
 
 
-_idle: list[InflatingStream] = []
+idle_streams: list[InflatingStream] = []
 _lock = threading.Lock()
 
 
@@ -130,7 +137,7 @@ def _read_in_order(uri: str, compression: TarCompression, refs: Iterable[ImageRe
                     stream = _take(uri, compression, entry.offset)
                 yield FetchedImage(ref, stream.member(entry))
             except RejectedImage as rejected:
-                if stream is not None and not stream.can_go_on:
+                if stream is not None and not stream.is_reusable:
                     _put_back(stream)
                     stream = None
                 yield FetchedImage(ref, rejected.rejection)
@@ -139,13 +146,13 @@ def _read_in_order(uri: str, compression: TarCompression, refs: Iterable[ImageRe
 
 
 def _take(uri: str, compression: TarCompression, offset: int) -> InflatingStream:
-    """An idle stream of this file that is nearest before the offset, or a new one."""
+    """The idle stream of this file that is nearest before the offset, or a new one."""
     key = (uri, stat_file(uri).version)
     with _lock:
-        fitting = [stream for stream in _idle if stream.key == key and stream.position <= offset]
+        fitting = [stream for stream in idle_streams if stream.key == key and stream.position <= offset]
         if fitting:
             nearest = max(fitting, key=lambda stream: stream.position)
-            _idle.remove(nearest)
+            idle_streams.remove(nearest)
             return nearest
     return InflatingStream(uri, compression)
 
@@ -153,12 +160,12 @@ def _take(uri: str, compression: TarCompression, offset: int) -> InflatingStream
 def _put_back(stream: InflatingStream | None) -> None:
     if stream is None:
         return
-    if not stream.can_go_on:
+    if not stream.is_reusable:
         _close(stream)
         return
     with _lock:
-        _idle.append(stream)
-        closing = _idle.pop(0) if len(_idle) > _IDLE_STREAMS else None
+        idle_streams.append(stream)
+        closing = idle_streams.pop(0) if len(idle_streams) > _IDLE_STREAMS else None
     if closing is not None:
         _close(closing)
 

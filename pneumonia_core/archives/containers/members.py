@@ -32,7 +32,8 @@ from pneumonia_core.system.hash_set import HashSet
 
 
 def list_named(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images of a file that a user names: a tar's or zip's members, else the file itself, whatever its name."""
+    """The images of a file that a user names: a tar's or zip's members, else the file itself, whatever its
+    name."""
     is_archive = stored.uri.lower().endswith(ARCHIVE_SUFFIXES)
     yield from list_classified(stored, NameClass.ARCHIVE if is_archive else NameClass.IMAGE, skipped)
 

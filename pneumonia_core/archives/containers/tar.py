@@ -1,7 +1,8 @@
-"""Members of a tar, from its headers alone, and one member's bytes: nothing is unpacked, and nothing large is held.
+"""Members of a tar, from its headers alone, and the bytes of one. Nothing is unpacked, and nothing large is
+held.
 
-Python's tarfile keeps every member, and reads a header of any length that a hostile file declares into memory;
-its parsing of one header block is used here.
+Python's tarfile keeps every member, and reads a header of any length that a hostile file declares into
+memory. Only its parsing of one header block is used here.
 """
 
 import tarfile
@@ -18,7 +19,7 @@ from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile, as_text
 BLOCK: Final = 512
 # Names are up to 4096 bytes on Linux; extended headers carry some more.
 _MAX_EXTENDED_BYTES: Final = 2**20
-# So many of them no program writes before one member.
+# No program writes more of them before one member.
 _MAX_EXTENDED_HEADERS: Final = 32
 _SPARSE: Final = "GNU.sparse"
 _SPECIAL: Final = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
@@ -28,7 +29,7 @@ _IGNORED: Final = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
 
 
 class _Broken(Exception):
-    """From here on no member of the tar can be found."""
+    """The tar is cut or damaged: no member after this place can be found."""
 
     def __init__(self, reason: SkipReason) -> None:
         self.reason = reason
@@ -48,8 +49,8 @@ class _Entry:
 def tar_members(
     tar: StoredFile, compression: TarCompression | None, read_at: ReadAt, skipped: Counter[SkipReason]
 ) -> Iterator[Member]:
-    """The regular files of a tar in their order. A tar that is cut or damaged gives those before that place, and is
-    counted.
+    """The regular files of a tar in their order. A tar that is cut or damaged gives those before that place,
+    and is counted.
 
     `read_at` is asked for growing offsets only, in the inflated stream of a compressed tar.
     """
@@ -77,7 +78,10 @@ def _member(entry: _Entry, tar: StoredFile, compression: TarCompression | None, 
 
 
 def _entries(read_at: ReadAt) -> Iterator[_Entry]:
-    """The entries of all types but extended headers, which are part of the entry that follows. Raises _Broken."""
+    """The entries of all types but extended headers, which are part of the entry that follows.
+
+    Raises _Broken.
+    """
     offset, extended, extended_headers = 0, dict[str, bytes](), 0
     while (block := _block(read_at, offset)) is not None:
         header, size = _header(block, extended)
@@ -113,7 +117,7 @@ def _header(block: bytes, extended: Mapping[str, bytes]) -> tuple[tarfile.TarInf
 
 
 def _size(header: tarfile.TarInfo, extended: Mapping[str, bytes]) -> int:
-    """Bytes of data behind the header. Raises ValueError where it says nonsense."""
+    """Bytes of data after the header. Raises ValueError for a size that no file has."""
     if header.type in _WITHOUT_DATA:
         return 0
     size = int(extended.get("size", header.size))
@@ -123,8 +127,11 @@ def _size(header: tarfile.TarInfo, extended: Mapping[str, bytes]) -> int:
 
 
 def _skip_reason(entry: _Entry) -> SkipReason | None:
-    """Why an entry is not listed. None for files, which those of an unknown type are too, as for tar itself; also for
-    folders, which are not counted."""
+    """Why an entry is not listed.
+
+    None for files, which those of an unknown type are too, as for tar itself; also for folders, which are not
+    counted.
+    """
     kind = entry.header.type
     if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
         return SkipReason.LINK_IN_ARCHIVE
@@ -145,7 +152,8 @@ def _records(header: tarfile.TarInfo, data: bytes) -> dict[str, bytes]:
 
 
 def _pax_records(data: bytes) -> dict[str, bytes]:
-    """The records `LENGTH KEY=VALUE\\n` of an extended header that matter, as far as they can be read."""
+    """Those of the records `LENGTH KEY=VALUE\\n` of an extended header that matter, up to the first malformed
+    one."""
     records: dict[str, bytes] = {}
     position = 0
     while position < len(data):
@@ -157,7 +165,7 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
         if key in (b"path", b"size"):
             records[key.decode("ascii")] = value
         elif key.startswith(_SPARSE.encode()):
-            # That it is one is all we ask: there may be any number of such keys.
+            # One key says that the file is sparse: there may be any number of them.
             records[_SPARSE] = b""
         position += int(digits)
     return records
@@ -174,7 +182,7 @@ def _sparse_map_bytes(read_at: ReadAt, offset: int, block: bytes) -> int:
 
 
 def read_tar_member(read_at: ReadAt, offset: int, size_bytes: int) -> bytes:
-    """The bytes of a member. Raises RejectedImage: it may be cut, or larger than any image."""
+    """The bytes of a member. Raises RejectedImage where it is cut, or larger than MAX_SOURCE_BYTES."""
     if size_bytes > MAX_SOURCE_BYTES:
         raise RejectedImage("too_large", f"{size_bytes} bytes, the limit is {MAX_SOURCE_BYTES}")
     data = read_at(offset, size_bytes)

@@ -1,7 +1,7 @@
 """From stored DICOM values to grey levels: modality, padding, VOI and inversion, in the order of PS3.4 N.2.
 
-Functions have the names of `pydicom.pixels.processing`. Stored values have at most 16 bits, so each step works on a
-table of all possible values, never on the pixels.
+Functions have the names of `pydicom.pixels.processing`. Stored values have at most 16 bits, so each step
+works on a table of all possible values, never on the pixels.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,10 @@ def to_grayscale(stored: np.ndarray, header: Header, layout: Layout) -> npt.NDAr
 
 
 def padding_mask(possible: np.ndarray, header: Header, layout: Layout) -> npt.NDArray[np.bool_]:
-    """Which values are padding: Pixel Padding Value, or all from it to Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2)."""
+    """Which values are padding:
+
+    Pixel Padding Value, or all from it to Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2).
+    """
     kind = "SS" if layout.signed else "US"
     ends = [header.number(tag, kind) for tag in (tags.PADDING_VALUE, tags.PADDING_LIMIT)]
     # A negative value is often stored as unsigned, so its bits are compared.
@@ -69,7 +72,8 @@ def padding_mask(possible: np.ndarray, header: Header, layout: Layout) -> npt.ND
 
 
 def apply_modality_lut(values: Levels, header: Header, layout: Layout) -> Levels:
-    """Stored values as values of the modality: by Modality LUT, else by rescale slope and intercept (PS3.3 C.11.1)."""
+    """Stored values as values of the modality: by Modality LUT, else by rescale slope and intercept (PS3.3
+    C.11.1)."""
     lut = _sequence_lut(header, tags.MODALITY_LUT, layout.signed)
     if lut is not None:
         return lut(values)
@@ -102,7 +106,8 @@ def _may_be_negative(header: Header, layout: Layout) -> bool:
 
 
 def apply_windowing(values: Levels, header: Header) -> Levels | None:
-    """0 to 1 by the first window and its VOI LUT Function (PS3.3 C.11.2.1.2 and C.11.2.1.3); None without a valid one."""
+    """0 to 1 by the first window and its VOI LUT Function (PS3.3 C.11.2.1.2 and C.11.2.1.3); None without a
+    valid one."""
     center, width = header.number(tags.WINDOW_CENTER, "DS"), header.number(tags.WINDOW_WIDTH, "DS")
     function = header.text(tags.VOI_FUNCTION) or "LINEAR"
     if center is None or width is None or width <= 0:
@@ -145,7 +150,7 @@ def _sequence_lut(header: Header, tag: int, signed: bool) -> _Lut | None:
 
 
 def _lut(header: Header, descriptor_tag: int, data_tag: int, signed: bool) -> _Lut | None:
-    """A look-up table by its descriptor: entries (0 is 65536), first value mapped, bits (PS3.3 C.11.1.1.1)."""
+    """A look-up table by its descriptor: entries (0 is 65536), first value, bits (PS3.3 C.11.1.1.1)."""
     descriptor = header.numbers(descriptor_tag, "SS" if signed else "US")
     data = header.raw(data_tag)
     if len(descriptor) < 3 or not data:

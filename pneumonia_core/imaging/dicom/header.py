@@ -1,4 +1,7 @@
-"""The few elements of a DICOM file that scoring needs, as raw bytes. Elements that name a patient are never parsed."""
+"""The few elements of a DICOM file that scoring needs, as raw bytes.
+
+Elements that name a patient are never parsed.
+"""
 
 import io
 import logging
@@ -80,8 +83,8 @@ _MAX_READS: Final = 100_000
 def _silence_pydicom() -> None:
     """Keep values of a file, which may name a patient, out of pydicom's warnings and log records.
 
-    For the whole process: `warnings.catch_warnings` is not safe among threads, and every warning of pydicom passes
-    through the one module that is replaced here.
+    For the whole process: `warnings.catch_warnings` is not safe among threads, and every warning of pydicom
+    passes through the one module that is replaced here.
     """
     pydicom.misc.warnings = types.SimpleNamespace(warn=lambda *_, **__: None)  # type: ignore[assignment]
     logger = logging.getLogger("pydicom")
@@ -122,7 +125,7 @@ class Header:
         return self.texts(tag)[0] or None
 
     def numbers(self, tag: int, kind: str) -> list[float]:
-        """The first values of a numeric element, at most eight; `kind` is its VR where the file states none."""
+        """The first values of a numeric element, at most eight; `kind` is its VR if the file states none."""
         vr = self.vr(tag) or kind
         try:
             if vr in _BINARY:
@@ -164,7 +167,8 @@ class Header:
 def read_header(data: bytes) -> Header:
     """The elements of a DICOM file up to its pixel data, with or without the 128-byte preamble.
 
-    Raises RejectedImage: truncated, corrupt, too_slow (too many elements), too_large (deflated beyond the limit).
+    Raises RejectedImage: truncated, corrupt, too_slow (too many elements), too_large (deflated beyond the
+    limit).
     """
     stream = _Stream(data)
     stream.seek(132 if data[128:132] == b"DICM" else 0)
@@ -228,7 +232,10 @@ def _elements(
 
 
 def _guessed_syntax(stream: _Stream) -> str:
-    """The transfer syntax of a file that does not state it. The first element's group number tells the byte order."""
+    """The transfer syntax of a file that does not state it.
+
+    The first element's group number tells the byte order.
+    """
     start = stream.tell()
     group = stream.read(2)
     stream.seek(start)

@@ -14,8 +14,8 @@ from pneumonia_core.imaging.dicom import header as tags
 from pneumonia_core.imaging.dicom.child_decoder import decode_stored, decompress
 from pneumonia_core.imaging.dicom.header import Header
 
-# The plugin of pydicom that decodes each transfer syntax; None where pixels are not compressed. Pillow's decoder of
-# baseline JPEG is the most tested of them, and the only one that runs in this process.
+# The plugin of pydicom that decodes each transfer syntax; None where pixels are not compressed. Pillow's
+# decoder of baseline JPEG is the most tested of them, and the only one that runs in this process.
 _DECODERS: Final[dict[str, str | None]] = {
     uids.ImplicitVRLittleEndian: None,
     uids.ExplicitVRLittleEndian: None,
@@ -137,7 +137,7 @@ def _check_native(data: bytes, layout: Layout) -> None:
 
 
 def _check_encapsulated(data: bytes, syntax: str, layout: Layout) -> None:
-    """Raise RejectedImage unless the compressed picture has the header's size: decoders allocate by either."""
+    """Raise RejectedImage unless a compressed picture has the header's size: decoders allocate by either."""
     frame = get_frame(data, 0, number_of_frames=1)
     if syntax == uids.RLELossless:
         return
@@ -152,7 +152,8 @@ def _check_encapsulated(data: bytes, syntax: str, layout: Layout) -> None:
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components in the frame header (SOFn of ITU T.81, SOF55 of JPEG-LS); None without one."""
+    """Rows, columns and components in the frame header (SOFn of ITU T.81, SOF55 of JPEG-LS); None without
+    one."""
     at = 2
     while at + 10 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
@@ -166,7 +167,8 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _wavelet_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components in the SIZ segment of a JPEG 2000 codestream (ITU T.800, A.5.1); None without one."""
+    """Rows, columns and components in the SIZ segment of a JPEG 2000 codestream (ITU T.800, A.5.1); None
+    without one."""
     at = frame[:4096].find(b"\xff\x4f\xff\x51")
     if at < 0 or len(frame) < at + 44:
         return None

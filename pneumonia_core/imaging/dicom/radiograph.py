@@ -1,7 +1,7 @@
 """DICOM radiographs: which are refused, what is known of the source, and the grey picture.
 
-Where a file's tags decide, a RejectedImage with a fixed text is raised, which never holds a value of the file. Other
-exceptions of decoders may; `decode.read_image` turns them into rejections.
+Where a file's tags decide, a RejectedImage with a fixed text is raised, which never holds a value of the
+file. Other exceptions of decoders may; `decode.read_image` turns them into rejections.
 """
 
 import hashlib
@@ -64,7 +64,8 @@ _CHEST_CODES: Final = frozenset(
 _LATERAL_WORDS: Final = frozenset(
     {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "LATL", "LATR", "LLO", "RLO"}
 )
-# SNOMED, new and old style: lateral, left and right, medial-lateral and its reverse, sagittal (PS3.16 CID 4010).
+# SNOMED, new and old style: lateral, left and right, medial-lateral and its reverse, sagittal (PS3.16 CID
+# 4010).
 _LATERAL_CODES: Final = frozenset(
     [
         "399067008",
@@ -110,7 +111,10 @@ def open_radiograph(data: bytes) -> tuple[Header, Source]:
 
 
 def read_grayscale(header: Header) -> npt.NDArray[np.uint8]:
-    """The radiograph as grey uint8 [H, W]. Raises RejectedImage, and whatever decoders raise on hostile bytes."""
+    """The radiograph as grey uint8 [H, W].
+
+    Raises RejectedImage, and whatever decoders raise on hostile bytes.
+    """
     if any(tag in header for tag in tags.FLOAT_PIXELS):
         raise RejectedImage("unsupported", "floating-point pixels have no known black and white")
     if not header.raw(tags.PIXEL_DATA):
@@ -131,7 +135,8 @@ def study_key(header: Header) -> str | None:
 
 
 def age_years(header: Header) -> float | None:
-    """The patient's age in years, from `62`, `062Y`, `018M`, `03W`, `010D` and the like; None without a valid age."""
+    """The patient's age in years, from `62`, `062Y`, `018M`, `03W`, `010D` and the like; None without a valid
+    age."""
     match = _AGE.fullmatch(header.text(tags.PATIENT_AGE) or "")
     return int(match[1]) / _PER_YEAR[match[2][:1]] if match else None
 
@@ -179,6 +184,6 @@ def _says_lateral(view: str | None) -> bool:
 
 
 def _is_side_view(orientation: list[str]) -> bool:
-    """Whether rows or columns of the picture run to the patient's front (A) or back (P) (PS3.3 C.7.6.1.1.1)."""
+    """Whether rows or columns run to the patient's front (A) or back (P) (PS3.3 C.7.6.1.1.1)."""
     known = len(orientation) == 2 and all(re.fullmatch(r"[LRAPHF]{1,3}", way) for way in orientation)
     return known and any(way[0] in "AP" for way in orientation)

@@ -1,4 +1,5 @@
-"""Listing: every kind of archive holds the same images; whatever else lies there is counted, and nothing hangs."""
+"""Listing: every kind of archive holds the same images; whatever else lies there is counted, and nothing
+hangs."""
 
 import gzip
 import io
@@ -55,7 +56,7 @@ def test_links_that_loop_pipes_and_sockets_are_counted_and_do_not_hang(tmp_path)
     assert skipped == {"broken_link": 1, "no_regular_file": 3}
 
 
-def test_link_to_a_folder_elsewhere_is_told_and_one_within_the_archive_is_not(tmp_path):
+def test_link_to_a_folder_elsewhere_is_counted_and_one_within_the_archive_is_not(tmp_path):
     for folder in ("elsewhere", "in/ward"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "x.jpeg").write_bytes(jpeg(1))
@@ -173,7 +174,8 @@ def test_names_that_are_no_utf8_are_shown_escaped_and_read(tmp_path):
     images, skipped = listing(tmp_path)
     shown = f"file://{tmp_path}/R\\xf6"
     assert contents(images) == {
-        f"{shown}.jpeg": jpeg(4), f"{shown}ntgen/t.tar.gz!/n.jpeg": jpeg(3), f"{shown}ntgen/z.zip!/m.jpeg": jpeg(2), f"{shown}ntgen/\\xe4.jpeg": jpeg(1),
+        f"{shown}.jpeg": jpeg(4), f"{shown}ntgen/t.tar.gz!/n.jpeg": jpeg(3),
+        f"{shown}ntgen/z.zip!/m.jpeg": jpeg(2), f"{shown}ntgen/\\xe4.jpeg": jpeg(1),
     }  # fmt: skip
     assert not skipped
 

@@ -1,4 +1,5 @@
-"""Where an image's bytes are, written to an inventory and read back, also from one that an unfinished run left."""
+"""Where an image's bytes are, written to an inventory and read back, also from one that an unfinished run
+left."""
 
 import pyarrow as pa
 import pytest

@@ -13,7 +13,7 @@ from support.archived import contents, jpeg, listing, mutations, pictures, reque
 
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.containers import compressed_tar
-from pneumonia_core.archives.containers.compressed_tar import _idle
+from pneumonia_core.archives.containers.compressed_tar import idle_streams
 from pneumonia_core.archives.entries import ImageRef, image_refs, source_values
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA
@@ -76,7 +76,7 @@ def test_what_is_no_image_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-def test_members_before_the_cut_are_read_and_the_cut_is_told(tmp_path, name):
+def test_members_before_the_cut_are_read_and_the_cut_is_counted(tmp_path, name):
     files = pictures(10)
     whole = tar_bytes(files)
     data = whole[: 6 * len(whole) // 10] if name == "a.tar" else gzip.compress(whole)[: 6 * len(whole) // 10]
@@ -107,10 +107,10 @@ def test_version_changes_when_the_content_of_a_member_does(tmp_path):
 def test_compressed_tar_is_inflated_once_for_all_chunks_of_a_worker(tmp_path):
     files = pictures(40)
     images, _ = listing(write(tmp_path, gzip.compress(tar_bytes(files)), "a.tar.gz"))
-    _idle.clear()
+    idle_streams.clear()
     read = [data for start in range(0, 40, 8) for data in contents(images[start : start + 8]).values()]
     assert read == list(files.values())
-    assert len(_idle) == 1
+    assert len(idle_streams) == 1
 
 
 def test_gzip_bomb_ends(tmp_path, monkeypatch):
@@ -266,7 +266,7 @@ def test_reading_that_broke_off_leaves_no_stream_at_a_wrong_place(tmp_path, monk
         return Refused(path)
 
     monkeypatch.setattr(compressed_tar, "open_stream", open_refused)
-    _idle.clear()
+    idle_streams.clear()
     with pytest.raises(CredentialsError):
         contents(images)
     assert list(contents(images).values()) == list(files.values())

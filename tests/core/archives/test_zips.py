@@ -90,7 +90,7 @@ def test_version_outlives_an_unrelated_member(tmp_path):
     assert before[0].version == after[1].version != changed[0].version
 
 
-def test_members_before_the_cut_are_read_and_the_cut_is_told(tmp_path):
+def test_members_before_the_cut_are_read_and_the_cut_is_counted(tmp_path):
     files = pictures(10)
     whole = zip_bytes(files)
     images, skipped = listing(write(tmp_path, whole[: len(whole) // 2]))

@@ -39,7 +39,8 @@ def test_jpeg_is_close_to_the_picture_and_tells_its_source_size():
 
 
 def test_encoder_that_a_picture_came_through_is_not_seen():
-    """A thumbnail that somebody has written as JPEG, and the original that was not: the same but for rounding."""
+    """A thumbnail that somebody has written as JPEG, and the original that was not: the same but for
+    rounding."""
     original = Image.fromarray(picture(900, 700))
     thumbnail = original.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     squares = [

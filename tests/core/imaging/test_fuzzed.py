@@ -25,8 +25,10 @@ SECONDS = 10
 
 @st.composite
 def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
-    """A good file with some bytes changed, dropped, doubled or inserted, or its end cut off. Half of the changes go to
-    its first and last bytes, where formats keep what describes the rest."""
+    """A good file with some bytes changed, dropped, doubled or inserted, or its end cut off.
+
+    Half of the changes go to its first and last bytes, where formats keep what describes the rest.
+    """
     data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 6))):
         last = max(0, len(data) - 1)
