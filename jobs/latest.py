@@ -5,7 +5,6 @@ import click
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import LocationType
 from jobs.console.output import say
-from pneumonia_core.errors import InvalidInput
 
 
 @job_command("latest")
@@ -14,16 +13,10 @@ from pneumonia_core.errors import InvalidInput
 def command(results: str, output: str | None) -> Result:
     """Give the newest row of every image of RESULTS that is still in its archive."""
     # Here, because `pneumonia latest --help` needs neither DuckDB nor deltalake.
-    from pneumonia_core.results.latest import FORMATS, write_latest
-    from pneumonia_core.results.table import existing_table
-    from pneumonia_core.runs.upkeep import gone_lists
+    from pneumonia_core.runs.upkeep import write_latest
     from pneumonia_core.storage.location import open_location
 
-    if output is not None and not output.endswith(FORMATS):
-        raise InvalidInput(f"--output {output}: end the name in {' or '.join(FORMATS)}.")
-    location = open_location(results)
-    table = existing_table(location)
-    counts = write_latest(table, gone_lists(location), None if output is None else open_location(output))
+    counts = write_latest(open_location(results), None if output is None else open_location(output))
     say(", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "no rows")
     if output is not None:
         say(f"written to {output}")

@@ -24,27 +24,20 @@ def command(results: str, compact: bool, vacuum: float | None) -> Result:
     than AGE lose their files.
     """
     # Here, because `pneumonia maintain --help` needs neither deltalake nor pyarrow.
-    from pneumonia_core.results import maintenance
-    from pneumonia_core.results.table import existing_table
-    from pneumonia_core.runs.upkeep import check_no_run_is_active, delete_leftovers
+    from pneumonia_core.runs.upkeep import maintain
     from pneumonia_core.storage.location import open_location
 
     if not compact and vacuum is None:
         raise InvalidInput("say what to do: --compact, --vacuum 7d, or both.")
-    location = open_location(results)
-    table = existing_table(location)
-    check_no_run_is_active(location)
-    result: Result = {"state": "done"}
-    if compact:
-        joined = maintenance.compact(table)
+    done = maintain(open_location(results), compact, vacuum)
+    result: Result = {"state": "done", "version": done.version}
+    if joined := done.compaction:
         say(f"joined {joined.files_removed:,} files into {joined.files_added:,}")
         result |= {"files_removed": joined.files_removed, "files_added": joined.files_added}
-    if vacuum is not None:
-        files = maintenance.vacuum(table, vacuum)
-        folders = delete_leftovers(location, vacuum)
-        say(f"removed {files:,} data files and {folders:,} folders of dead runs")
-        result |= {"data_files_deleted": files, "folders_deleted": folders}
-    return {**result, "version": table.version()}
+    if deleted := done.deletion:
+        say(f"removed {deleted.data_files:,} data files and {deleted.folders:,} folders of dead runs")
+        result |= {"data_files_deleted": deleted.data_files, "folders_deleted": deleted.folders}
+    return result
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def comparing_with_table() -> Iterator[None]:
     """Raise PneumoniaError where the table cannot be read, or DuckDB cannot spill. Also a decorator."""
     try:
         yield
-    except (duckdb.Error, FileNotFoundError) as error:
+    except (duckdb.Error, OSError) as error:
         raise PneumoniaError(
             f"the images could not be compared with the table ({reading_error_text(error)}). Nothing was "
             "committed. Fix that and run the same command again."

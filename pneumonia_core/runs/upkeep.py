@@ -1,10 +1,14 @@
-"""The runs of a results folder, for the commands beside scoring: read, their gone images, their leftovers."""
+"""What the commands beside scoring do with a results folder: show its runs, give its latest rows, maintain it."""
 
 import contextlib
 import datetime
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.results import latest, maintenance
+from pneumonia_core.results.table import existing_table
 from pneumonia_core.runs.record import ENDED, RunRecord
 from pneumonia_core.runs.registry import active_runs, committed_runs, delete_unmarked_run, read_runs
 from pneumonia_core.runs.run import WORKING_FOLDERS, run_folder
@@ -24,11 +28,19 @@ def existing_runs(results: Location) -> list[RunRecord]:
         return read_runs(results)
 
 
-def gone_lists(results: Location) -> dict[str, Location]:
-    """For each archive the list of its gone images, from its newest run with a complete listing.
+def write_latest(results: Location, output: Location | None) -> Counter[str]:
+    """Write the newest row of each image that is still in its archive to a .parquet or .csv file, or only count.
 
-    Raises PneumoniaError where the records of the runs cannot be read.
+    Returns how many rows have each finding or, where rejected, each reason. Raises InvalidInput where there are no
+    results or `output` has another ending, PneumoniaError where the table cannot be read or the file not written.
     """
+    if output is not None and not output.name.endswith(latest.FORMATS):
+        raise InvalidInput(f"{output.uri}: end the name in {' or '.join(latest.FORMATS)}.")
+    return latest.write_latest(existing_table(results), _gone_lists(results), output)
+
+
+def _gone_lists(results: Location) -> dict[str, Location]:
+    """For each archive the list of its gone images, from its newest run with a complete listing."""
     gone: dict[str, Location] = {}
     with _accessing(results):
         for record in committed_runs(results):
@@ -39,17 +51,47 @@ def gone_lists(results: Location) -> dict[str, Location]:
     return gone
 
 
-def check_no_run_is_active(results: Location) -> None:
-    """Raise PneumoniaError where a run is at work or staged."""
+@dataclass(frozen=True)
+class Maintained:
+    """The table's version after maintenance, and what was done."""
+
+    version: int
+    compaction: maintenance.Compaction | None
+    deletion: "Deletion | None"
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """How many data files and folders of runs were deleted."""
+
+    data_files: int
+    folders: int
+
+
+def maintain(results: Location, compact: bool, vacuum_age_s: float | None) -> Maintained:
+    """Join the table's small files; delete what is older than `vacuum_age_s` seconds and no longer needed.
+
+    Raises InvalidInput where there are no results, PneumoniaError where a run is active or the storage fails.
+    """
+    table = existing_table(results)
+    _check_no_run_is_active(results)
+    compaction = maintenance.compact(table) if compact else None
+    deletion = None
+    if vacuum_age_s is not None:
+        deletion = Deletion(maintenance.vacuum(table, vacuum_age_s), _delete_leftovers(results, vacuum_age_s))
+    return Maintained(table.version(), compaction, deletion)
+
+
+def _check_no_run_is_active(results: Location) -> None:
     with _accessing(results):
         if active := active_runs(results):
             raise PneumoniaError(f"run {active[0]} is at work or staged. Run its command to its end first.")
 
 
-def delete_leftovers(results: Location, age_s: float) -> int:
+def _delete_leftovers(results: Location, age_s: float) -> int:
     """Delete what is older than `age_s` seconds: folders that ended runs left, and runs that died unmarked.
 
-    Returns how many folders were deleted. Raises PneumoniaError where the storage fails.
+    Returns how many folders were deleted.
     """
     folders = 0
     oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_s)

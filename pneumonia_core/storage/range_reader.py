@@ -3,7 +3,10 @@
 import io
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 class RangeReader(io.RawIOBase):
@@ -28,7 +31,7 @@ class RangeReader(io.RawIOBase):
         self._position = offset + start[whence]
         return self._position
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer)
         count = min(len(view), max(self._size_bytes - self._position, 0))
         data = self._read_at(self._position, count) if count else b""

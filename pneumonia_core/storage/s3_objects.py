@@ -212,7 +212,7 @@ def list_folder(uri: str) -> list[str]:
         raise not_listed(bucket, error) from error
 
 
-def put(uri: str, data: Any, only_if: str | None = None) -> str | None:
+def put(uri: str, data: bytes, only_if: str | None = None) -> str | None:
     """Write an object by one request and return its new version.
 
     With `only_if`, a version or "" for no object, returns None where the object is at another. Raises

@@ -102,14 +102,14 @@ def test_vacuum_deletes_nothing_that_is_younger_than_asked(table, age, stays):
 
 
 def test_vacuum_removes_runs_that_died_before_they_were_marked_and_no_others(table, tiny_bundle):
-    place, asked = open_location(str(table)), scoring_request(tiny_bundle, table.parent / "archive")
-    early, dead, alive = (new_run(place, asked, 1) for _ in range(3))
+    location, asked = open_location(str(table)), scoring_request(tiny_bundle, table.parent / "archive")
+    early, dead, alive = (new_run(location, asked, 1) for _ in range(3))
     for died in (early, dead):
         died.unlock()
-    Path(marker(place, early.run_id).path).unlink()
+    Path(marker(location, early.run_id).path).unlink()
     with alive:
         assert refused(maintain.command, table, "--vacuum", "0s").exit_code == 1
-        Path(marker(place, alive.run_id).path).unlink()
+        Path(marker(location, alive.run_id).path).unlink()
         run(maintain.command, table, "--vacuum", "0s")
         left = {path.name for path in (table / "runs").glob("[!.]*")}
         assert left == {dead.run_id, alive.run_id}

@@ -75,7 +75,7 @@ def using(endpoint: str) -> Iterator[None]:
 
 
 def _forget() -> None:
-    """Connect to S3 anew, by the environment's variables as they are now."""
+    """Make the next request connect to S3 by the environment's variables as they are then."""
     from pneumonia_core.storage import arrow, s3_client, s3_objects
 
     s3_client.client.cache_clear()

@@ -21,22 +21,22 @@ def test_results_whose_name_deltalake_takes_for_another_are_refused(tmp_path, na
 
 @pytest.mark.parametrize("name", ["a b", "100%", "h#x", "q?x=1", "ü", "a'b", "[x]*"])
 def test_results_of_other_names_are_created_and_found(tmp_path, name):
-    place = open_location(str(tmp_path / name))
-    assert find_table(place) is None
-    open_table(place)
-    found = find_table(place)
+    location = open_location(str(tmp_path / name))
+    assert find_table(location) is None
+    open_table(location)
+    found = find_table(location)
     assert found
     assert scan(found).count_rows() == 0
 
 
 def test_table_with_deletion_vectors_is_refused_and_says_so(tmp_path):
-    place = open_location(str(tmp_path))
-    open_table(place)
+    location = open_location(str(tmp_path))
+    open_table(location)
     feature = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
     protocol = {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **feature}}
     (tmp_path / "scores" / "_delta_log" / f"{1:020d}.json").write_text(json.dumps(protocol))
     with pytest.raises(InvalidInput, match="deletionVectors"):
-        scan(open_table(place))
+        scan(open_table(location))
 
 
 def test_missing_data_file_is_named():

@@ -45,27 +45,27 @@ def test_presigned_places_are_refused_and_not_repeated(asked):
 
 
 def test_half_a_writing_leaves_nothing(tmp_path):
-    place = open_location(str(tmp_path / "x"))
+    location = open_location(str(tmp_path / "x"))
 
     def write_half() -> None:
-        with write_stream(place) as stream:
+        with write_stream(location) as stream:
             stream.write(b"half")
             raise KeyError
 
     with pytest.raises(KeyError):
         write_half()
     assert list(tmp_path.iterdir()) == []
-    write_bytes(place, b"whole")
-    assert read_bytes(place) == b"whole"
+    write_bytes(location, b"whole")
+    assert read_bytes(location) == b"whole"
 
 
 def test_deleted_folder_may_be_gone_already(tmp_path):
-    place = open_location(str(tmp_path / "a"))
-    write_bytes(place.child("b").child("c"), b"c")
-    assert list_names(place) == ["b"]
+    location = open_location(str(tmp_path / "a"))
+    write_bytes(location.child("b").child("c"), b"c")
+    assert list_names(location) == ["b"]
     for _ in range(2):
-        delete_folder(place)
-        assert not exists(place)
+        delete_folder(location)
+        assert not exists(location)
 
 
 def test_a_bucket_that_fails_may_take_it_later_and_one_that_refuses_will_not():

@@ -31,9 +31,9 @@ def endpoint():
 
 @pytest.fixture(params=["bucket", "disk"])
 def folder(request, endpoint, tmp_path):
-    place = open_location(f"s3://{BUCKET}/run" if request.param == "bucket" else str(tmp_path))
-    yield place
-    delete_folder(place)
+    location = open_location(f"s3://{BUCKET}/run" if request.param == "bucket" else str(tmp_path))
+    yield location
+    delete_folder(location)
 
 
 def test_one_holds_it_and_another_gets_it_afterwards(folder):
@@ -61,9 +61,9 @@ def test_of_racing_threads_one_wins(folder):
 
 @pytest.fixture
 def run(endpoint):
-    place = open_location(f"s3://{BUCKET}/leased")
-    yield place
-    delete_folder(place)
+    location = open_location(f"s3://{BUCKET}/leased")
+    yield location
+    delete_folder(location)
 
 
 def write_lease(run, **changes: object) -> None:

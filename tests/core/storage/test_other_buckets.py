@@ -106,37 +106,37 @@ def test_images_and_archives_are_listed_and_read(bucket):
 def test_keys_are_taken_as_they_are(bucket):
     names = ["a b.jpeg", "ü.jpeg", "100%25.jpeg", "x#y.jpeg", "what?x=1.jpeg"]
     for number, name in enumerate(names):
-        place = open_location(f"{bucket}/odd")
-        write_bytes(place.child(name), jpeg(number))
+        location = open_location(f"{bucket}/odd")
+        write_bytes(location.child(name), jpeg(number))
     images, _ = listing(f"{bucket}/odd")
     assert contents(images) == {f"{bucket}/odd/{name}": jpeg(number) for number, name in enumerate(names)}
 
 
 def test_object_that_went_is_not_found(bucket):
-    place = open_location(f"{bucket}/gone/x.jpeg")
-    write_bytes(place, jpeg(1))
+    location = open_location(f"{bucket}/gone/x.jpeg")
+    write_bytes(location, jpeg(1))
     images, _ = listing(f"{bucket}/gone")
-    delete_file(place)
+    delete_file(location)
     assert list(contents(images).values()) == ["not_found"]
 
 
 def test_no_image_of_a_tar_that_was_rewritten_has_the_bytes_of_another(bucket):
     files = pictures(2)
-    place = open_location(f"{bucket}/rewritten/a.tar")
-    write_bytes(place, tar_bytes(files))
-    images, _ = listing(place.uri)
+    location = open_location(f"{bucket}/rewritten/a.tar")
+    write_bytes(location, tar_bytes(files))
+    images, _ = listing(location.uri)
     assert list(contents(images).values()) == list(files.values())
     # Azure's size alone comes with opening a file.
-    more = {"more.jpeg": jpeg(3, 256)} if place.uri.startswith("abfs") else {}
-    write_bytes(place, tar_bytes(dict(reversed(files.items())) | more))
+    more = {"more.jpeg": jpeg(3, 256)} if location.uri.startswith("abfs") else {}
+    write_bytes(location, tar_bytes(dict(reversed(files.items())) | more))
     assert set(contents(images).values()) == {"unreadable"}
 
 
 def test_place_travels_without_its_credentials(bucket):
-    place = open_location(f"{bucket}/in")
-    sent = pickle.dumps(place)
+    location = open_location(f"{bucket}/in")
+    sent = pickle.dumps(location)
     assert KEY.encode() not in sent
-    assert pickle.loads(sent) == place
+    assert pickle.loads(sent) == location
 
 
 def test_results_there_are_refused(bucket):

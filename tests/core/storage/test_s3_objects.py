@@ -1,4 +1,4 @@
-"""Requests to S3: what each kind of answer comes to, from a server that says what it is told to."""
+"""Requests to S3: the result of each kind of answer, from a server with prepared answers."""
 
 import contextlib
 import socket
