@@ -26,8 +26,9 @@ from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection
 from pneumonia_core.storage.errors import BucketError, CredentialsError, error_text
 from pneumonia_core.storage.files import exists
-from pneumonia_core.storage.location import open_location
-from pneumonia_core.storage.ranges import read_file, read_real_file
+from pneumonia_core.storage.local import read_real_file
+from pneumonia_core.storage.location import Location, open_location
+from pneumonia_core.storage.ranges import read_file
 
 _NO_RULES: Final = ListingRules()
 
@@ -81,10 +82,10 @@ def list_archive(
     """
     if is_manifest(archive):
         yield from list_manifest(archive, rules, skipped)
-    elif archive.startswith("file://"):
-        yield from list_local(archive.removeprefix("file://"), skipped)
+    elif (location := Location(archive)).is_local:
+        yield from list_local(location.path, skipped)
     else:
-        yield from list_bucket(open_location(archive), skipped)
+        yield from list_bucket(location, skipped)
 
 
 def read_image_bytes(ref: ImageRef) -> bytes:
@@ -93,7 +94,7 @@ def read_image_bytes(ref: ImageRef) -> bytes:
         case WholeFile():
             return read_file(ref.uri)
         case UnlinkedFile(file):
-            return read_real_file(file.removeprefix("file://"))
+            return read_real_file(Location(file).path)
         case TarEntry() | ZipEntry() as entry:
             return read_member(entry)
         case Refused(rejection):

@@ -10,9 +10,10 @@ from pneumonia_core.archives.containers.members import list_classified, list_nam
 from pneumonia_core.archives.entries import ListedImage
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
+from pneumonia_core.storage.backend import StoredFile
 from pneumonia_core.storage.files import is_folder
 from pneumonia_core.storage.location import Location
-from pneumonia_core.storage.ranges import StoredFile, stat_file
+from pneumonia_core.storage.ranges import stat_file
 
 _SNIFFING_THREADS: Final = 16
 

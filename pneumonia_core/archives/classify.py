@@ -7,7 +7,8 @@ from typing import Final
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.formats import IMAGE_SUFFIXES, SNIFFED_BYTES, is_image_head
-from pneumonia_core.storage.ranges import StoredFile, read_range
+from pneumonia_core.storage.backend import StoredFile
+from pneumonia_core.storage.ranges import read_range
 
 
 class NameClass(Enum):

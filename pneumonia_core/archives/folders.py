@@ -12,9 +12,9 @@ from pneumonia_core.archives.containers.members import list_classified, list_nam
 from pneumonia_core.archives.entries import ListedImage
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError, RejectedImage
-from pneumonia_core.storage.backend import as_text
+from pneumonia_core.storage.backend import StoredFile, as_text
 from pneumonia_core.storage.errors import error_text
-from pneumonia_core.storage.ranges import StoredFile, local_file
+from pneumonia_core.storage.local import local_file
 
 # Error numbers that say that nothing has this name. Others are the disk's, or images may be out of reach.
 NO_SUCH_NAME: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO))

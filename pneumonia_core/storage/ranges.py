@@ -4,8 +4,6 @@ import io
 from typing import IO, Final, cast
 
 from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile
-from pneumonia_core.storage.local import local_file as local_file
-from pneumonia_core.storage.local import read_real_file as read_real_file
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.range_reader import RangeReader
 

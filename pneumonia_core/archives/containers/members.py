@@ -27,7 +27,8 @@ from pneumonia_core.archives.entries import (
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError, RejectedImage
 from pneumonia_core.imaging.formats import SNIFFED_BYTES
-from pneumonia_core.storage.ranges import StoredFile, Window, read_range
+from pneumonia_core.storage.backend import StoredFile
+from pneumonia_core.storage.ranges import Window, read_range
 from pneumonia_core.system.hash_set import HashSet
 
 
