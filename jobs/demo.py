@@ -69,10 +69,10 @@ def _make_images(folder: Path) -> None:
 
 
 def _train(folder: Path, workers: int) -> dict[str, Any]:
-    from jobs.training.train import train
+    from jobs.training.train import make_request, train
 
     say(f"2/4 training a ResNet-18 from scratch with {workers} workers")
-    return train(
+    request = make_request(
         data=str(folder / "data"),
         models=str(folder / "models"),
         network="resnet18",
@@ -82,6 +82,7 @@ def _train(folder: Path, workers: int) -> dict[str, Any]:
         image_size=IMAGE_SIZE,
         data_set="synthetic",
     )
+    return train(request)
 
 
 def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:

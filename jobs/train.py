@@ -39,7 +39,7 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     type=click.IntRange(1),
     help="[default: one per GPU, without GPUs one per node]",
 )
-@click.option("--gpus", default=0, type=click.IntRange(0), help="Train on so many GPUs, over all workers.")
+@click.option("--gpus", default=0, type=click.IntRange(0), help="Number of GPUs over all workers.")
 @click.option("--epochs", default=DEFAULT_RECIPE.epochs, show_default=True, type=click.IntRange(1))
 @click.option("--batch-size", default=DEFAULT_RECIPE.batch_size, show_default=True, type=click.IntRange(1))
 @click.option("--image-size", default=DEFAULT_RECIPE.image_size, show_default=True, type=int)
@@ -62,8 +62,8 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     default=DEFAULT_RECIPE.patience,
     show_default=True,
     type=click.IntRange(0),
-    help="End after so many epochs without a better one, and keep the best; a training that reaches its last "
-    "epoch keeps that. 0: never end early.",
+    help="Stop after this many epochs without a better one, and keep the best; a training that reaches its last "
+    "epoch keeps that. 0: never stop early.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option(
@@ -87,14 +87,14 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
 def command(**options: Any) -> Result:
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
-    Images of whole patients are set aside for validation; calibration and thresholds are chosen on them. A
-    head is fitted to the loaded trunk first, then the deeper stages train, the earlier the slower. The
-    network that is written holds the moving average of the weights after the last epoch, or after the best
-    where --patience ran out.
+    Images of whole patients are set aside for validation; calibration and thresholds are fitted on them. A head is
+    fitted to the loaded trunk first. Then the deeper stages train, earlier ones at lower rates. The bundle holds the
+    moving average of the weights after the last epoch, or after the best one where --patience ran out.
     """
-    from jobs.training.train import train
+    # Ray takes a second to import; --help needs none of it.
+    from jobs.training.train import make_request, train
 
-    return train(**options)
+    return train(make_request(**options))
 
 
 if __name__ == "__main__":

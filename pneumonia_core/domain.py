@@ -1,36 +1,54 @@
-"""Knowing what it does not know: how unlike the training images an image is, and whether that is too much."""
+"""The training domain of a network, and the rule that decides whether an image is in it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-# An age in months, weeks or days comes out a little less than the year it stands for: 52 weeks.
+from pneumonia_core.errors import InvalidInput
+
+# An age in weeks or days comes out slightly under the completed year: 52 weeks are 0.997 years.
 AGE_ROUNDING_YEARS: Final = 0.05
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What scoring goes by: the largest domain score that is still in the domain, and the ages in years of
-    the youngest and the oldest training patient, None where they are not known."""
+    """The largest domain score in the domain, and the ages of the training patients.
+
+    `ages_years` are the ages of the youngest and the oldest in completed years, None where they are unknown.
+    """
 
     threshold: float
     ages_years: tuple[float, float] | None = None
 
 
 def in_domain(domain: Domain, scores: np.ndarray, ages_years: Sequence[float | None]) -> np.ndarray:
-    """Which images bool [N] are like the training data, by their domain scores [N] and patients' ages.
+    """Which images are in the domain, bool [N], by their domain scores [N] and patients' ages in years.
 
-    An age that is not known speaks for nothing.
+    An unknown age (None) does not exclude an image.
     """
     familiar = np.asarray(scores <= domain.threshold)
-    return familiar & np.array([not _is_foreign_age(domain, age) for age in ages_years], bool)
+    return familiar & np.array([not _is_outside_age(domain, age) for age in ages_years], bool)
 
 
-def _is_foreign_age(domain: Domain, age: float | None) -> bool:
-    """Ages of a data set are in completed years: the oldest of five may be nearly six."""
+def _is_outside_age(domain: Domain, age: float | None) -> bool:
+    """Whether an age is outside the range. A data set has ages in completed years: one of five may be nearly six."""
     if age is None or domain.ages_years is None:
         return False
     youngest, oldest = domain.ages_years
     return not youngest - AGE_ROUNDING_YEARS <= age < oldest + 1 - AGE_ROUNDING_YEARS / 10
+
+
+def parse_ages(text: str) -> tuple[float, float]:
+    """Ages of the youngest and the oldest patient from `MIN,MAX` in completed years. Raises InvalidInput."""
+    try:
+        youngest, oldest = (float(part) for part in text.split(","))
+    except ValueError:
+        youngest, oldest = 0.0, -1.0
+    if not 0 <= youngest <= oldest < math.inf:
+        raise InvalidInput(
+            f"the ages {text!r} are not a range. Give the least and the greatest in years: 1,5."
+        )
+    return youngest, oldest

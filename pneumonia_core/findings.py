@@ -1,4 +1,4 @@
-"""The finding of an image: the one rule that turns three probabilities into a word."""
+"""The three classes, and the rule that turns their probabilities into a finding."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,27 +6,29 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+CLASSES: Final = ("normal", "bacterial", "viral")
+NORMAL, BACTERIAL, VIRAL = range(3)
+
 
 @dataclass(frozen=True)
 class Thresholds:
-    """`pneumonia` (t1) is compared with p_pneumonia, `bacterial` (t2) with p_bacterial / p_pneumonia."""
+    """The thresholds of a finding: `pneumonia` (t1) on p_pneumonia, `bacterial` (t2) on p_bacterial / p_pneumonia."""
 
     pneumonia: float
     bacterial: float
 
 
 def p_pneumonia(probabilities: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """p_bacterial + p_viral, float32 [N], of probabilities [N, 3].
+    """p_bacterial + p_viral, float32 [N], for probabilities [N, 3].
 
-    Added in float32 whatever comes in, so that the table, the finding and the evaluation hold the same
-    number to the last bit.
+    The sum is in float32 for any input type, so the table, the finding and the evaluation agree to the last bit.
     """
     p = np.asarray(probabilities, dtype=np.float32)
     return p[:, BACTERIAL] + p[:, VIRAL]
 
 
 def bacterial_share(probabilities: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """p_bacterial / p_pneumonia, float32 [N], of probabilities [N, 3]; 0 where p_pneumonia is 0."""
+    """p_bacterial / p_pneumonia, float32 [N], for probabilities [N, 3]; 0 where p_pneumonia is 0."""
     p = np.asarray(probabilities, dtype=np.float32)
     total = p_pneumonia(p)
     share = np.zeros_like(total)
@@ -35,20 +37,16 @@ def bacterial_share(probabilities: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def finding_labels(probabilities: npt.ArrayLike, thresholds: Thresholds) -> npt.NDArray[np.int64]:
-    """Findings as indices into CLASSES, int64 [N], of probabilities float32 [N, 3].
+    """Findings as indices into CLASSES, int64 [N], for probabilities float32 [N, 3].
 
-    Normal if p_pneumonia < t1, else bacterial if p_bacterial / p_pneumonia >= t2, else viral. The
-    thresholds are compared as float32, like the probabilities.
+    Normal if p_pneumonia < t1, else bacterial if p_bacterial / p_pneumonia >= t2, else viral. The thresholds are
+    compared as float32, like the probabilities.
     """
-    ill = p_pneumonia(probabilities) >= np.float32(thresholds.pneumonia)
+    diseased = p_pneumonia(probabilities) >= np.float32(thresholds.pneumonia)
     bacterial = bacterial_share(probabilities) >= np.float32(thresholds.bacterial)
-    return np.where(ill, np.where(bacterial, BACTERIAL, VIRAL), NORMAL).astype(np.int64)
+    return np.where(diseased, np.where(bacterial, BACTERIAL, VIRAL), NORMAL).astype(np.int64)
 
 
 def findings(probabilities: npt.ArrayLike, thresholds: Thresholds) -> npt.NDArray[np.str_]:
-    """Findings as class names, str [N], of probabilities float32 [N, 3]."""
+    """Findings as class names, str [N], for probabilities float32 [N, 3]."""
     return np.asarray(CLASSES)[finding_labels(probabilities, thresholds)]
-
-
-CLASSES: Final = ("normal", "bacterial", "viral")
-NORMAL, BACTERIAL, VIRAL = range(3)

@@ -94,6 +94,8 @@ _ENVIRONMENT: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # The commands have a progress bar of their own.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # Ray Train notices workers that hang in a collective operation by this timeout; its default is 600 s.
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
     # No usage statistics leave the cluster.
     "RAY_USAGE_STATS_ENABLED": "0",
     # TensorFlow and gRPC log to stderr below these levels.

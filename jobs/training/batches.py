@@ -1,23 +1,27 @@
-"""Batches for the step: drawn from a worker's shard, made ready in a thread while the step runs."""
+"""Training batches: drawn from a worker's shard, prepared by a thread while the step runs."""
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Generator, Iterable, Iterator
+from typing import Final, TypeVar
 
 import numpy as np
+from ray.data import DataIterator
 
 SHUFFLE_BATCHES: Final = 16
 KEPT_BATCHES: Final = 4
-_END: Final = object()
+_POLL_S: Final = 0.2
+_JOIN_S: Final = 5
+Item = TypeVar("Item")
 
 
-def batches_of_epoch(shard: Any, size: int, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Exactly `steps` batches of `size` images uint8 [B, H, W] and labels int [B] of a Ray Data shard.
+def batches_of_epoch(
+    shard: DataIterator, size: int, steps: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Exactly `steps` batches of `size` images uint8 [B, H, W] and labels int [B] from a Ray Data shard.
 
-    Every worker must take the same number of steps, or the collective operations hang. So a shard that
-    runs short begins anew with the images it gave first in this epoch, and one with more is read to its
-    end, which the other workers' shards wait for.
+    Every worker must take the same number of steps, or the collective operations hang. A short shard repeats its first
+    batches. A long one is read to its end, because the other shards block until it is.
     """
     given: list[tuple[np.ndarray, np.ndarray]] = []
     count = 0
@@ -34,8 +38,8 @@ def batches_of_epoch(shard: Any, size: int, steps: int, seed: int) -> Iterator[t
         count += 1
 
 
-def _full_batches(shard: Any, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The shard's rows in local random order; only a shard smaller than a batch repeats rows in one."""
+def _full_batches(shard: DataIterator, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of the shard in local random order; only a shard smaller than a batch repeats rows within one."""
     batches = shard.iter_batches(
         batch_size=size,
         batch_format="numpy",
@@ -54,15 +58,22 @@ def _full_batches(shard: Any, size: int, seed: int) -> Iterator[tuple[np.ndarray
             yield images[index], labels[index]
 
 
-def prefetched(items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
-    """The same items, made by a thread up to `depth` ahead; what making them raises is raised here."""
-    ready: queue.Queue[Any] = queue.Queue(depth)
+class _Done:
+    """The end of the items, with the error that ended them."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+def prefetched(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+    """The same items, made by a thread up to `depth` ahead. An error of the maker is raised here."""
+    ready: queue.Queue[Item | _Done] = queue.Queue(depth)
     stopped = threading.Event()
 
-    def put(item: Any) -> None:
+    def put(item: Item | _Done) -> None:
         while not stopped.is_set():
             try:
-                ready.put(item, timeout=0.2)
+                ready.put(item, timeout=_POLL_S)
                 return
             except queue.Full:
                 continue
@@ -70,23 +81,20 @@ def prefetched(items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
     def make() -> None:
         try:
             for item in items:
-                put((item, None))
+                put(item)
                 if stopped.is_set():
                     return
-            put((_END, None))
+            put(_Done())
         except BaseException as error:  # noqa: BLE001 - a decoder written in Rust panics with no Exception
-            put((_END, error))
+            put(_Done(error))
 
-    thread = threading.Thread(target=make, name="feed", daemon=True)
+    thread = threading.Thread(target=make, name="batches", daemon=True)
     thread.start()
     try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
+        while not isinstance(item := ready.get(), _Done):
             yield item
+        if item.error is not None:
+            raise item.error
     finally:
         stopped.set()
-        thread.join(timeout=5)
+        thread.join(timeout=_JOIN_S)

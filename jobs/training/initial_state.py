@@ -1,99 +1,86 @@
-"""Where a worker starts: what it is told, and the first weights or the last checkpoint."""
+"""How a worker starts: its configuration, and the first weights or the last checkpoint."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import ray
+import ray.train
+import tensorflow as tf
+from ray.train.collective import broadcast_from_rank_zero
 
-from pneumonia_core.training.checkpoint import InitialState, weights_of
+from jobs.training.messages import Mailbox
+from pneumonia_core.networks.classifier import build_classifier
+from pneumonia_core.networks.pretrained import load_weights
+from pneumonia_core.system.environment import cpu_training_precision, gpu_training_precision
+from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint
 from pneumonia_core.training.recipe import Recipe, check_first_stage, first_fresh_stage, first_trained_stage
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker is told. References are to arrays in the object store.
+    """What the driver gives every worker.
 
-    `sample` are some training images, uint8 [N, H, W], `validation` all of (images, labels) to validate on. A worker has
-    `gpus` GPUs.
+    The references are to arrays in the object store: `sample`, some training images uint8 [N, H, W], and the images
+    and labels of validation. A worker has `gpus` GPUs.
     """
 
     recipe: Recipe
     gpus: int
     steps_per_epoch: int
     class_weights: tuple[float, ...]
-    sample: Any
-    validation_images: Any
-    validation_labels: Any
-    board: Any
+    sample: ray.ObjectRef
+    validation_images: ray.ObjectRef
+    validation_labels: ray.ObjectRef
+    mailbox: Mailbox
 
 
-def starting_point(
-    assignment: WorkerConfig, rank: int
-) -> tuple[InitialState, list[np.ndarray], dict[str, np.ndarray] | None]:
-    """Where to start, the classifier's weights there, and the state of a checkpoint if there is one."""
-    import ray.train
+@dataclass(frozen=True)
+class FirstWeights:
+    """The initial state of a new training, and the classifier's weights in Keras's order."""
 
+    initial: InitialState
+    weights: list[np.ndarray]
+
+
+def last_checkpoint() -> Checkpoint | None:
+    """The checkpoint that Ray Train resumes from; None for a new training."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        start, weights = _fresh_start(assignment, rank)
-        return start, weights, None
+        return None
     with checkpoint.as_directory() as folder:
-        document = json.loads((Path(folder) / "state.json").read_text(encoding="utf-8"))
-        with np.load(Path(folder) / "state.npz", allow_pickle=False) as file:
-            state = dict(file)
-    start = InitialState(
-        Recipe(**document["recipe"]),
-        document["first_stage"],
-        document["fresh_from"],
-        document["loaded_layers"],
-        document["epoch"],
-        tuple(document["history"]),
-    )
-    return start, weights_of("classifier", state), state
+        return load_checkpoint(Path(folder))
 
 
-def _fresh_start(assignment: WorkerConfig, rank: int) -> tuple[InitialState, list[np.ndarray]]:
-    """Rank 0 makes the first weights for all: others may have no internet, or other random numbers."""
-    import ray
-    from ray.train.collective import broadcast_from_rank_zero
+def first_weights(config: WorkerConfig, rank: int) -> FirstWeights:
+    """The start of a new training; a collective operation.
 
+    Rank 0 makes it for all: the others may have no internet, or other random numbers.
+    """
     made = None
     if rank == 0:
-        start, weights = _first_weights(assignment)
-        made = {"start": start, "weights": ray.put(weights)}
+        start = _make_first_weights(config)
+        made = {"initial": start.initial, "weights": ray.put(start.weights)}
     made = broadcast_from_rank_zero(made)
-    return made["start"], list(ray.get(made["weights"]))
+    return FirstWeights(made["initial"], list(ray.get(made["weights"])))
 
 
-def _first_weights(assignment: WorkerConfig) -> tuple[InitialState, list[np.ndarray]]:
-    import ray
-
-    from pneumonia_core.networks.classifier import build_classifier
-    from pneumonia_core.networks.pretrained import load_weights
-
-    recipe = assignment.recipe
+def _make_first_weights(config: WorkerConfig) -> FirstWeights:
+    recipe = config.recipe
     classifier = build_classifier(recipe.network, recipe.image_size)
-    loaded = load_weights(classifier, recipe.weights, ray.get(assignment.sample))
+    loaded = load_weights(classifier, recipe.weights, ray.get(config.sample))
     check_first_stage(recipe, loaded.stages)
-    start = InitialState(
+    initial = InitialState(
         recipe=replace(recipe, precision=_precision(recipe.precision)),
         first_stage=recipe.train_from or first_trained_stage(loaded.stages),
         fresh_from=first_fresh_stage(loaded.stages),
         loaded_layers=len(loaded.layers),
-        epoch=0,
-        history=(),
     )
-    return start, classifier.get_weights()
+    return FirstWeights(initial, classifier.get_weights())
 
 
 def _precision(wanted: str) -> str:
-    """What this worker's GPUs, or its CPU, multiply fastest, unless the user wants another."""
-    import tensorflow as tf
-
-    from pneumonia_core.system.environment import cpu_training_precision, gpu_training_precision
-
+    """The precision that this worker's GPUs, or its CPU, multiply fastest; `wanted` where it is not `auto`."""
     if wanted != "auto":
         return wanted
     capabilities = [

@@ -1,39 +1,128 @@
-"""The notice board of a training: workers pin notes, the driver reads them."""
+"""What workers tell the driver: typed messages, and the mailbox actor that holds them."""
 
-from typing import Any
+import traceback
+from dataclasses import dataclass
+from typing import Self, cast
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.training.checkpoint import InitialState
+from pneumonia_core.training.history import EpochFigures, ValidationFigures
+
+
+@dataclass(frozen=True)
+class Started:
+    """The workers start, or start again, after `epoch` finished epochs."""
+
+    initial: InitialState
+    epoch: int
+
+
+@dataclass(frozen=True)
+class HeadFitted:
+    """A head was fitted to the features of so many images."""
+
+    images: int
+    figures: ValidationFigures
+
+
+@dataclass(frozen=True)
+class InputsShown:
+    """Images uint8 [N, H, W] of the first batch, augmented as the step sees them."""
+
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A step of an epoch, both counted from 1, and its loss."""
+
+    epoch: int
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch's figures, and the probabilities float32 [N, 3] for all validation images."""
+
+    figures: EpochFigures
+    probabilities: np.ndarray
+
+
+Message = Started | HeadFitted | InputsShown | StepDone | EpochDone
+
+
+@dataclass(frozen=True)
+class PermanentFailure:
+    """An error that a new attempt would meet again. `trace` is its traceback where it was unexpected."""
+
+    text: str
+    remedy: Remedy | None = None
+    is_invalid_input: bool = False
+    trace: str | None = None
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """The failure for an error that is being handled."""
+        if isinstance(error, PneumoniaError):
+            return cls(error.text, error.remedy, isinstance(error, InvalidInput))
+        return cls(f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
 
 class TrainingEvents:
-    """A Ray actor on the driver's node, so that it lives as long as the driver and outlives any worker.
+    """The mailbox actor: it keeps messages until the driver takes them, and the first permanent failure.
 
-    A failure that would come again stays pinned: workers that start after it read it and go home instead
-    of failing alike until the retries are used up.
+    Workers started later see the failure and exit, so it does not use up the retries.
     """
 
     def __init__(self) -> None:
-        self._notes: list[dict[str, Any]] = []
-        self._failure: dict[str, Any] | None = None
+        self._messages: list[Message] = []
+        self._failure: PermanentFailure | None = None
 
-    def post(self, note: dict[str, Any]) -> None:
-        self._notes.append(note)
+    def post(self, message: Message) -> None:
+        self._messages.append(message)
 
-    def take(self) -> list[dict[str, Any]]:
-        """The notes since the last call."""
-        notes, self._notes = self._notes, []
-        return notes
+    def take(self) -> list[Message]:
+        messages, self._messages = self._messages, []
+        return messages
 
-    def pin_failure(self, failure: dict[str, Any]) -> None:
+    def report_permanent_failure(self, failure: PermanentFailure) -> None:
         """Keep the first failure; later ones are its consequences."""
         self._failure = self._failure or failure
 
-    def failure(self) -> dict[str, Any] | None:
+    def failure(self) -> PermanentFailure | None:
         return self._failure
 
 
-def open_events() -> Any:
-    """A handle of a new board."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+@dataclass(frozen=True)
+class Mailbox:
+    """A typed handle of a TrainingEvents actor, for the driver and for workers."""
 
+    actor: ActorHandle
+
+    def post(self, message: Message) -> None:
+        """Send a message without waiting for its arrival."""
+        self.actor.post.remote(message)
+
+    def take(self) -> list[Message]:
+        """The messages since the last call."""
+        return list(ray.get(self.actor.take.remote()))
+
+    def report_permanent_failure(self, failure: PermanentFailure) -> None:
+        """Report a failure, and wait until the actor has it."""
+        ray.get(self.actor.report_permanent_failure.remote(failure))
+
+    def failure(self) -> PermanentFailure | None:
+        return cast("PermanentFailure | None", ray.get(self.actor.failure.remote()))
+
+
+def open_mailbox() -> Mailbox:
+    """The mailbox of a new actor on the driver's node: it lives as long as the driver and outlives any worker."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(TrainingEvents).options(num_cpus=0, scheduling_strategy=here).remote()
+    actor = ray.remote(TrainingEvents).options(num_cpus=0, scheduling_strategy=here).remote()
+    return Mailbox(cast(ActorHandle, actor))

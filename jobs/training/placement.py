@@ -1,4 +1,4 @@
-"""How many workers a training has, and how much of the cluster each reserves."""
+"""Placement of a training: how many workers, with how many CPUs and GPUs each."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pneumonia_core.errors import InvalidInput
 
 @dataclass(frozen=True)
 class TrainingPlacement:
-    """`count` training workers of `cpus` CPUs and `gpus` GPUs each; decoding tasks of `decode_cpus`."""
+    """`count` training workers with `cpus` CPUs and `gpus` GPUs each; decoding tasks with `decode_cpus` CPUs."""
 
     count: int
     cpus: float
@@ -19,25 +19,25 @@ class TrainingPlacement:
 
 
 def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[Node]) -> TrainingPlacement:
-    """Workers for a cluster of these nodes.
+    """Workers for a cluster with these nodes.
 
-    By default one per GPU asked for, or one per node, as many of them as share the batch evenly. Fewer workers than GPUs
-    have several each. Raises InvalidInput for what cannot be.
+    The default is one worker per requested GPU, else one per node, reduced until the batch can be shared evenly. With
+    fewer workers than GPUs each has several. Raises InvalidInput where the cluster or the batch size does not fit.
     """
     if gpus and count and gpus % count:
         raise InvalidInput(
-            f"--workers {count} with --gpus {gpus}: each worker has as many GPUs; leave --workers out, or give "
-            f"--gpus {math.ceil(gpus / count) * count}."
+            f"--workers {count} with --gpus {gpus}: each worker needs the same number of GPUs. Leave --workers out, "
+            f"or give --gpus {math.ceil(gpus / count) * count}."
         )
     if not nodes:
         raise InvalidInput("the cluster has no node with a CPU. Start one, or train on this machine.")
     if gpus > (present := sum(node.gpus for node in nodes)):
-        raise InvalidInput(f"--gpus {gpus}: the cluster has {present:g}. Give fewer, or --gpus 0.")
+        raise InvalidInput(f"--gpus {gpus}: the cluster has {present:g} GPUs. Give fewer, or --gpus 0.")
     count = count or gpus or max(n for n in range(1, len(nodes) + 1) if batch_size % n == 0)
     if batch_size % (parts := gpus or count):
         raise InvalidInput(
-            f"--batch-size {batch_size} cannot be shared by {parts} {'GPUs' if gpus else 'workers'}: "
-            f"give {math.ceil(batch_size / parts) * parts}."
+            f"--batch-size {batch_size} cannot be shared evenly by {parts} {'GPUs' if gpus else 'workers'}. "
+            f"Give {math.ceil(batch_size / parts) * parts}."
         )
     decode_cpus = 1.0 if sum(node.cpus for node in nodes) >= 2 else 0.5
     each = gpus // count
@@ -45,11 +45,10 @@ def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[
 
 
 def cpus_per_worker(nodes: Sequence[Node], workers: int, reserve: float, gpus: int = 0) -> float:
-    """The most CPUs that each of `workers`, which needs `gpus` GPUs of its node, can reserve so that `reserve` stays
-    free for tasks.
+    """The largest number of CPUs that each worker can reserve while `reserve` CPUs stay free for tasks.
 
-    If the workers reserved all CPUs, the tasks that feed them would wait for ever. Whole numbers, or below
-    one 1/2, 1/4 …; reserving says nothing of how many threads a worker has.
+    Each worker needs `gpus` GPUs on its node. If the workers reserved all CPUs, the tasks that feed them would wait
+    forever. The result is a whole number, or below one a power of 1/2. It does not limit a worker's threads.
     """
     largest = int(max(node.cpus for node in nodes))
     sizes = [*range(largest, 0, -1), *(2.0**-power for power in range(1, 10))]
@@ -60,7 +59,7 @@ def cpus_per_worker(nodes: Sequence[Node], workers: int, reserve: float, gpus: i
     cpus = sum(node.cpus for node in nodes)
     if gpus:
         raise InvalidInput(
-            f"--gpus {gpus * workers} for --workers {workers}: {gpus} of a node with a CPU to spare for each worker, and "
-            f"the nodes have {', '.join(f'{node.gpus:g}' for node in nodes)}. Give another number of --workers."
+            f"--gpus {gpus * workers} for --workers {workers}: each worker needs {gpus} GPUs and a CPU of one node, "
+            f"and the nodes have {', '.join(f'{node.gpus:g}' for node in nodes)} GPUs. Give another number of --workers."
         )
-    raise InvalidInput(f"{workers} workers: too many for {cpus:g} CPUs. Give fewer.")
+    raise InvalidInput(f"{workers} workers are too many for {cpus:g} CPUs. Give fewer.")

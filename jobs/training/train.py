@@ -1,10 +1,10 @@
-"""`pneumonia train`: fine-tune a ResNet on labelled X-rays with Ray Train, and write a bundle."""
+"""A training from labels to bundle: split, decode, train on Ray Train, release."""
 
 import hashlib
 import json
-import math
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,13 @@ import numpy as np
 from jobs.console.command import Result
 from jobs.console.output import say
 from jobs.ray_runtime.resources import GROWTH_S, Node, wait_for
+from jobs.ray_runtime.session import names_a_cluster, ray_session
+from jobs.training.data import TrainingData, decode_training_data
 from jobs.training.folder import TrainingRun, open_training
-from jobs.training.images import LabelledImages, decode_labelled
-from jobs.training.placement import plan_workers
-from jobs.training.tensorboard import EventLog
-from pneumonia_core.datasets.kermany import LabelledImage
+from jobs.training.placement import TrainingPlacement, plan_workers
+from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS, LabelledImage, known_data_set
 from pneumonia_core.datasets.labelled import read_labelled, split_training
-from pneumonia_core.errors import InvalidInput
-from pneumonia_core.evaluation.document import Evaluation
+from pneumonia_core.domain import parse_ages
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
 from pneumonia_core.storage.location import open_location
@@ -34,10 +33,37 @@ from pneumonia_core.training.recipe import (
 )
 
 if TYPE_CHECKING:
+    # The driver imports TensorFlow.
     from jobs.training.driver import Trained
 
 
-def train(
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a training is requested to do.
+
+    `data` is a local path or URI as read_labelled takes it. `workers` and `name` None are chosen. `data_set` is one of
+    kermany.DATA_SETS; None goes by the file names. `ages_years` None are those of the data set, where it is known.
+    """
+
+    recipe: Recipe
+    data: str
+    models: Path
+    workers: int | None
+    gpus: int
+    storage: str | None
+    name: str | None
+    ages_years: tuple[float, float] | None
+    data_set: str | None
+    resume: bool
+    address: str | None
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same to resume the training."""
+        ages = {"ages_years": list(self.ages_years)} if self.ages_years else {}
+        return {**asdict(self.recipe), "data": self.data, **ages}
+
+
+def make_request(
     data: str,
     models: str,
     workers: int | None = None,
@@ -49,35 +75,42 @@ def train(
     address: str | None = None,
     data_set: str | None = None,
     **recipe_options: Any,
-) -> Result:
-    """Train as the command does, in the Ray session that is open or in one of its own.
+) -> TrainingRequest:
+    """The request that the command's options make. Raises InvalidInput where they are wrong.
 
-    `data_set` is what the model card says of the data, see pages.card; None goes by the file names.
-    `ages` None are those of the data set, where it is known.
     `recipe_options` are fields of Recipe; `weights` None is imagenet where Keras has such weights.
     """
-    from jobs.ray_runtime.session import names_a_cluster, ray_session
-    from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS, known_data_set
+    return TrainingRequest(
+        recipe=_recipe(recipe_options),
+        # Workers have another working directory.
+        data=data if "://" in data else str(Path(data).absolute()),
+        models=Path(models).absolute(),
+        workers=workers,
+        gpus=gpus,
+        storage=storage,
+        name=name,
+        ages_years=parse_ages(ages) if ages is not None else None,
+        data_set=data_set,
+        resume=resume,
+        address=address,
+    )
 
-    ages_years = parse_ages(ages)
+
+def train(request: TrainingRequest) -> Result:
+    """Train and write a bundle, in the Ray session that is open or in a new one."""
     started = time.perf_counter()
-    recipe = _recipe(recipe_options)
-    # The workers have another working directory.
-    data = data if "://" in data else str(Path(data).absolute())
-    folder = Path(models).absolute()
-    training, validation = split_training(read_labelled(data))
-    run = _open_run(recipe, data, folder, storage, name, resume, ages_years)
+    training, validation = split_training(read_labelled(request.data))
+    run = _open_run(request)
     if run.result is not None:
         return run.result
-    data_set = data_set or known_data_set(image.uri for image in training)
-    ages_years = ages_years or KNOWN_AGES_YEARS.get(data_set)
-    with ray_session(address):
-        trained, decoded, held_back, images = _train_on_cluster(
-            recipe, training, validation, workers, gpus, run, folder, names_a_cluster(address)
-        )
-        result = _write_bundle(
-            trained, decoded, held_back, images, data_set, ages_years, folder, run, started
-        )
+    with ray_session(request.address):
+        placement = _place_workers(request)
+        journals = run.folder.child("decoding")
+        data = decode_training_data(training, validation, request.recipe, placement.decode_cpus, journals)
+        run.pin_data(data.digest)
+        trained = _train_on_cluster(request, data, placement, run)
+        result = _release(request, trained, data, run, training)
+    result["seconds"] = round(time.perf_counter() - started, 1)
     run.finish(result)
     return result
 
@@ -99,120 +132,82 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _open_run(
-    recipe: Recipe,
-    data: str,
-    models: Path,
-    storage: str | None,
-    name: str | None,
-    resume: bool,
-    ages_years: tuple[float, float] | None,
-) -> TrainingRun:
-    settings = {**asdict(recipe), "data": data, **({"ages_years": list(ages_years)} if ages_years else {})}
+def _open_run(request: TrainingRequest) -> TrainingRun:
+    settings = request.settings()
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    place = open_location(storage) if storage else open_location(str(models)).child("training")
-    return open_training(place, name or f"{recipe.network}-{digest[:8]}", settings, resume)
+    name = request.name or f"{request.recipe.network}-{digest[:8]}"
+    models = open_location(str(request.models))
+    storage = open_location(request.storage) if request.storage else models.child("training")
+    return open_training(storage, name, settings, request.resume)
+
+
+def _place_workers(request: TrainingRequest) -> TrainingPlacement:
+    growth_s = GROWTH_S if names_a_cluster(request.address) else 0
+    nodes = wait_for(Node(cpus=1, gpus=request.gpus), time.monotonic() + growth_s)
+    return plan_workers(request.workers, request.gpus, request.recipe.batch_size, nodes)
 
 
 def _train_on_cluster(
-    recipe: Recipe,
-    training: list[LabelledImage],
-    validation: list[LabelledImage],
-    workers: int | None,
-    gpus: int,
-    run: TrainingRun,
-    models: Path,
-    on_a_cluster: bool,
-) -> tuple["Trained", LabelledImages, LabelledImages, np.ndarray]:
-    """The trained network, the training and the validation set, and the validation images."""
+    request: TrainingRequest, data: TrainingData, placement: TrainingPlacement, run: TrainingRun
+) -> "Trained":
+    # TensorFlow takes seconds to import, and a session must set its environment first.
     from jobs.training.driver import run_training
 
-    nodes = wait_for(Node(cpus=1, gpus=gpus), time.monotonic() + (GROWTH_S if on_a_cluster else 0))
-    plan = plan_workers(workers, gpus, recipe.batch_size, nodes)
-    shuffled = [training[i] for i in np.random.default_rng(recipe.seed).permutation(len(training))]
-    journals = run.folder.child("decoding")
-    held_back = decode_labelled(validation, recipe.image_size, plan.decode_cpus, "validation", journals)
-    decoded = decode_labelled(
-        shuffled, recipe.image_size, plan.decode_cpus, "training", journals, held_back.contents
-    )
-    run.pin_data(hashlib.sha256(f"{decoded.digest} {held_back.digest}".encode()).hexdigest())
     say(
-        f"{len(decoded.labels):,} training and {len(held_back.labels):,} validation images of "
-        f"{recipe.image_size} px, {plan.count} worker{'s' if plan.count > 1 else ''}"
-        + (f" with {plan.gpus} GPU{'s' if plan.gpus > 1 else ''} each" if plan.gpus else "")
+        f"{len(data.training.labels):,} training and {len(data.validation.labels):,} validation images of "
+        f"{request.recipe.image_size} px, {placement.count} worker{'s' if placement.count > 1 else ''}"
+        + (f" with {placement.gpus} GPU{'s' if placement.gpus > 1 else ''} each" if placement.gpus else "")
     )
-    images = held_back.images()
-    with EventLog(models / "tensorboard" / run.name, anew=not run.has_checkpoint) as log:
-        trained = run_training(recipe, decoded, images, held_back.labels, plan, run, log)
-    return trained, decoded, held_back, images
+    return run_training(request.recipe, data, placement, run, request.models / "tensorboard" / run.name)
 
 
-def _write_bundle(
+def _release(
+    request: TrainingRequest,
     trained: "Trained",
-    decoded: LabelledImages,
-    held_back: LabelledImages,
-    images: np.ndarray,
-    data_set: str,
-    ages_years: tuple[float, float] | None,
-    models: Path,
+    data: TrainingData,
     run: TrainingRun,
-    started: float,
+    training: Sequence[LabelledImage],
 ) -> Result:
+    """Write the bundle; the command's result without its seconds."""
+    # These import TensorFlow, as above.
     from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.networks.domain_guard import GUARD_IMAGES
     from pneumonia_core.training.release import Provenance, ValidationSet, release
 
     say("writing the bundle")
-    recipe, history = trained.recipe, trained.history
-    facts = {
+    recipe = trained.recipe
+    classifier = build_classifier(recipe.network, recipe.image_size)
+    classifier.set_weights(trained.weights)
+    data_set = request.data_set or known_data_set(image.uri for image in training)
+    provenance = Provenance(
+        data_fingerprint=data.digest,
+        data_set=data_set,
+        weights=Path(recipe.weights).name,
+        training=_training_record(run, trained, data),
+        ages_years=request.ages_years or KNOWN_AGES_YEARS.get(data_set),
+    )
+    validation = ValidationSet(data.validation_images, data.validation.labels, data.validation.patients)
+    released = release(request.models, classifier, data.training.images(GUARD_IMAGES), validation, provenance)
+    say(f"bundle {released.bundle.path}")
+    return {
+        "state": "done",
+        "bundle": str(released.bundle.path),
+        "model_id": released.bundle.model_id,
+        "run": run.name,
+        "validation": released.headline(),
+        "epochs": len(trained.history),
+        "images_per_s": round(float(np.mean([epoch.images_per_s for epoch in trained.history])), 1),
+    }
+
+
+def _training_record(run: TrainingRun, trained: "Trained", data: TrainingData) -> dict[str, Any]:
+    """What the bundle records of its training."""
+    recipe = trained.recipe
+    return {
         "run": run.name,
         "recipe": {**asdict(recipe), "weights": Path(recipe.weights).name},
         "first_trained_stage": trained.first_stage,
-        "images": {"training": len(decoded.labels), "validation": len(held_back.labels)},
-        "class_weights": dict(zip(CLASSES, class_weights(decoded.labels), strict=True)),
-        "history": history,
+        "images": {"training": len(data.training.labels), "validation": len(data.validation.labels)},
+        "class_weights": dict(zip(CLASSES, class_weights(data.training.labels), strict=True)),
+        "history": [asdict(epoch) for epoch in trained.history],
     }
-    classifier = build_classifier(recipe.network, recipe.image_size)
-    classifier.set_weights(trained.weights)
-    released = release(
-        models,
-        classifier,
-        decoded.images(GUARD_IMAGES),
-        ValidationSet(images, held_back.labels, held_back.patients),
-        Provenance(run.data_digest(), data_set, Path(recipe.weights).name, facts, ages_years),
-    )
-    bundle, evaluation = released.bundle, released.evaluation
-    say(f"bundle {bundle.path}")
-    return {
-        "state": "done",
-        "bundle": str(bundle.path),
-        "model_id": bundle.model_id,
-        "run": run.name,
-        "validation": _figures(evaluation),
-        "epochs": len(history),
-        "images_per_s": round(float(np.mean([epoch["images_per_s"] for epoch in history])), 1),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-
-
-def _figures(evaluation: Evaluation) -> dict[str, Any]:
-    tasks = evaluation["tasks"]
-    return {
-        "images": evaluation["images"],
-        **{f"auroc_{name}": task["auroc"]["value"] for name, task in tasks.items()},
-        **{f"accuracy_{name}": task["accuracy"]["value"] for name, task in tasks.items()},
-        "accuracy_three_class": evaluation["three_class"]["accuracy"]["value"],
-        "out_of_domain": evaluation["domain"]["flagged_share"],
-    }
-
-
-def parse_ages(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        youngest, oldest = (float(part) for part in text.split(","))
-    except ValueError:
-        youngest, oldest = 0.0, -1.0
-    if not 0 <= youngest <= oldest < math.inf:
-        raise InvalidInput(f"--ages {text!r}: write the least and the greatest age in years: 1,5.")
-    return youngest, oldest

@@ -1,278 +1,244 @@
-"""What Ray Train runs on each worker: epochs of steps, validation, a checkpoint after each."""
+"""What Ray Train runs on each worker: epochs of steps, validation, and a checkpoint after each epoch."""
 
-import json
 import os
 import tempfile
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+import keras
 import numpy as np
+import ray
+import ray.train
+import tensorflow as tf
+from ray.data import DataIterator
+from ray.exceptions import RayError
 
-from jobs.training.initial_state import WorkerConfig, starting_point
+from jobs.training.batches import batches_of_epoch, prefetched
+from jobs.training.initial_state import WorkerConfig, first_weights, last_checkpoint
+from jobs.training.messages import EpochDone, HeadFitted, InputsShown, PermanentFailure, Started, StepDone
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.training.checkpoint import InitialState, numbered, weights_of
-from pneumonia_core.training.recipe import Recipe, best_epoch, is_over
-from pneumonia_core.training.validation import validation_figures
+from pneumonia_core.training.augment import draw, reencode_some
+from pneumonia_core.training.checkpoint import Checkpoint, InitialState, save_checkpoint
+from pneumonia_core.training.history import EpochFigures, TrainingFigures, best_epoch, is_over
+from pneumonia_core.training.learner import Learner, TrainingBatch
+from pneumonia_core.training.linear_probe import fit_linear_probe
+from pneumonia_core.training.recipe import Recipe
+from pneumonia_core.training.validation import ValidationShard
 
-PROGRESS_INTERVAL_S = 2.0
-SHOWN_IMAGES = 16
-PACK_BYTES = 8 << 20  # gradients travel in packs of this size; all in one pack took a tenth more of the step
+PROGRESS_INTERVAL_S: Final = 2.0
+SHOWN_IMAGES: Final = 16
+PACK_BYTES: Final = (
+    8 << 20
+)  # gradients travel in packs of this size; one pack for all took a tenth more of the step
 
 
-def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Train this worker's part of `config["assignment"]`.
+@dataclass(frozen=True)
+class Worker:
+    """One of `world` workers. `recipe` has no open choices; `shard` are this worker's training images."""
 
-    A lost worker or network is raised, for Ray Train to start all workers again from the last checkpoint.
-    An error that would come again is pinned to the board first, and the workers started next return
-    at once.
+    rank: int
+    world: int
+    config: WorkerConfig
+    recipe: Recipe
+    shard: DataIterator
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker writes checkpoints and messages."""
+        return self.rank == 0
+
+
+def train_on_worker(config: dict[str, WorkerConfig]) -> None:
+    """Train this worker's part of `config["worker_config"]`.
+
+    A lost worker or network is raised: Ray Train then starts all workers again from the last checkpoint. A permanent
+    failure is reported first; workers started later see it and return at once.
     """
-    import ray
-
-    assignment: WorkerConfig = config["assignment"]
-    if ray.get(assignment.board.failure.remote()) is not None:
-        return None
+    worker_config = config["worker_config"]
+    if worker_config.mailbox.failure() is not None:
+        return
     try:
-        return _train(assignment)
+        _train(worker_config)
     except Exception as error:
-        if not _may_pass(error):
-            ray.get(assignment.board.pin_failure.remote(_described(error)))
+        if not _is_transient(error):
+            worker_config.mailbox.report_permanent_failure(PermanentFailure.of(error))
         raise
 
 
-def _train(assignment: WorkerConfig) -> dict[str, Any]:
-    import keras
-    import ray
-    import ray.train
-    import tensorflow as tf
-
+def _train(config: WorkerConfig) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    _set_up_tensorflow(context.get_local_world_size(), assignment.gpus)
+    _set_up_tensorflow(context.get_local_world_size(), config.gpus)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
     )
-    keras.utils.set_random_seed(assignment.recipe.seed + rank)
-    start, weights, state = starting_point(assignment, rank)
-    learner = _learner(assignment, start, weights, strategy)
-    restored = state is not None
-    if state is not None:
-        learner.restore(state, rank)
-    best = [] if state is None else weights_of("best", state)
-    del weights, state
-    validation = _Validation.of(assignment, rank, world)
-    history = list(start.history)
-    if rank == 0:
-        _post(assignment, {"kind": "start", **asdict(start), "history": None})
-    shard = ray.train.get_dataset_shard("train")
-    if not restored and start.fresh_from == "head":
-        images = fit_linear_probe(learner, shard, start.recipe, assignment.class_weights)
-        figures, _ = validation.measure(learner)
-        if rank == 0:
-            _post(assignment, {"kind": "head", "images": images, **figures})
-    while not is_over(start.recipe, history):
-        epoch = len(history)
-        trained = _train_epoch(learner, shard, assignment, start.recipe, epoch, rank, world)
-        learner.share_statistics()
-        figures, probabilities = validation.measure(learner)
-        history.append({"epoch": epoch + 1, **trained, **figures})
-        if best_epoch(history) == len(history):
-            best = learner.averaged.get_weights()
-        _report(learner, start, history, best, rank)
-        if rank == 0:
-            _post(assignment, {"kind": "epoch", **history[-1], "probabilities": probabilities})
-    return {"history": history, "start": {**asdict(start), "history": None}}
+    keras.utils.set_random_seed(config.recipe.seed + rank)
+    checkpoint = last_checkpoint()
+    if checkpoint is None:
+        start = first_weights(config, rank)
+        initial, weights = start.initial, start.weights
+    else:
+        initial, weights = checkpoint.initial, checkpoint.classifier_weights
+    learner = _learner(config, initial, weights, strategy)
+    worker = Worker(rank, world, config, initial.recipe, ray.train.get_dataset_shard("train"))
+    images, labels = ray.get([config.validation_images, config.validation_labels])
+    validation = ValidationShard.of(images, labels, rank, world)
+    if worker.is_first:
+        config.mailbox.post(Started(initial, len(checkpoint.history) if checkpoint else 0))
+    if checkpoint is not None:
+        learner.restore(checkpoint.state, rank)
+    elif initial.fresh_from == "head":
+        _fit_head(worker, learner, validation)
+    _train_epochs(worker, initial, learner, validation, checkpoint)
 
 
 def _set_up_tensorflow(workers_on_this_node: int, gpus: int) -> None:
-    import tensorflow as tf
-
     if not gpus:
-        # Ray hides no GPU from a worker that asked for none.
+        # Ray hides no GPU from a worker that requests none.
         tf.config.set_visible_devices([], "GPU")
 
     threads = max(1, _cpus_of_this_node() // workers_on_this_node)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # No more operations at once than cores: two workers of a core each lost a tenth to one another's caches.
+    # No more operations at once than cores: two workers of one core each lost a tenth to each other's cache misses.
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.get_visible_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def _cpus_of_this_node() -> int:
-    """What Ray may use here, which can be less than the machine has, and the other way round."""
-    import ray
-
+    """The CPUs that both Ray and the operating system grant on this node; either may grant fewer."""
     here = ray.get_runtime_context().get_node_id()
     granted = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here]
     return max(1, min(int(sum(granted)), len(os.sched_getaffinity(0))))
 
 
-def _learner(assignment: WorkerConfig, start: InitialState, weights: list[np.ndarray], strategy: Any) -> Any:
-    from pneumonia_core.training.learner import Learner
-
+def _learner(
+    config: WorkerConfig,
+    initial: InitialState,
+    weights: Sequence[np.ndarray],
+    strategy: tf.distribute.Strategy,
+) -> Learner:
     return Learner(
-        start.recipe,
+        initial.recipe,
         weights,
-        start.first_stage,
-        assignment.class_weights,
-        assignment.steps_per_epoch,
+        initial.first_stage,
+        config.class_weights,
+        config.steps_per_epoch,
         strategy,
-        start.fresh_from,
+        initial.fresh_from,
     )
 
 
-def _train_epoch(
-    learner: Any, shard: Any, assignment: WorkerConfig, recipe: Recipe, epoch: int, rank: int, world: int
-) -> dict[str, Any]:
-    """Train for one epoch; its loss, learning rate and speed. The speed leaves out the first step, which
-    compiles."""
-    from jobs.training.batches import prefetched
+def _fit_head(worker: Worker, learner: Learner, validation: ValidationShard) -> None:
+    """Give the learner a head that fits its loaded trunk; a collective operation."""
+    recipe = worker.recipe
+    nothing = np.zeros((0, recipe.image_size, recipe.image_size), np.uint8)
+    features, labels = [learner.averaged.features(nothing)], [np.zeros(0, np.int64)]
+    batches = worker.shard.iter_batches(
+        batch_size=recipe.batch_size, batch_format="numpy", prefetch_batches=2
+    )
+    for batch in batches:
+        features.append(learner.averaged.features(batch["image"]))
+        labels.append(batch["label"])
+    kernel, bias = fit_linear_probe(
+        np.concatenate(features),
+        np.concatenate(labels),
+        worker.config.class_weights,
+        recipe.label_smoothing,
+        learner.total,
+    )
+    learner.set_head(kernel, bias)
+    images = int(learner.total(np.float64(sum(map(len, labels)))))
+    figures = validation.measure(learner).figures
+    if worker.is_first:
+        worker.config.mailbox.post(HeadFitted(images, figures))
 
-    steps = assignment.steps_per_epoch
-    losses, waited_s, told = [], 0.0, time.monotonic()
-    batches = prefetched(_augmentable(shard, recipe, steps, epoch, rank, world))
+
+def _train_epochs(
+    worker: Worker,
+    initial: InitialState,
+    learner: Learner,
+    validation: ValidationShard,
+    checkpoint: Checkpoint | None,
+) -> None:
+    history = checkpoint.history if checkpoint else ()
+    best = checkpoint.best if checkpoint else ()
+    while not is_over(worker.recipe, history):
+        trained = _train_epoch(worker, learner, len(history))
+        learner.share_statistics()
+        validated = validation.measure(learner)
+        history = (*history, EpochFigures.of(len(history) + 1, trained, validated.figures))
+        # Only a training that may end before its schedule needs its best epoch again.
+        if worker.recipe.patience and best_epoch(history) == len(history):
+            best = learner.averaged.get_weights()
+        _report(worker, Checkpoint(initial, history, learner.state(), best))
+        if worker.is_first:
+            worker.config.mailbox.post(EpochDone(history[-1], validated.probabilities))
+
+
+def _train_epoch(worker: Worker, learner: Learner, epoch: int) -> TrainingFigures:
+    """Train for one epoch, counted from 0. Raises PneumoniaError when the loss diverges."""
+    steps, mailbox = worker.config.steps_per_epoch, worker.config.mailbox
+    losses, waited_s, last_message = [], 0.0, time.monotonic()
+    batches = prefetched(_batches(worker, epoch))
     started = time.perf_counter()
     for number in range(steps):
-        asked = time.perf_counter()
+        wait_began = time.perf_counter()
         batch = next(batches)
-        waited_s += time.perf_counter() - asked if number else 0.0
-        if rank == number == epoch == 0:
-            _post(assignment, {"kind": "inputs", "images": learner.augmented(batch.first(SHOWN_IMAGES))})
+        waited_s += time.perf_counter() - wait_began if number else 0.0
+        if worker.is_first and number == epoch == 0:
+            mailbox.post(InputsShown(learner.augmented(batch.first(SHOWN_IMAGES))))
         losses.append(float(learner.step(batch)))
         if number == 0:
             started = time.perf_counter()
-        if rank == 0 and time.monotonic() - told > PROGRESS_INTERVAL_S:
-            told = time.monotonic()
-            _post(
-                assignment,
-                {"kind": "step", "epoch": epoch + 1, "step": number + 1, "loss": losses[-1] * world},
-            )
-    batches.close()  # type: ignore[attr-defined]
+        if worker.is_first and time.monotonic() - last_message > PROGRESS_INTERVAL_S:
+            last_message = time.monotonic()
+            mailbox.post(StepDone(epoch + 1, number + 1, losses[-1] * worker.world))
+    batches.close()
     seconds = time.perf_counter() - started
     loss = float(learner.total(np.float64(sum(losses)))) / steps
     if not np.isfinite(loss):
         raise PneumoniaError(
             f"the loss of epoch {epoch + 1} is not a number: the network diverged. Lower --learning-rate."
         )
-    return {
-        "loss": loss,
-        "learning_rate": learner.learning_rate,
-        "images_per_s": (steps - 1) * recipe.batch_size / seconds if steps > 1 else 0.0,
-        "waited_for_data_s": waited_s,
-    }
+    images_per_s = (steps - 1) * worker.recipe.batch_size / seconds if steps > 1 else 0.0
+    return TrainingFigures(loss, learner.learning_rate, images_per_s, waited_s)
 
 
-def _augmentable(shard: Any, recipe: Recipe, steps: int, epoch: int, rank: int, world: int) -> Iterator[Any]:
-    """The batches of this worker in this epoch: what the step's augmentation needs is drawn here."""
-    from jobs.training.batches import batches_of_epoch
-    from pneumonia_core.training.augment import draw, reencode_some
-    from pneumonia_core.training.learner import TrainingBatch
-
-    rng = np.random.default_rng([recipe.seed, epoch, rank])
-    size = recipe.batch_size // world
-    for images, labels in batches_of_epoch(shard, size, steps, recipe.seed + epoch):
-        yield TrainingBatch(
-            reencode_some(images, rng), labels.astype(np.int32), draw(rng, size, recipe.image_size)
-        )
+def _batches(worker: Worker, epoch: int) -> Iterator[TrainingBatch]:
+    """This worker's batches of an epoch, with the parameters of their augmentation."""
+    recipe = worker.recipe
+    rng = np.random.default_rng([recipe.seed, epoch, worker.rank])
+    size = recipe.batch_size // worker.world
+    steps = worker.config.steps_per_epoch
+    for images, labels in batches_of_epoch(worker.shard, size, steps, recipe.seed + epoch):
+        reencoded = reencode_some(images, rng)
+        yield TrainingBatch(reencoded, labels.astype(np.int32), draw(rng, size, recipe.image_size))
 
 
-@dataclass(frozen=True)
-class _Validation:
-    """Every n-th validation image is this worker's; together each is scored exactly once."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    rank: int
-    world: int
-
-    @classmethod
-    def of(cls, assignment: WorkerConfig, rank: int, world: int) -> "_Validation":
-        import ray
-
-        images, labels = ray.get([assignment.validation_images, assignment.validation_labels])
-        return cls(images[rank::world], labels, rank, world)
-
-    def measure(self, learner: Any) -> tuple[dict[str, Any], np.ndarray]:
-        """Figures of the averaged network on all validation images, and its probabilities for them float32 [N, 3];
-        a collective operation."""
-        from scipy.special import softmax
-
-        started = time.perf_counter()
-        logits = np.zeros((len(self.labels), 3), np.float32)
-        logits[self.rank :: self.world] = learner.logits(self.images)
-        logits = learner.total(logits)
-        probabilities = softmax(logits.astype(np.float64), axis=1)
-        figures = validation_figures(self.labels, probabilities)
-        return {**figures, "validation_s": time.perf_counter() - started}, probabilities.astype(np.float32)
-
-
-def _report(
-    learner: Any, start: InitialState, history: list[dict[str, Any]], best: list[np.ndarray], rank: int
-) -> None:
-    """Hand Ray Train the epoch's figures and, from rank 0, a checkpoint; all workers wait for each other."""
-    import ray.train
-
-    if rank != 0:
+def _report(worker: Worker, checkpoint: Checkpoint) -> None:
+    """Report an epoch to Ray Train, from rank 0 with its checkpoint; all workers wait for each other."""
+    if not worker.is_first:
         ray.train.report({})
         return
     with tempfile.TemporaryDirectory() as folder:
-        # Only a training that may end before its schedule needs its best epoch again.
-        kept: dict[str, Any] = numbered("best", best if start.recipe.patience else ())
-        np.savez(Path(folder) / "state.npz", **learner.state(), **kept)
-        document = {**asdict(start), "epoch": history[-1]["epoch"], "history": history}
-        (Path(folder) / "state.json").write_text(json.dumps(document), encoding="utf-8")
-        ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))
+        save_checkpoint(Path(folder), checkpoint)
+        figures = asdict(checkpoint.history[-1])
+        ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _post(assignment: WorkerConfig, note: dict[str, Any]) -> None:
-    assignment.board.post.remote(note)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether starting again could help: a lost peer, network or disk, not a wrong value or a full memory."""
-    import ray
-    import tensorflow as tf
-
+def _is_transient(error: Exception) -> bool:
+    """Whether a new attempt may succeed: after a lost peer, network or disk, not a wrong value or a full memory."""
     if isinstance(error, PneumoniaError):
         return False
     if isinstance(error, tf.errors.OpError):
-        codes = (
+        permanent = (
             tf.errors.InvalidArgumentError,
             tf.errors.ResourceExhaustedError,
             tf.errors.UnimplementedError,
         )
-        return not isinstance(error, codes)
-    return isinstance(error, (ray.exceptions.RayError, ConnectionError, TimeoutError, OSError))
-
-
-def _described(error: Exception) -> dict[str, Any]:
-    expected = isinstance(error, PneumoniaError)
-    return {
-        "exit_code": error.exit_code if isinstance(error, PneumoniaError) else 1,
-        "text": str(error) if expected else f"{type(error).__name__}: {error}",
-        "trace": None if expected else traceback.format_exc(),
-    }
-
-
-def fit_linear_probe(learner: Any, shard: Any, recipe: Recipe, class_weights: tuple[float, ...]) -> int:
-    """Give the learner a head that fits its trunk; a collective operation. Returns how many images it was fitted to."""
-    from pneumonia_core.training.head import fit_head
-
-    nothing = np.zeros((0, recipe.image_size, recipe.image_size), np.uint8)
-    features, labels = [learner.features(nothing)], [np.zeros(0, np.int64)]
-    for batch in shard.iter_batches(batch_size=recipe.batch_size, batch_format="numpy", prefetch_batches=2):
-        features.append(learner.features(batch["image"]))
-        labels.append(batch["label"])
-    head = fit_head(
-        np.concatenate(features),
-        np.concatenate(labels),
-        class_weights,
-        recipe.label_smoothing,
-        learner.total,
-    )
-    learner.set_head(*head)
-    return int(learner.total(np.float64(sum(map(len, labels)))))
+        return not isinstance(error, permanent)
+    return isinstance(error, (RayError, ConnectionError, TimeoutError, OSError))

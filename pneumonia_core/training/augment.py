@@ -1,14 +1,15 @@
-"""Random variation of training images: geometry, exposure, and the traces an encoder leaves.
+"""Random variation of training images: geometry, exposure, and encoder artefacts.
 
-Everything random is drawn by numpy on the host (`draw`), everything heavy is plain Keras arithmetic
-(`Augmenter`), so that it runs inside the training step, on the device that trains.
+numpy draws the random parameters on the host (`draw`). The heavy arithmetic is plain Keras (`Augmenter`), so it runs
+inside the training step, on the device that trains.
 """
 
 import io
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 from PIL import Image
@@ -18,15 +19,16 @@ NOISE_FIELDS: Final = 16
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly images vary: fractions are of the image's side or of the grey range, each the extreme.
+    """How strongly images vary. Each value is the extreme, as a fraction of the side or of the grey range.
 
-    `zoom` bounds how much of a side of the source fills the side of the result, per axis, 0.8 being
-    magnification by 1.25. `in_place` is the share of images that keep their geometry but for the flip: every other one
-    is resampled, which blurs it a little, and a network that never sees a pixel as it was read is at its best on
-    images that it is never asked about. `blur` is the weight of each neighbour in a three-tap filter, `noise` a standard
-    deviation in grey levels, `encoder_share` the share of images each of blur, noise and JPEG is applied
-    to. Exposure follows the recipe that is known to work on the Kermany set; the zoom of each axis hides the shape of
-    the film, blur, noise and JPEG hide the encoder: both tell normal from pneumonia in that set.
+    `zoom` bounds the share of the source's side that fills the side of the result, per axis; 0.8 magnifies by 1.25.
+    `in_place` is the share of images that keep their geometry except for the flip. All others are resampled, which
+    blurs them a little; with them alone the network would be tuned to resampled images, which scoring never produces.
+    `blur` is the weight of each neighbour in a three-tap filter, `noise` a standard deviation in grey levels.
+    `encoder_share` is the share of images to which blur is applied, likewise noise and JPEG.
+
+    Exposure follows the recipe that is known to work on the Kermany set. The zoom per axis hides the shape of the
+    film; blur, noise and JPEG hide the encoder. Both separate normal from pneumonia in that set.
     """
 
     translation: float = 0.06
@@ -42,10 +44,29 @@ class Augmentation:
     encoder_share: float = 0.4
 
 
+class Variation(NamedTuple):
+    """The parameters of Augmenter for B images.
+
+    A NamedTuple, because TensorFlow passes tuples of arrays through its functions. `transforms` float32 [B, 8] lead
+    from pixels of the result to pixels of the source; the other arrays are float32 [B], `noise_field` is int32 [B].
+    """
+
+    transforms: np.ndarray
+    contrast: np.ndarray
+    brightness: np.ndarray
+    blur: np.ndarray
+    noise: np.ndarray
+    noise_field: np.ndarray
+
+    def select(self, some: slice) -> "Variation":
+        """The parameters of some of the images."""
+        return Variation(*(values[some] for values in self))
+
+
 def draw(
     rng: np.random.Generator, count: int, size: int, strength: Augmentation = Augmentation()
-) -> dict[str, np.ndarray]:
-    """Random parameters for `count` images of `size` px: arrays of first dimension `count` for Augmenter."""
+) -> Variation:
+    """Random parameters for `count` images of `size` px."""
 
     def uniform(extreme: float) -> np.ndarray:
         return rng.uniform(-extreme, extreme, count).astype(np.float32)
@@ -54,18 +75,19 @@ def draw(
         chosen = rng.random(count) < strength.encoder_share
         return (chosen * rng.uniform(0, largest, count)).astype(np.float32)
 
-    return {
-        "transforms": _transforms(rng, count, size, strength),
-        "contrast": 1 + uniform(strength.contrast),
-        "brightness": 255 * uniform(strength.brightness),
-        "blur": sometimes(strength.blur),
-        "noise": sometimes(strength.noise) * rng.choice(np.array([-1, 1], np.float32), count),
-        "noise_field": rng.integers(0, NOISE_FIELDS, count).astype(np.int32),
-    }
+    # The order of the draws is part of what a seed repeats.
+    return Variation(
+        transforms=_transforms(rng, count, size, strength),
+        contrast=1 + uniform(strength.contrast),
+        brightness=255 * uniform(strength.brightness),
+        blur=sometimes(strength.blur),
+        noise=sometimes(strength.noise) * rng.choice(np.array([-1, 1], np.float32), count),
+        noise_field=rng.integers(0, NOISE_FIELDS, count).astype(np.int32),
+    )
 
 
 def _transforms(rng: np.random.Generator, count: int, size: int, strength: Augmentation) -> np.ndarray:
-    """Projective transforms float32 [count, 8] from result to source pixels, about the image's centre."""
+    """Projective transforms float32 [count, 8] from result to source pixels, about the centre of the image."""
     moved = rng.random(count) >= strength.in_place
     angle = moved * np.deg2rad(rng.uniform(-strength.rotation_deg, strength.rotation_deg, count))
     zoom_x, zoom_y = np.exp(
@@ -83,31 +105,33 @@ def _transforms(rng: np.random.Generator, count: int, size: int, strength: Augme
 
 
 class Augmenter:
-    """Applies drawn parameters to a batch with Keras operations, on any backend and device."""
+    """Applies a Variation to a batch with Keras operations, on any backend and device."""
 
     def __init__(self, size: int, seed: int = 0) -> None:
-        # Drawing noise for every batch would cost more than all the rest; a few fields, scaled and with
-        # either sign, move with the geometry of no image and are as good.
+        # Drawing noise for every batch would cost more than everything else. A few fields, scaled and of either sign,
+        # are as good: they do not move with the geometry of any image.
         fields = np.random.default_rng(seed).standard_normal((NOISE_FIELDS, size, size), dtype=np.float32)
         self._noise_fields = ops.convert_to_tensor(fields)
 
-    def __call__(self, images: Any, drawn: dict[str, Any]) -> Any:
-        """Images float32 [B, H, W], 0 to 255, of images uint8 or float32 [B, H, W]; outside is black."""
+    def __call__(self, images: np.ndarray | keras.KerasTensor, variation: Variation) -> keras.KerasTensor:
+        """Varied images float32 [B, H, W], 0 to 255, of images uint8 or float32 [B, H, W]; outside is black."""
         x = ops.expand_dims(ops.cast(images, "float32"), -1)
-        x = ops.image.affine_transform(x, drawn["transforms"], interpolation="bilinear", fill_mode="constant")
+        x = ops.image.affine_transform(
+            x, variation.transforms, interpolation="bilinear", fill_mode="constant"
+        )
         x = ops.squeeze(x, -1)
         mean = ops.mean(x, axis=(1, 2), keepdims=True)
-        x = (x - mean) * _per_image(drawn["contrast"]) + mean + _per_image(drawn["brightness"])
-        x = _blur(x, _per_image(drawn["blur"]))
-        x = x + _per_image(drawn["noise"]) * ops.take(self._noise_fields, drawn["noise_field"], axis=0)
+        x = (x - mean) * _per_image(variation.contrast) + mean + _per_image(variation.brightness)
+        x = _blur(x, _per_image(variation.blur))
+        x = x + _per_image(variation.noise) * ops.take(self._noise_fields, variation.noise_field, axis=0)
         return ops.clip(x, 0.0, 255.0)
 
 
-def _per_image(values: Any) -> Any:
+def _per_image(values: keras.KerasTensor) -> keras.KerasTensor:
     return ops.reshape(values, (-1, 1, 1))
 
 
-def _blur(x: Any, weight: Any) -> Any:
+def _blur(x: keras.KerasTensor, weight: keras.KerasTensor) -> keras.KerasTensor:
     rows = ops.pad(x, ((0, 0), (1, 1), (0, 0)), mode="reflect")
     x = x * (1 - 2 * weight) + weight * (rows[:, :-2] + rows[:, 2:])
     columns = ops.pad(x, ((0, 0), (0, 0), (1, 1)), mode="reflect")
@@ -117,7 +141,7 @@ def _blur(x: Any, weight: Any) -> Any:
 def reencode_some(
     images: np.ndarray, rng: np.random.Generator, strength: Augmentation = Augmentation()
 ) -> np.ndarray:
-    """Images uint8 [B, H, W], some of them written as JPEG of random quality and read back."""
+    """A copy of images uint8 [B, H, W], some of them encoded as JPEG of random quality and decoded again."""
     images = images.copy()
     for index in np.flatnonzero(rng.random(len(images)) < strength.encoder_share):
         file = io.BytesIO()

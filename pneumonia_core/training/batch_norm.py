@@ -1,6 +1,4 @@
-"""Batch normalisation for training, in one kernel of TensorFlow instead of a dozen."""
-
-from typing import Any
+"""Batch normalisation for training as one TensorFlow kernel instead of a dozen."""
 
 import keras
 import tensorflow as tf
@@ -9,12 +7,14 @@ import tensorflow as tf
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer for images [B, H, W, C], computed by `FusedBatchNormV3`.
 
-    Keras computes it in float32 from single operations, also for bfloat16 images: on CPUs a fifth of a
-    training step goes into moving them through memory. The kernel reads bfloat16 and adds up in float32.
-    The moving variance is that of the population (n - 1), as in torch; Keras' own is that of the batch.
+    Keras computes it in float32 from single operations, for bfloat16 images too. On CPUs this moves so much memory
+    that it takes a fifth of a training step. The kernel reads bfloat16 and accumulates in float32. Its moving
+    variance is the unbiased estimate (n - 1), as in torch; that of Keras is the variance of the batch.
     """
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         learns = bool(training and self.trainable)
         normalised, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
@@ -33,7 +33,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def with_fused_normalization(model: keras.Model) -> keras.Model:
-    """The same network with fused normalisation: layers of the same names and order, weights of its own."""
+    """A copy of the network with fused normalisation: the same layer names and order, new weights."""
 
     def clone(layer: keras.Layer) -> keras.Layer:
         kind = FusedBatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)

@@ -1,7 +1,7 @@
-"""A factor on the loss, without which float16 would round small gradients to nothing."""
+"""AdamW with a learning rate per stage, and the loss scale that float16 needs."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import keras
 import tensorflow as tf
@@ -14,47 +14,53 @@ STEPS_TO_GROW: Final = 2000
 
 
 class LossScale:
-    """The factor of a training in float16 (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
+    """A factor on the loss that keeps small gradients from rounding to zero in float16.
 
-    Halved after a step with gradients beyond float16, doubled after 2,000 steps without. Such a step gives the optimizer
-    zeros: its schedule and its moments go on, so that steps are counted alike on every worker. Keras has an optimizer
-    that does this, but only inside a replica, where workers that do not agree would wait for one another.
+    Micikevicius et al., "Mixed Precision Training", ICLR 2018. It is halved after a step with gradients beyond
+    float16, and doubled after 2,000 steps without. After an overflow the optimizer gets zeros: its schedule and
+    moments go on, so steps are counted alike on every worker. Keras has such an optimizer, but only inside a replica,
+    where workers that disagree would wait for each other.
     """
 
-    def __init__(self) -> None:
-        self.factor = tf.Variable(FIRST_FACTOR, trainable=False, name="loss_scale")
+    def __init__(self, first_factor: float = FIRST_FACTOR) -> None:
+        self.factor = tf.Variable(first_factor, trainable=False, name="loss_scale")
         self._clean_steps = tf.Variable(0, trainable=False, name="steps_without_overflow")
 
     @property
-    def variables(self) -> list[Any]:
-        """What training goes on from."""
+    def variables(self) -> list[tf.Variable]:
+        """The state that a checkpoint holds."""
         return [self.factor, self._clean_steps]
 
-    def unscaled(self, gradients: list[Any], finite: Any) -> list[Any]:
-        """The gradients of the loss itself, zeros where `finite` is false."""
+    def unscaled(self, gradients: list[tf.Tensor], finite: tf.Tensor) -> list[tf.Tensor]:
+        """The gradients of the unscaled loss; zeros where `finite` is false."""
         return [tf.where(finite, gradient / self.factor, 0.0) for gradient in gradients]
 
-    def adjust(self, finite: Any) -> None:
-        """Take account of a step, once for all devices."""
+    def adjust(self, finite: tf.Tensor) -> None:
+        """Adapt the factor to a step, once for all devices."""
         clean_steps = tf.where(finite, self._clean_steps + 1, 0)
         grows = clean_steps >= STEPS_TO_GROW
         self.factor.assign(self.factor * tf.where(finite, tf.where(grows, 2.0, 1.0), 0.5))
         self._clean_steps.assign(tf.where(grows, 0, clean_steps))
 
 
-def all_finite(gradients: list[Any]) -> Any:
-    """Whether no gradient is infinite or no number, a scalar tensor."""
+def all_finite(gradients: list[tf.Tensor]) -> tf.Tensor:
+    """Whether all gradients are finite, a scalar tensor."""
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
 
 
 class StagedAdamW(keras.optimizers.AdamW):
     """AdamW with a factor on the learning rate of each variable, in the order of the variables."""
 
-    def __init__(self, learning_rate: Any, weight_decay: float, factors: Sequence[float]) -> None:
+    def __init__(
+        self,
+        learning_rate: keras.optimizers.schedules.LearningRateSchedule,
+        weight_decay: float,
+        factors: Sequence[float],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay)
         self._factors = tuple(factors)
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         factor = self._factors[self._get_variable_index(variable)]
         super().update_step(gradient, variable, learning_rate * factor)
 
@@ -62,8 +68,10 @@ class StagedAdamW(keras.optimizers.AdamW):
 def staged_optimizer(
     recipe: Recipe, steps_per_epoch: int, classifier: keras.Model, fresh_from: str | None
 ) -> StagedAdamW:
-    """The optimizer of the classifier's trainable variables, built. `fresh_from` is the first stage whose weights were not
-    loaded, see `stage_rates`."""
+    """The built optimizer of the classifier's trainable variables.
+
+    `fresh_from` is the first stage without loaded weights, see `stage_rates`.
+    """
     warmup = max(1, round(recipe.warmup_epochs * steps_per_epoch))
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
@@ -78,7 +86,7 @@ def staged_optimizer(
 
 
 def _factors(classifier: keras.Model, fresh_from: str | None) -> list[float]:
-    """The factor of each trainable variable's learning rate."""
+    """The factor on each trainable variable's learning rate."""
     rates = stage_rates(fresh_from)
     return [
         rates[stage_of(classifier.name, layer.name)]

@@ -1,7 +1,6 @@
-"""How a network is trained: every number of it, one frozen value that travels to the workers."""
+"""The recipe of a training: every setting in one frozen value that travels to the workers."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,11 +20,10 @@ RATE_OF_STAGE_BEFORE: Final = 0.5
 class Recipe:
     """The settings of a training. `batch_size` is global, over all workers.
 
-    `train_from` is the first stage that trains (`conv1`, `layer1` … `layer4`, `head`), the ones before it
-    stay as loaded; None leaves it to `first_trained_stage`. `precision` is a Keras dtype
-    policy, or `auto` until a worker has seen its processor. After `patience` epochs without a better one the training
-    ends; 0 is never: the schedule's last epochs are mostly its best. The defaults are the recipe that is known to work
-    on the Kermany set.
+    `train_from` is the first stage that trains (`conv1`, `layer1` … `layer4`, `head`); earlier stages keep their
+    loaded weights. None leaves it to `first_trained_stage`. `precision` is a Keras dtype policy, or `auto` until a
+    worker has seen its processor. After `patience` epochs without a better one the training ends. 0 means never: the
+    last epochs of the schedule are mostly its best. The defaults are known to work on the Kermany set.
     """
 
     network: str = "resnet50"
@@ -46,20 +44,22 @@ class Recipe:
 
     @property
     def peak_learning_rate(self) -> float:
-        """`learning_rate` is for a batch of 32; with Adam it goes with the root of the batch
-        (Malladi et al. 2022)."""
+        """The learning rate for this batch size, from `learning_rate` for a batch of 32.
+
+        With Adam it scales with the square root of the batch size (Malladi et al. 2022).
+        """
         return self.learning_rate * math.sqrt(self.batch_size / REFERENCE_BATCH)
 
 
-# What `pneumonia train` does unless told otherwise.
+# The defaults of `pneumonia train`.
 DEFAULT_RECIPE: Final = Recipe()
 
 
 def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
-    """The stage to train from when the user names none: layer3, or the first whose weights were not loaded.
+    """The stage to train from by default: layer3, or an earlier one without loaded weights.
 
-    The early stages of an ImageNet network are edges and textures that serve X-rays as they are, and not
-    training them costs a third less time.
+    The early stages of an ImageNet network detect edges and textures, which suit X-rays unchanged. Leaving them
+    frozen saves a third of the time.
     """
     for stage in ("conv1", "layer1", "layer2"):
         if stage not in loaded_stages:
@@ -68,48 +68,33 @@ def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
 
 
 def first_fresh_stage(loaded_stages: tuple[str, ...]) -> str | None:
-    """The first stage whose weights were not loaded; None where all were, those of a bundle of ours."""
+    """The first stage without loaded weights; None where all were loaded, as from a bundle."""
     return next((stage for stage in STAGES if stage not in loaded_stages), None)
 
 
 def stage_rates(fresh_from: str | None) -> dict[str, float]:
-    """The factor of each stage's learning rate: one where weights are fresh, and in the head, and half as much for each
-    stage before, which knows more already (discriminative rates, Howard and Ruder 2018)."""
+    """The factor on each stage's learning rate: 1 from `fresh_from` on and in the head, halved for each stage before.
+
+    Earlier stages need less change (discriminative fine-tuning, Howard and Ruder 2018).
+    """
     first = STAGES.index(fresh_from or "head")
     return {stage: RATE_OF_STAGE_BEFORE ** max(0, first - at) for at, stage in enumerate(STAGES)}
 
 
-def best_epoch(figures: Sequence[Mapping[str, float]]) -> int:
-    """The number, from 1, of the first epoch whose mean of the two validation AUROCs was the highest; 0 before any."""
-    means = [epoch["auroc_pneumonia"] + epoch["auroc_bacterial"] for epoch in figures]
-    return means.index(max(means)) + 1 if means else 0
-
-
-def is_over(recipe: Recipe, figures: Sequence[Mapping[str, float]]) -> bool:
-    """Whether a training that has these figures of its epochs ends here."""
-    done = len(figures)
-    return done >= recipe.epochs or stopped_early(recipe, figures)
-
-
-def stopped_early(recipe: Recipe, figures: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the patience of a training was used up."""
-    return 0 < recipe.patience <= len(figures) - best_epoch(figures)
-
-
 def class_weights(labels: np.ndarray) -> tuple[float, ...]:
-    """A weight for each class, the rarer the higher, of mean one over the images with these labels."""
+    """The loss weight of each class: inverse to its number of images, with mean 1 over images with these labels."""
     counts = np.bincount(labels, minlength=len(CLASSES))
     return tuple(float(len(labels) / (len(CLASSES) * max(count, 1))) for count in counts)
 
 
 def check_first_stage(recipe: Recipe, loaded_stages: tuple[str, ...]) -> None:
-    """Raises InvalidInput where a stage would stay as initialised: not loaded, and before those that train."""
+    """Raises InvalidInput where a stage would stay random: without loaded weights and before those that train."""
     fresh = first_fresh_stage(loaded_stages)
     if recipe.train_from is None or fresh is None or STAGES.index(recipe.train_from) <= STAGES.index(fresh):
         return
     possible = ", ".join(STAGES[: STAGES.index(fresh) + 1])
     raise InvalidInput(
-        f"--train-from {recipe.train_from} with --weights {recipe.weights}: the stage {fresh} has no loaded weights, and "
-        f"would stay random and untrained. Train from {possible}, leave --train-from out, or give --weights that fill every "
-        "stage before it."
+        f"training from {recipe.train_from} with the weights {recipe.weights}: the stage {fresh} has no loaded "
+        f"weights, and would stay random. Train from {possible}, name no first stage, or give weights that fill "
+        "every stage before it."
     )

@@ -75,6 +75,17 @@ class Release:
     bundle: Bundle
     evaluation: Evaluation
 
+    def headline(self) -> dict[str, Any]:
+        """The main figures of the evaluation, flat."""
+        tasks = self.evaluation["tasks"]
+        return {
+            "images": self.evaluation["images"],
+            **{f"auroc_{name}": task["auroc"]["value"] for name, task in tasks.items()},
+            **{f"accuracy_{name}": task["accuracy"]["value"] for name, task in tasks.items()},
+            "accuracy_three_class": self.evaluation["three_class"]["accuracy"]["value"],
+            "out_of_domain": self.evaluation["domain"]["flagged_share"],
+        }
+
 
 def release(
     models_dir: Path,

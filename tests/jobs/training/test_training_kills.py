@@ -100,10 +100,11 @@ def check_ends_as_if_undisturbed(output, undisturbed):
 def undisturbed(data, nodes, tmp_path_factory):
     """The figures of each epoch of a training to which nothing happens."""
     script = (
-        "import json, sys; from jobs.ray_runtime.session import ray_session; from jobs.training.train import train\n"
+        "import json, sys; from jobs.ray_runtime.session import ray_session; from jobs.training.train import make_request, train\n"
         f"with ray_session({nodes.address!r}):\n"
-        f"    result = train(data={str(data)!r}, models={str(tmp_path_factory.mktemp('models'))!r}, workers=1, "
+        f"    request = make_request(data={str(data)!r}, models={str(tmp_path_factory.mktemp('models'))!r}, workers=1, "
         f"network='resnet18', weights='none', image_size=32, batch_size=8, precision='float32', epochs={EPOCHS})\n"
+        "    result = train(request)\n"
         "print(json.dumps(result))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)

@@ -1,7 +1,7 @@
-"""The first stage of transfer: a head fitted to features of a trunk that stays as it was loaded.
+"""Linear probing before fine-tuning: a head fitted to the features of a trunk that keeps its loaded weights.
 
-A fresh head on a trained trunk sends random gradients into it; one that fits already leaves the features whole
-(Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022). The features are computed once.
+A random head on a trained trunk sends random gradients into it. A fitted one leaves the features intact (LP-FT; Kumar
+et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022). The features are computed once.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ _SMALLEST_DEVIATION: Final = 1e-6
 Total = Callable[[np.ndarray], np.ndarray]
 
 
-def fit_head(
+def fit_linear_probe(
     features: np.ndarray,
     labels: np.ndarray,
     class_weights: Sequence[float],
@@ -27,9 +27,9 @@ def fit_head(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Kernel float32 [D, K] and bias float32 [K] of a multinomial logistic regression over all workers' images.
 
-    `features` float32 [N, D] and `labels` int [N] are this worker's; `total` adds an array over all workers, so that
-    each of them comes to the same result, which has the same minimum however the images are shared out. `penalty` is
-    on the squares of the kernel for features of deviation one.
+    `features` float32 [N, D] and `labels` int [N] are this worker's. `total` adds an array over all workers, so every
+    worker gets the same result, and it does not depend on how the images are shared. `penalty` is on the squares of
+    the kernel for standardised features.
     """
     classes = len(class_weights)
     truth = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
@@ -56,7 +56,7 @@ def fit_head(
 
 
 def _moments(features: np.ndarray, total: Total) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean and standard deviation [D] of each feature over all workers' images, and how many images there are."""
+    """Mean and standard deviation [D] of each feature over all workers' images, and the number of images."""
     wide = features.astype(np.float64)
     sums = total(np.concatenate([[float(len(wide))], wide.sum(axis=0), np.square(wide).sum(axis=0)]))
     count, first, second = sums[0], *np.split(sums[1:], 2)

@@ -1,4 +1,4 @@
-"""The fitted head: the minimum of a logistic regression, however the images are shared out among workers."""
+"""The linear probe: the minimum of a logistic regression, however the images are shared out among workers."""
 
 import threading
 
@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from pneumonia_core.training.head import fit_head
+from pneumonia_core.training.linear_probe import fit_linear_probe
 
 WEIGHTS = (1.0, 1.0, 1.0)
 
@@ -32,7 +32,7 @@ def probabilities(features: np.ndarray, head: tuple[np.ndarray, np.ndarray]) -> 
 @pytest.mark.parametrize("weights", [WEIGHTS, (0.5, 1.0, 3.0)])
 def test_head_is_the_logistic_regression_of_scikit_learn(drawn, weights):
     features, labels = drawn
-    head = fit_head(features, labels, weights, smoothing=0.0, total=np.copy, penalty=0.01)
+    head = fit_linear_probe(features, labels, weights, smoothing=0.0, total=np.copy, penalty=0.01)
     standard = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)
     expected = LogisticRegression(
         C=1 / (0.01 * len(labels)), class_weight=dict(enumerate(weights)), tol=1e-8, max_iter=1000
@@ -43,7 +43,7 @@ def test_head_is_the_logistic_regression_of_scikit_learn(drawn, weights):
 def test_smoothing_draws_probabilities_to_the_middle(drawn):
     features, labels = drawn
     sharp, smooth = (
-        probabilities(features, fit_head(features, labels, WEIGHTS, smoothing, np.copy)).max()
+        probabilities(features, fit_linear_probe(features, labels, WEIGHTS, smoothing, np.copy)).max()
         for smoothing in (0.0, 0.3)
     )
     assert smooth < sharp
@@ -52,7 +52,7 @@ def test_smoothing_draws_probabilities_to_the_middle(drawn):
 @pytest.mark.parametrize("shares", [(200, 200, 200), (1, 599, 0)])
 def test_workers_come_to_the_head_of_all_images(drawn, shares):
     features, labels = drawn
-    alone = fit_head(features, labels, WEIGHTS, 0.05, np.copy)
+    alone = fit_linear_probe(features, labels, WEIGHTS, 0.05, np.copy)
     ends = np.cumsum(shares)
     barrier, parts, heads = threading.Barrier(len(shares)), [None] * len(shares), [None] * len(shares)
 
@@ -65,7 +65,7 @@ def test_workers_come_to_the_head_of_all_images(drawn, shares):
             return result
 
         mine = slice(ends[rank] - shares[rank], ends[rank])
-        heads[rank] = fit_head(features[mine], labels[mine], WEIGHTS, 0.05, total)
+        heads[rank] = fit_linear_probe(features[mine], labels[mine], WEIGHTS, 0.05, total)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(shares))]
     for thread in threads:

@@ -1,0 +1,66 @@
+"""The checkpoint of a training, and its format on disk, which an unfinished training must find again."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint, save_checkpoint
+from pneumonia_core.training.history import EpochFigures
+from pneumonia_core.training.recipe import Recipe
+
+
+def epoch(number, auroc):
+    return EpochFigures(number, 0.5, 1e-3, 40.0, 0.1, 0.4, auroc, auroc, 0.8, 2.0)
+
+
+@pytest.fixture
+def checkpoint():
+    """Two epochs, the first of which was the better one; a dozen arrays, whose order a name must keep."""
+    arrays = [np.full((2, 2), number, np.float32) for number in range(12)]
+    state = {
+        f"{group}.{index:04}": array
+        for group in ("classifier", "averaged")
+        for index, array in enumerate(arrays)
+    }
+    initial = InitialState(Recipe(network="resnet18", patience=1), "layer3", "head", 40)
+    return Checkpoint(initial, (epoch(1, 0.9), epoch(2, 0.8)), state, [array + 100 for array in arrays])
+
+
+def test_a_loaded_checkpoint_is_the_saved_one(checkpoint, tmp_path):
+    save_checkpoint(tmp_path, checkpoint)
+    loaded = load_checkpoint(tmp_path)
+    assert (loaded.initial, loaded.history) == (checkpoint.initial, checkpoint.history)
+    for name, array in checkpoint.state.items():
+        np.testing.assert_array_equal(loaded.state[name], array)
+    np.testing.assert_array_equal(
+        loaded.classifier_weights, [checkpoint.state[f"classifier.{i:04}"] for i in range(12)]
+    )
+    np.testing.assert_array_equal(loaded.best, checkpoint.best)
+
+
+def test_weights_to_release_are_the_best_where_patience_ran_out_else_the_last_average(checkpoint):
+    assert checkpoint.released_weights()[3][0, 0] == 103
+    recipe = dataclasses.replace(checkpoint.initial.recipe, patience=0)
+    patient = dataclasses.replace(checkpoint, initial=dataclasses.replace(checkpoint.initial, recipe=recipe))
+    assert patient.released_weights()[3][0, 0] == 3
+
+
+def test_files_keep_the_names_of_the_first_version(checkpoint, tmp_path):
+    """A training that the first version left unfinished is resumed: the names are written out here on purpose."""
+    save_checkpoint(tmp_path, checkpoint)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["state.json", "state.npz"]
+    document = json.loads((tmp_path / "state.json").read_text())
+    assert set(document) == {"recipe", "first_stage", "fresh_from", "loaded_layers", "epoch", "history"}
+    assert document["epoch"] == 2
+    assert set(document["history"][0]) == {
+        "epoch", "loss", "learning_rate", "images_per_s", "waited_for_data_s", "validation_loss", "auroc_pneumonia",
+        "auroc_bacterial", "accuracy_three_class", "validation_s",
+    }  # fmt: skip
+    assert set(document["recipe"]) == {
+        "network", "weights", "image_size", "epochs", "batch_size", "train_from", "learning_rate", "warmup_epochs",
+        "weight_decay", "label_smoothing", "dropout", "averaging", "precision", "patience", "seed",
+    }  # fmt: skip
+    with np.load(tmp_path / "state.npz") as arrays:
+        assert {"classifier.0000", "averaged.0011", "best.0000", "best.0011"} <= set(arrays.files)

@@ -1,0 +1,63 @@
+"""The choices of a recipe: which stages train, at which rates, with which class weights."""
+
+import numpy as np
+import pytest
+
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.training.recipe import (
+    Recipe,
+    check_first_stage,
+    class_weights,
+    first_fresh_stage,
+    first_trained_stage,
+    stage_rates,
+)
+
+
+def test_class_weights_are_the_higher_the_rarer_the_class():
+    assert class_weights(np.array([0, 1, 1, 1, 2, 2])) == pytest.approx((2.0, 2 / 3, 1.0))
+    assert class_weights(np.array([0, 0, 1, 1])) == pytest.approx((2 / 3, 2 / 3, 4 / 3))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "stage"),
+    [
+        ((), "conv1"),
+        (("conv1",), "layer1"),
+        (("conv1", "layer1", "layer2", "layer3"), "layer3"),
+        (("conv1", "layer1", "layer2", "layer3", "layer4", "head"), "layer3"),
+    ],
+)
+def test_training_begins_at_layer3_or_where_the_loaded_weights_end(loaded, stage):
+    assert first_trained_stage(loaded) == stage
+
+
+def test_earlier_stages_learn_at_half_the_rate():
+    assert first_fresh_stage(("conv1", "layer1", "layer2", "layer3")) == "layer4"
+    rates = stage_rates("layer4")
+    assert (rates["layer2"], rates["layer3"], rates["layer4"], rates["head"]) == (0.25, 0.5, 1.0, 1.0)
+
+
+TRUNK = ("conv1", "layer1", "layer2", "layer3")
+
+
+@pytest.mark.parametrize(
+    ("train_from", "loaded", "fresh"),
+    [
+        ("head", TRUNK, "layer4"),
+        ("layer1", (), "conv1"),
+        ("head", ("layer1", "layer2", "layer3", "layer4"), "conv1"),
+        ("layer4", TRUNK, None),
+        ("layer2", TRUNK, None),
+        ("head", (*TRUNK, "layer4"), None),
+        ("head", (*TRUNK, "layer4", "head"), None),
+        (None, (), None),
+    ],
+)
+def test_a_stage_is_not_frozen_without_loaded_weights(train_from, loaded, fresh):
+    recipe = Recipe(weights="trunk.npz", train_from=train_from)
+    if fresh is None:
+        check_first_stage(recipe, loaded)
+        return
+    with pytest.raises(InvalidInput, match=f"the stage {fresh} has no loaded weights.* Train from .*{fresh}"):
+        check_first_stage(recipe, loaded)

@@ -1,0 +1,70 @@
+"""The folder of a training: new, unfinished, resumed, finished."""
+
+import pytest
+
+from jobs.training.folder import open_training
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.storage.files import make_folder, write_bytes
+from pneumonia_core.storage.location import open_location
+
+
+def unfinished(storage, settings):
+    run = open_training(storage, "t", settings, resume=False)
+    make_folder(run.folder.child("checkpoint_1"))
+    write_bytes(run.folder.child("checkpoint_1").child("state.json"), b"{}")
+    return run
+
+
+def test_an_unfinished_training_is_not_overwritten_but_resumed(tmp_path):
+    storage = open_location(str(tmp_path))
+    unfinished(storage, {"epochs": 3})
+    with pytest.raises(InvalidInput, match=rf"--resume.*file://{tmp_path}/t"):
+        open_training(storage, "t", {"epochs": 3}, resume=False)
+    assert open_training(storage, "t", {"epochs": 3}, resume=True).result is None
+
+
+def test_resuming_with_other_options_shows_the_difference(tmp_path):
+    storage = open_location(str(tmp_path))
+    unfinished(storage, {"epochs": 3, "seed": 0})
+    with pytest.raises(InvalidInput, match=r"epochs: 3.*4") as refused:
+        open_training(storage, "t", {"epochs": 4, "seed": 0}, resume=True)
+    assert "seed" not in str(refused.value)
+
+
+def test_resuming_on_other_images_is_refused(tmp_path):
+    run = unfinished(open_location(str(tmp_path)), {})
+    run.pin_data("abc")
+    run.pin_data("abc")
+    with pytest.raises(InvalidInput, match=rf"file://{tmp_path}/t.*--name"):
+        run.pin_data("abd")
+
+
+def test_a_finished_training_keeps_its_result_and_no_checkpoint(tmp_path):
+    storage = open_location(str(tmp_path))
+    run = unfinished(storage, {"epochs": 3})
+    (tmp_path / "t" / ".validate_storage_marker").touch()
+    run.finish({"state": "done"})
+    assert [file.name for file in sorted((tmp_path / "t").iterdir())] == ["result.json", "settings.json"]
+    assert open_training(storage, "t", {"epochs": 3}, resume=True).result == {"state": "done"}
+    assert open_training(storage, "t", {"epochs": 4}, resume=False).result is None
+
+
+def test_what_else_lies_in_a_training_s_folder_is_left_alone(tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "labels.csv").write_text("mine")
+    with pytest.raises(InvalidInput, match="not empty"):
+        open_training(open_location(str(tmp_path)), "t", {}, resume=False)
+    run = unfinished(open_location(str(tmp_path / "storage")), {})
+    (tmp_path / "storage" / "t" / "notes.txt").write_text("mine")
+    run.finish({"state": "done"})
+    assert (tmp_path / "storage" / "t" / "notes.txt").exists()
+
+
+def test_resume_begins_a_training_that_has_not_begun(tmp_path):
+    assert open_training(open_location(str(tmp_path)), "t", {}, resume=True).result is None
+
+
+def test_only_a_training_with_a_checkpoint_goes_on(tmp_path):
+    storage = open_location(str(tmp_path))
+    assert not open_training(storage, "t", {}, resume=False).has_checkpoint
+    assert unfinished(storage, {}).has_checkpoint

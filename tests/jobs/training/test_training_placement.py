@@ -1,0 +1,63 @@
+"""How many workers a training has, and what each reserves of the cluster."""
+
+import pytest
+
+from jobs.ray_runtime.resources import Node
+from jobs.training.placement import cpus_per_worker, plan_workers
+from pneumonia_core.errors import InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "cpus"),
+    [
+        ([1], 1, 0.5),
+        ([1], 2, 0.25),
+        ([2], 1, 1),
+        ([2], 2, 0.5),
+        ([4], 2, 1),
+        ([8], 2, 3),
+        ([16, 16, 16, 16], 4, 15),
+        ([4, 64], 1, 64),
+        ([4, 64], 2, 32),
+        ([0.5], 1, 0.25),
+    ],
+)
+def test_workers_leave_room_for_tasks_and_fit_on_the_nodes(nodes, workers, cpus):
+    reserve = 1.0 if sum(nodes) >= 2 else min(0.5, sum(nodes) / 2)
+    size = cpus_per_worker([Node(cpus) for cpus in nodes], workers, reserve)
+    assert size == cpus
+    assert size * workers <= sum(nodes) - reserve
+    assert sum(node // size for node in nodes) >= workers
+
+
+def test_by_default_there_is_a_worker_per_node_or_per_gpu():
+    assert plan_workers(None, 0, 32, [Node(8), Node(8)]).count == 2
+    plan = plan_workers(None, 4, 32, [Node(64, 8)])
+    assert (plan.count, plan.gpus) == (4, 1)
+
+
+def test_fewer_workers_than_gpus_have_several_each():
+    plan = plan_workers(2, 8, 64, [Node(64, 4), Node(64, 4)])
+    assert (plan.count, plan.cpus, plan.gpus) == (2, 63, 4)
+
+
+def test_as_many_of_the_nodes_train_as_share_the_batch_evenly():
+    assert [plan_workers(None, 0, 64, [Node(8)] * count).count for count in (3, 5, 7, 8)] == [2, 4, 4, 8]
+
+
+def test_workers_with_gpus_are_sized_for_the_nodes_that_have_them():
+    plan = plan_workers(None, 2, 64, [Node(16), Node(16), Node(8, 1), Node(8, 1)])
+    assert (plan.count, plan.cpus, plan.gpus) == (2, 8, 1)
+
+
+def test_plans_that_cannot_be_say_what_to_change():
+    with pytest.raises(InvalidInput, match="33"):
+        plan_workers(3, 0, 32, [Node(8)])
+    with pytest.raises(InvalidInput, match="--gpus 1"):
+        plan_workers(None, 1, 32, [Node(8)])
+    with pytest.raises(InvalidInput, match="--gpus 4"):
+        plan_workers(2, 3, 32, [Node(8, 3)])
+    with pytest.raises(InvalidInput, match="36"):
+        plan_workers(2, 4, 34, [Node(8, 4)])
+    with pytest.raises(InvalidInput, match=r"2, 2"):
+        plan_workers(1, 4, 32, [Node(8, 2), Node(8, 2)])
