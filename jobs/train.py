@@ -62,8 +62,8 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
     default=DEFAULT_RECIPE.patience,
     show_default=True,
     type=click.IntRange(0),
-    help="Stop after this many epochs without a better one, and keep the best; a training that reaches its last "
-    "epoch keeps that. 0: never stop early.",
+    help="Stop after this many epochs without a better one, and keep the best; a training that reaches its "
+    "last epoch keeps that. 0: never stop early.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option(
@@ -87,9 +87,10 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
 def command(**options: Any) -> Result:
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
-    Images of whole patients are set aside for validation; calibration and thresholds are fitted on them. A head is
-    fitted to the loaded trunk first. Then the deeper stages train, earlier ones at lower rates. The bundle holds the
-    moving average of the weights after the last epoch, or after the best one where --patience ran out.
+    Images of whole patients are set aside for validation; calibration and thresholds are fitted on them. A
+    head is fitted to the loaded trunk first. Then the deeper stages train, earlier ones at lower rates. The
+    bundle holds the moving average of the weights after the last epoch, or after the best one where
+    --patience ran out.
     """
     # Ray takes a second to import; --help needs none of it.
     from jobs.training.train import make_request, train

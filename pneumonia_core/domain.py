@@ -34,7 +34,7 @@ def in_domain(domain: Domain, scores: np.ndarray, ages_years: Sequence[float | N
 
 
 def _is_outside_age(domain: Domain, age: float | None) -> bool:
-    """Whether an age is outside the range. A data set has ages in completed years: one of five may be nearly six."""
+    """Whether an age is outside the range, whose ends are completed years: five may be nearly six."""
     if age is None or domain.ages_years is None:
         return False
     youngest, oldest = domain.ages_years

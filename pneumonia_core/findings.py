@@ -12,7 +12,7 @@ NORMAL, BACTERIAL, VIRAL = range(3)
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The thresholds of a finding: `pneumonia` (t1) on p_pneumonia, `bacterial` (t2) on p_bacterial / p_pneumonia."""
+    """Thresholds `pneumonia` (t1) on p_pneumonia and `bacterial` (t2) on p_bacterial / p_pneumonia."""
 
     pneumonia: float
     bacterial: float
@@ -21,7 +21,8 @@ class Thresholds:
 def p_pneumonia(probabilities: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """p_bacterial + p_viral, float32 [N], for probabilities [N, 3].
 
-    The sum is in float32 for any input type, so the table, the finding and the evaluation agree to the last bit.
+    The sum is in float32 for any input type, so the table, the finding and the evaluation agree to the last
+    bit.
     """
     p = np.asarray(probabilities, dtype=np.float32)
     return p[:, BACTERIAL] + p[:, VIRAL]
@@ -39,8 +40,8 @@ def bacterial_share(probabilities: npt.ArrayLike) -> npt.NDArray[np.float32]:
 def finding_labels(probabilities: npt.ArrayLike, thresholds: Thresholds) -> npt.NDArray[np.int64]:
     """Findings as indices into CLASSES, int64 [N], for probabilities float32 [N, 3].
 
-    Normal if p_pneumonia < t1, else bacterial if p_bacterial / p_pneumonia >= t2, else viral. The thresholds are
-    compared as float32, like the probabilities.
+    Normal if p_pneumonia < t1, else bacterial if p_bacterial / p_pneumonia >= t2, else viral. The thresholds
+    are compared as float32, like the probabilities.
     """
     diseased = p_pneumonia(probabilities) >= np.float32(thresholds.pneumonia)
     bacterial = bacterial_share(probabilities) >= np.float32(thresholds.bacterial)

@@ -86,7 +86,7 @@ def guarded_bundle(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ray_here(worker_rules):
-    """One Ray of two CPUs for the whole session: jobs in this process use it, and commands by its address."""
+    """One Ray with two CPUs for the whole session. Jobs in this process use it, commands by its address."""
     import ray
 
     from jobs.ray_runtime.session import ray_session

@@ -20,8 +20,8 @@ def batches_of_epoch(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Exactly `steps` batches of `size` images uint8 [B, H, W] and labels int [B] from a Ray Data shard.
 
-    Every worker must take the same number of steps, or the collective operations hang. A short shard repeats its first
-    batches. A long one is read to its end, because the other shards block until it is.
+    Every worker must take the same number of steps, or the collective operations hang. A short shard repeats
+    its first batches. A long one is read to its end, because the other shards block until it is.
     """
     given: list[tuple[np.ndarray, np.ndarray]] = []
     count = 0
@@ -39,7 +39,7 @@ def batches_of_epoch(
 
 
 def _full_batches(shard: DataIterator, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of the shard in local random order; only a shard smaller than a batch repeats rows within one."""
+    """Batches of the shard in local random order; rows repeat only if the shard is smaller than a batch."""
     batches = shard.iter_batches(
         batch_size=size,
         batch_format="numpy",

@@ -14,7 +14,7 @@ from pneumonia_core.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Decoded training and validation images; `validation_images` uint8 [N, H, W] are those of `validation`."""
+    """Decoded training and validation images; `validation_images` are the latter's, uint8 [N, H, W]."""
 
     training: LabelledImages
     validation: LabelledImages

@@ -44,7 +44,7 @@ POLL_S: Final = 0.3
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training: the weights to release, in Keras's order, with the history and how it started."""
+    """The result of a training: the weights to release in Keras's order, its history and its start."""
 
     weights: list[np.ndarray]
     history: tuple[EpochFigures, ...]

@@ -49,8 +49,8 @@ class TrainingRun:
         settings = json.loads(read_bytes(self.folder.child(SETTINGS)))
         if settings.get("data_digest", digest) != digest:
             raise InvalidInput(
-                f"the training {self.name} began with other images. Restore them to resume it. To start over, delete "
-                f"{self.folder.uri} or give another --name."
+                f"the training {self.name} began with other images. Restore them to resume. To start over, "
+                f"delete {self.folder.uri} or give another --name."
             )
         _write(self.folder.child(SETTINGS), {**settings, "data_digest": digest})
 
@@ -74,8 +74,8 @@ class TrainingRun:
 def open_training(storage: Location, name: str, settings: dict[str, Any], resume: bool) -> TrainingRun:
     """The training of this name: a new one, or with `resume` the present one.
 
-    A finished training that is resumed has its `result`. Raises InvalidInput when an unfinished training would be
-    overwritten, or a resumed one has other settings.
+    A finished training that is resumed has its `result`. Raises InvalidInput when an unfinished training
+    would be overwritten, or a resumed one has other settings.
     """
     run = TrainingRun(storage, name)
     if exists(run.folder.child(SETTINGS)):
@@ -83,13 +83,14 @@ def open_training(storage: Location, name: str, settings: dict[str, Any], resume
             return _resumed(run, settings)
         if not exists(run.folder.child(RESULT)) and run.has_checkpoint:
             raise InvalidInput(
-                f"the training {name} in {storage.uri} is unfinished. Add --resume to resume it, give another --name, or "
-                f"delete {run.folder.uri} to start over."
+                f"the training {name} in {storage.uri} is unfinished. Add --resume to continue, give another "
+                f"--name, or delete {run.folder.uri} to start over."
             )
         delete_folder(run.folder)
     elif list_names(run.folder):
         raise InvalidInput(
-            f"{run.folder.uri} is not empty and not the folder of a training. Give another --name or --storage."
+            f"{run.folder.uri} is not empty and not the folder of a training. "
+            "Give another --name or --storage."
         )
     make_folder(run.folder)
     _write(run.folder.child(SETTINGS), {"settings": settings})

@@ -21,8 +21,8 @@ from pneumonia_core.training.recipe import Recipe, check_first_stage, first_fres
 class WorkerConfig:
     """What the driver gives every worker.
 
-    The references are to arrays in the object store: `sample`, some training images uint8 [N, H, W], and the images
-    and labels of validation. A worker has `gpus` GPUs.
+    The references are to arrays in the object store: `sample`, some training images uint8 [N, H, W], and the
+    images and labels of validation. A worker has `gpus` GPUs.
     """
 
     recipe: Recipe
@@ -80,7 +80,7 @@ def _make_first_weights(config: WorkerConfig) -> FirstWeights:
 
 
 def _precision(wanted: str) -> str:
-    """The precision that this worker's GPUs, or its CPU, multiply fastest; `wanted` where it is not `auto`."""
+    """The precision that this worker's GPUs, or its CPU, multiply fastest; `wanted` unless it is `auto`."""
     if wanted != "auto":
         return wanted
     capabilities = [

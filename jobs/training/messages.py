@@ -122,7 +122,7 @@ class Mailbox:
 
 
 def open_mailbox() -> Mailbox:
-    """The mailbox of a new actor on the driver's node: it lives as long as the driver and outlives any worker."""
+    """The mailbox of a new actor on the driver's node, where it lives exactly as long as the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(TrainingEvents).options(num_cpus=0, scheduling_strategy=here).remote()
     return Mailbox(cast(ActorHandle, actor))

@@ -10,7 +10,7 @@ from pneumonia_core.errors import InvalidInput
 
 @dataclass(frozen=True)
 class TrainingPlacement:
-    """`count` training workers with `cpus` CPUs and `gpus` GPUs each; decoding tasks with `decode_cpus` CPUs."""
+    """`count` workers with `cpus` CPUs and `gpus` GPUs each; decoding tasks with `decode_cpus` CPUs."""
 
     count: int
     cpus: float
@@ -21,13 +21,14 @@ class TrainingPlacement:
 def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[Node]) -> TrainingPlacement:
     """Workers for a cluster with these nodes.
 
-    The default is one worker per requested GPU, else one per node, reduced until the batch can be shared evenly. With
-    fewer workers than GPUs each has several. Raises InvalidInput where the cluster or the batch size does not fit.
+    The default is one worker per requested GPU, else one per node, reduced until the batch can be shared
+    evenly. With fewer workers than GPUs each has several. Raises InvalidInput where the cluster or the batch
+    size does not fit.
     """
     if gpus and count and gpus % count:
         raise InvalidInput(
-            f"--workers {count} with --gpus {gpus}: each worker needs the same number of GPUs. Leave --workers out, "
-            f"or give --gpus {math.ceil(gpus / count) * count}."
+            f"--workers {count} with --gpus {gpus}: each worker needs the same number of GPUs. "
+            f"Leave --workers out, or give --gpus {math.ceil(gpus / count) * count}."
         )
     if not nodes:
         raise InvalidInput("the cluster has no node with a CPU. Start one, or train on this machine.")
@@ -47,8 +48,9 @@ def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[
 def cpus_per_worker(nodes: Sequence[Node], workers: int, reserve: float, gpus: int = 0) -> float:
     """The largest number of CPUs that each worker can reserve while `reserve` CPUs stay free for tasks.
 
-    Each worker needs `gpus` GPUs on its node. If the workers reserved all CPUs, the tasks that feed them would wait
-    forever. The result is a whole number, or below one a power of 1/2. It does not limit a worker's threads.
+    Each worker needs `gpus` GPUs on its node. If the workers reserved all CPUs, the tasks that feed them
+    would wait forever. The result is a whole number, or below one a power of 1/2. It does not limit a
+    worker's threads.
     """
     largest = int(max(node.cpus for node in nodes))
     sizes = [*range(largest, 0, -1), *(2.0**-power for power in range(1, 10))]
@@ -59,7 +61,8 @@ def cpus_per_worker(nodes: Sequence[Node], workers: int, reserve: float, gpus: i
     cpus = sum(node.cpus for node in nodes)
     if gpus:
         raise InvalidInput(
-            f"--gpus {gpus * workers} for --workers {workers}: each worker needs {gpus} GPUs and a CPU of one node, "
-            f"and the nodes have {', '.join(f'{node.gpus:g}' for node in nodes)} GPUs. Give another number of --workers."
+            f"--gpus {gpus * workers} for --workers {workers}: each worker needs {gpus} GPUs and a CPU of a "
+            f"node, and the nodes have {', '.join(f'{node.gpus:g}' for node in nodes)} GPUs. "
+            "Give another number of --workers."
         )
     raise InvalidInput(f"{workers} workers are too many for {cpus:g} CPUs. Give fewer.")

@@ -78,7 +78,7 @@ class EventLog:
 
 
 def write_epoch(log: EventLog, message: EpochDone, labels: np.ndarray) -> None:
-    """Write an epoch's figures, and the curves and the confusion on validation images with `labels` int [N]."""
+    """Write an epoch's figures, curves and confusion on the validation images with `labels` int [N]."""
     epoch = message.figures.epoch
     log.scalars(epoch, message.figures.scalars())
     for name, task in binary_tasks(labels, message.probabilities).items():

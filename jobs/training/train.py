@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 class TrainingRequest:
     """What a training is requested to do.
 
-    `data` is a local path or URI as read_labelled takes it. `workers` and `name` None are chosen. `data_set` is one of
-    kermany.DATA_SETS; None goes by the file names. `ages_years` None are those of the data set, where it is known.
+    `data` is a local path or URI as read_labelled takes it. `workers` and `name` None are chosen. `data_set`
+    is one of kermany.DATA_SETS; None goes by the file names. `ages_years` None are those of the data set,
+    where it is known.
     """
 
     recipe: Recipe

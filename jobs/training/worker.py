@@ -54,8 +54,8 @@ class Worker:
 def train_on_worker(config: dict[str, WorkerConfig]) -> None:
     """Train this worker's part of `config["worker_config"]`.
 
-    A lost worker or network is raised: Ray Train then starts all workers again from the last checkpoint. A permanent
-    failure is reported first; workers started later see it and return at once.
+    A lost worker or network is raised: Ray Train then starts all workers again from the last checkpoint. A
+    permanent failure is reported first; workers started later see it and return at once.
     """
     worker_config = config["worker_config"]
     if worker_config.mailbox.failure() is not None:
@@ -102,7 +102,8 @@ def _set_up_tensorflow(workers_on_this_node: int, gpus: int) -> None:
 
     threads = max(1, _cpus_of_this_node() // workers_on_this_node)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # No more operations at once than cores: two workers of one core each lost a tenth to each other's cache misses.
+    # No more operations at once than cores: two workers of one core each lost a tenth to each other's cache
+    # misses.
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.get_visible_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
@@ -231,7 +232,7 @@ def _report(worker: Worker, checkpoint: Checkpoint) -> None:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether a new attempt may succeed: after a lost peer, network or disk, not a wrong value or a full memory."""
+    """Whether a new attempt may succeed: after a lost peer, network or disk, not after a wrong value."""
     if isinstance(error, PneumoniaError):
         return False
     if isinstance(error, tf.errors.OpError):

@@ -1,4 +1,6 @@
-"""A model on disk: written, verified, opened, run by an engine. Opening one imports no Keras and no TensorFlow.
+"""A model on disk: written, verified, opened, run by an engine.
+
+Opening a bundle imports neither Keras nor TensorFlow.
 
 May import: errors, findings, domain, system, storage, imaging.
 """

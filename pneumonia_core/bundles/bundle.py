@@ -66,8 +66,8 @@ class Bundle:
 def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
     """The bundle in a folder, after a check of the hash of every file, or of those named in `only`.
 
-    `PATH@sha256:HEX` also pins the hash of bundle.json. Raises InvalidInput when the folder is not a bundle, is
-    incomplete, or was changed.
+    `PATH@sha256:HEX` also pins the hash of bundle.json. Raises InvalidInput when the folder is not a bundle,
+    is incomplete, or was changed.
     """
     folder, pin = _split_pin(str(path))
     text = _read_manifest(folder)
@@ -118,7 +118,7 @@ def read_engine_files(bundle: Bundle, engine: str) -> dict[str, bytes]:
 
 
 def compute_model_id(model: "keras.Model", spec: ModelSpec) -> str:
-    """The first 16 hex digits of a SHA-256 over the weights and everything else that changes a score or finding."""
+    """16 hex digits of a SHA-256 over the weights and everything else that changes a score or finding."""
     digest = hashlib.sha256()
     settings = {
         "format": FORMAT_VERSION,
@@ -168,8 +168,8 @@ def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
     if document["image"] != prepared:
         raise InvalidInput(
             f"{folder}: its network was trained on images prepared as {json.dumps(document['image'])}, this "
-            f"version prepares them as {json.dumps(prepared)}. Use the version of pneumonia-scoring that wrote it, "
-            "or train again."
+            f"version prepares them as {json.dumps(prepared)}. "
+            "Use the version of pneumonia-scoring that wrote it, or train again."
         )
     return dict(document)
 
@@ -220,8 +220,8 @@ def load_engine(
 ) -> Engine:
     """The bundle's engine of this name, ready to score; `choose_engine` resolves `auto`.
 
-    Precision `auto` is float16 on a GPU, else the precision of the parity measurement where this machine has it.
-    `threads` bounds the CPU threads. Raises InvalidInput when the bundle lacks the engine.
+    Precision `auto` is float16 on a GPU, else the precision of the parity measurement where this machine has
+    it. `threads` bounds the CPU threads. Raises InvalidInput when the bundle lacks the engine.
     """
     name = choose_engine(bundle, name, gpu)
     chosen = bundle.engines[name].precision if precision == "auto" else precision
@@ -235,14 +235,13 @@ def load_engine(
 def choose_engine(bundle: Bundle, name: str = "auto", gpu: bool = False) -> str:
     """The name of the engine that `name` selects in this bundle.
 
-    `auto` selects among the engines that passed parity: with `gpu` TensorFlow, the only one that computes on a GPU,
-    else the fastest. Raises InvalidInput when the bundle lacks the engine or none passed.
+    `auto` selects among the engines that passed parity: with `gpu` TensorFlow, the only one that computes on
+    a GPU, else the fastest. Raises InvalidInput when the bundle lacks the engine or none passed.
     """
     if name != "auto":
         if name not in bundle.engines:
-            raise InvalidInput(
-                f"the bundle {bundle.path} has no engine {name!r}; it has {', '.join(sorted(bundle.engines))}."
-            )
+            present = ", ".join(sorted(bundle.engines))
+            raise InvalidInput(f"the bundle {bundle.path} has no engine {name!r}; it has {present}.")
         return name
     passed = {n: report for n, report in bundle.engines.items() if report.parity_passed}
     if not passed:

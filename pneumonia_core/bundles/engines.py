@@ -18,8 +18,8 @@ MIN_DOMAIN_AGREEMENT: Final = 0.98
 class Scores:
     """An engine's output for B images.
 
-    `probabilities` float32 [B, 3] are in the order of CLASSES. `domain` are domain scores float32 [B], None where the
-    bundle has no domain guard.
+    `probabilities` float32 [B, 3] are in the order of CLASSES. `domain` are domain scores float32 [B], None
+    where the bundle has no domain guard.
     """
 
     probabilities: np.ndarray

@@ -10,7 +10,8 @@ def open_exported(folder: Path, name: str, precision: str, image_size: int, thre
 
     The TensorFlow engine also sets TensorFlow's graph precision and threads for the whole process.
     """
-    # Each engine imports its framework; scoring with OpenVINO must not load TensorFlow, nor the other way round.
+    # Each engine imports its framework; scoring with OpenVINO must not load TensorFlow, nor the other way
+    # round.
     if name == "tensorflow":
         from pneumonia_core.bundles.tensorflow_engine import (
             TensorflowEngine,

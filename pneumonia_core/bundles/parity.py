@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParityImages:
-    """Validation images uint8 [N, H, W] with labels int [N], on which engines are compared with the Keras model."""
+    """Validation images uint8 [N, H, W] and labels int [N], on which engines and Keras are compared."""
 
     images: np.ndarray
     labels: np.ndarray

@@ -33,8 +33,8 @@ class TensorflowEngine:
 def set_graph_precision(precision: str) -> None:
     """Let TensorFlow rewrite all graphs of this process to `precision`: float32, bfloat16 or float16.
 
-    Grappler's mixed-precision rewrites are options of the process. So a process computes with one TensorFlow engine
-    at a time, and one that computes something else afterwards sets float32 again.
+    Grappler's mixed-precision rewrites are options of the process. So a process computes with one TensorFlow
+    engine at a time, and one that computes something else afterwards sets float32 again.
     """
     tf.config.optimizer.set_experimental_options(
         {

@@ -37,9 +37,9 @@ def write_bundle(
 ) -> Bundle:
     """Write a new bundle under `models_dir` and open it.
 
-    `model` is the float32 Keras scoring model: uint8 [B, H, W] to {"probabilities": [B, 3]} and, where `spec` has a
-    domain, {"domain": [B]}. Each engine's parity is measured on `parity_images`. `baseline` float32 [N, 3] are the
-    probabilities of the validation images. `documents` are further text files, {name: text}.
+    `model` is the float32 Keras scoring model: uint8 [B, H, W] to {"probabilities": [B, 3]} and, where `spec`
+    has a domain, {"domain": [B]}. Each engine's parity is measured on `parity_images`. `baseline` float32 [N,
+    3] are the probabilities of the validation images. `documents` are further text files, {name: text}.
     """
     models_dir.mkdir(parents=True, exist_ok=True)
     folder = models_dir / f".writing-{uuid.uuid4().hex}"

@@ -1,12 +1,12 @@
-"""The supported networks and weight sources by name, without Keras, so that a command can check them at once."""
+"""Names of the supported networks and weight sources, without Keras: a command checks them at once."""
 
 from pathlib import Path
 from typing import Final
 
 from pneumonia_core.errors import InvalidInput, Remedy
 
-# The first group is laid out as in torchvision, the second as in keras.applications, whose ImageNet weights Keras can
-# download.
+# The first group is laid out as in torchvision, the second as in keras.applications, whose ImageNet weights
+# Keras can download.
 TORCHVISION_LAYOUT: Final = ("resnet18", "resnet34")
 KERAS_LAYOUT: Final = ("resnet50", "resnet101", "resnet152", "resnet50v2", "resnet101v2", "resnet152v2")
 NETWORKS: Final = TORCHVISION_LAYOUT + KERAS_LAYOUT
@@ -32,8 +32,8 @@ def check_source(network: str, source: str) -> None:
     if source == "imagenet":
         if network not in KERAS_LAYOUT:
             raise InvalidInput(
-                f"Keras has no ImageNet weights of {network} to download. Choose resnet50 or larger, or convert "
-                "torchvision's weights to a .npz file with batch normalisation folded.",
+                f"Keras has no ImageNet weights of {network} to download. Choose resnet50 or larger, or "
+                "convert torchvision's weights to a .npz file with batch normalisation folded.",
                 Remedy.LOCAL_WEIGHTS,
             )
         return

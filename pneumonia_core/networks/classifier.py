@@ -18,8 +18,8 @@ from pneumonia_core.networks.resnet import resnet
 class Architecture:
     """A backbone with the pixel values that its published weights expect.
 
-    They are `grey * scale + offset` for each of three channels. `stage_outputs` names the layers that end the stages
-    conv1, layer1 … layer4.
+    They are `grey * scale + offset` for each of three channels. `stage_outputs` names the layers that end the
+    stages conv1, layer1 … layer4.
     """
 
     backbone: Callable[[keras.KerasTensor, str], keras.KerasTensor]
@@ -75,10 +75,10 @@ ARCHITECTURES: Final = {
 def build_classifier(
     network: str, image_size: int, dropout: float = 0.0, precision: str = "float32"
 ) -> keras.Model:
-    """The model that training trains: grey images [B, H, W] or [B, H, W, 1], 0 to 255, to logits float32 [B, 3].
+    """The model to train: grey images [B, H, W] or [B, H, W, 1], 0 to 255, to logits float32 [B, 3].
 
-    Its weights are random; its name is `network`. `precision` is a Keras dtype policy. Raises InvalidInput where
-    the network does not exist or cannot take this image size.
+    Its weights are random; its name is `network`. `precision` is a Keras dtype policy. Raises InvalidInput
+    where the network does not exist or cannot take this image size.
     """
     check_network(network, image_size)
     with dtype_policy(precision):

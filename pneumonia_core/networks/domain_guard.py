@@ -1,4 +1,4 @@
-"""Out-of-distribution (OOD) detection: how far an image is from the training images, and which distance is too far."""
+"""The domain guard, an out-of-distribution (OOD) detector: how far an image is from the training images."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,8 +8,8 @@ import numpy as np
 # Number of training images that a guard is fitted on.
 GUARD_IMAGES: Final = 2000
 FLAGGED_SHARE: Final = 0.035
-# Without shrinkage, directions in which the training images hardly vary are magnified without bound, and with them
-# the rounding error of a bfloat16 engine.
+# Without shrinkage, directions in which the training images hardly vary are magnified without bound, and with
+# them the rounding error of a bfloat16 engine.
 LEAST_SHRINKAGE: Final = 0.01
 # Larger deviations carry no more information, and their squares would overflow float16.
 LARGEST_DEVIATION: Final = 100.0
@@ -56,8 +56,8 @@ def fit_guard(features: np.ndarray) -> DomainGuard:
 def domain_scores(guard: DomainGuard, features: np.ndarray) -> np.ndarray:
     """The domain scores float32 [N] of features [N, D], as the exported model computes them.
 
-    A score is the root mean square of the whitened features: about 1 for images like the training images, higher for
-    others.
+    A score is the root mean square of the whitened features: about 1 for images like the training images,
+    higher for others.
     """
     white = (features - guard.mean) / np.sqrt(guard.variance) @ guard.whitening
     squares = np.square(np.clip(white, -LARGEST_DEVIATION, LARGEST_DEVIATION))

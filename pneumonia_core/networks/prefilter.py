@@ -9,8 +9,8 @@ from keras import ops
 from pneumonia_core.imaging.contract import SMOOTHING
 
 _TAPS: Final = np.array([SMOOTHING, 1 - 2 * SMOOTHING, SMOOTHING], np.float32)
-# Height, width, channels in and out. One convolution with weights that bfloat16 holds exactly: a bfloat16 engine then
-# rounds once, at its result. Separate operations would round each time.
+# Height, width, channels in and out. One convolution with weights that bfloat16 holds exactly: a bfloat16
+# engine then rounds once, at its result. Separate operations would round each time.
 _KERNEL: Final = np.outer(_TAPS, _TAPS).reshape(3, 3, 1, 1)
 
 

@@ -25,12 +25,12 @@ class LoadedWeights:
 
 
 def load_weights(classifier: keras.Model, source: str, images: np.ndarray | None = None) -> LoadedWeights:
-    """Fill the classifier from `source`: `none`, `imagenet` or a file. Layers without weights there stay random.
+    """Fill the classifier from `source`: `none`, `imagenet` or a file; layers that it lacks stay random.
 
-    Files are `.keras` or `.weights.h5` of a classifier, or `.npz` under torchvision's names with batch normalisation
-    folded into kernels and biases. From `images` uint8 [N, H, W], some dozen training images, the batch
-    normalisation of an `.npz` recovers its statistics; without them, training a layer further starts from wrong
-    ones. Raises InvalidInput when the source is missing, unreadable, or fits no layer.
+    Files are `.keras` or `.weights.h5` of a classifier, or `.npz` under torchvision's names with batch
+    normalisation folded into kernels and biases. From `images` uint8 [N, H, W], some dozen training images,
+    the batch normalisation of an `.npz` recovers its statistics; without them, training a layer further
+    starts from wrong ones. Raises InvalidInput when the source is missing, unreadable, or fits no layer.
     """
     if source == "none":
         return LoadedWeights((), ())
@@ -51,8 +51,8 @@ def _load_imagenet(classifier: keras.Model) -> list[str]:
         published = KERAS_APPLICATIONS[classifier.name](weights="imagenet", include_top=False)
     except Exception as error:  # get_file raises a bare Exception when the download fails
         raise InvalidInput(
-            f"the ImageNet weights of {classifier.name} could not be downloaded: this machine does not reach Keras's "
-            "server. Run it on a machine that does, or copy ~/.keras/models from one.",
+            f"the ImageNet weights of {classifier.name} could not be downloaded: this machine does not reach "
+            "Keras's server. Run it on a machine that does, or copy ~/.keras/models from one.",
             Remedy.LOCAL_WEIGHTS,
         ) from error
     return copy_weights(published, classifier)
@@ -67,7 +67,7 @@ def _load_keras(classifier: keras.Model, file: Path) -> list[str]:
             classifier.load_weights(file)
     except (ValueError, TypeError, KeyError, OSError, UserWarning, zipfile.BadZipFile) as error:
         raise InvalidInput(
-            f"{file}: not the weights of a {classifier.name} classifier that this program trained, or damaged.",
+            f"{file}: damaged, or not the weights of a {classifier.name} classifier of this program.",
             Remedy.WEIGHTS,
         ) from error
     return [layer.name for layer in classifier.layers if layer.weights]
@@ -116,9 +116,9 @@ def _restore_statistics(
 ) -> None:
     """Set each normalisation to the mean and variance that its convolution has on `images`.
 
-    Scale and offset undo them. The network then computes the folded network's function in inference and, as far as
-    the images are typical, in training. It computes this function already, so one forward pass gives every
-    convolution its final input.
+    Scale and offset undo them. The network then computes the folded network's function in inference and, as
+    far as the images are typical, in training. It computes this function already, so one forward pass gives
+    every convolution its final input.
     """
     moments = {}
     for convolution, _ in found:

@@ -14,8 +14,8 @@ def resnet(x: keras.KerasTensor, network: str) -> keras.KerasTensor:
     """The last feature map [B, H/32, W/32, 512] of `network` for normalised RGB images `x` [B, H, W, 3].
 
     Layers have torchvision's parameter names (`layer2.0.conv1`, `layer2.0.bn1`, `layer2.0.downsample.0`). The
-    output of each stage is the layer `layer1` … `layer4`. He et al. 2016, basic blocks. Padding is symmetric as in
-    torchvision; TensorFlow's "same" is not where the stride is 2.
+    output of each stage is the layer `layer1` … `layer4`. He et al. 2016, basic blocks. Padding is symmetric
+    as in torchvision; TensorFlow's "same" is not where the stride is 2.
     """
     x = _convolution(x, STEM_WIDTH, 7, 2, "conv1")
     x = layers.ReLU(name="relu")(x)

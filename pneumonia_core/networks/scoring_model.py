@@ -9,8 +9,8 @@ from pneumonia_core.networks.classifier import copy_weights, dtype_policy, logit
 from pneumonia_core.networks.domain_guard import LARGEST_DEVIATION, DomainGuard
 from pneumonia_core.networks.prefilter import smooth_about
 
-# The domain guard sees the features of these stages. Earlier stages encode mostly brightness and grain, the last one
-# only what separates the classes.
+# The domain guard sees the features of these stages. Earlier stages encode mostly brightness and grain, the
+# last one only what separates the classes.
 DOMAIN_STAGES: Final = ("layer2", "layer3")
 MIDDLE_GREY: Final = 128.0
 
@@ -20,9 +20,10 @@ def scoring_model(
 ) -> keras.Model:
     """The float32 model that a bundle holds: `image` uint8 [B, H, W] to {"probabilities": float32 [B, 3]}.
 
-    With a guard it also gives {"domain": float32 [B]}, see `domain_guard.domain_scores`. The model smooths images
-    (`prefilter.smooth`), then classifies them. Probabilities are softmax(logits / temperature) (Guo et al. 2017). A
-    classifier trained in mixed precision is rebuilt under float32; its weights are float32 already.
+    With a guard it also gives {"domain": float32 [B]}, see `domain_guard.domain_scores`. The model smooths
+    images (`prefilter.smooth`), then classifies them. Probabilities are softmax(logits / temperature) (Guo et
+    al. 2017). A classifier trained in mixed precision is rebuilt under float32; its weights are float32
+    already.
     """
     network, image_size = classifier.name, classifier.input_shape[1]
     with dtype_policy("float32"):

@@ -1,7 +1,7 @@
 """Random variation of training images: geometry, exposure, and encoder artefacts.
 
-numpy draws the random parameters on the host (`draw`). The heavy arithmetic is plain Keras (`Augmenter`), so it runs
-inside the training step, on the device that trains.
+numpy draws the random parameters on the host (`draw`). The heavy arithmetic is plain Keras (`Augmenter`), so
+it runs inside the training step, on the device that trains.
 """
 
 import io
@@ -21,14 +21,15 @@ NOISE_FIELDS: Final = 16
 class Augmentation:
     """How strongly images vary. Each value is the extreme, as a fraction of the side or of the grey range.
 
-    `zoom` bounds the share of the source's side that fills the side of the result, per axis; 0.8 magnifies by 1.25.
-    `in_place` is the share of images that keep their geometry except for the flip. All others are resampled, which
-    blurs them a little; with them alone the network would be tuned to resampled images, which scoring never produces.
-    `blur` is the weight of each neighbour in a three-tap filter, `noise` a standard deviation in grey levels.
-    `encoder_share` is the share of images to which blur is applied, likewise noise and JPEG.
+    `zoom` bounds the share of the source's side that fills the side of the result, per axis; 0.8 magnifies by
+    1.25. `in_place` is the share of images that keep their geometry except for the flip. All others are
+    resampled, which blurs them a little; with them alone the network would be tuned to resampled images,
+    which scoring never produces. `blur` is the weight of each neighbour in a three-tap filter, `noise` a
+    standard deviation in grey levels. `encoder_share` is the share of images to which blur is applied,
+    likewise noise and JPEG.
 
-    Exposure follows the recipe that is known to work on the Kermany set. The zoom per axis hides the shape of the
-    film; blur, noise and JPEG hide the encoder. Both separate normal from pneumonia in that set.
+    Exposure follows the recipe that is known to work on the Kermany set. The zoom per axis hides the shape of
+    the film; blur, noise and JPEG hide the encoder. Both separate normal from pneumonia in that set.
     """
 
     translation: float = 0.06
@@ -47,8 +48,9 @@ class Augmentation:
 class Variation(NamedTuple):
     """The parameters of Augmenter for B images.
 
-    A NamedTuple, because TensorFlow passes tuples of arrays through its functions. `transforms` float32 [B, 8] lead
-    from pixels of the result to pixels of the source; the other arrays are float32 [B], `noise_field` is int32 [B].
+    A NamedTuple, because TensorFlow passes tuples of arrays through its functions. `transforms` float32 [B,
+    8] lead from pixels of the result to pixels of the source; the other arrays are float32 [B], `noise_field`
+    is int32 [B].
     """
 
     transforms: np.ndarray
@@ -87,7 +89,7 @@ def draw(
 
 
 def _transforms(rng: np.random.Generator, count: int, size: int, strength: Augmentation) -> np.ndarray:
-    """Projective transforms float32 [count, 8] from result to source pixels, about the centre of the image."""
+    """Projective transforms float32 [count, 8] from result to source pixels, about the centre."""
     moved = rng.random(count) >= strength.in_place
     angle = moved * np.deg2rad(rng.uniform(-strength.rotation_deg, strength.rotation_deg, count))
     zoom_x, zoom_y = np.exp(
@@ -108,13 +110,13 @@ class Augmenter:
     """Applies a Variation to a batch with Keras operations, on any backend and device."""
 
     def __init__(self, size: int, seed: int = 0) -> None:
-        # Drawing noise for every batch would cost more than everything else. A few fields, scaled and of either sign,
-        # are as good: they do not move with the geometry of any image.
+        # Drawing noise for every batch would cost more than everything else. A few fields, scaled and of
+        # either sign, are as good: they do not move with the geometry of any image.
         fields = np.random.default_rng(seed).standard_normal((NOISE_FIELDS, size, size), dtype=np.float32)
         self._noise_fields = ops.convert_to_tensor(fields)
 
     def __call__(self, images: np.ndarray | keras.KerasTensor, variation: Variation) -> keras.KerasTensor:
-        """Varied images float32 [B, H, W], 0 to 255, of images uint8 or float32 [B, H, W]; outside is black."""
+        """Varied images float32 [B, H, W], 0 to 255, of uint8 or float32 [B, H, W]; outside is black."""
         x = ops.expand_dims(ops.cast(images, "float32"), -1)
         x = ops.image.affine_transform(
             x, variation.transforms, interpolation="bilinear", fill_mode="constant"

@@ -1,4 +1,4 @@
-"""The averaged network: the exponential moving average of a classifier's weights, which is evaluated and released."""
+"""The averaged network: an exponential moving average of a classifier's weights."""
 
 from collections.abc import Iterator
 

@@ -7,9 +7,9 @@ import tensorflow as tf
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer for images [B, H, W, C], computed by `FusedBatchNormV3`.
 
-    Keras computes it in float32 from single operations, for bfloat16 images too. On CPUs this moves so much memory
-    that it takes a fifth of a training step. The kernel reads bfloat16 and accumulates in float32. Its moving
-    variance is the unbiased estimate (n - 1), as in torch; that of Keras is the variance of the batch.
+    Keras computes it in float32 from single operations, for bfloat16 images too. On CPUs this moves so much
+    memory that it takes a fifth of a training step. The kernel reads bfloat16 and accumulates in float32. Its
+    moving variance is the unbiased estimate (n - 1), as in torch; that of Keras is the variance of the batch.
     """
 
     def call(

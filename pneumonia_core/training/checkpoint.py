@@ -1,7 +1,7 @@
 """The checkpoint of a training after an epoch: its content, and its format on disk.
 
-A folder holds `state.json` (the initial state and the history) and `state.npz`: arrays named `group.0001`, where a
-group is one of Learner.state(), or `best` for the averaged weights of the best epoch.
+A folder holds `state.json` (the initial state and the history) and `state.npz`: arrays named `group.0001`,
+where a group is one of Learner.state(), or `best` for the averaged weights of the best epoch.
 """
 
 import json
@@ -25,8 +25,9 @@ Item = TypeVar("Item")
 class InitialState:
     """How a training starts, alike on all workers.
 
-    `recipe` has no open choices. `first_stage` is the first network stage that trains, `fresh_from` the first stage
-    without loaded weights, None where all were loaded. `loaded_layers` is the number of layers with loaded weights.
+    `recipe` has no open choices. `first_stage` is the first network stage that trains, `fresh_from` the first
+    stage without loaded weights, None where all were loaded. `loaded_layers` is the number of layers with
+    loaded weights.
     """
 
     recipe: Recipe
@@ -39,8 +40,8 @@ class InitialState:
 class Checkpoint:
     """A training after its last finished epoch.
 
-    `state` is Learner.state(). `best` are the averaged weights of the best epoch; only a recipe with patience has
-    them.
+    `state` is Learner.state(). `best` are the averaged weights of the best epoch; only a recipe with patience
+    has them.
     """
 
     initial: InitialState

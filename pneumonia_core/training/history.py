@@ -1,4 +1,4 @@
-"""The history of a training: the figures of each epoch, which epoch was the best, and when the training ends."""
+"""The history of a training: the figures of each epoch, the best epoch, and when the training ends."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +21,8 @@ class TrainingFigures:
 class ValidationFigures:
     """How good the averaged network is on the validation images.
 
-    `auroc_pneumonia` is pneumonia vs normal by p_pneumonia; `auroc_bacterial` is bacterial vs viral among images with
-    pneumonia by the bacterial share.
+    `auroc_pneumonia` is pneumonia vs normal by p_pneumonia; `auroc_bacterial` is bacterial vs viral among
+    images with pneumonia by the bacterial share.
     """
 
     validation_loss: float

@@ -42,10 +42,10 @@ class TrainingBatch:
 class Learner:
     """A classifier with its optimizer under a distribution strategy, trained batch by batch.
 
-    `averaged` follows its weights; it is evaluated and released. `step`, `share_statistics` and `total` are collective
-    operations: every worker must call them alike. A worker with several GPUs gives each a part of its batch.
-    `fresh_from` is the first stage without loaded weights, None where all were loaded: earlier stages train at lower
-    rates. `loss_scale` is for float16, where None starts a new one.
+    `averaged` follows its weights; it is evaluated and released. `step`, `share_statistics` and `total` are
+    collective operations: every worker must call them alike. A worker with several GPUs gives each a part of
+    its batch. `fresh_from` is the first stage without loaded weights, None where all were loaded: earlier
+    stages train at lower rates. `loss_scale` is for float16, where None starts a new one.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Learner:
         return np.asarray(self._total(tf.constant(values)))
 
     def share_statistics(self) -> None:
-        """Give all workers the mean of their batch-normalisation statistics, which each device keeps for itself."""
+        """Give all workers the mean of the batch-normalisation statistics, which differ between devices."""
         self._share()
         variables = _statistics(self.averaged.model)
         if not variables:
@@ -228,8 +228,8 @@ class Learner:
     def _summed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """The gradients, added over all workers.
 
-        Under a bfloat16 policy the gradients of kernels, nearly all of the bytes, were computed in bfloat16. They also
-        travel in bfloat16: this halves the bytes, and only the sum is rounded.
+        Under a bfloat16 policy the gradients of kernels, nearly all of the bytes, were computed in bfloat16.
+        They also travel in bfloat16: this halves the bytes, and only the sum is rounded.
         """
         if self._strategy.num_replicas_in_sync == 1:
             return gradients

@@ -1,7 +1,8 @@
 """Linear probing before fine-tuning: a head fitted to the features of a trunk that keeps its loaded weights.
 
-A random head on a trained trunk sends random gradients into it. A fitted one leaves the features intact (LP-FT; Kumar
-et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022). The features are computed once.
+A random head on a trained trunk sends random gradients into it. A fitted one leaves the features intact
+(LP-FT; Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022). The features are computed
+once.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,11 +26,11 @@ def fit_linear_probe(
     total: Total,
     penalty: float = PENALTY,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel float32 [D, K] and bias float32 [K] of a multinomial logistic regression over all workers' images.
+    """Kernel float32 [D, K] and bias float32 [K] of a logistic regression over all workers' images.
 
-    `features` float32 [N, D] and `labels` int [N] are this worker's. `total` adds an array over all workers, so every
-    worker gets the same result, and it does not depend on how the images are shared. `penalty` is on the squares of
-    the kernel for standardised features.
+    `features` float32 [N, D] and `labels` int [N] are this worker's. `total` adds an array over all workers,
+    so every worker gets the same result, and it does not depend on how the images are shared. `penalty` is on
+    the squares of the kernel for standardised features.
     """
     classes = len(class_weights)
     truth = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes

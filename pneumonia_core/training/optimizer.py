@@ -16,10 +16,10 @@ STEPS_TO_GROW: Final = 2000
 class LossScale:
     """A factor on the loss that keeps small gradients from rounding to zero in float16.
 
-    Micikevicius et al., "Mixed Precision Training", ICLR 2018. It is halved after a step with gradients beyond
-    float16, and doubled after 2,000 steps without. After an overflow the optimizer gets zeros: its schedule and
-    moments go on, so steps are counted alike on every worker. Keras has such an optimizer, but only inside a replica,
-    where workers that disagree would wait for each other.
+    Micikevicius et al., "Mixed Precision Training", ICLR 2018. It is halved after a step with gradients
+    beyond float16, and doubled after 2,000 steps without. After an overflow the optimizer gets zeros: its
+    schedule and moments go on, so steps are counted alike on every worker. Keras has such an optimizer, but
+    only inside a replica, where workers that disagree would wait for each other.
     """
 
     def __init__(self, first_factor: float = FIRST_FACTOR) -> None:

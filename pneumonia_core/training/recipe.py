@@ -20,10 +20,11 @@ RATE_OF_STAGE_BEFORE: Final = 0.5
 class Recipe:
     """The settings of a training. `batch_size` is global, over all workers.
 
-    `train_from` is the first stage that trains (`conv1`, `layer1` … `layer4`, `head`); earlier stages keep their
-    loaded weights. None leaves it to `first_trained_stage`. `precision` is a Keras dtype policy, or `auto` until a
-    worker has seen its processor. After `patience` epochs without a better one the training ends. 0 means never: the
-    last epochs of the schedule are mostly its best. The defaults are known to work on the Kermany set.
+    `train_from` is the first stage that trains (`conv1`, `layer1` … `layer4`, `head`); earlier stages keep
+    their loaded weights. None leaves it to `first_trained_stage`. `precision` is a Keras dtype policy, or
+    `auto` until a worker has seen its processor. After `patience` epochs without a better one the training
+    ends. 0 means never: the last epochs of the schedule are mostly its best. The defaults are known to work
+    on the Kermany set.
     """
 
     network: str = "resnet50"
@@ -58,8 +59,8 @@ DEFAULT_RECIPE: Final = Recipe()
 def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
     """The stage to train from by default: layer3, or an earlier one without loaded weights.
 
-    The early stages of an ImageNet network detect edges and textures, which suit X-rays unchanged. Leaving them
-    frozen saves a third of the time.
+    The early stages of an ImageNet network detect edges and textures, which suit X-rays unchanged. Leaving
+    them frozen saves a third of the time.
     """
     for stage in ("conv1", "layer1", "layer2"):
         if stage not in loaded_stages:
@@ -73,7 +74,7 @@ def first_fresh_stage(loaded_stages: tuple[str, ...]) -> str | None:
 
 
 def stage_rates(fresh_from: str | None) -> dict[str, float]:
-    """The factor on each stage's learning rate: 1 from `fresh_from` on and in the head, halved for each stage before.
+    """The factor on each stage's learning rate: 1 from `fresh_from` on, halved for each stage before.
 
     Earlier stages need less change (discriminative fine-tuning, Howard and Ruder 2018).
     """
@@ -82,19 +83,19 @@ def stage_rates(fresh_from: str | None) -> dict[str, float]:
 
 
 def class_weights(labels: np.ndarray) -> tuple[float, ...]:
-    """The loss weight of each class: inverse to its number of images, with mean 1 over images with these labels."""
+    """The loss weight of each class: inverse to its number of images, with mean 1 over these labels."""
     counts = np.bincount(labels, minlength=len(CLASSES))
     return tuple(float(len(labels) / (len(CLASSES) * max(count, 1))) for count in counts)
 
 
 def check_first_stage(recipe: Recipe, loaded_stages: tuple[str, ...]) -> None:
-    """Raises InvalidInput where a stage would stay random: without loaded weights and before those that train."""
+    """Raises InvalidInput where a stage without loaded weights would be frozen, and so stay random."""
     fresh = first_fresh_stage(loaded_stages)
     if recipe.train_from is None or fresh is None or STAGES.index(recipe.train_from) <= STAGES.index(fresh):
         return
     possible = ", ".join(STAGES[: STAGES.index(fresh) + 1])
     raise InvalidInput(
-        f"training from {recipe.train_from} with the weights {recipe.weights}: the stage {fresh} has no loaded "
-        f"weights, and would stay random. Train from {possible}, name no first stage, or give weights that fill "
-        "every stage before it."
+        f"training from {recipe.train_from} with the weights {recipe.weights}: the stage {fresh} has no "
+        f"loaded weights, and would stay random. Train from {possible}, name no first stage, or give weights "
+        "that fill every stage before it."
     )

@@ -29,8 +29,9 @@ from pneumonia_core.training.augment import Augmentation, Augmenter, draw, reenc
 
 PARITY_IMAGES: Final = 512
 VARIATIONS: Final = 3
-# The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image for its
-# file. Each image gets a random JPEG quality, so that the guard does not learn the training files' own encoder either.
+# The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image
+# for its file. Each image gets a random JPEG quality, so that the guard does not learn the training files'
+# own encoder either.
 _REENCODED: Final = Augmentation(jpeg_quality=(40, 95), encoder_share=1.0)
 _VARIED: Final = Augmentation(
     translation=0.03, rotation_deg=3.0, zoom=(0.92, 1.05), in_place=0, contrast=0.12, brightness=0.06
@@ -56,9 +57,9 @@ class ValidationSet:
 class Provenance:
     """Where a network comes from.
 
-    `data_set` is one of kermany.DATA_SETS, `weights` what training started from. `training` goes into the bundle and
-    the model card; its `class_weights` {class: weight} become a sentence of the card. `ages_years` are the ages of
-    the youngest and the oldest patient, None where they are unknown.
+    `data_set` is one of kermany.DATA_SETS, `weights` what training started from. `training` goes into the
+    bundle and the model card; its `class_weights` {class: weight} become a sentence of the card. `ages_years`
+    are the ages of the youngest and the oldest patient, None where they are unknown.
     """
 
     data_fingerprint: str
@@ -96,9 +97,9 @@ def release(
 ) -> Release:
     """Write the bundle of a trained float32 classifier, and evaluate it on the validation images.
 
-    The calibration is folded into the classifier's head. Calibration and thresholds are fitted on the validation
-    images, so the evaluation is slightly optimistic; the model card says so. The domain guard is fitted on
-    `trained_on`, training images uint8 [N, H, W]; domain_guard.GUARD_IMAGES suffice.
+    The calibration is folded into the classifier's head. Calibration and thresholds are fitted on the
+    validation images, so the evaluation is slightly optimistic; the model card says so. The domain guard is
+    fitted on `trained_on`, training images uint8 [N, H, W]; domain_guard.GUARD_IMAGES suffice.
     """
     logits = _outputs(classifier, validation.images)
     calibration, thresholds = _calibrate(classifier, validation, logits)
@@ -121,10 +122,10 @@ def release(
 def _calibrate(
     classifier: keras.Model, validation: ValidationSet, logits: np.ndarray
 ) -> tuple[Calibration, Thresholds]:
-    """Calibration and thresholds for the validation images with these `logits`, and slight variations of them.
+    """Calibration and thresholds for the validation images with these `logits`, and variations of them.
 
-    A slightly shifted film gets a slightly different score. Thresholds fitted to the unvaried films of one hospital
-    alone may not suit the next.
+    A slightly shifted film gets a slightly different score. Thresholds fitted to the unvaried films of one
+    hospital alone may not suit the next.
     """
     rng = np.random.default_rng(1)
     varied = [_outputs(classifier, _vary(validation.images, rng)) for _ in range(VARIATIONS)]

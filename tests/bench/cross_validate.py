@@ -1,13 +1,13 @@
-"""Cross-validation by patient: every image of the train and val splits is scored by a network that saw no
-image of its patient, in training or in choosing thresholds.
+"""Cross-validation by patient of the train and val splits.
+
+The network that scores an image saw no image of its patient, neither in training nor in choosing thresholds.
 
     python tests/bench/cross_validate.py --data KERMANY --weights FILE --keep FOLDER [--originals FOLDER]
 
-Uses the commands as anyone would: a labels table for each fold calls the fold's patients `test`, `pneumonia
-train` cuts its validation from the rest, `pneumonia evaluate` measures the fold. The patients of
-`--originals`, a Kermany folder of some of the same images as they were published, are all in the first fold,
-so that its network can be asked how encoding and shape move the scores of images that it does not know. A
-fold that is done is not done again.
+It uses the commands as a user would. A labels table per fold names the fold's patients `test`. `pneumonia
+train` cuts its validation from the rest, and `pneumonia evaluate` measures the fold. `--originals` is a
+Kermany folder of some of the same images as published. All of their patients are in the first fold: on them
+its network shows how encoding and shape move the scores of unknown images. A finished fold is not repeated.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def labelled_originals(folder: Path) -> list[LabelledImage]:
 
 
 def assign_folds(images: list[LabelledImage], first: set[str], folds: int) -> dict[str, int]:
-    """The fold of each patient: each fold has as many patients of a class, the first one those of `first`."""
+    """The fold of each patient, stratified by class; the patients of `first` are in the first fold."""
     assigned: dict[str, int] = {}
     for label in range(len(CLASSES)):
         patients = {image.patient_id for image in images if image.label == label}

@@ -48,19 +48,20 @@ def test_weights_to_release_are_the_best_where_patience_ran_out_else_the_last_av
 
 
 def test_files_keep_the_names_of_the_first_version(checkpoint, tmp_path):
-    """A training that the first version left unfinished is resumed: the names are written out here on purpose."""
+    """An unfinished training of the first version is resumed, so the names are written out here."""
     save_checkpoint(tmp_path, checkpoint)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["state.json", "state.npz"]
     document = json.loads((tmp_path / "state.json").read_text())
     assert set(document) == {"recipe", "first_stage", "fresh_from", "loaded_layers", "epoch", "history"}
     assert document["epoch"] == 2
     assert set(document["history"][0]) == {
-        "epoch", "loss", "learning_rate", "images_per_s", "waited_for_data_s", "validation_loss", "auroc_pneumonia",
-        "auroc_bacterial", "accuracy_three_class", "validation_s",
+        "epoch", "loss", "learning_rate", "images_per_s", "waited_for_data_s", "validation_loss",
+        "auroc_pneumonia", "auroc_bacterial", "accuracy_three_class", "validation_s",
     }  # fmt: skip
     assert set(document["recipe"]) == {
-        "network", "weights", "image_size", "epochs", "batch_size", "train_from", "learning_rate", "warmup_epochs",
-        "weight_decay", "label_smoothing", "dropout", "averaging", "precision", "patience", "seed",
+        "network", "weights", "image_size", "epochs", "batch_size", "train_from", "learning_rate",
+        "warmup_epochs", "weight_decay", "label_smoothing",
+        "dropout", "averaging", "precision", "patience", "seed",
     }  # fmt: skip
     with np.load(tmp_path / "state.npz") as arrays:
         assert {"classifier.0000", "averaged.0011", "best.0000", "best.0011"} <= set(arrays.files)

@@ -279,7 +279,7 @@ def on_two_devices(output):
 
 
 def in_float16(strategy):
-    """Whether each of two steps moved a kernel, of which the first has gradients that are no numbers on one device."""
+    """Whether each of two steps moved a kernel; on one device the first step has NaN gradients."""
     scale = LossScale()
     one = learner("layer4", strategy, scale, precision="mixed_float16", weight_decay=0.0)
     keep_statistics(one)

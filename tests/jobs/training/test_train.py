@@ -206,9 +206,11 @@ def test_a_diverged_training_says_what_to_change(ray_here, data, tmp_path):
 @pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (1, 2), (4, 2)])
 def test_training_makes_progress_on_clusters_of_few_cpus(cpus, workers, data, tmp_path):
     script = (
-        "from jobs.ray_runtime.session import ray_session; from jobs.training.train import make_request, train\n"
+        "from jobs.ray_runtime.session import ray_session\n"
+        "from jobs.training.train import make_request, train\n"
         f"with ray_session('local', num_cpus={cpus}):\n"
-        f"    request = make_request(data={str(data)!r}, models={str(tmp_path)!r}, workers={workers}, epochs=1, **{SMALL})\n"
+        f"    request = make_request(data={str(data)!r}, models={str(tmp_path)!r}, workers={workers},"
+        f" epochs=1, **{SMALL})\n"
         "    result = train(request)\n"
         "print(result['state'])"
     )

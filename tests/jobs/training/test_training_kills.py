@@ -1,4 +1,4 @@
-"""Trainings that lose a worker, a node or their command in the middle of an epoch end as an undisturbed one does."""
+"""Trainings that lose a worker, a node or their command end as an undisturbed training does."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def nodes():
-    """Two nodes of one CPU each, and a head that has none, as a cluster's head should: any node that works can be lost.
+    """Two nodes of one CPU each, and a head without any, as a cluster should have: it can lose a node.
 
     A worker with one thread, alone, comes to the same sums every time, so that trainings can be compared.
     """
@@ -100,10 +100,12 @@ def check_ends_as_if_undisturbed(output, undisturbed):
 def undisturbed(data, nodes, tmp_path_factory):
     """The figures of each epoch of a training to which nothing happens."""
     script = (
-        "import json, sys; from jobs.ray_runtime.session import ray_session; from jobs.training.train import make_request, train\n"
+        "import json, sys; from jobs.ray_runtime.session import ray_session\n"
+        "from jobs.training.train import make_request, train\n"
         f"with ray_session({nodes.address!r}):\n"
-        f"    request = make_request(data={str(data)!r}, models={str(tmp_path_factory.mktemp('models'))!r}, workers=1, "
-        f"network='resnet18', weights='none', image_size=32, batch_size=8, precision='float32', epochs={EPOCHS})\n"
+        f"    request = make_request(data={str(data)!r}, models={str(tmp_path_factory.mktemp('models'))!r}, "
+        "workers=1, network='resnet18', weights='none', image_size=32, batch_size=8, precision='float32', "
+        f"epochs={EPOCHS})\n"
         "    result = train(request)\n"
         "print(json.dumps(result))"
     )
