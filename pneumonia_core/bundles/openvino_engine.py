@@ -9,7 +9,7 @@ from pneumonia_core.bundles.engines import BATCH_SIZE, Scores, score_in_batches
 
 
 class OpenvinoEngine:
-    """OpenVINO on CPU threads, one stream: two streams were no faster and doubled the latency."""
+    """OpenVINO on CPU threads, one stream: two streams doubled the latency and gained no speed."""
 
     name = "openvino"
 

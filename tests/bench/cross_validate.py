@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     options = parser.parse_args()
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles anew. Unset it.")
+        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles again. Unset it.")
     images = [image for image in read_labelled(options.data) if image.split != "test"]
     originals = labelled_originals(options.originals) if options.originals else []
     folds = assign_folds(images, {image.patient_id for image in originals}, options.folds)

@@ -1,4 +1,4 @@
-"""How well a bundle's domain score tells validation images from what is no child's upright chest X-ray.
+"""How well a bundle's domain score tells validation images from everything but a child's upright chest X-ray.
 
 python tests/bench/domain_guard.py --model BUNDLE --data KERMANY [--adults FOLDER]
 """
@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "core")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.strangers import strangers  # noqa: E402
 

@@ -2,8 +2,8 @@
 
     python tests/bench/train_throughput.py [--images 1280] [--network resnet18] [--workers 2]
 
-Both sides run the same Learner on the same synthetic X-rays with the same augmentation, made ready by a
-thread. Plain, Ray, plain: the two plain figures show how steady the machine is.
+Both sides train the same Learner on the same synthetic X-rays with the same augmentation, prepared by a
+thread. The order is plain, Ray, plain: the two plain figures show how steady the machine is.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def main() -> None:
     options = _options()
     if sys.dont_write_bytecode:
-        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles anew. Unset it.")
+        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles again. Unset it.")
     if options.plain is not None:
         print(json.dumps(plain_images_per_s(options, Path(options.plain))))
         return
