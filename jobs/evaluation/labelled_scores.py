@@ -53,8 +53,8 @@ def score_labelled(
 def results_location(folder: Path, request: RunRequest, uris: Sequence[str]) -> Location:
     """The results folder for these images, this model and this engine, and nothing else.
 
-    Images that are scored under other options must not count as done. A run that was killed resumes with the images
-    that it has listed, so it must not resume for those of another split.
+    Images that are scored under other options must not count as done. A run that was killed resumes with the
+    images that it has listed, so it must not resume for those of another split.
     """
     images = hashlib.sha256("\n".join(uris).encode()).hexdigest()[:8]
     name = f"{request.model_id}-{request.engine}-{request.precision}-{images}"
@@ -64,8 +64,8 @@ def results_location(folder: Path, request: RunRequest, uris: Sequence[str]) -> 
 def rows_of_current_versions(images: Sequence[LabelledImage], rows: Sequence[Row]) -> list[Row]:
     """The newest row of each image at its current version; of an image without such a row, its newest row.
 
-    `rows` are in the order in which they were scored. An image that changed and then changed back is not scored
-    again, so its newest row may be of another version.
+    `rows` are in the order in which they were scored. An image that changed and then changed back is not
+    scored again, so its newest row may be of another version.
     """
     newest = {row["image_uri"]: row for row in rows}
     by_version = {(row["image_uri"], row["image_version"]): row for row in rows}

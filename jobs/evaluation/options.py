@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class EvaluateOptions:
     """The options of `pneumonia evaluate`.
 
-    `prevalence` is the share of pneumonia that the figures are weighted to, None for that of the images. `robustness`
-    is the number of images that are perturbed, 0 for none.
+    `prevalence` is the share of pneumonia that the figures are weighted to, None for that of the images.
+    `robustness` is the number of images that are perturbed, 0 for none.
     """
 
     model: str

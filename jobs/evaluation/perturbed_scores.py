@@ -38,8 +38,8 @@ def score_perturbed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images that could be perturbed, and their probabilities float32 [N, 1 + P, 3].
 
-    The probabilities are of each image as it is, then after each of `perturbations`. `aspects` are those to aim at, by
-    whether an image shows pneumonia (`ill` bool [N]).
+    The probabilities are of each image as it is, then after each of `perturbations`. `aspects` are those to
+    aim at, by whether an image shows pneumonia (`ill` bool [N]).
     """
     # Ray takes seconds to import: a command that is refused does without it.
     import ray

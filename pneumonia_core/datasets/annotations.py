@@ -29,8 +29,8 @@ def annotate(uri: str, archive: str, carried: str | None = None) -> Annotation:
     """The annotation of an image: from the columns of the table that names it, else from its path.
 
     The archive's own name, and folders under it, may say the split (train, val, test) and the class (NORMAL,
-    PNEUMONIA, bacterial, viral). A Kermany file name says class and patient only within such a folder, because
-    other devices export names such as IM-0001-0001 too.
+    PNEUMONIA, bacterial, viral). A Kermany file name says class and patient only within such a folder,
+    because other devices export names such as IM-0001-0001 too.
     """
     if carried is not None:
         return _of_columns(json.loads(carried))

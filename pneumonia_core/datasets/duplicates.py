@@ -9,8 +9,9 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-# Of the 255 bits of image_facts.perceptual_hash. Among 5,232 paediatric chest X-rays, no two different ones differed
-# in fewer than 33 bits. Encoding at quality 30, halving and blurring changed 10 or fewer, gamma and contrast 16.
+# Of the 255 bits of image_facts.perceptual_hash. Among 5,232 paediatric chest X-rays, no two different ones
+# differed in fewer than 33 bits. Encoding at quality 30, halving and blurring changed 10 or fewer, gamma and
+# contrast 16.
 MAX_DISTANCE: Final = 24
 _COMPARED_AT_ONCE: Final = 4_000_000
 Indices = npt.NDArray[np.int64]
@@ -39,10 +40,10 @@ def same_files(digests: Sequence[str | None]) -> Alike:
 def lookalikes(hashes: Sequence[bytes | None], digests: Sequence[str | None]) -> Alike:
     """The images of different contents whose perceptual hashes differ in MAX_DISTANCE bits or fewer.
 
-    Each group is a connected component of such pairs. Files with the same contents count as one image. The hashes are
-    cut into sixteen bands, and only images that agree in a whole band are compared. That finds every pair with up to
-    15 different bits, and 98 % of those with 24 if the bits are independent. The time grows with the number of
-    images, not its square.
+    Each group is a connected component of such pairs. Files with the same contents count as one image. The
+    hashes are cut into sixteen bands, and only images that agree in a whole band are compared. That finds
+    every pair with up to 15 different bits, and 98 % of those with 24 if the bits are independent. The time
+    grows with the number of images, not its square.
     """
     kept = _first_of_each(hashes, digests)
     if len(kept) < 2:
@@ -85,8 +86,8 @@ def _near_pairs(hashes: npt.NDArray[np.uint8]) -> Indices:
 def _pairs_within(band: npt.NDArray[np.uint16]) -> Iterator[tuple[Indices, Indices]]:
     """All pairs of positions with the same value, some millions at a time.
 
-    In the order of the values, each row is compared with the next row, then with the second next, and so on until no
-    values agree.
+    In the order of the values, each row is compared with the next row, then with the second next, and so on
+    until no values agree.
     """
     order = np.argsort(band, kind="stable").astype(np.int64)
     values = band[order]

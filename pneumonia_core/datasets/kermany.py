@@ -1,7 +1,7 @@
-"""The Kermany data set of paediatric chest X-rays: its folder layout, and the class and patient in its file names.
+"""The Kermany data set of paediatric chest X-rays: its folders, and class and patient in its file names.
 
-Kermany, Zhang, Goldbaum, "Large Dataset of Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images",
-Mendeley Data, 2018.
+Kermany, Zhang, Goldbaum, "Large Dataset of Labeled Optical Coherence Tomography (OCT) and Chest X-Ray
+Images", Mendeley Data, 2018.
 """
 
 import re
@@ -19,8 +19,8 @@ from pneumonia_core.storage.files import list_names
 from pneumonia_core.storage.location import Location
 
 DATA_SETS: Final = ("kermany", "synthetic", "other")
-# Ages in years of the patients of the data sets that are known by name. Kermany, Zhang, Goldbaum 2018: "pediatric
-# patients of one to five years old".
+# Ages in years of the patients of the data sets that are known by name. Kermany, Zhang, Goldbaum 2018:
+# "pediatric patients of one to five years old".
 KNOWN_AGES_YEARS: Final = {"kermany": (1.0, 5.0)}
 SPLITS: Final = ("train", "val", "test")
 _PNEUMONIA = re.compile(r"^(person(\d+)_(bacteria|virus))_(\d+)(?:_\d+)*$")
@@ -34,8 +34,9 @@ _MEMBER = re.compile(
     r"^(?P<root>.*/)?(?P<split>train|val|test)/(?P<kind>NORMAL|PNEUMONIA)/(?P<name>[^/]+)$", re.S
 )
 _KINDS = {"NORMAL": NORMAL, "BACTERIA": BACTERIAL, "VIRUS": VIRAL}
-# The files of a kind have consecutive numbers, patient after patient. In the train split, from the eightieth patient
-# on, the file's number is 2.5 to 4.7 times the patient's for bacterial images, and 1.6 to 2.1 times for viral ones.
+# The files of a kind have consecutive numbers, patient after patient. In the train split, from the eightieth
+# patient on, the file's number is 2.5 to 4.7 times the patient's for bacterial images, and 1.6 to 2.1 times
+# for viral ones.
 _COUNTED_FROM: Final = 80
 _FILES_PER_PATIENT: Final = {BACTERIAL: (2.4, 5.0), VIRAL: (1.6, 2.15)}
 
@@ -44,8 +45,8 @@ _FILES_PER_PATIENT: Final = {BACTERIAL: (2.4, 5.0), VIRAL: (1.6, 2.15)}
 class LabelledImage:
     """An image with its ground truth.
 
-    `ref` says where its bytes are, `label` is an index into CLASSES. `version` changes when the content does; None
-    where only the storage of the file knows it.
+    `ref` says where its bytes are, `label` is an index into CLASSES. `version` changes when the content does;
+    None where only the storage of the file knows it.
     """
 
     ref: ImageRef
@@ -62,8 +63,8 @@ class LabelledImage:
 def parse_kermany_name(stem: str) -> tuple[int, str] | None:
     """Class index and patient of a Kermany file name without its suffix; None for any other name.
 
-    The numbering restarts between `person1_bacteria` and `person1_virus`. These are different children, so the
-    patient key keeps the kind.
+    The numbering restarts between `person1_bacteria` and `person1_virus`. These are different children, so
+    the patient key keeps the kind.
     """
     if found := _PNEUMONIA.match(stem):
         return (BACTERIAL if found[3] == "bacteria" else VIRAL), found[1]
@@ -75,8 +76,7 @@ def parse_kermany_name(stem: str) -> tuple[int, str] | None:
 
 
 def parse_name_in_class_folder(stem: str, is_normal: bool) -> tuple[int, str] | None:
-    """As `parse_kermany_name`, of a file in a folder of normal images or of pneumonia; None also where the name
-    contradicts the folder."""
+    """As `parse_kermany_name`, of a file in the folder of a class; None also where the two contradict."""
     parsed = parse_kermany_name(stem)
     return None if parsed is None or (parsed[0] == NORMAL) != is_normal else parsed
 
@@ -84,9 +84,9 @@ def parse_name_in_class_folder(stem: str, is_normal: bool) -> tuple[int, str] | 
 def are_kermanys(paths: Iterable[str]) -> bool:
     """Whether all these files are of the Kermany data set, or of any part of it, by their names.
 
-    Every name must be a Kermany name. At least one must be a name that other data do not have: of the second series
-    of normal images, of the second naming, or with the published numbers. Phantoms, and other data that are renamed
-    to fit the folder layout, have other numbers.
+    Every name must be a Kermany name. At least one must be a name that other data do not have: of the second
+    series of normal images, of the second naming, or with the published numbers. Phantoms, and other data
+    that are renamed to fit the folder layout, have other numbers.
     """
     stems = [PurePosixPath(path).stem for path in paths]
     if any(parse_kermany_name(stem) is None for stem in stems):
@@ -116,10 +116,10 @@ def known_data_set(paths: Iterable[str]) -> str:
 
 
 def read_kermany_folder(folder: Location) -> list[LabelledImage]:
-    """The labelled images of a folder `train|val|test / NORMAL|PNEUMONIA / file`, or of one of the three splits.
+    """The labelled images of a folder `train|val|test / NORMAL|PNEUMONIA / file`, or of one split's folder.
 
-    They come by split, class and name. Raises InvalidInput where there is none, where a name does not say class and
-    patient, and where a folder cannot be read; PneumoniaError where the storage fails.
+    They come by split, class and name. Raises InvalidInput where there is none, where a name does not say
+    class and patient, and where a folder cannot be read; PneumoniaError where the storage fails.
     """
     images = [
         _labelled(ImageRef(location.child(name).uri), name, split, kind)
@@ -135,8 +135,8 @@ def read_kermany_folder(folder: Location) -> list[LabelledImage]:
 def read_kermany_members(container: str, members: Iterable[ListedImage]) -> list[LabelledImage]:
     """The labelled images of a tar or zip that holds the folders of `read_kermany_folder`, in their order.
 
-    The folders may lie in others, as `chest_xray/train/NORMAL`; the outermost ones count, because the published zip
-    holds a second copy deeper inside. Raises InvalidInput.
+    The folders may lie in others, as `chest_xray/train/NORMAL`; the outermost ones count, because the
+    published zip holds a second copy deeper inside. Raises InvalidInput.
     """
     found: dict[str, list[tuple[str, str, str, ListedImage]]] = {}
     for member in members:

@@ -37,10 +37,11 @@ _FORMS: Final = (
 def read_labelled(data: str) -> list[LabelledImage]:
     """The labelled images of a Kermany folder, tar or zip, or of a labels table.
 
-    `data` is a local path or a URI, as of an archive. A folder holds `train|val|test / NORMAL|PNEUMONIA / file`, or is
-    one of these three itself; its images come by split, class and name. A table (Parquet or CSV) has the columns `uri`
-    (a path, or a URI that may name a member of a tar or zip), `label` (a class name), `patient_id` and `split`; its
-    images come by URI. Raises InvalidInput that says what is missing, PneumoniaError where a storage fails.
+    `data` is a local path or a URI, as of an archive. A folder holds `train|val|test / NORMAL|PNEUMONIA /
+    file`, or is one of these three itself; its images come by split, class and name. A table (Parquet or CSV)
+    has the columns `uri` (a path, or a URI that may name a member of a tar or zip), `label` (a class name),
+    `patient_id` and `split`; its images come by URI. Raises InvalidInput that says what is missing,
+    PneumoniaError where a storage fails.
     """
     location = open_location(data)
     suffix = location.uri.lower()
@@ -178,8 +179,8 @@ def images_of_split(data: str, split: str) -> list[LabelledImage]:
 def write_manifest(images: Sequence[LabelledImage], location: Location) -> ListingRules:
     """Write a manifest that names the images, and give the rules under which it may be listed.
 
-    The rules allow every storage that the images are in: whoever gives a labelled set may read it. They also have
-    scoring write the colour mode of each source.
+    The rules allow every storage that the images are in: whoever gives a labelled set may read it. They also
+    have scoring write the colour mode of each source.
     """
     buffer = io.BytesIO()
     names = [image.uri for image in images]
@@ -193,10 +194,10 @@ def write_manifest(images: Sequence[LabelledImage], location: Location) -> Listi
 def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Training and validation images, cut from the splits train and val by patient.
 
-    A patient is in validation if the hash of the patient's key is in the lowest tenth. That holds on every machine
-    and whatever patients are added later, so no patient that an older model was trained on moves to validation. In a
-    small set, each class gives at least the patient with its lowest hash, so that every class is present. (The
-    official val split has 16 images, none of them viral.)
+    A patient is in validation if the hash of the patient's key is in the lowest tenth. That holds on every
+    machine and whatever patients are added later, so no patient that an older model was trained on moves to
+    validation. In a small set, each class gives at least the patient with its lowest hash, so that every
+    class is present. (The official val split has 16 images, none of them viral.)
     """
     usable = [image for image in images if image.split in ("train", "val")]
     if not usable:

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 # A class with fewer images says nothing about a shortcut.
 MIN_IMAGES: Final = 20
-# At this distance of the AUROC from 0.5, a network gains more from the shortcut than from much of the picture.
+# So far from an AUROC of 0.5, a network gains more from the shortcut than from much of the picture.
 FLAGGED_FROM: Final = 0.15
 Floats = npt.NDArray[np.float64]
 
@@ -28,12 +28,13 @@ class Shortcut(TypedDict):
 def shortcut_aurocs(facts: Mapping[str, Sequence[Any]], ill: npt.NDArray[np.bool_]) -> list[Shortcut]:
     """For each shortcut, the AUROC with which it separates pneumonia from normal.
 
-    `facts` are columns of IMAGE_FACTS, `ill` is bool [N]. An AUROC of 0.5 separates nothing, 0 and 1 separate the
-    classes perfectly. A shortcut is flagged where its AUROC is 0.15 or more from 0.5. The bytes of files with the same
-    size, format and JPEG table are not flagged, because they depend on the picture itself.
+    `facts` are columns of IMAGE_FACTS, `ill` is bool [N]. An AUROC of 0.5 separates nothing, 0 and 1 separate
+    the classes perfectly. A shortcut is flagged where its AUROC is 0.15 or more from 0.5. The bytes of files
+    with the same size, format and JPEG table are not flagged, because they depend on the picture itself.
 
-    For a shortcut without order (mode, quantisation table, format), an image is ranked by the share of pneumonia among
-    images with its value in the other half of the images. Empty where a class has fewer than 20 images.
+    For a shortcut without order (mode, quantisation table, format), an image is ranked by the share of
+    pneumonia among images with its value in the other half of the images. Empty where a class has fewer than
+    20 images.
     """
     if min(int(ill.sum()), int((~ill).sum())) < MIN_IMAGES:
         return []

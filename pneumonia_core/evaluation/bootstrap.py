@@ -31,9 +31,10 @@ def patient_resamples(
 ) -> Iterator[tuple[Floats, int]]:
     """Blocks of weights float64 [R, N], the times each image was drawn, and the number of skipped resamples.
 
-    The first block has one row, the data themselves. In the others, patients are drawn with replacement, each with
-    all images, because the images of a patient are not independent. A resample without a class that the data have is
-    skipped. If all images are of one patient, every resample is skipped: it would say nothing about other patients.
+    The first block has one row, the data themselves. In the others, patients are drawn with replacement, each
+    with all images, because the images of a patient are not independent. A resample without a class that the
+    data have is skipped. If all images are of one patient, every resample is skipped: it would say nothing
+    about other patients.
     """
     rng = np.random.default_rng(seed)
     patients = int(patient_index.max()) + 1
@@ -53,10 +54,10 @@ def patient_resamples(
 def estimate(values: Floats, patients: float | None = None) -> Estimate:
     """The value (row 0) with the 95 % percentile interval over the other rows.
 
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.) For a proportion, pass the number of
-    `patients` that its images are of. A proportion of exactly 0 or 1 does not vary over resamples; it gets the exact
-    interval for that many trials (Clopper and Pearson, Biometrika 26, 1934). Any other proportion of the images of a
-    single patient does not vary either, and gets no interval.
+    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.) For a proportion, pass the
+    number of `patients` that its images are of. A proportion of exactly 0 or 1 does not vary over resamples;
+    it gets the exact interval for that many trials (Clopper and Pearson, Biometrika 26, 1934). Any other
+    proportion of the images of a single patient does not vary either, and gets no interval.
     """
     resampled = values[1:][np.isfinite(values[1:])]
     tail = (1 - LEVEL) / 2

@@ -17,12 +17,14 @@ _BACTERIAL = np.array([0.0, 1.0, -1.0])
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of a network's logits; the calibrated logits, divided by `temperature`, give probabilities.
+    """The calibration of a network's logits; the calibrated logits, divided by `temperature`, give
+    probabilities.
 
-    With m = (bacterial + viral) / 2 - normal and d = bacterial - viral of the network's logits, the calibrated logits
-    have m + pneumonia_offset and bacterial_scale * d + bacterial_offset. One temperature for both (Guo et al., ICML
-    2017) is not enough. Label smoothing and averaging make the network underconfident about pneumonia and
-    overconfident about bacterial or viral, and class weights shift the prior.
+    With m = (bacterial + viral) / 2 - normal and d = bacterial - viral of the network's logits, the
+    calibrated logits have m + pneumonia_offset and bacterial_scale * d + bacterial_offset. One temperature
+    for both (Guo et al., ICML 2017) is not enough. Label smoothing and averaging make the network
+    underconfident about pneumonia and overconfident about bacterial or viral, and class weights shift the
+    prior.
     """
 
     temperature: float
@@ -51,8 +53,8 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike, copies: int = 
     """The calibration of the greatest likelihood for logits [N, 3] with labels int [N].
 
     `copies` is the number of variations of each image in the arrays; they count as one image. A weak prior, a
-    standard normal on the four parameters (scales by their logarithms), keeps a few perfectly separated images from
-    giving certainties. Raises InvalidInput without images.
+    standard normal on the four parameters (scales by their logarithms), keeps a few perfectly separated
+    images from giving certainties. Raises InvalidInput without images.
     """
     scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if len(truth) == 0:

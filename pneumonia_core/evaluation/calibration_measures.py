@@ -21,7 +21,8 @@ PROBABILITY_FLOOR: Final = 1e-6  # keeps the logit of a float32 probability of 0
 class ReliabilityCurve:
     """The bins of equal width, each array float64 [R, 10].
 
-    `predicted` is the mean probability in a bin, `observed` the share of positives; both are NaN where a bin is empty.
+    `predicted` is the mean probability in a bin, `observed` the share of positives; both are NaN where a bin
+    is empty.
     """
 
     count: Floats
@@ -60,8 +61,9 @@ def calibration_line(
     """Slope and intercept, each [R], of a logistic regression of the outcome on the probability's logit.
 
     A calibrated model has slope 1 and intercept 0; a slope below 1 means probabilities too far from one half
-    (Cox 1958; Van Calster et al., BMC Medicine 2019, whose own intercept is of a line with slope 1). NaN under
-    complete separation, where the slope has no finite maximum. Newton's method on all resamples at once.
+    (Cox 1958; Van Calster et al., BMC Medicine 2019, whose own intercept is of a line with slope 1). NaN
+    under complete separation, where the slope has no finite maximum. Newton's method on all resamples at
+    once.
     """
     raw = logit(np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
     centre, spread = raw.mean(), raw.std() or 1.0
@@ -91,8 +93,8 @@ def calibration_line(
 def _overlap(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> npt.NDArray[np.bool_]:
     """Whether the outcomes overlap in `x` [N], for each row of weights.
 
-    Under complete separation the slope has no finite maximum. Once it is so large that every probability is rounded
-    to 0 or 1, a zero step would look like convergence.
+    Under complete separation the slope has no finite maximum. Once it is so large that every probability is
+    rounded to 0 or 1, a zero step would look like convergence.
     """
     drawn = weights > 0
     ill, well = drawn & positive, drawn & ~positive

@@ -166,7 +166,7 @@ def as_text(evaluation: Evaluation) -> str:
 
 
 def prevalence_evaluated(path: Path) -> float | None:
-    """The share of pneumonia in the images of an evaluation.json; None without the file or one of the two classes."""
+    """The share of pneumonia in the images of an evaluation.json; None without the file, or at 0 or 1."""
     if not path.is_file():
         return None
     share = json.loads(path.read_text(encoding="utf-8"))["prevalence"]["evaluated"]

@@ -47,16 +47,17 @@ def evaluate(
 ) -> Evaluation:
     """The evaluation of a scored set, as evaluation.json holds it.
 
-    Intervals are 95 % percentile intervals over `bootstrap` resamples of the patients (Efron and Tibshirani 1993). An
-    accuracy, sensitivity, specificity or recall of exactly 0 or 1 has an exact interval (`bootstrap.estimate`), and so
-    has a predictive value that follows from one. Undefined values are null: those of a single class, or without
-    resamples.
+    Intervals are 95 % percentile intervals over `bootstrap` resamples of the patients (Efron and Tibshirani
+    1993). An accuracy, sensitivity, specificity or recall of exactly 0 or 1 has an exact interval
+    (`bootstrap.estimate`), and so has a predictive value that follows from one. Undefined values are null:
+    those of a single class, or without resamples.
 
-    With `prevalence`, the figures are those expected where that share of the images shows pneumonia. Images are
-    weighted to that share: accuracy, AUPRC and calibration change; AUROC, sensitivity and specificity do not.
-    Calibration measures use probabilities corrected for the prior (`calibration.prior_corrected`), from the share
-    `calibrated_at` of pneumonia in the images that the model was calibrated on (default: in these images). Findings
-    are always those of the uncorrected scores. Raises InvalidInput where a prevalence cannot be assumed.
+    With `prevalence`, the figures are those expected where that share of the images shows pneumonia. Images
+    are weighted to that share: accuracy, AUPRC and calibration change; AUROC, sensitivity and specificity do
+    not. Calibration measures use probabilities corrected for the prior (`calibration.prior_corrected`), from
+    the share `calibrated_at` of pneumonia in the images that the model was calibrated on (default: in these
+    images). Findings are always those of the uncorrected scores. Raises InvalidInput where a prevalence
+    cannot be assumed.
     """
     truth, patient_index = scored.labels, scored.patient_index
     share_evaluated = float((truth != NORMAL).mean())
@@ -157,7 +158,7 @@ def _bins(task: Task, sampled: dict[str, Floats]) -> list[ReliabilityBin]:
 
 
 def _curves(task: Task, weights: Floats) -> tuple[RocCurve, PrecisionRecallCurve] | tuple[None, None]:
-    """ROC and precision-recall curve, thinned to what a figure can show; None where one of the answers is absent."""
+    """ROC and precision-recall curve, thinned for a figure; None where one of the answers is absent."""
     if not task.positive.any() or task.positive.all():
         return None, None
     fpr, tpr, _ = roc_curve(task.positive, task.scores, sample_weight=weights)
@@ -180,8 +181,8 @@ def _predictive_values(
 ) -> list[PredictiveValues]:
     """Predictive values over prevalence, by Bayes' rule from sensitivity and specificity.
 
-    Where sensitivity or specificity is perfect, so is a predictive value in every resample. At a low prevalence that
-    would claim too much, so its interval follows from the exact intervals of the two.
+    Where sensitivity or specificity is perfect, so is a predictive value in every resample. At a low
+    prevalence that would claim too much, so its interval follows from the exact intervals of the two.
     """
     rows: list[PredictiveValues] = []
     for prevalence in PREVALENCES:

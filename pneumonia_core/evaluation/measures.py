@@ -1,9 +1,9 @@
 """The measures of scores on labelled images, on the images themselves and on resamples of their patients.
 
 A resample of the patients is a row of weights: the number of times that each image was drawn. Each measure is
-computed on all rows at once. scikit-learn's functions take one set of weights at a time, and a thousand resamples of
-twenty measures would take minutes. Row 0 weighs each image once and gives the values themselves; the tests compare
-them with scikit-learn.
+computed on all rows at once. scikit-learn's functions take one set of weights at a time, and a thousand
+resamples of twenty measures would take minutes. Row 0 weighs each image once and gives the values themselves;
+the tests compare them with scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -50,8 +50,8 @@ def tasks_of(
 ) -> list[Task]:
     """Pneumonia or normal, over all images; bacterial or viral, over those with pneumonia.
 
-    `truth` is int [N], `scores` are probabilities float32 [N, 3]. With `prevalence`, the probability of pneumonia is
-    corrected to it from `prior`.
+    `truth` is int [N], `scores` are probabilities float32 [N, 3]. With `prevalence`, the probability of
+    pneumonia is corrected to it from `prior`.
     """
     ill = truth != NORMAL
     total, share = p_pneumonia(scores), bacterial_share(scores)
@@ -83,8 +83,8 @@ def sampled_measures(
 ) -> tuple[dict[str, Floats], int]:
     """Each measure on the data (row 0) and on every resample, and the number of skipped resamples.
 
-    The measures have dotted names, such as `three_class.accuracy` and `bacterial_vs_viral.auroc`. Each is [1 + R];
-    those of the reliability bins are [1 + R, 10].
+    The measures have dotted names, such as `three_class.accuracy` and `bacterial_vs_viral.auroc`. Each is [1
+    + R]; those of the reliability bins are [1 + R, 10].
     """
     blocks, skipped = [], 0
     for weights, incomplete in patient_resamples(truth, patient_index, bootstrap, seed):
@@ -201,8 +201,8 @@ def patients_of_proportions(
 def _effective_patients(patient_index: npt.NDArray[np.int64], weights: Floats) -> float:
     """The number of patients of these images; under prevalence weights, Kish's effective sample size.
 
-    (Kish, Survey Sampling, 1965. Exact intervals of weighted proportions are based on it: Korn and Graubard, Survey
-    Methodology 24, 1998.)
+    (Kish, Survey Sampling, 1965. Exact intervals of weighted proportions are based on it: Korn and Graubard,
+    Survey Methodology 24, 1998.)
     """
     if not len(weights):
         return 0.0

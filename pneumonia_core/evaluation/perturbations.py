@@ -21,7 +21,8 @@ Change = Callable[[Image.Image, int, float], Image.Image]
 class Perturbation:
     """One way to change a grey picture: `change`, or re-encoding as JPEG of a `quality`.
 
-    `change` gets the picture, the side of the network's square in pixels, and the aspect (width / height) to aim at.
+    `change` gets the picture, the side of the network's square in pixels, and the aspect (width / height) to
+    aim at.
     """
 
     name: str
@@ -78,9 +79,10 @@ PERTURBATIONS: Final = (
 def perturbed_squares(data: bytes, size: int, aspect: float | None) -> npt.NDArray[np.uint8]:
     """The network's squares of an image as it is and after each perturbation: uint8 [1 + P, size, size].
 
-    The source is re-encoded at its full size. The other changes are made to the picture as the decoder gives it, so
-    that nothing but the change makes a difference. Then each goes through the image contract. Without an `aspect` to
-    aim at, the perturbations of the aspect are left out (`perturbations`). Raises RejectedImage.
+    The source is re-encoded at its full size. The other changes are made to the picture as the decoder gives
+    it, so that nothing but the change makes a difference. Then each goes through the image contract. Without
+    an `aspect` to aim at, the perturbations of the aspect are left out (`perturbations`). Raises
+    RejectedImage.
     """
     whole, decoded = read_picture(data), read_picture(data, size)
     changed = [
@@ -111,8 +113,8 @@ def swapped_aspects(
 ) -> dict[bool, float] | None:
     """The median aspect of the other class, by whether an image shows pneumonia (`ill` bool [N]).
 
-    None where both classes have the same aspect, or one class is absent. Sizes are those of the sources, NaN where
-    unknown.
+    None where both classes have the same aspect, or one class is absent. Sizes are those of the sources, NaN
+    where unknown.
     """
     aspects = np.asarray(widths, np.float64) / np.asarray(heights, np.float64)
     known = np.isfinite(aspects)

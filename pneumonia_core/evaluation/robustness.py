@@ -20,8 +20,9 @@ RESAMPLES: Final = 1000
 class PerturbedScores:
     """Labelled images scored as they are and after each of `perturbations`.
 
-    `labels` int64 [N] index CLASSES, `patients` [N] are keys, `probabilities` are float32 [N, 1 + P, 3]. `aspects` are
-    the aspects that perturbations aim at, by whether an image shows pneumonia; None where there is none to aim at.
+    `labels` int64 [N] index CLASSES, `patients` [N] are keys, `probabilities` are float32 [N, 1 + P, 3].
+    `aspects` are the aspects that perturbations aim at, by whether an image shows pneumonia; None where there
+    is none to aim at.
     """
 
     labels: npt.NDArray[np.int64]
@@ -32,8 +33,9 @@ class PerturbedScores:
 
 
 def balanced_sample(labels: npt.ArrayLike, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Indices, sorted, of up to `count` images: half of them normal, and as many bacterial as viral, where there are
-    enough of each."""
+    """Indices, sorted, of up to `count` images: half of them normal, and as many bacterial as viral, where
+    there are enough of each.
+    """
     truth = np.asarray(labels)
     rng = np.random.default_rng(seed)
     wanted = dict(zip(range(len(CLASSES)), (count // 2, count // 4, count // 4), strict=True))
@@ -46,9 +48,9 @@ def robustness(
 ) -> Robustness:
     """The effect of each perturbation on p_pneumonia, the findings and the AUROC.
 
-    `mean_change` and `p99_change` are the mean and the 99th percentile of |change|, `shift_difference` is the mean
-    change of pneumonia less that of normal, `findings_changed` a share of the images. Intervals are over resamples of
-    the patients.
+    `mean_change` and `p99_change` are the mean and the 99th percentile of |change|, `shift_difference` is the
+    mean change of pneumonia less that of normal, `findings_changed` a share of the images. Intervals are over
+    resamples of the patients.
     """
     truth, aspects = scores.labels, scores.aspects
     columns = range(1 + len(scores.perturbations))

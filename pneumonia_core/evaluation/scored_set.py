@@ -20,7 +20,7 @@ class ScoredSet:
 
     @classmethod
     def of(cls, labels: npt.ArrayLike, patients: npt.ArrayLike, probabilities: npt.ArrayLike) -> Self:
-        """The set of these values. Raises InvalidInput where they do not fit each other or are no probabilities."""
+        """The set of these values. Raises InvalidInput where they do not fit or are not probabilities."""
         scored = cls(
             np.asarray(labels, dtype=np.int64),
             np.asarray(patients),
@@ -44,8 +44,8 @@ class ScoredSet:
             raise InvalidInput("there are no scored images to evaluate.")
         if scores.shape != (len(truth), len(CLASSES)) or len(self.patients) != len(truth):
             raise InvalidInput(
-                f"{len(truth)} labels do not fit probabilities of shape {scores.shape} and {len(self.patients)} "
-                "patients."
+                f"{len(truth)} labels do not fit probabilities of shape {scores.shape} and "
+                f"{len(self.patients)} patients."
             )
         if truth.min() < 0 or truth.max() >= len(CLASSES):
             raise InvalidInput(f"labels are 0 to {len(CLASSES) - 1}, not {truth.min()} to {truth.max()}.")

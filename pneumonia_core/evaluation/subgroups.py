@@ -24,8 +24,8 @@ def subgroups(
 ) -> list[Subgroup]:
     """The measures of each group of each factor; `factors` give each image a group [N].
 
-    Intervals are over resamples of the group's patients (`bootstrap.estimate`). A measure is null where the group lacks
-    a class.
+    Intervals are over resamples of the group's patients (`bootstrap.estimate`). A measure is null where the
+    group lacks a class.
     """
     rows = []
     for factor, groups in factors.items():
@@ -95,8 +95,8 @@ def _auroc_or_nan(
 def size_groups(widths: Sequence[int | None], heights: Sequence[int | None]) -> list[str]:
     """The group of each image by the size of its source, for sizes in pixels, None where unknown.
 
-    Where there are at most MAX_SIZES sizes, the group is the size itself. Else the images are cut into thirds by
-    number of pixels; there are fewer groups where equal sizes fill more than a third.
+    Where there are at most MAX_SIZES sizes, the group is the size itself. Else the images are cut into thirds
+    by number of pixels; there are fewer groups where equal sizes fill more than a third.
     """
     sizes = list(zip(widths, heights, strict=True))
     distinct = {size for size in sizes if None not in size}

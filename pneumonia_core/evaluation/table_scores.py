@@ -24,9 +24,9 @@ Row = Mapping[str, Any]
 class TableScores:
     """The images of a labelled set that have a score, and what the table knows of them.
 
-    `scored` holds them in the order of `positions`, int64 [N], their places in the labelled set. Sizes in pixels and
-    colour modes are those of the sources, None where unknown. `in_domain` is None where the bundle cannot tell.
-    `rejected` counts the other images by reason.
+    `scored` holds them in the order of `positions`, int64 [N], their places in the labelled set. Sizes in
+    pixels and colour modes are those of the sources, None where unknown. `in_domain` is None where the bundle
+    cannot tell. `rejected` counts the other images by reason.
     """
 
     scored: ScoredSet
@@ -50,8 +50,8 @@ def read_scores(labels: Sequence[int], patients: Sequence[str], rows: Sequence[R
     if not positions:
         counts = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
         raise PneumoniaError(
-            f"none of the images could be scored ({counts}), so there is nothing to measure. Fix that and run the same "
-            "command again."
+            f"none of the images could be scored ({counts}), so there is nothing to measure. Fix that and run "
+            "the same command again."
         )
     kept = [rows[position] for position in positions]
     return TableScores(
@@ -79,7 +79,7 @@ def evaluate_table(
     calibrated_at: float | None = None,
     bootstrap: int = 1000,
 ) -> Evaluation:
-    """As `evaluate`, with the figures by image size and colour mode, the share out of domain, and the rejections."""
+    """As `evaluate`, with figures by image size and colour mode, the share out of domain, and rejections."""
     factors = {
         "image size": size_groups(scores.widths, scores.heights),
         "colour mode": [mode or "unknown" for mode in scores.modes],

@@ -14,14 +14,14 @@ def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike, copie
     many images are ill. Accuracy would: 74 % of the training images are ill and 62.5 % of the test images,
     so a threshold of best training accuracy calls too many healthy children ill.
 
-    J jumps from image to image, and the best of many jumps is partly luck. So every threshold with J within one
-    standard error of the best counts as equally good (the one-standard-error rule of Breiman et al. 1984, applied to
-    a threshold). These thresholds form stretches. The one chosen is nearest to the share of positives among the
-    images, but at least a quarter of its stretch away from the ends: at that share, a calibrated probability means
-    that the image itself favours neither answer, and there J is best.
+    J jumps from image to image, and the best of many jumps is partly luck. So every threshold with J within
+    one standard error of the best counts as equally good (the one-standard-error rule of Breiman et al. 1984,
+    applied to a threshold). These thresholds form stretches. The one chosen is nearest to the share of
+    positives among the images, but at least a quarter of its stretch away from the ends: at that share, a
+    calibrated probability means that the image itself favours neither answer, and there J is best.
 
-    `copies` is the number of variations of each image in the arrays; they are no more evidence than one image.
-    Raises InvalidInput where a class is missing.
+    `copies` is the number of variations of each image in the arrays; they are no more evidence than one
+    image. Raises InvalidInput where a class is missing.
     """
     truth = np.asarray(labels, dtype=np.int64)
     missing = [name for label, name in enumerate(CLASSES) if not (truth == label).any()]

@@ -53,7 +53,7 @@ class ChestCoordinates:
 
 
 def draw_patient(patient_seed: int) -> Patient:
-    """The build of patient `patient_seed`. It does not depend on the class, so it cannot give the class away."""
+    """The build of patient `patient_seed`. It does not depend on the class, so it cannot reveal it."""
     rng = np.random.default_rng([11, patient_seed])
     age = float(rng.beta(1.3, 1.6))
     return Patient(

@@ -19,7 +19,8 @@ JPEG_QUALITY: Final = 85
 class PhantomArchive:
     """An archive that `write_archive` wrote: the number of its `files`, and the expected rejections.
 
-    `rejected` maps a path relative to `folder` to a reason of `errors.REJECT_REASONS`. All other files can be scored.
+    `rejected` maps a path relative to `folder` to a reason of `errors.REJECT_REASONS`. All other files can be
+    scored.
     """
 
     folder: Path
@@ -39,11 +40,12 @@ def write_labelled(
     size: tuple[int, int] = (224, 320),
     test_fraction: float = 0.25,
 ) -> list[Path]:
-    """Write a labelled data set in the Kermany layout, `train|test / NORMAL|PNEUMONIA / file`, and give its paths.
+    """Write a labelled data set in the Kermany layout, `train|test / NORMAL|PNEUMONIA / file`, and give its
+    paths.
 
     `patients_per_class` is one number or a number for each class name. The last patients of each class, about
-    `test_fraction` of them, are the test split, so that no patient is in both splits. `size` is the range of the
-    longer side in pixels. All classes have the same distribution of sizes, aspects and JPEG quality.
+    `test_fraction` of them, are the test split, so that no patient is in both splits. `size` is the range of
+    the longer side in pixels. All classes have the same distribution of sizes, aspects and JPEG quality.
     """
     paths = []
     for label, name in enumerate(CLASSES):
@@ -66,7 +68,7 @@ def write_labelled(
 
 
 def kermany_name(label: int, patient: int, number: int, image: int) -> str:
-    """The path of an image below its split, by 0-based numbers of the patient, of the file and of the image."""
+    """The path of an image below its split, by the patient, file and image numbers, from 0 on."""
     if label == NORMAL:
         return f"NORMAL/IM-{patient + 1:04d}-{image + 1:04d}.jpeg"
     kind = "bacteria" if label == BACTERIAL else "virus"

@@ -16,9 +16,9 @@ WORKING_SIDE: Final = 256  # the chest is drawn at this size at most and enlarge
 def phantom(label: int, patient_seed: int, image_seed: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """A synthetic chest X-ray, uint8 [H, W] with `size` = (H, W), the same for the same arguments.
 
-    `label` indexes CLASSES; `patient_seed` determines build and disease, `image_seed` position, breath, exposure
-    and noise. Like an automatic exposure, it first normalises brightness and contrast and then draws new ones, so
-    that they say next to nothing about the class.
+    `label` indexes CLASSES; `patient_seed` determines build and disease, `image_seed` position, breath,
+    exposure and noise. Like an automatic exposure, it first normalises brightness and contrast and then draws
+    new ones, so that they say next to nothing about the class.
     """
     rng = np.random.default_rng([19, patient_seed, image_seed])
     patient = draw_patient(patient_seed)

@@ -72,8 +72,9 @@ _OF_DATA: Final[dict[str, tuple[tuple[str, str, str, str], ...]]] = {
 
 
 def reporting_items(data_set: str) -> list[dict[str, Any]]:
-    """The rows {item, tripod, claim, where} for a model trained on `data_set` (see card.DATA_SETS), in the order
-    of TRIPOD+AI's items; `where` is a heading of the card, or 'not applicable' with the reason."""
+    """The rows {item, tripod, claim, where} for a model trained on `data_set` (see card.DATA_SETS), in the
+    order of TRIPOD+AI's items; `where` is a heading of the card, or 'not applicable' with the reason.
+    """
     rows = sorted((*_EVERYWHERE, *_OF_DATA[data_set]), key=lambda row: _first_number(row[1]))
     return [dict(zip(("item", "tripod", "claim", "where"), row, strict=True)) for row in rows]
 

@@ -29,8 +29,8 @@ CAUTIONS = {
     "train": _TRAINED_ON,
     "val": _TRAINED_ON,
     "validation": (
-        "A model that was trained on this data set has its thresholds and calibration from these images: the figures "
-        "are somewhat too good."
+        "A model that was trained on this data set has its thresholds and calibration from these images: "
+        "the figures are somewhat too good."
     ),
 }
 
@@ -40,8 +40,9 @@ def evaluation_page(
 ) -> str:
     """One self-contained HTML page of an evaluation.
 
-    It shows `split`, `rejected`, `subgroups` and `robustness` where they are in it. `facts` are further tables by
-    heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}}; names and values are escaped.
+    It shows `split`, `rejected`, `subgroups` and `robustness` where they are in it. `facts` are further
+    tables by heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}}; names and values are
+    escaped.
     """
     tasks = evaluation["tasks"]
     prevalence = stated_prevalence(evaluation)

@@ -156,7 +156,7 @@ def _square(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element, the same each time. Its ids carry `name`, because figures share a page."""
+    """The figure as an <svg> element, always the same. Its ids carry `name`: figures share a page."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):

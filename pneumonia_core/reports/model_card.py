@@ -22,8 +22,8 @@ class CardFacts(TypedDict):
     - `data_set`: one of `kermany.DATA_SETS`; it decides what the card says about origin, licence and limits
     - `class_weights`: by class, the weight of a training image in the loss
     - `training`: further facts of the training by name (recipe, number of images and patients, seconds)
-    - `evaluated_on`: the images of the evaluation, such as "validation patients, cut from train". If it contains
-      "validation", the card says that thresholds and calibration were fitted on these images
+    - `evaluated_on`: the images of the evaluation, such as "validation patients, cut from train". If it
+      contains "validation", the card says that thresholds and calibration were fitted on these images
     """
 
     network: str

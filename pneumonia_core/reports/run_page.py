@@ -19,10 +19,10 @@ OUTCOMES: Final = {
 def run_page(run: Mapping[str, Any]) -> str:
     """One self-contained HTML page of a scoring run, from the content of its run.json.
 
-    It needs `run_id`, `state` and `run_date`. Where present, it also shows `created_at`, `updated_at`, `model`,
-    `engine`, `exit_code`, `configuration`, `versions`, `gone`, `skipped` ({code: number}), `counts` (listed, scored,
-    rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read) and `result` (seconds,
-    images_per_s, table, version). Names are escaped.
+    It needs `run_id`, `state` and `run_date`. Where present, it also shows `created_at`, `updated_at`,
+    `model`, `engine`, `exit_code`, `configuration`, `versions`, `gone`, `skipped` ({code: number}), `counts`
+    (listed, scored, rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read) and
+    `result` (seconds, images_per_s, table, version). Names are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
     reasons = counts.get("reject_reasons") or {}
@@ -81,6 +81,6 @@ def _facts(run: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[
 
 
 def _reason_row(reason: str, number: int) -> tuple[str, str, str, int]:
-    """A reason with its stage, meaning and number. A later version may have written a reason that is unknown here."""
+    """A reason with its stage, meaning and number. A later version may have written an unknown reason."""
     known = REJECT_REASONS.get(reason)
     return (reason, known.stage, known.meaning, number) if known else (reason, "–", "", number)

@@ -131,7 +131,7 @@ def test_set_in_a_bucket_is_evaluated_as_the_folder_is(evaluated, tiny_bundle, t
             s3_client.client().put_object(Bucket=BUCKET, Key=f"xrays/{name}", Body=content)
         done = pneumonia(
             "evaluate", "--model", tiny_bundle.path, "--data", f"s3://{BUCKET}/xrays", "--split", "train",
-            "--output", tmp_path / "out", "--robustness", 4, "--bootstrap", 50,
+            "--output", tmp_path / "out", "--robustness", 4, "--bootstrap", 50, timeout=540,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
