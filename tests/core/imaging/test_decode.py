@@ -105,6 +105,13 @@ def test_every_broken_file_has_its_reason():
     assert reason_of(b"\x89PNG\r\n\x1a\n" + b"\x00" * 100) == "corrupt"
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
+def test_colour_mode_of_the_source_is_that_of_the_file(mode):
+    gray = Image.fromarray(picture(64, 64))
+    image = Image.fromarray(picture(64, 64).astype(np.uint16) * 16) if mode == "I;16" else gray.convert(mode)
+    assert read_image(encoded(image, "PNG"), SIDE).source.mode == mode
+
+
 def test_rejected_image_still_tells_its_size():
     rejected = read_image(png_header(60_000, 60_000), SIDE)
     assert rejected.pixels is None

@@ -6,7 +6,6 @@ import hmac
 import io
 import logging
 import struct
-import time
 import warnings
 import zlib
 from collections import Counter
@@ -297,6 +296,12 @@ def test_study_key_is_the_keyed_hash_of_the_instance_and_age_is_in_years(monkeyp
         assert age == (None if years is None else pytest.approx(years, rel=1e-3)), text
 
 
+@pytest.mark.parametrize(("photometric", "mode"), [("MONOCHROME1", "MONOCHROME1"), ("DOE^JANE", None)])
+def test_colour_mode_is_a_photometric_interpretation_and_never_other_text(photometric, mode):
+    data = dicom_file(PICTURE, PhotometricInterpretation=photometric)
+    assert read_image(data, SIDE).source.mode == mode
+
+
 def test_rejected_file_still_has_its_study_key(monkeypatch):
     monkeypatch.setenv("PNEUMONIA_HASH_KEY", "pepper")
     rejected = read_image(dicom_file(PICTURE, ViewPosition="LL"), SIDE)
@@ -389,16 +394,15 @@ def start_of_data_set(data: bytes) -> int:
     return 144 + struct.unpack_from("<I", data, 140)[0]
 
 
+@pytest.mark.timeout(120)
 def test_a_million_elements_end_early():
     items = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 1_000_000
     head = dicom_file(PICTURE)
     head = head[: start_of_data_set(head)]
     undefined = b"\x08\x00\x18\x22SQ\x00\x00\xff\xff\xff\xff" + items
-    start = time.monotonic()
     assert reason_of(head + undefined) == "too_slow"
     sized = b"\x08\x00\x18\x22SQ\x00\x00" + struct.pack("<I", len(items)) + items
     assert reason_of(head + sized) == "no_pixels"
-    assert time.monotonic() - start < 20
 
 
 @pytest.mark.slow
@@ -449,15 +453,14 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 def check_is_rejected_or_a_square(data: bytes) -> None:
-    start = time.monotonic()
     square = None
     with contextlib.suppress(RejectedImage):
         square = decode(data, 32)
     assert square is None or (square.shape, square.dtype) == ((32, 32), np.uint8)
-    assert time.monotonic() - start < 10
 
 
-FUZZ = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+# One file may take at most 10 s.
+FUZZ = {"deadline": 10_000, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
 @given(mutated())

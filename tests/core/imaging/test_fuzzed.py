@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +18,8 @@ from pneumonia_core.archives.manifests import ListingRules, check_manifest, colu
 from pneumonia_core.errors import InvalidInput, RejectedImage
 from pneumonia_core.imaging.decode import decode
 
-FUZZ = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-SECONDS = 10
+# One file may take at most 10 s.
+FUZZ = {"deadline": 10_000, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
 @st.composite
@@ -108,7 +107,6 @@ def check_manifest_gives_images_or_a_reason(folder, name: str, data: bytes) -> N
     (folder / name).write_bytes(data)
     uri = f"file://{folder}/{name}"
     rules = ListingRules(carry=("site",))
-    start = time.monotonic()
     with contextlib.suppress(InvalidInput):
         column_names(uri)
     with contextlib.suppress(InvalidInput):
@@ -118,16 +116,13 @@ def check_manifest_gives_images_or_a_reason(folder, name: str, data: bytes) -> N
         assert len({image.uri for image in images}) == len(images)
         outside = [image for image in images if not image.uri.startswith(f"file://{folder}/")]
         assert all(image.source == NOT_ALLOWED for image in outside)
-    assert time.monotonic() - start < SECONDS
 
 
 def check_is_rejected_or_a_square(data: bytes) -> None:
-    start = time.monotonic()
     square = None
     with contextlib.suppress(RejectedImage):
         square = decode(data, 32)
     assert square is None or (square.shape, square.dtype) == ((32, 32), np.uint8)
-    assert time.monotonic() - start < SECONDS
 
 
 manifests = st.sampled_from(["csv", "parquet"]).flatmap(
