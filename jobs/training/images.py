@@ -199,8 +199,8 @@ def _report_rejected(rejected: Counter[str], total: int, name: str) -> None:
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
     if rejected.total() > MAX_REJECTED_SHARE * total:
         raise InvalidInput(
-            f"{rejected.total()} of {total} {name} images cannot be read ({counts}). Can all workers read the "
-            "data set? `pneumonia inspect` names the files."
+            f"{rejected.total()} of {total} {name} images cannot be read ({counts}). Can all workers read "
+            "the data set? `pneumonia inspect` names the files."
         )
     say(f"left out {rejected.total()} of {total} {name} images that cannot be read: {counts}")
 

@@ -210,7 +210,10 @@ def _with_modes(carried: pa.ChunkedArray, images: list[Decoded]) -> pa.Array | p
 
 
 def _with_mode(carried: str | None, mode: str | None) -> str | None:
-    values = json.loads(carried) if carried else {}
+    # The text is searched first: a run over millions of rows has other columns, and parsing costs more.
+    if carried is None or SOURCE_MODE_COLUMN not in carried:
+        return carried
+    values = json.loads(carried)
     if SOURCE_MODE_COLUMN not in values or values[SOURCE_MODE_COLUMN] is not None:
         return carried
     return json.dumps({**values, SOURCE_MODE_COLUMN: mode})

@@ -12,7 +12,7 @@ READERS_PER_CORE: Final = 16
 # What is read and not yet decoded of one chunk, by the sizes that the listing gave.
 MAX_BYTES_AHEAD: Final = 64 * 2**20
 # Storage has limits of its own; where they fail, only the end of the process ends the thread.
-STUCK_AFTER_S: Final = 240.0
+_STUCK_AFTER_S: Final = 240.0
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -61,10 +61,10 @@ def with_remote_bytes(
     def start(image: FetchedImage) -> Future[FetchedImage] | FetchedImage:
         return readers.submit(fetch_image, image.ref) if _is_remote(image) else image
 
-    return ordered(images, start, in_flight, bytes_held, max_bytes, STUCK_AFTER_S)
+    return ordered(images, start, in_flight, _bytes_held, max_bytes, _STUCK_AFTER_S)
 
 
-def bytes_held(image: FetchedImage) -> int:
+def _bytes_held(image: FetchedImage) -> int:
     """The memory that an image's source takes, or will take once it is read."""
     return len(image.content) if isinstance(image.content, bytes) else image.ref.size_bytes
 
