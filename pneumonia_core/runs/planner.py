@@ -162,10 +162,10 @@ class Planner:
     @comparing_with_table()
     def write_gone(self, archives: Sequence[str], shards: Sequence[InventoryShard]) -> Gone:
         """Write gone.parquet: the images that the table has of these archives and the listing has not."""
-        place = self._run_folder.child("gone.parquet")
+        location = self._run_folder.child("gone.parquet")
         schema = pa.schema([("image_uri", pa.string()), ("archive", pa.string())])
         gone, digest = 0, 0
-        with write_stream(place) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        with write_stream(location) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             if not self._view.is_empty:
                 self._scan_inventory(shards, "image_uri")
                 self._scan_images(archives)
@@ -215,9 +215,9 @@ class Planner:
     def _write_shard(self, index: int, next_row: int, room: int | None, chunk_size: int) -> Counter[str]:
         """Write inventory and chunks of a shard in one pass; counts by disposition."""
         counts: Counter[str] = Counter()
-        place = self._run_folder.child("inventory").child(f"{index:05d}.parquet")
+        location = self._run_folder.child("inventory").child(f"{index:05d}.parquet")
         with (
-            write_stream(place) as stream,
+            write_stream(location) as stream,
             pq.ParquetWriter(stream, INVENTORY_SCHEMA, compression="zstd") as inventory,
         ):
             chunks = _in_chunks(self._planned(next_row, room, inventory, counts), chunk_size)
