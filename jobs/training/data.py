@@ -35,8 +35,8 @@ def decode_training_data(
 ) -> TrainingData:
     """Decode both sets in Ray tasks of `cpus` CPUs each, the training images in random order.
 
-    Training images whose content is in validation are left out, see `decode_labelled`. Crash journals of the decoding
-    go to `journals`.
+    Training images whose content is in validation are left out, see `decode_labelled`. Crash journals of the
+    decoding go to `journals`.
     """
     order = np.random.default_rng(recipe.seed).permutation(len(training))
     shuffled = [training[index] for index in order]
