@@ -1,4 +1,4 @@
-"""Measure a bundle on a labelled set: its images go through the scoring pipeline like those of any archive."""
+"""Measure a bundle on a labelled set: the scoring pipeline scores its images like any archive's."""
 
 from pathlib import Path
 

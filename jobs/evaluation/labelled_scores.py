@@ -25,7 +25,7 @@ MANIFEST: Final = "images.parquet"
 
 
 def request_scores(images: Sequence[LabelledImage], folder: Path, options: EvaluateOptions) -> RunRequest:
-    """The request to score these images, which a manifest in `folder` names. Raises InvalidInput without a bundle."""
+    """The request to score these images by a manifest in `folder`. Raises InvalidInput without a bundle."""
     manifest = folder / MANIFEST
     rules = write_manifest(images, open_location(str(manifest)))
     return make_request(

@@ -1,4 +1,4 @@
-"""Class, patient and split of a listed image, from the columns of a table or from its path, where they are known."""
+"""Class, patient and split of a listed image, from the columns of a table or from its path."""
 
 import json
 from dataclasses import dataclass

@@ -168,7 +168,7 @@ def _size_range(column: pa.ChunkedArray) -> SizeRange | None:
 def _shortcuts(
     surveyed: pa.Table, annotations: Sequence[Annotation], readable: npt.NDArray[np.bool_]
 ) -> dict[str, list[Shortcut]]:
-    """The shortcuts of the readable images with a class, by split, and of `all` where there are several splits."""
+    """The shortcuts of readable images with a class, by split; and of `all` with several splits."""
     labelled = readable & np.array([one.label is not None for one in annotations], bool)
     splits = np.array([one.split or "no split" for one in annotations], dtype=str)
     ill = np.array([bool(one.is_ill) for one in annotations], bool)

@@ -69,7 +69,7 @@ def _first_of_each(hashes: Sequence[bytes | None], digests: Sequence[str | None]
 
 
 def _near_pairs(hashes: npt.NDArray[np.uint8]) -> Indices:
-    """The pairs [P, 2] of rows of uint8 [N, 32] that differ in MAX_DISTANCE bits or fewer and agree in a band."""
+    """The pairs [P, 2] of rows uint8 [N, 32] that agree in a band and differ in MAX_DISTANCE bits at most."""
     words = np.ascontiguousarray(hashes).view(np.uint64)
     bands = np.ascontiguousarray(hashes).view(np.uint16)
     found = [np.empty((0, 2), np.int64)]

@@ -97,7 +97,7 @@ def are_kermanys(paths: Iterable[str]) -> bool:
 
 
 def _are_numbered_as_published(stems: list[str]) -> bool:
-    """Whether bacterial and viral files both have the published numbers, judged by patients numbered high enough."""
+    """Whether files of both kinds have the published numbers, judged by patients with high numbers."""
     judged = set()
     for found in filter(None, map(_PNEUMONIA.match, stems)):
         label, patient, file = (BACTERIAL if found[3] == "bacteria" else VIRAL), int(found[2]), int(found[4])
@@ -191,8 +191,8 @@ def _names(folder: Location) -> list[str]:
         return []
     except OSError as error:
         raise InvalidInput(
-            f"{folder.uri}: this folder of images cannot be read ({error_text(error)}). Fix that, or move it away: "
-            "without it a class would be missing."
+            f"{folder.uri}: this folder of images cannot be read ({error_text(error)}). Fix that, or move it "
+            "away: without it a class would be missing."
         ) from error
     except UnicodeError as error:
         raise InvalidInput(

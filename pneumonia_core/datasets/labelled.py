@@ -1,4 +1,4 @@
-"""Labelled images with patient and split, from a Kermany folder or a labels table; and the split by patient."""
+"""Labelled images with patient and split, from Kermany folders or labels tables; the split by patient."""
 
 import hashlib
 import io
@@ -29,8 +29,8 @@ VALIDATION_FRACTION: Final = 0.1
 LABEL_COLUMNS: Final = ("label", "patient_id", "split")
 _COLUMNS: Final = ("uri", *LABEL_COLUMNS)
 _FORMS: Final = (
-    "Give a folder, tar or zip with train/NORMAL and train/PNEUMONIA in it, or a .parquet or .csv table with the "
-    f"columns {', '.join(_COLUMNS)}."
+    "Give a folder, tar or zip with train/NORMAL and train/PNEUMONIA in it, or a .parquet or .csv table with "
+    f"the columns {', '.join(_COLUMNS)}."
 )
 
 
@@ -78,7 +78,7 @@ def _read_labels_table(location: Location) -> list[LabelledImage]:
 
 
 def _read_rows(location: Location) -> list[dict[str, Any]]:
-    """The rows of a labels table, each with _COLUMNS. Raises InvalidInput where it has no rows or lacks a column."""
+    """The rows of a labels table, with _COLUMNS. Raises InvalidInput without rows, or without a column."""
     try:
         with open_file(location) as file:
             table = pq.read_table(file) if location.uri.lower().endswith(".parquet") else _read_csv(file)
@@ -96,7 +96,8 @@ def _read_rows(location: Location) -> list[dict[str, Any]]:
         if table.column_names.count(name) != 1:
             problem = "is missing from" if name not in table.column_names else "is more than once in"
             raise InvalidInput(
-                f"{location.uri}: the column {name} {problem} the labels table. It needs {', '.join(_COLUMNS)}, each once."
+                f"{location.uri}: the column {name} {problem} the labels table. It needs "
+                f"{', '.join(_COLUMNS)}, each once."
             )
     if not table.num_rows:
         raise InvalidInput(f"{location.uri}: the labels table has no rows.")
@@ -120,8 +121,8 @@ def _checked(row: dict[str, Any], table: Location) -> dict[str, Any]:
         )
     if row["patient_id"] in (None, "") or row["uri"] in (None, ""):
         raise InvalidInput(
-            f"{table.uri}: a row of the labels table has no uri or no patient_id. Each needs both: images of one "
-            "patient must not be both trained on and measured by."
+            f"{table.uri}: a row of the labels table has no uri or no patient_id. Each needs both: images of "
+            "one patient must not be both trained on and measured by."
         )
     return row
 
@@ -139,8 +140,8 @@ def _check_named_once(table: Location, uris: list[str]) -> None:
     if repeated:
         more = f" (and {len(repeated) - 1} more files)" if len(repeated) > 1 else ""
         raise InvalidInput(
-            f"{table.uri}: {repeated[0]!r} is named by more than one row{more}: a file under two patients would be "
-            "both trained on and measured by. Leave one row for each file."
+            f"{table.uri}: {repeated[0]!r} is named by more than one row{more}: a file under two "
+            "patients would be both trained on and measured by. Leave one row for each file."
         )
 
 
@@ -215,7 +216,8 @@ def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], li
         absent = [CLASSES[label] for label in range(len(CLASSES)) if all(i.label != label for i in part)]
         if absent:
             raise InvalidInput(
-                f"the {name} part has no {', '.join(absent)} image: each class needs images of two or more patients."
+                f"the {name} part has no {', '.join(absent)} image: each class needs images of two or more "
+                "patients."
             )
     return training, validation
 

@@ -95,6 +95,6 @@ def _auroc_of_category(values: Sequence[str], ill: npt.NDArray[np.bool_]) -> flo
 
 
 def _shares(codes: npt.NDArray[np.int64], ill: npt.NDArray[np.bool_], count: int) -> Floats:
-    """The share of pneumonia among the images of each code, shrunk to the overall share as if by one more image."""
+    """The share of pneumonia among the images of each code, shrunk to the overall share by one more image."""
     images = np.bincount(codes, minlength=count)
     return (np.bincount(codes, weights=ill, minlength=count) + ill.mean()) / (images + 1)

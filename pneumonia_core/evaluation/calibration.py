@@ -1,4 +1,4 @@
-"""Calibration: the map, fitted on validation, from a network's logits to probabilities that agree with outcomes."""
+"""Calibration: the map, fitted on validation, from logits to probabilities that agree with outcomes."""
 
 from dataclasses import dataclass
 

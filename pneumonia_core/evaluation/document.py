@@ -42,7 +42,7 @@ class PrecisionRecallCurve(TypedDict):
 
 
 class TaskFigures(TypedDict):
-    """The figures of one `measures.Task`; the curves are null where the images lack one of the two answers."""
+    """The figures of one `measures.Task`; the curves are null where the images lack one of its answers."""
 
     positive: str
     negative: str
@@ -87,7 +87,7 @@ class BootstrapFacts(TypedDict):
 
 
 class Prevalence(TypedDict):
-    """Shares of pneumonia: among the images, as `assumed` (null where none is), and as the model was calibrated at."""
+    """Shares of pneumonia: in the images, as assumed (or null), and where the model was calibrated."""
 
     evaluated: float
     assumed: float | None
@@ -114,7 +114,7 @@ class Subgroup(TypedDict):
 
 
 class PerturbationEffect(TypedDict):
-    """What one perturbation does to p_pneumonia. `shift` is the mean change by class and of all `pneumonia`."""
+    """The effect of a perturbation on p_pneumonia. `shift` is the mean change by class and of pneumonia."""
 
     name: str
     label: str

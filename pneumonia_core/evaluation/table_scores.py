@@ -50,8 +50,8 @@ def read_scores(labels: Sequence[int], patients: Sequence[str], rows: Sequence[R
     if not positions:
         counts = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
         raise PneumoniaError(
-            f"none of the images could be scored ({counts}), so there is nothing to measure. Fix that and run "
-            "the same command again."
+            f"none of the images could be scored ({counts}), so there is nothing to measure. Fix that and "
+            "run the same command again."
         )
     kept = [rows[position] for position in positions]
     return TableScores(

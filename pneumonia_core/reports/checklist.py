@@ -22,19 +22,24 @@ _EVERYWHERE: Final = (
      "images that cannot be read are left out and counted; no other value is used"),
     ("Partition of the data, by patient", "12a", "data partitions", "Training Data"),
     ("Model type, building, tuning, training", "12b–12c", "model, training", "Model Details; Training Data"),
-    ("Heterogeneity between clusters", "12d", "evaluation", "not applicable: no site or device is recorded with the images"),
+    ("Heterogeneity between clusters", "12d", "evaluation",
+     "not applicable: no site or device is recorded with the images"),
     ("Measures of performance and their uncertainty", "12e", "evaluation", "Metrics; Quantitative Analyses"),
     ("Recalibration, thresholds", "12f–12g", "model", "Model Details (temperature, Youden’s J)"),
-    ("Class imbalance", "13", "training", "the loss is weighted by class: Training Data (class weights); no image was added or left out for it"),
+    ("Class imbalance", "13", "training",
+     "the loss is weighted by class: Training Data (class weights); "
+     "no image was added or left out for it"),
     ("Fairness", "14", "evaluation", "Factors: what would be needed is not recorded with the images"),
     ("Output, finding and its thresholds", "15", "model", "Model Details"),
     ("Differences between development and evaluation", "16", "data partitions", "Evaluation Data"),
-    ("Protocol, registration", "18c–18d", "other information", "not applicable: none was written or registered"),
+    ("Protocol, registration", "18c–18d", "other information",
+     "not applicable: none was written or registered"),
     ("Availability of data and code", "18e–18f", "other information", "Training Data; the package’s README"),
     ("Patient and public involvement", "19", "–", "not applicable: there was none"),
     ("Participants and their characteristics", "20a–20c", "results: data", "Evaluation Data; Factors"),
     ("Images and patients in each analysis", "21", "results: data", "Evaluation Data; Training Data"),
-    ("Model: full specification for prediction", "22", "model", "the bundle itself (bundle.json, model.keras)"),
+    ("Model: full specification for prediction", "22", "model",
+     "the bundle itself (bundle.json, model.keras)"),
     ("Model performance with intervals, by group", "23a–23b", "results: performance",
      "Quantitative Analyses; by group and under perturbation in the page of `pneumonia evaluate`"),
     ("Failure analysis", "23a", "results: performance",
@@ -43,9 +48,11 @@ _EVERYWHERE: Final = (
     ("Interpretation and limitations", "25–26", "discussion", "Caveats and Recommendations"),
     ("Usability: poor or unavailable input, expertise", "27a–27c", "discussion",
      "Intended Use; rejected images carry their reason in the results table"),
-    ("Explainability", "–", "model", "not applicable: no explanation is given, and none should be read into a score"),
+    ("Explainability", "–", "model",
+     "not applicable: no explanation is given, and none should be read into a score"),
     ("External test", "–", "evaluation",
-     "not applicable: no part of a training; `pneumonia evaluate` does it on labelled images of another hospital"),
+     "not applicable: no part of a training; "
+     "`pneumonia evaluate` does it on labelled images of another hospital"),
 )  # fmt: skip
 _OF_DATA: Final[dict[str, tuple[tuple[str, str, str, str], ...]]] = {
     "kermany": (
@@ -53,7 +60,8 @@ _OF_DATA: Final[dict[str, tuple[tuple[str, str, str, str], ...]]] = {
          "Training Data; dates of collection are not published with the images"),
         ("Treatments received", "6c", "data", "not applicable: not recorded with the images"),
         ("Ethical approval", "17", "other information", "not applicable: published data, no new patients"),
-        ("Funding and conflicts of interest", "18a–18b", "other information", "those of the data: Cell 172, 2018"),
+        ("Funding and conflicts of interest", "18a–18b", "other information",
+         "those of the data: Cell 172, 2018"),
     ),
     "synthetic": (
         ("Source of data, dates, setting, eligibility", "5a–6b", "data", "Training Data: drawn by a program"),
@@ -66,7 +74,8 @@ _OF_DATA: Final[dict[str, tuple[tuple[str, str, str, str], ...]]] = {
          "theirs to state who trained the model: Training Data"),
         ("Treatments received", "6c", "data", "not applicable: not recorded with the images"),
         ("Ethical approval", "17", "other information", "theirs to state who trained the model"),
-        ("Funding and conflicts of interest", "18a–18b", "other information", "theirs to state who trained the model"),
+        ("Funding and conflicts of interest", "18a–18b", "other information",
+         "theirs to state who trained the model"),
     ),
 }  # fmt: skip
 

@@ -24,7 +24,10 @@ CALIBRATION_MEASURES = {
     "ece": "Expected calibration error",
     "brier": "Brier score",
 }
-_TRAINED_ON = "A model that was trained on this data set has seen most of these images: the figures say nothing about others."
+_TRAINED_ON = (
+    "A model that was trained on this data set has seen most of these images: the figures say nothing about "
+    "others."
+)
 CAUTIONS = {
     "train": _TRAINED_ON,
     "val": _TRAINED_ON,

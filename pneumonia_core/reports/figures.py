@@ -121,8 +121,8 @@ def predictive_figure(values: list[PredictiveValues], prevalence: float) -> str:
         )
         for kind, colour, name in kinds:
             measures = [row[kind] for row in values]
-            axes.plot(shares, _numbers([measure["value"] for measure in measures]), color=colour, linewidth=1.8,
-                      label=f"{name} predictive value")  # fmt: skip
+            values_of_kind = _numbers([measure["value"] for measure in measures])
+            axes.plot(shares, values_of_kind, color=colour, linewidth=1.8, label=f"{name} predictive value")
             if measures[0]["low"] is not None:
                 low = _numbers([measure["low"] for measure in measures])
                 high = _numbers([measure["high"] for measure in measures])

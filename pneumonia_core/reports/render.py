@@ -35,8 +35,8 @@ def _environment(html: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        shown=shown, md=_markdown_escaped, value=value, signed=signed, percent=percent, interval=interval, count=count,
-        share=share, prose=_prose, megabytes=megabytes, duration=duration,
+        shown=shown, md=_markdown_escaped, value=value, signed=signed, percent=percent, interval=interval,
+        count=count, share=share, prose=_prose, megabytes=megabytes, duration=duration,
     )  # fmt: skip
     return environment
 

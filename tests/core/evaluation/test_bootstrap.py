@@ -47,7 +47,7 @@ def test_perfect_figures_count_the_patients_that_they_are_over() -> None:
 
 
 def test_predictive_values_are_as_unsure_as_the_perfect_shares_that_they_follow_from() -> None:
-    """Ten healthy patients, all cleared, may be ten of a model that clears 69 %: at 1 % ill, a PPV of 1 is then 0.02."""
+    """Ten of ten healthy patients cleared is possible at 69 %: at 1 % ill, the PPV is then 0.02."""
     labels = np.repeat([NORMAL, BACTERIAL, VIRAL], [10, 8, 8])
     rare = evaluate(labels, ANSWERS[labels], np.arange(26), HALVES, bootstrap=50)["predictive_values"][0]
     sensitivity, specificity = exact(16, 16).expected["low"], exact(10, 10).expected["low"]

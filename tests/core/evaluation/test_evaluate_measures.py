@@ -274,7 +274,7 @@ def test_predictive_values_are_those_of_bayes_rule() -> None:
 
 
 def test_prior_correction_is_bayes_rule_on_the_odds() -> None:
-    """Elkan (2001): at an assumed prior of one half, p = 0.8 (odds 4) becomes odds 4/9 where one in ten is ill."""
+    """Elkan (2001): from a prior of one half, p = 0.8 (odds 4) becomes odds 4/9 where one in ten is ill."""
     assert prior_corrected([0.8], 0.5, 0.1)[0] == pytest.approx((4 / 9) / (1 + 4 / 9))
     assert prior_corrected([0.0, 0.3, 1.0], 0.4, 0.4).tolist() == pytest.approx([0.0, 0.3, 1.0])
     with pytest.raises(InvalidInput, match="between 0 and 1"):
@@ -305,7 +305,7 @@ def test_assumed_prevalence_is_that_of_a_set_cut_to_it() -> None:
 
 
 def test_prior_is_corrected_from_where_the_probabilities_were_calibrated() -> None:
-    """Cut to one half ill, probabilities calibrated at two thirds fit an assumed fifth only if that is known."""
+    """Cut to one half ill, probabilities calibrated at 2/3 fit an assumed 1/5 only if that is known."""
     labels, probabilities, _ = scored(40000, seed=9, skill=1.4)
     ill, well = np.flatnonzero(labels != NORMAL), np.flatnonzero(labels == NORMAL)
     kept = np.concatenate([ill[: len(well)], well])

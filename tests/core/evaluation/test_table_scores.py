@@ -12,7 +12,8 @@ from pneumonia_core.findings import Thresholds
 def row(number, status="scored", **values):
     scored = {"p_normal": 0.2, "p_bacterial": 0.7, "p_viral": 0.1, "in_domain": number % 2 == 0}
     return {
-        "image_uri": f"file:///{number}.png", "status": status, "width": 64, "height": 48, "engine": "openvino",
+        "image_uri": f"file:///{number}.png", "status": status, "width": 64, "height": 48,
+        "engine": "openvino",
         "reject_reason": None, "source_mode": None,
         **(scored if status == "scored" else {}), **values,
     }  # fmt: skip

@@ -10,7 +10,8 @@ def test_robustness_table_fits_a_terminal():
     rows: list[PerturbationEffect] = [
         {
             "name": one.name, "label": one.label, "auroc_change": {**undefined, "value": -0.1234},
-            "mean_change": 0.1, "p99_change": 0.9, "shift": {}, "shift_difference": None, "findings_changed": 0.0,
+            "mean_change": 0.1, "p99_change": 0.9, "shift": {}, "shift_difference": None,
+            "findings_changed": 0.0,
         }
         for one in PERTURBATIONS
     ]  # fmt: skip

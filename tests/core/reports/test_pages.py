@@ -228,7 +228,8 @@ def test_figure_of_predictive_values_marks_the_prevalence_that_the_page_names() 
 def test_model_card_lists_the_training_facts_escaped() -> None:
     facts = {
         "network": "resnet18", "image_size": 64, "model_id": "a_b", "temperature": 1.25, "version": "0.1.0",
-        "weights": "imagenet", "data_fingerprint": "ff00", "training": {"images_per_s": 31.5, "data": "<b>|*x*"},
+        "weights": "imagenet", "data_fingerprint": "ff00",
+        "training": {"images_per_s": 31.5, "data": "<b>|*x*"},
     }  # fmt: skip
     card = model_card(facts, evaluation())
     assert "- images per s: 31.5" in card
