@@ -1,8 +1,7 @@
 """Types of option values, and the options that several commands share."""
 
-import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -11,7 +10,7 @@ from pneumonia_core.errors import InvalidInput
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class LocationType(click.ParamType):
+class LocationType(click.ParamType[str]):
     """A path or URI that a job reads or writes.
 
     `words` are values that name something other than a file (`--weights none`). With `folder`, a file at that
@@ -24,9 +23,9 @@ class LocationType(click.ParamType):
         self.words = frozenset(words)
         self.folder = folder
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = os.fspath(value)
-        if self.folder and os.path.isfile(text):  # noqa: PTH113 (text may be a URI)
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if self.folder and Path(text).is_file():
             self.fail(f"{text} is a file, not a folder.", param, ctx)
         return text
 
@@ -35,12 +34,12 @@ class LocationType(click.ParamType):
         return text not in self.words and "://" not in text and not Path(text).is_absolute()
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType[float]):
     """A duration such as 90, 45s, 30m, 6h or 7d, in seconds."""
 
     name = "duration"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             return parse_duration_s(str(value))
         except InvalidInput as error:

@@ -110,7 +110,7 @@ def _block(read_at: ReadAt, offset: int) -> bytes | None:
 def _header(block: bytes, extended: Mapping[str, bytes]) -> tuple[tarfile.TarInfo, int]:
     """A parsed header block, and the size of the data that follows it. Raises _Broken."""
     try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")  # type: ignore[arg-type]
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         return header, _size(header, extended)
     except (tarfile.HeaderError, ValueError):
         raise _Broken(SkipReason.DAMAGED_ARCHIVE) from None
