@@ -85,7 +85,7 @@ def prefetched(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, N
                 if stopped.is_set():
                     return
             put(_Done())
-        except BaseException as error:  # noqa: BLE001 - a decoder written in Rust panics with no Exception
+        except BaseException as error:  # noqa: BLE001 - handed to the reader, who raises it
             put(_Done(error))
 
     thread = threading.Thread(target=make, name="batches", daemon=True)

@@ -106,7 +106,7 @@ class Lister:
     def _run(self) -> None:
         try:
             self._list()
-        except BaseException as error:  # noqa: BLE001 - a decoder written in Rust panics with no Exception
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the segments
             self._error = error
         finally:
             self._finished.set()

@@ -95,7 +95,7 @@ def _any_error_as_rejection() -> Iterator[None]:
     except (RejectedImage, MemoryError, PneumoniaError):
         # The last two say nothing about the image.
         raise
-    except Exception as error:  # noqa: BLE001 - pydicom may raise anything, with values of the file in its text
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything; each becomes a row
         raise _rejection_of(error) from None
 
 

@@ -107,7 +107,7 @@ def _score_batch(
         try:
             failpoint("engine", "\n".join(uris))
             return engine(np.stack([pixels for _, pixels in batch]))
-        except Exception:  # noqa: BLE001 - a malformed sequence is a missing one
+        except Exception:  # noqa: BLE001 - an engine may raise anything; its images become rows
             return _score_singly(engine, batch, failed, journal, uris)
     return _score_singly(engine, batch, failed, journal, uris)
 
@@ -139,7 +139,7 @@ def _score_singly(
 def _score_single(engine: Engine, image: np.ndarray) -> Scores | None:
     try:
         return engine(image)
-    except Exception:  # noqa: BLE001 - a malformed sequence is a missing one
+    except Exception:  # noqa: BLE001 - the caller counts it as an engine_error row
         return None
 
 
