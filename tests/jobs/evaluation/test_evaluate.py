@@ -4,16 +4,21 @@ import json
 
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 from support.archived import zip_bytes
 from support.buckets import BUCKET, s3_server, using
 from support.scoring import pneumonia
 
 from jobs.evaluation.evaluate import evaluate_bundle
+from jobs.evaluation.labelled_scores import results_location
 from jobs.evaluation.options import EvaluateOptions
+from jobs.evaluation.perturbed_scores import score_perturbed
+from jobs.scoring.request import make_request
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
 from pneumonia_core.findings import p_pneumonia
 from pneumonia_core.phantoms.data_sets import write_labelled
+from pneumonia_core.runs.registry import open_run
 from pneumonia_core.storage import s3_client
 
 
@@ -59,19 +64,13 @@ def test_evaluation_has_groups_and_robustness_also_on_its_page(evaluated):
 
 
 def test_perturbed_images_are_first_scored_as_they_are(evaluated, tiny_bundle):
-    from deltalake import DeltaTable
-
-    from jobs.evaluation.perturbed_scores import score_perturbed
-    from pneumonia_core.storage.location import open_location
-
     _, folder, _, _ = evaluated
     (scores,) = (folder / "results").glob("*/scores")
     rows = DeltaTable(str(scores)).to_pyarrow_table().to_pylist()[:12]
     refs = [ImageRef(uri) for uri in [*(row["image_uri"] for row in rows), "file:///absent.jpeg"]]
     kept, probabilities = score_perturbed(
-        refs, np.arange(13) < 6, {False: 1.3, True: 1.0}, tiny_bundle,
-        rows[0]["engine"], "auto", open_location(str(folder)),
-    )  # fmt: skip
+        refs, np.arange(13) < 6, {False: 1.3, True: 1.0}, tiny_bundle, rows[0]["engine"], "auto"
+    )
     assert kept.tolist() == list(range(12))
     assert probabilities.shape == (12, 1 + len(PERTURBATIONS), 3)
     expected = [row["p_pneumonia"] for row in rows]
@@ -91,16 +90,12 @@ def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny
 
 
 def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(tiny_bundle, tmp_path):
-    from jobs.evaluation.labelled_scores import results_location
-    from jobs.scoring.request import make_request
-    from pneumonia_core.runs.registry import open_run
-
     # The same for both, as the manifest of an evaluation is.
-    order = make_request((str(tmp_path),), str(tiny_bundle.path), rescore="all")
+    request = make_request((str(tmp_path),), str(tiny_bundle.path), rescore="all")
 
     def begun(uris):
-        run = open_run(results_location(tmp_path, order, uris), order, 0, fresh=False)
-        run.save(state="scoring", listing_complete=True)
+        run = open_run(results_location(tmp_path, request, uris), request, 0, fresh=False)
+        run.advance("scoring", listing_complete=True)
         run.unlock()
         return run
 
