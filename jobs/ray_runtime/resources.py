@@ -1,11 +1,11 @@
 """The nodes of the connected cluster, and waiting for it to grow.
 
-Ray is imported in the functions: a command that is refused does without it.
+The functions import Ray, which takes a second: a command that is refused, or scores nothing, does without it.
 """
 
 import os
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,27 +26,26 @@ class Node:
 ANY_NODE: Final = Node(cpus=1)
 
 
-def wait_for(needed: Node, until: float, stop: threading.Event | None = None) -> list[Node]:
-    """The nodes of the cluster that have CPUs, as soon as there is one and they have the needed GPUs together.
+def wait_for(needed: Node, until: float, stopped: Callable[[], bool] = lambda: False) -> list[Node]:
+    """Wait until the cluster has a node with CPUs, and the needed GPUs in total; then return its nodes with CPUs.
 
-    The cluster is asked to grow meanwhile. At `until`, on the clock of time.monotonic, or when `stop` is set, the
-    nodes that are there are returned: fewer than needed, or none.
+    Requests more nodes from the autoscaler while it waits. Returns the present nodes, fewer than needed or none,
+    at `until` (on the clock of time.monotonic) or when `stopped()` is true.
     """
     import ray.autoscaler.sdk
 
-    stop = stop or threading.Event()
     requested = False
     nodes = _nodes()
-    while not _enough(nodes, needed) and time.monotonic() < until and not stop.is_set():
+    while not _enough(nodes, needed) and time.monotonic() < until and not stopped():
         if not requested:
-            say("waiting for the cluster to grow: it has too few nodes yet")
+            say("waiting for the cluster to grow: it does not have enough nodes yet")
             bundles = [{"CPU": 1, "GPU": 1}] * int(needed.gpus) or [{"CPU": 1}]
             ray.autoscaler.sdk.request_resources(bundles=bundles)
             requested = True
-        stop.wait(min(_POLL_S, max(until - time.monotonic(), 0.0)))
+        time.sleep(min(_POLL_S, max(until - time.monotonic(), 0.0)))
         nodes = _nodes()
     if requested:
-        # Ray keeps a request until the next one. From here on the job itself holds its nodes.
+        # Ray keeps a request until the next one. From here on the job's own tasks keep the nodes.
         ray.autoscaler.sdk.request_resources(num_cpus=0)
     return nodes
 

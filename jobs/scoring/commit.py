@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jobs.console.output import say
+from jobs.ray_runtime.session import ray_errors_explained
 from jobs.scoring.context import ScoringContext, start_ray
 from pneumonia_core.archives.skipped import describe_skipped, may_hide_images
 from pneumonia_core.errors import PneumoniaError, Remedy
@@ -67,13 +68,11 @@ def _merge(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list[
     ]
     if sum(ref.rows for ref in refs) <= context.options.merge_here_rows:
         return [merge_parts(*merge) for merge in merges]
-    # Ray is imported only by a run that needs it.
-    import ray
-
-    from jobs.ray_runtime.session import ray_errors_explained
-
     # A resumed run may have no chunk left to score; without this line Ray would join any cluster it finds.
     start_ray(context)
+    # Takes a second; a small run is merged without it.
+    import ray
+
     # Ray's types do not know more than a few arguments.
     remote: Any = ray.remote(num_cpus=1)(merge_parts)
     with ray_errors_explained():

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from jobs.console.output import say
+from jobs.ray_runtime.session import ray_session
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.record import RunRequest
@@ -53,7 +54,8 @@ class ExecutionOptions:
 class ScoringContext:
     """One scoring command: its request, its options, its bundle, and the Ray session it holds open.
 
-    `stop` is set when the command must end soon. `shipped` holds the bundle's files by engine, in Ray's object store.
+    `stop_requested` tells that the command must end soon. `shipped` holds the bundle's files by engine, in Ray's
+    object store.
     """
 
     results: Location
@@ -62,7 +64,9 @@ class ScoringContext:
     bundle: Bundle
     session: contextlib.ExitStack
     started: float = field(default_factory=time.monotonic)
-    stop: threading.Event = field(default_factory=threading.Event)
+    # Not an Event: the signal handler would deadlock where it interrupts the main thread inside the Event's lock.
+    stop_requested: bool = False
+    ray_started: bool = False
     shipped: dict[str, "ObjectRef[dict[str, bytes]]"] = field(default_factory=dict)
 
     @property
@@ -82,40 +86,36 @@ class ScoringContext:
 
     def check_stop(self) -> None:
         """Raise Stopped where the command must end."""
-        if self.stop.is_set():
+        if self.stop_requested:
             raise Stopped
 
 
 def start_ray(context: ScoringContext) -> None:
-    """Connect to the cluster, or start Ray, until the command's session ends."""
-    # Ray is imported only by a run that needs it: most nights score little or nothing.
-    import ray
-
-    from jobs.ray_runtime.session import ray_session
-
-    if ray.is_initialized():
+    """Connect to the cluster, or start Ray, until the command's session ends. Later calls do nothing."""
+    if context.ray_started:
         return
     handler = signal.getsignal(signal.SIGTERM)
     context.session.enter_context(ray_session(context.options.address, context.options.num_cpus))
     if threading.current_thread() is threading.main_thread():
         # Ray has replaced the handler by one that ends the process at once.
         signal.signal(signal.SIGTERM, handler)
+    context.ray_started = True
 
 
 @contextlib.contextmanager
 def stopping_on_sigterm(context: ScoringContext) -> Iterator[None]:
-    """SIGTERM sets the context's `stop`; after twenty seconds more, Stopped is raised wherever the run is.
+    """SIGTERM sets the context's `stop_requested`; twenty seconds later Stopped is raised wherever the run is.
 
-    Signals arrive in the main thread. A run in another thread is stopped by `stop` alone.
+    Python runs signal handlers in the main thread. A run in another thread installs none.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # No printing and no I/O here: the handler may interrupt either.
-        if not context.stop.is_set():
-            context.stop.set()
+        # No printing, no I/O and no lock here: the handler may interrupt any of them.
+        if not context.stop_requested:
+            context.stop_requested = True
             signal.alarm(STOP_WITHIN_S)
 
     def give_up(number: int, frame: FrameType | None) -> None:
@@ -135,22 +135,22 @@ def stopping_on_sigterm(context: ScoringContext) -> Iterator[None]:
 
 @contextlib.contextmanager
 def chunks_stopped_in_time(context: ScoringContext, run_folder: Location) -> Iterator[None]:
-    """While the block runs, a thread writes the run's stop flag when `stop` is set or the deadline has passed.
+    """While the block runs, a thread writes the run's stop flag on SIGTERM or when the deadline has passed.
 
-    The driver may wait for a chunk meanwhile; the workers see the flag before they begin the next one.
+    The driver may be waiting for a chunk then. The workers see the flag before they begin the next one.
     """
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(_POLL_S):
-            if not (context.stop.is_set() or context.past_deadline):
+            if not (context.stop_requested or context.past_deadline):
                 continue
             try:
                 request_stop(run_folder)
             except OSError:
                 # The storage fails for a moment: the flag is written at the next poll.
                 continue
-            if context.stop.is_set():
+            if context.stop_requested:
                 say("stopping: the chunks in work are finished first")
             return
 

@@ -4,10 +4,14 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from jobs.console.output import Progress, printable, say
+from jobs.ray_runtime.resources import ANY_NODE, wait_for
+from jobs.ray_runtime.session import ray_errors_explained
+from jobs.scoring.actors import ChunkJob, EngineSpec, Receipt
 from jobs.scoring.context import ScoringContext, chunks_stopped_in_time, start_ray
+from jobs.scoring.placement import choose_placement
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.archives.skipped import describe_skipped
 from pneumonia_core.bundles.bundle import choose_engine
@@ -18,9 +22,6 @@ from pneumonia_core.runs.parts import done_chunks
 from pneumonia_core.runs.planner import Planner
 from pneumonia_core.runs.run import Run, chunks_still_needed, clear_stop
 from pneumonia_core.scoring.chunk import RowConstants
-
-if TYPE_CHECKING:
-    from jobs.scoring.actors import ChunkJob, Receipt
 
 FIRST_LISTING_WAIT_S: Final = 10.0
 # Each micro-batch reads the table once, so the waits grow. The cluster has nothing to do during a wait.
@@ -128,14 +129,12 @@ def _score_micro_batch(
     """Score these chunks on the cluster. Raises Stopped where the command must end."""
     if not refs or context.past_deadline:
         return
-    # These import Ray: most nights score little or nothing.
-    from jobs.ray_runtime.resources import ANY_NODE, wait_for
-    from jobs.ray_runtime.session import ray_errors_explained
-    from jobs.scoring.pipeline import score_chunks
-    from jobs.scoring.placement import choose_placement
-
+    # Ray reads its environment on import, which the session sets first.
     start_ray(context)
-    nodes = wait_for(ANY_NODE, context.until, context.stop)
+    # Imports Ray Data, which takes a second: most nights score little or nothing.
+    from jobs.scoring.pipeline import score_chunks, ship_bundle
+
+    nodes = wait_for(ANY_NODE, context.until, lambda: context.stop_requested)
     context.check_stop()
     if not nodes:
         return
@@ -143,7 +142,12 @@ def _score_micro_batch(
     placement = choose_placement(
         nodes, options.shape, options.actors, options.decode_cpus, options.actor_cpus
     )
-    job = _chunk_job(context, run, view, gpu=placement.actor_gpus > 0)
+    gpu = placement.actor_gpus > 0
+    engine = _chosen_engine(context, run, gpu)
+    if engine not in context.shipped:
+        context.shipped[engine] = ship_bundle(context.bundle, engine)
+    spec = EngineSpec(context.shipped[engine], engine, context.request.precision, gpu)
+    job = ChunkJob(run.folder, _row_constants(context, run, view, engine), spec)
     for start in range(0, len(refs), CHUNKS_PER_EXECUTION):
         with ray_errors_explained():
             for receipt in score_chunks(refs[start : start + CHUNKS_PER_EXECUTION], job, placement):
@@ -162,25 +166,24 @@ class _Tally:
         """These chunks are to be scored too."""
         self.progress.total = (self.progress.total or 0) + sum(ref.rows for ref in refs)
 
-    def add(self, receipt: "Receipt") -> None:
+    def add(self, receipt: Receipt) -> None:
         """A chunk is done."""
         self.rejected += receipt.rejected
         self.progress.advance(receipt.scored + receipt.rejected, rejected=self.rejected)
 
 
-def _chunk_job(context: ScoringContext, run: Run, view: TableView, gpu: bool) -> "ChunkJob":
-    """What the actors need. The engine is chosen once for the run."""
-    from jobs.scoring.actors import ChunkJob, EngineSpec
-    from jobs.scoring.pipeline import ship_bundle
-
-    bundle = context.bundle
+def _chosen_engine(context: ScoringContext, run: Run, gpu: bool) -> str:
+    """The engine of the run, chosen for its first micro-batch."""
     engine = run.record.engine
     if engine is None:
-        engine = choose_engine(bundle, context.request.engine, gpu)
+        engine = choose_engine(context.bundle, context.request.engine, gpu)
         run.advance("scoring", engine=engine)
-    if engine not in context.shipped:
-        context.shipped[engine] = ship_bundle(bundle, engine)
-    constants = RowConstants(
+    return engine
+
+
+def _row_constants(context: ScoringContext, run: Run, view: TableView, engine: str) -> RowConstants:
+    bundle = context.bundle
+    return RowConstants(
         run.run_id,
         bundle.model_id,
         engine,
@@ -189,5 +192,3 @@ def _chunk_job(context: ScoringContext, run: Run, view: TableView, gpu: bool) ->
         view.newest_row(),
         bundle.domain,
     )
-    spec = EngineSpec(context.shipped[engine], engine, context.request.precision, gpu)
-    return ChunkJob(run.folder, constants, spec)

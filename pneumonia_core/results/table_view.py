@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -49,9 +50,13 @@ class TableView:
         """Whether the table has a row under this model."""
         return bool(self._rows.head(1, columns=["archive"], filter=pc.field("model_id") == model_id).num_rows)
 
-    @comparing_with_table()
     def newest_row(self) -> datetime.datetime | None:
-        """When the newest row was scored (UTC), None for a table without rows."""
+        """When the newest row was scored (UTC), None for a table without rows. The table is read once."""
+        return self._newest_row
+
+    @functools.cached_property
+    @comparing_with_table()
+    def _newest_row(self) -> datetime.datetime | None:
         newest: datetime.datetime | None = None
         for batch in self.read("scored_at"):
             latest = pc.max(batch["scored_at"]).as_py()

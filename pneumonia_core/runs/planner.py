@@ -1,8 +1,6 @@
 """What becomes of each listed image: the listing joined with the table, one inventory shard at a time."""
 
-import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +15,11 @@ from pneumonia_core.archives.lister import LISTED_SCHEMA
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.results.table_view import TableView, comparing_with_table
 from pneumonia_core.runs.inventory import (
-    CHUNK_SCHEMA,
     CHUNKS_PER_FILE,
     INVENTORY_SCHEMA,
     InventoryShard,
-    chunk_file_name,
     read_inventory,
+    write_shard,
 )
 from pneumonia_core.storage.files import write_stream
 from pneumonia_core.storage.location import Location
@@ -45,8 +42,8 @@ _LISTED_COLUMNS: Final = [name for name in LISTED_SCHEMA.names if name != "posit
 class PlanningRules:
     """Which listed images are to be scored.
 
-    `any_model`: a row under another model counts as done too. `retry_rejected`: every rejected image gets another
-    attempt. `limit`: the most images of the run, None for all.
+    `any_model`: a row under another model counts as done too. `retry_rejected`: every rejected image gets
+    another attempt. `limit`: the most images of the run, None for all.
     """
 
     model_id: str
@@ -66,8 +63,8 @@ class Gone:
 class Planner:
     """Joins the listing with the table in DuckDB, which spills to disk.
 
-    Its memory does not grow with the table or the listing: both are read little by little, and every join keeps in
-    memory the side that is bounded, which is always written on the right.
+    Its memory does not grow with the table or the listing. Both are read in small batches, and every join keeps
+    only its bounded side in memory. The queries write that side on the right.
     """
 
     def __init__(
@@ -77,11 +74,13 @@ class Planner:
         rules: PlanningRules,
         memory_mb: int = 192,
         segments_per_shard: int = SEGMENTS_PER_SHARD,
+        chunks_per_file: int = CHUNKS_PER_FILE,
     ) -> None:
         self._run_folder = run_folder
         self._view = view
         self._rules = rules
         self._segments_per_shard = segments_per_shard
+        self._chunks_per_file = chunks_per_file
         self._spill = ScratchFolder("plan")
         # DuckDB does not know the size of what pyarrow reads, and would keep a table of any size in memory.
         self._database = open_duckdb(
@@ -103,7 +102,8 @@ class Planner:
     ) -> list[InventoryShard]:
         """Plan the next segments of the listing: writes their inventory and chunk files.
 
-        `relisted` says that a resumed run lists from the start again: images of the `earlier` shards are left out.
+        `relisted` says that a resumed run lists from the start again. Images of the `earlier` shards are then
+        left out.
         """
         planned: list[InventoryShard] = []
         for start in range(0, len(segments), self._segments_per_shard):
@@ -133,18 +133,16 @@ class Planner:
         room = None
         if self._rules.limit is not None:
             room = max(self._rules.limit - sum(shard.to_score for shard in earlier), 0)
-        counts = self._write_shard(index, next_row, room, chunk_size)
-        failpoint("plan.after", str(index))
-        first_chunk = sum(len(shard.chunk_refs()) for shard in earlier)
-        return InventoryShard(
+        shard = write_shard(
+            self._run_folder,
             index,
-            sum(counts.values()),
-            counts["score"],
-            counts["unchanged"],
-            counts["deferred"],
-            first_chunk,
+            self._planned(next_row, room),
+            sum(len(shard.chunk_refs()) for shard in earlier),
             chunk_size,
+            self._chunks_per_file,
         )
+        failpoint("plan.after", str(index))
+        return shard
 
     @comparing_with_table()
     def superseded(self, shards: Sequence[InventoryShard]) -> frozenset[int]:
@@ -161,7 +159,7 @@ class Planner:
 
     @comparing_with_table()
     def write_gone(self, archives: Sequence[str], shards: Sequence[InventoryShard]) -> Gone:
-        """Write gone.parquet: the images that the table has of these archives and the listing has not."""
+        """Write gone.parquet: the images of these archives that are in the table but not in the listing."""
         location = self._run_folder.child("gone.parquet")
         schema = pa.schema([("image_uri", pa.string()), ("archive", pa.string())])
         gone, digest = 0, 0
@@ -170,7 +168,8 @@ class Planner:
                 self._scan_inventory(shards, "image_uri")
                 self._scan_images(archives)
                 query = """
-                    SELECT DISTINCT k.image_uri, k.archive, md5_number_lower(k.image_uri || chr(10) || k.archive) AS digest
+                    SELECT DISTINCT k.image_uri, k.archive,
+                           md5_number_lower(k.image_uri || chr(10) || k.archive) AS digest
                     FROM known k ANTI JOIN inventory i USING (image_uri)
                 """
                 for record_batch in self._database.sql(query).to_arrow_reader(100_000):
@@ -180,7 +179,10 @@ class Planner:
         return Gone(gone, f"{digest:016x}")
 
     def _scan_outcomes(self) -> None:
-        """The rows of the table that count, as `known`, for one query: `final` says that nothing is left to try."""
+        """Register the rows of the table that count, as `known`, for one query.
+
+        `final` says that the row needs no further attempt.
+        """
         rules, rows = self._rules, self._view.read(*_KEY, *_OUTCOME)
         retryable = pa.array(RETRYABLE_REASONS, pa.string())
 
@@ -198,7 +200,7 @@ class Planner:
         self._database.register("known", pa.RecordBatchReader.from_batches(schema, outcomes()))
 
     def _scan_images(self, archives: Sequence[str]) -> None:
-        """The images that the table has of these archives, as `known`, for one query."""
+        """Register the images that the table has of these archives, as `known`, for one query."""
         rows = self._view.read("image_uri", "archive")
         wanted = pa.array(archives, pa.string())
 
@@ -209,37 +211,11 @@ class Planner:
         self._database.register("known", pa.RecordBatchReader.from_batches(rows.schema, images()))
 
     def _scan_inventory(self, shards: Sequence[InventoryShard], *columns: str) -> None:
-        """These columns of the inventory as `inventory`, for one query."""
+        """Register these columns of the inventory, as `inventory`, for one query."""
         self._database.register("inventory", read_inventory(self._run_folder, shards, *columns))
 
-    def _write_shard(self, index: int, next_row: int, room: int | None, chunk_size: int) -> Counter[str]:
-        """Write inventory and chunks of a shard in one pass; counts by disposition."""
-        counts: Counter[str] = Counter()
-        location = self._run_folder.child("inventory").child(f"{index:05d}.parquet")
-        with (
-            write_stream(location) as stream,
-            pq.ParquetWriter(stream, INVENTORY_SCHEMA, compression="zstd") as inventory,
-        ):
-            chunks = _in_chunks(self._planned(next_row, room, inventory, counts), chunk_size)
-            for number in itertools.count():
-                if (first := next(chunks, None)) is None:
-                    return counts
-                rest = itertools.islice(chunks, CHUNKS_PER_FILE - 1)
-                self._write_chunks(chunk_file_name(index, number), itertools.chain([first], rest))
-        return counts
-
-    def _write_chunks(self, name: str, chunks: Iterable[pa.Table]) -> None:
-        """One file, each chunk a row group."""
-        with (
-            write_stream(self._run_folder.child("chunks").child(name)) as stream,
-            pq.ParquetWriter(stream, CHUNK_SCHEMA, compression="zstd") as writer,
-        ):
-            for chunk in chunks:
-                writer.write_table(chunk, row_group_size=chunk.num_rows)
-
-    def _planned(
-        self, next_row: int, room: int | None, inventory: pq.ParquetWriter, counts: Counter[str]
-    ) -> Iterator[pa.Table]:
+    def _planned(self, next_row: int, room: int | None) -> Iterator[pa.Table]:
+        """The listed images in INVENTORY_SCHEMA, numbered from `next_row`, at most `room` of them to score."""
         for record_batch in self._joined():
             row_ids = pa.array(range(next_row, next_row + record_batch.num_rows), pa.int64())
             next_row += record_batch.num_rows
@@ -253,19 +229,16 @@ class Planner:
             disposition = pc.if_else(fits, "score", pc.if_else(new, "deferred", "unchanged"))
             columns = {name: record_batch[name] for name in (*_LISTED_COLUMNS, "attempt")}
             table = pa.table({"row_id": row_ids, **columns, "disposition": disposition})
-            table = table.select(INVENTORY_SCHEMA.names).cast(INVENTORY_SCHEMA)
-            inventory.write_table(table)
-            counts.update({e["values"]: e["counts"] for e in table["disposition"].value_counts().to_pylist()})
-            yield table.filter(fits).select(CHUNK_SCHEMA.names)
+            yield table.select(INVENTORY_SCHEMA.names).cast(INVENTORY_SCHEMA)
 
     def _joined(self) -> Iterator[pa.RecordBatch]:
         """The listed images in order, with `done` and the number of this `attempt`."""
         if self._view.is_empty:
-            # The listing is in the order of its positions already; sorting would hold all of it.
+            # The listing is in the order of its positions already. Sorting would hold all of it in memory.
             query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed"
         else:
-            # An image that was away when it was last read gets another attempt, also if an older row has its score:
-            # otherwise its newest row would always say that it is not there.
+            # An image that was missing when it was last read gets another attempt, even if an older row has its
+            # score. Otherwise its newest row would report it as missing for ever.
             self._scan_outcomes()
             same = "FILTER (WHERE k.image_version = l.image_version)"
             query = f"""
@@ -283,22 +256,11 @@ class Planner:
         yield from self._database.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
 
     def _is_final(self, rows: str = "") -> str:
-        """SQL over the rows that the table has of one image version, or over those that a FILTER leaves of them:
-        nothing is left to try."""
+        """SQL: whether one image version needs no further attempt.
+
+        `rows` is a FILTER clause that selects the rows of that version; by default all rows count.
+        """
         final = f"bool_or(k.final) {rows}"
         return (
             final if self._rules.retry_rejected else f"({final} OR max(k.attempt) {rows} >= {MAX_ATTEMPTS})"
         )
-
-
-def _in_chunks(tables: Iterator[pa.Table], chunk_size: int) -> Iterator[pa.Table]:
-    """The rows of all tables, in tables of exactly `chunk_size` rows but for the last."""
-    rest = CHUNK_SCHEMA.empty_table()
-    for table in tables:
-        rest = pa.concat_tables([rest, table])
-        while rest.num_rows >= chunk_size:
-            yield rest.slice(0, chunk_size)
-            rest = rest.slice(chunk_size)
-        rest = rest.combine_chunks()
-    if rest.num_rows:
-        yield rest

@@ -1,4 +1,4 @@
-"""Planning in stretches: whatever their number, every image has one row, one number and one place in a chunk."""
+"""Planning in shards: every image has one row, one number and one place in a chunk, however many shards there are."""
 
 import datetime
 
@@ -12,13 +12,11 @@ from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.schema import FILE_SCHEMA
 from pneumonia_core.results.table import open_table
 from pneumonia_core.results.table_view import TableView
-from pneumonia_core.runs import inventory
-from pneumonia_core.runs import planner as planner_module
 from pneumonia_core.runs.inventory import check_inventory, read_chunk
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.storage.location import open_location
 
-# What a manifest's listing says instead of a version where an image is not there.
+# The version that a manifest's listing gives a missing image.
 ABSENT = "absent"
 
 
@@ -29,11 +27,10 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def planner(tmp_path, run, monkeypatch):
-    """A planner of small stretches and files for an empty table."""
-    for module in (inventory, planner_module):
-        monkeypatch.setattr(module, "CHUNKS_PER_FILE", 3)
-    with Planner(run, view_of(tmp_path), PlanningRules("m"), segments_per_shard=2) as planner:
+def planner(tmp_path, run):
+    """A planner of small shards and chunk files, for an empty table."""
+    rules = PlanningRules("m")
+    with Planner(run, view_of(tmp_path), rules, segments_per_shard=2, chunks_per_file=3) as planner:
         yield planner
 
 
@@ -43,7 +40,7 @@ def view_of(tmp_path):
 
 
 def segment(folder, numbers: range):
-    """What the lister leaves of the images with these numbers, which are their positions too."""
+    """The lister's segment of the images with these numbers, which are also their positions."""
     count = len(numbers)
     columns = {
         "position": list(numbers),
@@ -58,8 +55,8 @@ def segment(folder, numbers: range):
     return path
 
 
-def rows_of(run, batches):
-    refs = [ref for batch in batches for ref in batch.chunk_refs()]
+def rows_of(run, shards):
+    refs = [ref for shard in shards for ref in shard.chunk_refs()]
     assert [ref.chunk for ref in refs] == list(range(len(refs)))
     tables = [read_chunk(run, ref) for ref in refs]
     assert [table.num_rows for table in tables] == [ref.rows for ref in refs]
@@ -67,14 +64,14 @@ def rows_of(run, batches):
     return whole["row_id"].to_pylist(), whole["image_uri"].to_pylist()
 
 
-def test_every_image_is_once_in_order_in_the_chunks_of_several_stretches(planner, run, tmp_path):
+def test_every_image_is_once_in_order_in_the_chunks_of_several_shards(planner, run, tmp_path):
     segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
-    batches = planner.plan(segments, [], 2, relisted=False)
-    assert [batch.listed for batch in batches] == [20, 20, 10]
-    numbers, uris = rows_of(run, batches)
+    shards = planner.plan(segments, [], 2, relisted=False)
+    assert [shard.listed for shard in shards] == [20, 20, 10]
+    numbers, uris = rows_of(run, shards)
     assert numbers == list(range(50))
     assert uris == [f"file:///archive/{number:04d}.jpeg" for number in range(50)]
-    check_inventory(run, batches)
+    check_inventory(run, shards)
 
 
 def test_relisted_images_are_passed_over_and_the_new_ones_keep_their_order(planner, run, tmp_path):
@@ -92,9 +89,9 @@ def test_relisted_images_are_passed_over_and_the_new_ones_keep_their_order(plann
 def test_limit_counts_over_shards(run, tmp_path):
     segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
     with Planner(run, view_of(tmp_path), PlanningRules("m", limit=25), segments_per_shard=2) as planner:
-        batches = planner.plan(segments, [], 4, relisted=False)
-    assert [(batch.to_score, batch.deferred) for batch in batches] == [(20, 0), (5, 15), (0, 10)]
-    assert len(rows_of(run, batches)[0]) == 25
+        shards = planner.plan(segments, [], 4, relisted=False)
+    assert [(shard.to_score, shard.deferred) for shard in shards] == [(20, 0), (5, 15), (0, 10)]
+    assert len(rows_of(run, shards)[0]) == 25
 
 
 def row(uri, version, attempt, hour, reason=None):
@@ -128,7 +125,7 @@ def row(uri, version, attempt, hour, reason=None):
     ],
 )
 def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nights, attempt):
-    """Its newest row would say for ever that it is not there."""
+    """Otherwise its newest row would report it as missing for ever."""
     results = open_location(str(tmp_path / "results"))
     uri = "file:///archive/0000.jpeg"
     rows = [row(uri, version, tried, hour, reason) for hour, (version, tried, reason) in enumerate(nights)]
@@ -136,18 +133,18 @@ def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nigh
     dates = pa.array([datetime.date(2026, 11, 1)] * len(rows))
     write_deltalake(open_table(results), known.append_column("run_date", dates), mode="append")
     with Planner(run, TableView(open_table(results)), PlanningRules("m")) as planner:
-        (batch,) = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
-    assert (batch.to_score, batch.unchanged) == ((0, 1) if attempt is None else (1, 0))
-    assert [read_chunk(run, ref)["attempt"].to_pylist() for ref in batch.chunk_refs()] == (
+        (shard,) = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
+    assert (shard.to_score, shard.unchanged) == ((0, 1) if attempt is None else (1, 0))
+    assert [read_chunk(run, ref)["attempt"].to_pylist() for ref in shard.chunk_refs()] == (
         [] if attempt is None else [[attempt]]
     )
 
 
-@pytest.mark.parametrize("batches", ["twice", "one missing"])
-def test_inventory_that_does_not_number_its_rows_once_each_is_refused(planner, run, tmp_path, batches):
+@pytest.mark.parametrize("shards", ["twice", "one missing"])
+def test_inventory_that_does_not_number_its_rows_once_each_is_refused(planner, run, tmp_path, shards):
     segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
     planned = planner.plan(segments, [], 4, relisted=False)
-    wrong = [planned[0], *planned] if batches == "twice" else planned[1:]
+    wrong = [planned[0], *planned] if shards == "twice" else planned[1:]
     with pytest.raises(PneumoniaError) as caught:
         check_inventory(run, wrong)
     assert caught.value.remedy is Remedy.START_OVER
