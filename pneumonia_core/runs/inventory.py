@@ -55,7 +55,6 @@ class InventoryShard:
     deferred: int
     first_chunk: int
     chunk_size: int
-    chunks_per_file: int = CHUNKS_PER_FILE
 
     @property
     def file(self) -> str:
@@ -67,8 +66,8 @@ class InventoryShard:
         return [
             ChunkRef(
                 self.first_chunk + n,
-                _chunk_file_name(self.index, n // self.chunks_per_file),
-                n % self.chunks_per_file,
+                _chunk_file_name(self.index, n // CHUNKS_PER_FILE),
+                n % CHUNKS_PER_FILE,
                 min(self.chunk_size, self.to_score - start),
             )
             for n, start in enumerate(starts)
@@ -106,7 +105,6 @@ def write_shard(
     planned: Iterator[pa.Table],
     first_chunk: int,
     chunk_size: int,
-    chunks_per_file: int = CHUNKS_PER_FILE,
 ) -> InventoryShard:
     """Write a shard's inventory file and its chunk files in one pass over its rows, which are in INVENTORY_SCHEMA."""
     counts: Counter[str] = Counter()
@@ -119,7 +117,7 @@ def write_shard(
         for number in itertools.count():
             if (first := next(chunks, None)) is None:
                 break
-            rest = itertools.islice(chunks, chunks_per_file - 1)
+            rest = itertools.islice(chunks, CHUNKS_PER_FILE - 1)
             _write_chunks(run_folder, _chunk_file_name(index, number), itertools.chain([first], rest))
     return InventoryShard(
         index=index,
@@ -129,7 +127,6 @@ def write_shard(
         deferred=counts["deferred"],
         first_chunk=first_chunk,
         chunk_size=chunk_size,
-        chunks_per_file=chunks_per_file,
     )
 
 

@@ -15,7 +15,6 @@ from pneumonia_core.archives.lister import LISTED_SCHEMA
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.results.table_view import TableView, comparing_with_table
 from pneumonia_core.runs.inventory import (
-    CHUNKS_PER_FILE,
     INVENTORY_SCHEMA,
     InventoryShard,
     read_inventory,
@@ -74,13 +73,11 @@ class Planner:
         rules: PlanningRules,
         memory_mb: int = 192,
         segments_per_shard: int = SEGMENTS_PER_SHARD,
-        chunks_per_file: int = CHUNKS_PER_FILE,
     ) -> None:
         self._run_folder = run_folder
         self._view = view
         self._rules = rules
         self._segments_per_shard = segments_per_shard
-        self._chunks_per_file = chunks_per_file
         self._spill = ScratchFolder("plan")
         # DuckDB does not know the size of what pyarrow reads, and would keep a table of any size in memory.
         self._database = open_duckdb(
@@ -139,7 +136,6 @@ class Planner:
             self._planned(next_row, room),
             sum(len(shard.chunk_refs()) for shard in earlier),
             chunk_size,
-            self._chunks_per_file,
         )
         failpoint("plan.after", str(index))
         return shard

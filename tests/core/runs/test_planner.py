@@ -28,9 +28,8 @@ def run(tmp_path):
 
 @pytest.fixture
 def planner(tmp_path, run):
-    """A planner of small shards and chunk files, for an empty table."""
-    rules = PlanningRules("m")
-    with Planner(run, view_of(tmp_path), rules, segments_per_shard=2, chunks_per_file=3) as planner:
+    """A planner of small shards, for an empty table."""
+    with Planner(run, view_of(tmp_path), PlanningRules("m"), segments_per_shard=2) as planner:
         yield planner
 
 
@@ -65,23 +64,23 @@ def rows_of(run, shards):
 
 
 def test_every_image_is_once_in_order_in_the_chunks_of_several_shards(planner, run, tmp_path):
-    segments = [segment(tmp_path, range(start, start + 10)) for start in range(0, 50, 10)]
-    shards = planner.plan(segments, [], 2, relisted=False)
-    assert [shard.listed for shard in shards] == [20, 20, 10]
+    segments = [segment(tmp_path, range(start, start + 50)) for start in range(0, 250, 50)]
+    shards = planner.plan(segments, [], 1, relisted=False)
+    assert [shard.listed for shard in shards] == [100, 100, 50]
+    assert [len({ref.file for ref in shard.chunk_refs()}) for shard in shards] == [2, 2, 1]
     numbers, uris = rows_of(run, shards)
-    assert numbers == list(range(50))
-    assert uris == [f"file:///archive/{number:04d}.jpeg" for number in range(50)]
+    assert numbers == list(range(250))
+    assert uris == [f"file:///archive/{number:04d}.jpeg" for number in range(250)]
     check_inventory(run, shards)
 
 
 def test_relisted_images_are_passed_over_and_the_new_ones_keep_their_order(planner, run, tmp_path):
-    first = planner.plan([segment(tmp_path, range(5, 25))], [], 4, relisted=False)
-    again = planner.plan(
-        [segment(tmp_path, range(start, start + 10)) for start in (0, 10, 20)], first, 4, True
-    )
+    first = planner.plan([segment(tmp_path, range(5, 105))], [], 1, relisted=False)
+    segments = [segment(tmp_path, range(start, start + 50)) for start in (0, 50, 100)]
+    again = planner.plan(segments, first, 1, relisted=True)
     numbers, uris = rows_of(run, [*first, *again])
-    assert numbers == list(range(30))
-    expected = [*range(5, 25), *range(5), *range(25, 30)]
+    assert numbers == list(range(150))
+    expected = [*range(5, 105), *range(5), *range(105, 150)]
     assert uris == [f"file:///archive/{number:04d}.jpeg" for number in expected]
     check_inventory(run, [*first, *again])
 
