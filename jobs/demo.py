@@ -10,6 +10,7 @@ import click
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import LocationType, address_option
 from jobs.console.output import say
+from jobs.scoring.options import ScoreOptions
 from pneumonia_core.errors import InvalidInput
 
 IMAGE_SIZE: Final = 64
@@ -101,17 +102,10 @@ def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:
 
 
 def _score(folder: Path, bundle: str) -> dict[str, Any]:
-    from jobs.scoring.context import ExecutionOptions
-    from jobs.scoring.request import make_request
-    from jobs.scoring.run import score_archives
-    from pneumonia_core.storage.files import make_folder
-    from pneumonia_core.storage.location import open_location
+    from jobs.scoring.run import score
 
     say(f"4/4 scoring an archive of {ARCHIVE_IMAGES} images, some of them broken")
-    order = make_request((str(folder / "archive"),), bundle)
-    results = open_location(str(folder / "results"))
-    make_folder(results)
-    return score_archives(results, order, ExecutionOptions()).as_json()
+    return score(str(folder / "results"), ScoreOptions((str(folder / "archive"),), bundle))
 
 
 def _summary(

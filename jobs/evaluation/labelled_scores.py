@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from jobs.evaluation.options import EvaluateOptions
 from jobs.scoring.context import ExecutionOptions
+from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from jobs.scoring.run import score_archives
 from pneumonia_core.datasets.kermany import LabelledImage
@@ -28,14 +29,10 @@ def request_scores(images: Sequence[LabelledImage], folder: Path, options: Evalu
     """The request to score these images by a manifest in `folder`. Raises InvalidInput without a bundle."""
     manifest = folder / MANIFEST
     rules = write_manifest(images, open_location(str(manifest)))
-    return make_request(
-        (str(manifest),),
-        options.model,
-        engine=options.engine,
-        precision=options.precision,
-        rescore="all",
-        rules=rules,
+    scoring = ScoreOptions(
+        (str(manifest),), options.model, engine=options.engine, precision=options.precision, rescore="all"
     )
+    return make_request(scoring, rules)
 
 
 def score_labelled(

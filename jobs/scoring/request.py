@@ -1,53 +1,79 @@
-"""The request of a scoring run, made from a command's arguments and checked."""
+"""Reads the options of a scoring command: what to score, checked, and how to run it."""
 
 import datetime
-from typing import Final
 
+from jobs.scoring.context import ExecutionOptions
+from jobs.scoring.options import ScoreOptions
 from pneumonia_core.archives.archive import check_disjoint, open_archive
 from pneumonia_core.archives.manifests import ListingRules, check_rules_apply
 from pneumonia_core.bundles.bundle import choose_engine, open_bundle
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table import check_carried
 from pneumonia_core.runs.record import RunRequest
-
-CHUNK_SIZE: Final = 256
-_NO_RULES: Final = ListingRules()
+from pneumonia_core.storage.location import open_location
 
 
-def make_request(
-    archive: tuple[str, ...],
-    model: str,
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-    date: str | None = None,
-    retry_rejected: bool = False,
-    rescore: str | None = None,
-    limit: int | None = None,
-    chunk_size: int = CHUNK_SIZE,
-    rules: ListingRules = _NO_RULES,
-) -> RunRequest:
-    """The request. Raises InvalidInput unless the archives and the bundle exist and the options go together."""
+def make_request(options: ScoreOptions, rules: ListingRules | None = None) -> RunRequest:
+    """The request of a run. `rules`, where given, replace those of the options.
+
+    Raises InvalidInput unless the archives and the bundle exist and the options are compatible.
+    """
+    rules = rules or _listing_rules(options)
     check_carried(rules.carry)
-    archives = [open_archive(text, rules) for text in archive]
+    archives = [open_archive(text, rules) for text in options.archive]
     check_disjoint(archives)
     check_rules_apply(archives, rules)
-    bundle = open_bundle(model)
-    choose_engine(bundle, engine)
+    bundle = open_bundle(options.model)
+    choose_engine(bundle, options.engine)
     return RunRequest(
         archives=tuple(archives),
-        model=model,
+        model=options.model,
         model_id=bundle.model_id,
-        engine=engine,
-        precision=precision,
-        rescore=rescore,
-        retry_rejected=retry_rejected,
-        limit=limit,
-        chunk_size=chunk_size,
-        run_date=parse_date(date),
-        date_is_given=date is not None,
+        engine=options.engine,
+        precision=options.precision,
+        rescore=options.rescore,
+        retry_rejected=options.retry_rejected,
+        limit=options.limit,
+        chunk_size=options.chunk_size,
+        run_date=parse_date(options.date),
+        date_is_given=options.date is not None,
         rules=rules,
     )
+
+
+def execution_options(options: ScoreOptions) -> ExecutionOptions:
+    """The options that change no row. Raises InvalidInput where `actors` cannot be read."""
+    return ExecutionOptions(
+        address=options.address,
+        num_cpus=options.num_cpus,
+        shape=options.shape,
+        actors=parse_actors(options.actors),
+        decode_cpus=options.decode_cpus,
+        actor_cpus=options.actor_cpus,
+        deadline_s=options.deadline,
+        max_reject_rate=options.max_reject_rate,
+        fresh=options.fresh,
+    )
+
+
+def _listing_rules(options: ScoreOptions) -> ListingRules:
+    names = (name.strip() for name in (options.carry or "").split(","))
+    carry = tuple(dict.fromkeys(name for name in names if name))
+    return ListingRules(carry, tuple(open_location(text).uri for text in options.allow_prefix))
+
+
+def parse_actors(text: str | None) -> tuple[int, int] | None:
+    """The least and the most actors in `2,8` or `2`; None where there is no text. Raises InvalidInput."""
+    if text is None:
+        return None
+    try:
+        least, _, most = text.partition(",")
+        pair = int(least), int(most or least)
+    except ValueError:
+        pair = 0, 0
+    if not 1 <= pair[0] <= pair[1]:
+        raise InvalidInput(f"--actors {text!r}: write one number, or the least and the most: 2,8.")
+    return pair
 
 
 def parse_date(text: str | None) -> str:

@@ -3,13 +3,17 @@
 import contextlib
 import time
 from dataclasses import replace
+from typing import Any
 
-from jobs.console.output import say
+from jobs.console.output import printable, say
 from jobs.scoring.commit import commit_run, conclude, report_skipped
 from jobs.scoring.context import ExecutionOptions, ScoringContext, stopping_on_sigterm
+from jobs.scoring.dry_run import dry_run as plan_only
 from jobs.scoring.micro_batches import score_listing
+from jobs.scoring.options import ScoreOptions
+from jobs.scoring.request import execution_options, make_request
 from pneumonia_core.bundles.bundle import open_bundle
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.results.table import add_carried_columns
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import check_inventory
@@ -23,7 +27,29 @@ from pneumonia_core.runs.registry import (
     version_with_rows,
 )
 from pneumonia_core.runs.run import Run
-from pneumonia_core.storage.location import Location
+from pneumonia_core.storage.errors import error_text
+from pneumonia_core.storage.files import make_folder
+from pneumonia_core.storage.location import Location, open_location
+
+
+def score(results: str, options: ScoreOptions, dry_run: bool = False) -> dict[str, Any]:
+    """Score as the options say, into this results folder; the command's result.
+
+    A dry run only plans. Raises PneumoniaError where a file cannot be read or written.
+    """
+    request = make_request(options)
+    execution = execution_options(options)
+    location = open_location(results)
+    if dry_run:
+        return plan_only(location, request)
+    make_folder(location)
+    try:
+        return score_archives(location, request, execution).as_json()
+    except OSError as error:
+        raise PneumoniaError(
+            f"{error_text(error)} while working on {printable(location.uri)}. Nothing was committed.",
+            Remedy.FIX_AND_RUN_AGAIN,
+        ) from error
 
 
 def score_archives(results: Location, request: RunRequest, options: ExecutionOptions) -> RunResult:
@@ -43,14 +69,15 @@ def score_archives(results: Location, request: RunRequest, options: ExecutionOpt
                     return result
                 if context.past_deadline:
                     say(
-                        f"finished the run of {result.run_date}; the deadline leaves no time for {request.run_date}"
+                        f"finished the run of {result.run_date}; the deadline leaves no time for the run of "
+                        f"{request.run_date}"
                     )
                     return result
                 say(f"finished the run of {result.run_date}; the run of {request.run_date} is next")
 
 
 def _score_once(context: ScoringContext) -> tuple[Run, RunResult]:
-    """One run from its listing to its commit, begun now or earlier, and its result."""
+    """One run from its listing to its commit, new or resumed, and its result."""
     request = context.request
     table = add_carried_columns(context.results, request.rules.carry)
     with open_run(context.results, request, table.version(), context.options.fresh) as run:
@@ -97,15 +124,17 @@ def _align_with_table(run: Run, view: TableView, planner: Planner) -> None:
 
 
 def _write_gone(run: Run, planner: Planner) -> Gone | None:
-    """The images that have gone from the archives. None where the deadline cut the listing short: an image that
-    was not listed may still be there."""
+    """The images that have gone from the archives.
+
+    None where the deadline cut the listing short: an image that was not listed may still be there.
+    """
     if not run.record.listing_complete:
         return None
     return planner.write_gone(run.record.configuration.archives, run.record.shards)
 
 
 def _last_run_alike(context: ScoringContext, run: Run, gone: Gone | None) -> RunRecord | None:
-    """The last committed run where this one has no row to write and no other image has gone; else None."""
+    """The last committed run, if its result still holds: no new row, and the same images gone. Else None."""
     if gone is None or any(shard.to_score or shard.deferred for shard in run.record.shards):
         return None
     last = last_committed(context.results, run.record)

@@ -13,6 +13,7 @@ from jobs.evaluation.evaluate import evaluate_bundle
 from jobs.evaluation.labelled_scores import results_location
 from jobs.evaluation.options import EvaluateOptions
 from jobs.evaluation.perturbed_scores import score_perturbed
+from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
@@ -91,7 +92,7 @@ def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny
 
 def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(tiny_bundle, tmp_path):
     # The same for both, as the manifest of an evaluation is.
-    request = make_request((str(tmp_path),), str(tiny_bundle.path), rescore="all")
+    request = make_request(ScoreOptions((str(tmp_path),), str(tiny_bundle.path), rescore="all"))
 
     def begun(uris):
         run = open_run(results_location(tmp_path, request, uris), request, 0, fresh=False)

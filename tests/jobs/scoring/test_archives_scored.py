@@ -12,6 +12,8 @@ from support.buckets import BUCKET, s3_server, using
 from support.scoring import REPOSITORY, rows, score, scoring_request
 
 from jobs.score import command
+from jobs.scoring.options import ScoreOptions
+from jobs.scoring.request import make_request
 from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import InvalidInput
 
@@ -98,11 +100,10 @@ def test_carried_columns_go_through_to_the_table_and_others_join_later(ray_here,
 
 def test_carrying_without_a_manifest_or_over_our_own_columns_is_refused(tiny_bundle, tmp_path):
     shutil.copy(REPOSITORY / "README.md", tmp_path)
-    from jobs.scoring.request import make_request
 
     def ask(archive: object, *carry: str) -> None:
         rules = ListingRules(carry=carry)
-        make_request((str(archive),), str(tiny_bundle.path), chunk_size=16, rules=rules)
+        make_request(ScoreOptions((str(archive),), str(tiny_bundle.path)), rules)
 
     with pytest.raises(InvalidInput, match="for a manifest"):
         ask(tmp_path, "site")
