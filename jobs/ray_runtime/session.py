@@ -15,8 +15,10 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
     """Connect to the cluster at `address` or RAY_ADDRESS, or start Ray on this machine for the block.
 
-    A process that is connected already keeps its connection, and keeps it afterwards. Raises
-    InvalidInput when no cluster answers at the address.
+    A process that is already connected keeps its connection, also after the block.
+
+    Raises InvalidInput where no cluster answers at the address or Ray cannot write its files, and
+    PneumoniaError where Ray does not start in time.
     """
     _set_environment()
     # Ray reads the environment when it is imported.
@@ -52,14 +54,16 @@ def _start(num_cpus: int | None) -> None:
         )
     except OSError as error:
         raise InvalidInput(
-            f"Ray cannot start on this machine: {error}. It writes a token under the home folder (HOME={Path.home()})"
-            " and its logs under /tmp (RAY_TMPDIR). Give it folders that this user may write."
+            f"Ray cannot start on this machine: {error}. It writes a token under the home folder "
+            f"(HOME={Path.home()}) and its logs under /tmp (RAY_TMPDIR). Give it folders that this user may "
+            "write."
         ) from error
     except Exception as error:
-        if type(error) is not Exception:  # what Ray raises when its processes take longer than it waits
+        # Ray raises a bare Exception when its processes take too long to start.
+        if type(error) is not Exception:
             raise
         raise PneumoniaError(
-            f"Ray did not start on this machine: {error} Run the same command again when the machine is less busy."
+            f"Ray did not start on this machine: {error} The machine may be busy.", Remedy.RUN_AGAIN
         ) from error
 
 
@@ -132,8 +136,8 @@ def ray_errors_explained() -> Iterator[None]:
         yield
     except ExecutionTimeoutError as error:
         raise PneumoniaError(
-            "the cluster finished no chunk for too long: its workers are stuck, or have too little memory or too few "
-            "CPUs. What is finished is kept.",
+            "the cluster finished no chunk for too long: its workers are stuck, or have too little memory or "
+            "too few CPUs. What is finished is kept.",
             Remedy.RUN_AGAIN,
         ) from error
     except RayError as error:

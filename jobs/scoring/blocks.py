@@ -1,4 +1,4 @@
-"""Decoded images as a block of Ray Data, on their way from a decoding task to the actor that scores them."""
+"""Decoded images as a block of Ray Data, which a decoding task sends to the actor that scores them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict

@@ -56,8 +56,8 @@ def _merge(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list[
     record = run.record
     per_file = max(1, ROWS_PER_FILE // record.configuration.chunk_size)
     groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]
-    # The planned version is part of the name: a late merge by a process that has lost the run must not replace
-    # a file that has been committed since.
+    # The planned version is part of the name. Otherwise a late merge by a process that has lost the run could
+    # replace a file that has been committed since.
     names = [
         f"run_date={record.run_date}/{run.run_id}-{record.planned_version:06d}-{number:05d}.parquet"
         for number in range(len(groups))
@@ -68,7 +68,7 @@ def _merge(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list[
     ]
     if sum(ref.rows for ref in refs) <= context.options.merge_here_rows:
         return [merge_parts(*merge) for merge in merges]
-    # A resumed run may have no chunk left to score; without this line Ray would join any cluster it finds.
+    # A resumed run may have no chunk left to score. Without this line Ray would join any cluster it finds.
     start_ray(context)
     # Takes a second; a small run is merged without it.
     import ray
@@ -112,7 +112,8 @@ def _count(run: Run, merged: Sequence[Merged], unscored: int, judged: bool) -> C
 def conclude(context: ScoringContext, run: Run, version: int | None) -> RunResult:
     """Write the last record and the page of a run whose rows are in this version of the table.
 
-    `version` is None where the run had no row. A run that was killed after its commit needs only this.
+    `version` is None where the run had no row. A run that was killed after its commit needs only this step.
+    Raises PneumoniaError where the record cannot be written.
     """
     result = _result(context, run, version)
     try:
@@ -164,8 +165,8 @@ def _without_record(version: int | None, error: OSError | LeaseLost) -> Pneumoni
     )
     if isinstance(error, LeaseLost):
         return PneumoniaError(
-            f"{rows}, but the run record was not updated, because another process may now own the run: its lease "
-            "was not renewed in time.",
+            f"{rows}, but the run record was not updated, because another process may now own the run: its "
+            "lease was not renewed in time.",
             Remedy.WRITE_RECORD,
         )
     return PneumoniaError(
@@ -174,7 +175,7 @@ def _without_record(version: int | None, error: OSError | LeaseLost) -> Pneumoni
 
 
 def _report(result: RunResult, reject_rate: float, max_reject_rate: float) -> None:
-    """Tell a person what came of the run."""
+    """Print the outcome of the run for a person."""
     outcomes = {name: getattr(result, name) for name in ("scored", "rejected", "unchanged", "deferred")}
     counted = ", ".join(f"{count:,} {name}" for name, count in outcomes.items() if count) or "none"
     table = f"committed {result.table} version {result.version}"
@@ -205,7 +206,7 @@ def _in_line(counts: Mapping[str, int]) -> str:
 
 
 def report_skipped(skipped: Mapping[str, int]) -> None:
-    """Tell a person what the listing skipped: a warning for what may hold images, a count of the rest."""
+    """Print what the listing skipped: a warning for what may hold images, a count of the rest."""
     hiding = may_hide_images(skipped)
     if hiding:
         say(f"warning: images may be missing: skipped {describe_skipped(hiding)}")

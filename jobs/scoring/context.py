@@ -27,10 +27,10 @@ _POLL_S: Final = 0.2
 
 
 class Stopped(PneumoniaError):
-    """The run was told to stop. Its finished chunks are kept."""
+    """SIGTERM stopped the run. Its finished chunks are kept."""
 
     def __init__(self) -> None:
-        super().__init__("stopped as asked; what is finished is kept.", Remedy.RUN_AGAIN)
+        super().__init__("stopped as requested; what is finished is kept.", Remedy.RUN_AGAIN)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ExecutionOptions:
     deadline_s: float | None = None
     max_reject_rate: float = 1.0
     fresh: bool = False
-    # Up to so many rows, the parts are merged in the driver.
+    # Up to this number of rows, the parts are merged in the driver.
     merge_here_rows: int = MERGE_HERE_ROWS
 
 
@@ -54,8 +54,8 @@ class ExecutionOptions:
 class ScoringContext:
     """One scoring command: its request, its options, its bundle, and the Ray session it holds open.
 
-    `stop_requested` tells that the command must end soon. `shipped` holds the bundle's files by engine, in Ray's
-    object store.
+    `stop_requested` says that the command must end soon. `shipped` holds the bundle's files by engine, in
+    Ray's object store.
     """
 
     results: Location
@@ -64,7 +64,7 @@ class ScoringContext:
     bundle: Bundle
     session: contextlib.ExitStack
     started: float = field(default_factory=time.monotonic)
-    # Not an Event: the signal handler would deadlock where it interrupts the main thread inside the Event's lock.
+    # Not an Event: its lock would deadlock where the signal handler interrupts the main thread inside it.
     stop_requested: bool = False
     ray_started: bool = False
     shipped: dict[str, "ObjectRef[dict[str, bytes]]"] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class ScoringContext:
         return self.left_s <= 0
 
     def check_stop(self) -> None:
-        """Raise Stopped where the command must end."""
+        """Raise Stopped if SIGTERM has arrived."""
         if self.stop_requested:
             raise Stopped
 
@@ -104,7 +104,7 @@ def start_ray(context: ScoringContext) -> None:
 
 @contextlib.contextmanager
 def stopping_on_sigterm(context: ScoringContext) -> Iterator[None]:
-    """SIGTERM sets the context's `stop_requested`; twenty seconds later Stopped is raised wherever the run is.
+    """SIGTERM sets the context's `stop_requested`; after 20 seconds Stopped is raised wherever the run is.
 
     Python runs signal handlers in the main thread. A run in another thread installs none.
     """
@@ -148,10 +148,10 @@ def chunks_stopped_in_time(context: ScoringContext, run_folder: Location) -> Ite
             try:
                 request_stop(run_folder)
             except OSError:
-                # The storage fails for a moment: the flag is written at the next poll.
+                # The storage may fail only for a moment: the next poll writes the flag.
                 continue
             if context.stop_requested:
-                say("stopping: the chunks in work are finished first")
+                say("stopping: the current chunks are finished first")
             return
 
     watcher = threading.Thread(target=watch, name="stop-watcher", daemon=True)

@@ -1,4 +1,4 @@
-"""`pneumonia score --dry-run`: what a run would do; nothing is scored and nothing written."""
+"""`pneumonia score --dry-run`: what a run would do. It scores nothing and writes nothing to the results."""
 
 from typing import Any
 
@@ -16,7 +16,10 @@ from pneumonia_core.system.scratch import ScratchFolder
 
 
 def dry_run(results: Location, request: RunRequest) -> dict[str, Any]:
-    """List the archives and plan as a run would, in a temporary folder. Raises InvalidInput where a run would."""
+    """List the archives and plan as a run would, in a temporary folder.
+
+    Raises InvalidInput where a run would raise it.
+    """
     with ScratchFolder("dry") as folder:
         view = TableView(find_table(results) or open_table(open_location(str(folder / "empty"))))
         any_model = any_model_counts(results, request, view)
@@ -36,8 +39,8 @@ def dry_run(results: Location, request: RunRequest) -> dict[str, Any]:
         for name in ("listed", "to_score", "unchanged", "deferred")
     }
     say(
-        f"would score {counts['to_score']:,} of {counts['listed']:,} listed: {counts['unchanged']:,} unchanged, "
-        f"{counts['deferred']:,} deferred"
+        f"would score {counts['to_score']:,} of {counts['listed']:,} listed: {counts['unchanged']:,} "
+        f"unchanged, {counts['deferred']:,} deferred"
     )
     report_skipped(skipped)
     return {"state": "dry run", **counts, "gone": gone.count, "skipped": skipped}

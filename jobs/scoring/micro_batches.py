@@ -1,4 +1,4 @@
-"""Listing and scoring at once: what is listed so far is planned and scored as a micro-batch."""
+"""Listing and scoring at the same time: the images listed so far are planned and scored as a micro-batch."""
 
 import itertools
 import time
@@ -32,12 +32,15 @@ _POLL_S: Final = 0.5
 
 
 def score_listing(context: ScoringContext, run: Run, planner: Planner, view: TableView) -> None:
-    """Score what is listed while the listing goes on, in micro-batches that grow with it."""
+    """Score the listed images while the listing continues, in micro-batches that grow with it.
+
+    Raises Stopped after SIGTERM, InvalidInput where an archive has no image.
+    """
     clear_stop(run.folder)
     done = done_chunks(run.folder)
     todo = [ref for ref in chunks_still_needed(run) if ref.chunk not in done]
     if run.resumed and done:
-        say(f"{len(done):,} chunks are done already, {len(todo):,} of those listed are left")
+        say(f"{len(done):,} chunks are already done, {len(todo):,} of the planned ones are left")
     with (
         Progress(0, "images", "scoring") as progress,
         chunks_stopped_in_time(context, run.folder),
@@ -55,7 +58,7 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner, view: Tab
                 context.check_stop()
                 if context.past_deadline:
                     run.advance(skipped=lister.skip_counts)
-                    say("the deadline has come: what is done is committed, the rest is left for the next run")
+                    say("deadline reached: what is done is committed, the rest is left for the next run")
                     return
                 _wait_for_listing(context, lister, listing_wait_s(context, number))
                 complete = lister.done
@@ -69,16 +72,16 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner, view: Tab
 
 
 def listing_wait_s(context: ScoringContext, number: int) -> float:
-    """How long the listing is left alone after micro-batch `number`, counted from 0.
+    """How long to wait for the listing after micro-batch `number`, counted from 0.
 
-    It is longer each time, but never beyond the deadline.
+    Each wait is longer than the one before, and none goes beyond the deadline.
     """
-    # The exponent is bounded, or the float would overflow one day.
+    # The exponent is bounded: otherwise the float overflows after a thousand micro-batches.
     return min(FIRST_LISTING_WAIT_S * 2 ** min(number, 10), LONGEST_LISTING_WAIT_S, max(context.left_s, 0.0))
 
 
 def _wait_for_listing(context: ScoringContext, lister: Lister, wait_s: float) -> None:
-    """Wait until the listing is done, at most so long. Raises Stopped."""
+    """Wait until the listing is done, at most `wait_s` seconds. Raises Stopped."""
     until = time.monotonic() + wait_s
     while not lister.wait(min(_POLL_S, max(until - time.monotonic(), 0.0))):
         context.check_stop()
@@ -100,14 +103,14 @@ def _check_found(context: ScoringContext, run: Run, view: TableView, lister: Lis
     try:
         check_found(context.request.archives, view, lister)
     except InvalidInput:
-        # Chunks that are scored already are kept for the same command.
+        # Chunks that are already scored are kept: the same command resumes the run.
         if not done_chunks(run.folder):
             run.discard()
         raise
 
 
 def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> None:
-    """Raise InvalidInput where the listing has no image at all, or none of an archive of which the table has some.
+    """Raise InvalidInput where the listing has no image, or none of an archive whose images the table has.
 
     A storage that is not mounted looks like an empty folder, and its images would count as gone.
     """
@@ -115,8 +118,8 @@ def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> Non
     if known := view.known_images(lister.empty):
         empty = " nor in ".join(f"{printable(uri)}, of which the table has {n:,}" for uri, n in known.items())
         raise InvalidInput(
-            f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the command again. "
-            "Leave an archive out of the command if it is really empty."
+            f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the command "
+            "again. Leave an archive out of the command if it is really empty."
         )
     if not lister.listed:
         listed = ", ".join(printable(archive) for archive in archives)
@@ -126,7 +129,7 @@ def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> Non
 def _score_micro_batch(
     context: ScoringContext, run: Run, view: TableView, refs: Sequence[ChunkRef], tally: "_Tally"
 ) -> None:
-    """Score these chunks on the cluster. Raises Stopped where the command must end."""
+    """Score these chunks on the cluster. Raises Stopped after SIGTERM."""
     if not refs or context.past_deadline:
         return
     # Ray reads its environment on import, which the session sets first.

@@ -1,4 +1,4 @@
-"""The options of `pneumonia score`. Imports nothing heavy: the command reads them before it imports its room."""
+"""The options of `pneumonia score`. Nothing heavy is imported here, because the command line imports it."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,10 +8,10 @@ CHUNK_SIZE: Final = 256
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How an archive is scored: the command's options, as typed.
+    """The options of a scoring command.
 
-    `carry` is a list of columns, `a,b`; `actors` a number, or the least and the most, `2,8`. `deadline` is in
-    seconds. `chunk_size` is in images.
+    `carry` lists columns, `a,b`. `actors` is one number, or the least and the most: `2,8`. `deadline` is in
+    seconds, `chunk_size` in images.
     """
 
     archive: tuple[str, ...]

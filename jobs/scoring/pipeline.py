@@ -1,4 +1,4 @@
-"""The two shapes of the scoring pipeline, as Ray Data graphs over the same read, decode and score functions."""
+"""The two shapes of the scoring pipeline: Ray Data graphs over the same read, decode and score functions."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -23,7 +23,7 @@ from pneumonia_core.bundles.bundle import Bundle, read_engine_files
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.runs.inventory import ChunkRef
 
-# While one chunk's part is written, the other's images keep the cores busy.
+# While one chunk's part is written, the other chunk's images keep the cores busy.
 CHUNKS_PER_ACTOR: Final = 2
 NO_PROGRESS_S: Final = 600
 NO_PROGRESS_IMAGES: Final = 256
@@ -79,7 +79,8 @@ def _receipts(refs: Sequence[ChunkRef], job: ChunkJob, placement: Placement) -> 
             )
         receipts: Dataset = data.map_batches(
             ScoreDecoded if placement.kind == "gpu" else ScoreChunk,
-            # Not to the constructor: an actor whose constructor holds an object cannot be restarted when that is lost.
+            # Not to the constructor: an actor whose constructor holds an object cannot be restarted when that
+            # is lost.
             fn_args=(job,),
             fn_constructor_args=(placement.actor_threads,),
             compute=pool,
@@ -91,7 +92,7 @@ def _receipts(refs: Sequence[ChunkRef], job: ChunkJob, placement: Placement) -> 
 
 
 def _limits(chunk_bytes: int, placement: Placement) -> ExecutionResources:
-    """How far decoding may run ahead of the engine: decoded chunks that are not scored are lost with their node."""
+    """How far decoding may run ahead of the engine: a lost node loses its decoded chunks."""
     if placement.kind == "cpu":
         return ExecutionResources.for_limits()
     chunks = (CHUNKS_PER_ACTOR + 2) * placement.max_actors + 2 * cluster_cpus() / placement.decode_cpus

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from jobs.ray_runtime.resources import Node
 
-# Larger groups of cores in one process gain nothing: the interpreter between the images becomes the limit.
+# More cores in one process gain nothing: the interpreter's work between the images becomes the limit.
 MAX_ACTOR_CPUS: Final = 8
 
 
@@ -14,8 +14,8 @@ MAX_ACTOR_CPUS: Final = 8
 class Placement:
     """Actors and tasks of the pipeline on a cluster.
 
-    In shape `cpu` an actor reads, decodes and scores. In shape `gpu` tasks of `decode_cpus` each read and decode,
-    and the engine runs in actors.
+    In shape `cpu` an actor reads, decodes and scores. In shape `gpu` tasks of `decode_cpus` each read and
+    decode, and the engine runs in actors.
     """
 
     kind: Literal["cpu", "gpu"]
@@ -58,17 +58,17 @@ def choose_placement(
 def cpu_placement(
     cpus: Sequence[float], actors: tuple[int, int] | None, actor_cpus: float | None
 ) -> Placement:
-    """Actors on nodes of these CPUs: the least number of them fits, each with as many cores as that leaves."""
+    """Actors on nodes of these CPUs: the least number of them fits, and each is as large as that allows."""
     wanted = actors[0] if actors else 1
     actor_cpus = min(actor_cpus or _largest_for(wanted, cpus), min(cpus))
     fitting = _fitting(actor_cpus, cpus)
-    # Actors that do not fit wait for the cluster to grow. The first one always fits.
+    # Actors that do not fit start when the cluster grows. The first one always fits.
     least, most = actors or (1, fitting)
     return Placement("cpu", min(least, fitting), most, actor_cpus, 0, 0)
 
 
 def _largest_for(actors: int, cpus: Sequence[float]) -> int:
-    """The most CPUs, up to MAX_ACTOR_CPUS, that each of so many actors can have; 1 where they do not fit at all."""
+    """The most CPUs, up to MAX_ACTOR_CPUS, that each of these actors can have; 1 where they do not fit."""
     sizes = range(MAX_ACTOR_CPUS, 1, -1)
     return next((size for size in sizes if _fitting(min(size, *cpus), cpus) >= actors), 1)
 
@@ -83,7 +83,7 @@ def _gpu_placement(
 ) -> Placement:
     least, most = actors or (1, max(1, int(gpus)))
     decode = min(decode_cpus or 1.0, cpus / 2)
-    # With a GPU the actor only feeds it. Without one, it computes on a CPU of its own where there is one.
+    # With a GPU the actor only feeds it. Without one, the actor computes on its own CPU where one is left.
     actor_cpus = min(1.0, (cpus - decode) / most)
     if actor_cpus < 0.1:
         most = max(1, int((cpus - decode) / 0.1))

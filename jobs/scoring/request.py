@@ -63,7 +63,7 @@ def _listing_rules(options: ScoreOptions) -> ListingRules:
 
 
 def parse_actors(text: str | None) -> tuple[int, int] | None:
-    """The least and the most actors in `2,8` or `2`; None where there is no text. Raises InvalidInput."""
+    """The least and the most actors in `2,8` or `2`; None without a text. Raises InvalidInput."""
     if text is None:
         return None
     try:

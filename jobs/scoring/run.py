@@ -134,7 +134,7 @@ def _write_gone(run: Run, planner: Planner) -> Gone | None:
 
 
 def _last_run_alike(context: ScoringContext, run: Run, gone: Gone | None) -> RunRecord | None:
-    """The last committed run, if its result still holds: no new row, and the same images gone. Else None."""
+    """The last committed run; None where this one has a row to write or another image has gone."""
     if gone is None or any(shard.to_score or shard.deferred for shard in run.record.shards):
         return None
     last = last_committed(context.results, run.record)

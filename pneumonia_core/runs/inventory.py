@@ -106,7 +106,10 @@ def write_shard(
     first_chunk: int,
     chunk_size: int,
 ) -> InventoryShard:
-    """Write a shard's inventory file and its chunk files in one pass over its rows, which are in INVENTORY_SCHEMA."""
+    """Write a shard's inventory file and its chunk files, in one pass over its rows.
+
+    `planned` are tables of INVENTORY_SCHEMA. They are read once and not kept.
+    """
     counts: Counter[str] = Counter()
     location = run_folder.child("inventory").child(_inventory_file_name(index))
     with (

@@ -64,8 +64,8 @@ def merge_parts(
 ) -> Merged:
     """Check the parts of some chunks against the inventory and write them as one file of the table.
 
-    `path` is relative to `scores`. Rows whose ids are in `superseded` are left out, as another run has committed
-    them. Raises ConservationError, which names rows that are missing, repeated or foreign.
+    `path` is relative to `scores`. Rows whose ids are in `superseded` are left out: another run has committed
+    them. Raises ConservationError, which names missing, repeated and foreign rows.
     """
     tables = []
     for chunk in chunks:

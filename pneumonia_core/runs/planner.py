@@ -62,8 +62,8 @@ class Gone:
 class Planner:
     """Joins the listing with the table in DuckDB, which spills to disk.
 
-    Its memory does not grow with the table or the listing. Both are read in small batches, and every join keeps
-    only its bounded side in memory. The queries write that side on the right.
+    Its memory does not grow with the table or the listing. Both are read in small batches, and every join
+    keeps only its bounded side in memory. The queries write that side on the right.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Planner:
         self._database.register("inventory", read_inventory(self._run_folder, shards, *columns))
 
     def _planned(self, next_row: int, room: int | None) -> Iterator[pa.Table]:
-        """The listed images in INVENTORY_SCHEMA, numbered from `next_row`, at most `room` of them to score."""
+        """The listed images in INVENTORY_SCHEMA, numbered from `next_row`; at most `room` to score."""
         for record_batch in self._joined():
             row_ids = pa.array(range(next_row, next_row + record_batch.num_rows), pa.int64())
             next_row += record_batch.num_rows
@@ -233,8 +233,8 @@ class Planner:
             # The listing is in the order of its positions already. Sorting would hold all of it in memory.
             query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed"
         else:
-            # An image that was missing when it was last read gets another attempt, even if an older row has its
-            # score. Otherwise its newest row would report it as missing for ever.
+            # An image that was missing when it was last read gets another attempt, even if an older row has
+            # its score. Otherwise its newest row would report it as missing for ever.
             self._scan_outcomes()
             same = "FILTER (WHERE k.image_version = l.image_version)"
             query = f"""

@@ -17,7 +17,7 @@ ENDED: Final[tuple[EndState, ...]] = ("committed", "abandoned")
 
 @dataclass(frozen=True)
 class RunConfiguration:
-    """The options that decide which rows a run writes. A run is resumed only by a request with the same ones."""
+    """The options that decide which rows a run writes. Only a request with the same options resumes a run."""
 
     archives: tuple[str, ...]
     model_id: str

@@ -37,11 +37,11 @@ _RESCORE: Final = ".rescore.json"
 
 
 def open_run(results: Location, request: RunRequest, planned_version: int, fresh: bool) -> Run:
-    """The unfinished run of this request, to be resumed, or a new one planned from this version of the table.
+    """The unfinished run of this request, or a new run that is planned from this version of the table.
 
-    A run that a living process works on is left alone. Raises InvalidInput where an unfinished run was started
-    with other options. `fresh` abandons the unfinished runs instead. One whose rows are in the table is
-    returned, as it lacks only its last record.
+    Ignores runs that a living process works on. Raises InvalidInput where an unfinished run was started with
+    other options; `fresh` abandons the unfinished runs instead. A run whose rows are in the table lacks only
+    its last record, and is returned.
     """
     idle = _idle_runs(results)
     run: Run | None = None
@@ -60,7 +60,8 @@ def _run_to_resume(idle: Sequence[Run], request: RunRequest) -> Run | None:
     if run is None:
         changed = differing_options(asdict(idle[0].record.configuration), asdict(request.configuration()))
         raise InvalidInput(
-            f"run {idle[0].run_id} is unfinished and was started with other options:\n{changed}\nThis request does not resume it.",
+            f"run {idle[0].run_id} is unfinished and was started with other options:\n{changed}\n"
+            "This request does not resume it.",
             Remedy.FINISH_OR_ABANDON,
         )
     return run
@@ -81,8 +82,10 @@ def _unlock(runs: Sequence[Run]) -> None:
 
 
 def version_with_rows(run: Run) -> int | None:
-    """The version of the table that has the rows of a run, which then lacks only its last record; None where
-    the run is not committed."""
+    """The version of the table that has the rows of a run; None where the run is not committed.
+
+    A run with a version lacks only its last record.
+    """
     if run.record.state != "staged":
         return None
     return committed_version(run.results, run.run_id, run.record.planned_version)
@@ -138,7 +141,10 @@ def last_committed(results: Location, like: RunRecord) -> RunRecord | None:
 
 
 def new_run(results: Location, request: RunRequest, planned_version: int) -> Run:
-    """A new run, locked, with its folder, record and marker. Raises PneumoniaError where they cannot be written."""
+    """A new run, locked, with its folder, record and marker.
+
+    Raises PneumoniaError where they cannot be written.
+    """
     now = datetime.datetime.now(datetime.UTC)
     # Run ids sort by the table's version, which no clock can turn back, then by time to the microsecond. The
     # random end keeps two runs apart.

@@ -1,4 +1,4 @@
-"""What the commands beside scoring do with a results folder: show its runs, give its latest rows, maintain it."""
+"""A results folder after scoring: its runs are listed, its latest rows written, its table maintained."""
 
 import contextlib
 import datetime
@@ -29,10 +29,12 @@ def existing_runs(results: Location) -> list[RunRecord]:
 
 
 def write_latest(results: Location, output: Location | None) -> Counter[str]:
-    """Write the newest row of each image that is still in its archive to a .parquet or .csv file, or only count.
+    """Write the newest row of each image that is still in its archive to a .parquet or .csv file.
 
-    Returns how many rows have each finding or, where rejected, each reason. Raises InvalidInput where there are no
-    results or `output` has another ending, PneumoniaError where the table cannot be read or the file not written.
+    Without `output` the rows are only counted.
+    Returns the number of rows with each finding, or for rejected images with each reason. Raises InvalidInput
+    where there are no results or `output` has another ending. Raises PneumoniaError where the table cannot be
+    read or the file cannot be written.
     """
     if output is not None and not output.name.endswith(latest.FORMATS):
         raise InvalidInput(f"{output.uri}: end the name in {' or '.join(latest.FORMATS)}.")

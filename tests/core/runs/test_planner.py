@@ -1,4 +1,4 @@
-"""Planning in shards: every image has one row, one number and one place in a chunk, however many shards there are."""
+"""Planning in shards: however many they are, every image has one row, one number and one place in a chunk."""
 
 import datetime
 

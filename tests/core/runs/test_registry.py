@@ -1,4 +1,4 @@
-"""Which run a command goes on with, where several are unfinished or two commands meet. No cluster is started here."""
+"""Which run a command resumes, where several are unfinished or two commands meet. No cluster is started."""
 
 import os
 
@@ -65,7 +65,7 @@ def test_run_that_was_asked_something_else_is_refused_and_left_unlocked(results,
 def test_fresh_records_a_committed_run_of_another_order_and_then_does_its_own(
     results, archives, tiny_bundle, tmp_path
 ):
-    """Killed between its commit and its last record, the other is neither abandoned nor taken for this one."""
+    """A run killed between its commit and its last record is not abandoned, nor taken for this request's."""
     other = died(
         results, scoring_request(tiny_bundle, archives[1], model_id="0" * 16), "staged", counts=COUNTS
     )

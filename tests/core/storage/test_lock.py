@@ -1,6 +1,5 @@
-"""The lock of a run in a bucket: one holder, taken over from the dead, lost when it was not renewed."""
+"""The lock of a folder: one holder, taken over from a dead process, lost where it is not renewed."""
 
-import contextlib
 import fcntl
 import json
 import subprocess
@@ -12,11 +11,6 @@ import boto3
 import pytest
 from support.buckets import BUCKET, Proxy, s3_server, using
 
-from jobs.scoring.commit import conclude
-from jobs.scoring.context import ExecutionOptions, ScoringContext
-from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.runs.record import RunRecord, RunRequest
-from pneumonia_core.runs.run import Run
 from pneumonia_core.storage.files import delete_folder, exists, read_bytes, write_bytes
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.lock import FileLock, Lease, LeaseLost, LeaseTiming, Owner, take_lock
@@ -117,8 +111,7 @@ def proxy(endpoint):
 def test_renewal_that_fails_is_tried_again(run, proxy):
     held = take_lock(run, LeaseTiming(heartbeat_s=0.1))
     assert isinstance(held, Lease)
-    # As after a writing whose answer was lost: refused is the next one, and so is here to look whose the
-    # lease is.
+    # The answer to a write is lost: the next write is refused, and so is the read that checks the owner.
     proxy.fail("^GET .*lock", refusal=DENIED)
     write_lease(run, token=held.owner.token)
     until = time.monotonic() + 10
@@ -160,23 +153,6 @@ def test_lease_that_cannot_be_deleted_does_not_fail_the_run(run, proxy, caplog):
     proxy.fail("^DELETE .*lock", refusal=DENIED)
     held.release()
     assert "it expires in a minute" in caplog.text
-
-
-@pytest.mark.parametrize("version", [7, None])
-def test_run_that_loses_its_lease_after_the_commit_does_not_say_that_nothing_was_committed(run, version):
-    timing = LeaseTiming()
-    held = take_lock(run, timing)
-    request = RunRequest(
-        ("file:///archive",), "", "m", "auto", "auto", None, False, None, 16, "2026-01-31", False
-    )
-    record = RunRecord("1", "2026-01-31", "staged", "", request.configuration(), "", {}, 6)
-    with contextlib.ExitStack() as session, Run(run, record, held) as ending:
-        context = ScoringContext(run, request, ExecutionOptions(), None, session)
-        timing.expires_after_s = -1.0
-        with pytest.raises(PneumoniaError, match="lease was not renewed") as caught:
-            conclude(context, ending, version)
-    assert "othing was committed" not in str(caught.value)
-    assert ("version 7 of the table has the rows" in str(caught.value)) == (version == 7)
 
 
 def test_lock_whose_file_its_last_owner_removed_is_none(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from jobs.score import command
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from pneumonia_core.archives.manifests import ListingRules
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, Remedy
 
 README_TABLE = re.compile(r"^\| .* \| `pneumonia (score .*) …` \|$", re.MULTILINE)
 
@@ -70,7 +70,7 @@ def test_second_night_scores_only_the_members_that_are_new(ray_here, tiny_bundle
     assert (night["listed"], night["scored"], night["unchanged"]) == (5, 1, 4)
 
 
-def test_cut_archive_scores_what_stands_before_the_cut(ray_here, tiny_bundle, tmp_path):
+def test_cut_archive_scores_what_is_before_the_cut(ray_here, tiny_bundle, tmp_path):
     whole = tar_bytes(pictures(10))
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
     result = score(tmp_path / "r", scoring_request(tiny_bundle, tmp_path / "a.tar"))
@@ -98,14 +98,15 @@ def test_carried_columns_go_through_to_the_table_and_others_join_later(ray_here,
     assert (sites["0000.jpeg"], sites["0002.jpeg"]) == (None, "west")
 
 
-def test_carrying_without_a_manifest_or_over_our_own_columns_is_refused(tiny_bundle, tmp_path):
+def test_carrying_without_a_manifest_or_over_columns_of_the_table_is_refused(tiny_bundle, tmp_path):
     shutil.copy(REPOSITORY / "README.md", tmp_path)
 
     def ask(archive: object, *carry: str) -> None:
         rules = ListingRules(carry=carry)
         make_request(ScoreOptions((str(archive),), str(tiny_bundle.path)), rules)
 
-    with pytest.raises(InvalidInput, match="for a manifest"):
+    with pytest.raises(InvalidInput) as caught:
         ask(tmp_path, "site")
-    with pytest.raises(InvalidInput, match="does not have itself"):
+    assert caught.value.remedy is Remedy.NAME_MANIFEST
+    with pytest.raises(InvalidInput, match="'finding'"):
         ask(tmp_path, "finding")

@@ -32,7 +32,7 @@ SECRET = "hunter2hunter2"
 
 @pytest.fixture(scope="module")
 def proxy():
-    """What all of this module's commands and workers use: it passes on to the server, and fails when told to."""
+    """The S3 endpoint of this module's commands and workers: it forwards requests and injects failures."""
     with s3_server() as endpoint, Proxy(endpoint) as proxy, using(proxy.endpoint):
         os.environ["AWS_SECRET_ACCESS_KEY"] = SECRET
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)

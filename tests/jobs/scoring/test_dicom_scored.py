@@ -1,4 +1,4 @@
-"""A hospital's folder of DICOM, scored as a user does: every file has its row, and nobody is named anywhere."""
+"""A hospital's folder of DICOM, scored as a user does: every file has a row, no patient's name appears."""
 
 import hashlib
 import hmac

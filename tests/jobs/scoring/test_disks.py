@@ -1,4 +1,4 @@
-"""Places that cannot be written to: one line that says what to do, the table as it was, and the run goes on later."""
+"""Folders that cannot be written: one line says what to do, the table stays as it was, the run resumes."""
 
 import contextlib
 import os

@@ -28,7 +28,7 @@ def jpeg(picture: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory, guarded_bundle, ray_here):
-    """The results of an archive with X-rays, DICOM of every age, pictures that are none, and a broken file."""
+    """The results of an archive with X-rays, DICOM of every age, other pictures, and a broken file."""
     folder = tmp_path_factory.mktemp("domain")
     archive, results = folder / "archive", folder / "results"
     archive.mkdir()

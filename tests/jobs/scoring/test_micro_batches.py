@@ -1,6 +1,6 @@
-"""Listing and scoring at once: how long is waited for the listing, and what is made of one that finds nothing.
+"""Listing and scoring at the same time: the waits for the listing, and a listing that finds nothing.
 
-No cluster is started here: of all these nights nothing is left to score.
+No test starts a cluster: none of these runs has an image to score.
 """
 
 import contextlib
@@ -41,18 +41,18 @@ def results(tmp_path, archive, tiny_bundle):
 
 @pytest.fixture(params=["run", "dry run"])
 def night(request, results):
-    """Carries out an order, or says what a run would do: both refuse alike."""
+    """Scores, or only plans: both refuse the same requests."""
     if request.param == "run":
-        return lambda asked: score(results, asked)
-    return lambda asked: dry_run(open_location(str(results)), asked)
+        return lambda scoring: score(results, scoring)
+    return lambda scoring: dry_run(open_location(str(results)), scoring)
 
 
 @pytest.mark.parametrize(("left_s", "longest_s"), [(None, LONGEST_LISTING_WAIT_S), (20, 20), (-5, 0)])
 def test_waits_for_the_listing_grow_but_not_beyond_the_deadline(tmp_path, tiny_bundle, left_s, longest_s):
-    settings = ExecutionOptions(deadline_s=None if left_s is None else 100 + left_s)
+    options = ExecutionOptions(deadline_s=None if left_s is None else 100 + left_s)
     with contextlib.ExitStack() as session:
         context = ScoringContext(
-            open_location(str(tmp_path)), scoring_request(tiny_bundle), settings, tiny_bundle, session
+            open_location(str(tmp_path)), scoring_request(tiny_bundle), options, tiny_bundle, session
         )
         context.started -= 100
         waits = [listing_wait_s(context, number) for number in range(200)]
@@ -112,10 +112,10 @@ def test_new_model_without_rescore_is_refused(archive, tiny_bundle, night):
 
 
 def test_dry_run_goes_by_rescore(archive, results, tiny_bundle):
-    place = open_location(str(results))
+    location = open_location(str(results))
     for rescore, to_score in (("all", 3), ("none", 0)):
-        asked = scoring_request(tiny_bundle, archive, model_id="0" * 16, rescore=rescore)
-        assert dry_run(place, asked)["to_score"] == to_score
+        request = scoring_request(tiny_bundle, archive, model_id="0" * 16, rescore=rescore)
+        assert dry_run(location, request)["to_score"] == to_score
 
 
 def test_what_was_skipped_is_in_the_result_and_told(archive, results, tiny_bundle, night, capsys):
@@ -145,13 +145,13 @@ def test_night_with_nothing_new_tells_what_was_skipped_too(archive, results, tin
 def test_night_with_nothing_new_does_not_fail_for_the_rejects_of_an_earlier_one(
     archive, results, tiny_bundle
 ):
-    asked = scoring_request(tiny_bundle, archive)
-    run = results / "runs" / score(results, asked)["run_id"] / "run.json"
+    request = scoring_request(tiny_bundle, archive)
+    run = results / "runs" / score(results, request)["run_id"] / "run.json"
     record = json.loads(run.read_text())
     record["result"]["exit_code"] = 3
     run.write_text(json.dumps(record))
     again, next_night = (
-        score(results, dataclasses.replace(asked, run_date=date)) for date in ("2026-01-31", "2026-02-01")
+        score(results, dataclasses.replace(request, run_date=date)) for date in ("2026-01-31", "2026-02-01")
     )
     assert (again["exit_code"], next_night["exit_code"]) == (3, 0)
     assert again["nothing_new"]
@@ -160,16 +160,16 @@ def test_night_with_nothing_new_does_not_fail_for_the_rejects_of_an_earlier_one(
 
 @pytest.mark.parametrize("scored", [True, False])
 def test_refused_run_is_kept_where_some_of_it_is_scored(archive, results, tiny_bundle, scored):
-    """So that the same command goes on with it when the storage is back."""
+    """The same command resumes it when the storage is back."""
     emptied(archive)
-    place, asked = open_location(str(results)), scoring_request(tiny_bundle, archive)
-    table = open_table(place)
-    with contextlib.ExitStack() as session, open_run(place, asked, table.version(), fresh=False) as run:
-        context = ScoringContext(place, asked, ExecutionOptions(), tiny_bundle, session)
+    location, request = open_location(str(results)), scoring_request(tiny_bundle, archive)
+    table = open_table(location)
+    with contextlib.ExitStack() as session, open_run(location, request, table.version(), fresh=False) as run:
+        context = ScoringContext(location, request, ExecutionOptions(), tiny_bundle, session)
         if scored:
             write_part(run.folder, 0, PART_SCHEMA.empty_table())
         view = TableView(table)
         with Planner(run.folder, view, PlanningRules("m")) as planner, pytest.raises(InvalidInput):
             score_listing(context, run, planner, view)
     assert exists(run.folder.child("run.json")) == scored
-    assert exists(marker(place, run.run_id)) == scored
+    assert exists(marker(location, run.run_id)) == scored

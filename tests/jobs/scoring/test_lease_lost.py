@@ -1,0 +1,43 @@
+"""A run in a bucket that loses its lease after its commit."""
+
+import contextlib
+
+import boto3
+import pytest
+from support.buckets import BUCKET, s3_server, using
+from support.scoring import scoring_request
+
+from jobs.scoring.commit import conclude
+from jobs.scoring.context import ExecutionOptions, ScoringContext
+from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.runs.record import RunRecord
+from pneumonia_core.runs.run import Run
+from pneumonia_core.storage.files import delete_folder
+from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.lock import LeaseTiming, take_lock
+
+
+@pytest.fixture
+def results():
+    with s3_server() as endpoint, using(endpoint):
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+        location = open_location(f"s3://{BUCKET}/leased")
+        yield location
+        delete_folder(location)
+
+
+@pytest.mark.parametrize("version", [7, None])
+def test_lease_lost_after_the_commit_does_not_say_that_nothing_was_committed(results, tiny_bundle, version):
+    timing = LeaseTiming()
+    held = take_lock(results, timing)
+    request = scoring_request(tiny_bundle)
+    record = RunRecord("1", "2026-01-31", "staged", "", request.configuration(), "", {}, 6)
+    with contextlib.ExitStack() as session, Run(results, record, held) as run:
+        context = ScoringContext(results, request, ExecutionOptions(), tiny_bundle, session)
+        timing.expires_after_s = -1.0
+        with pytest.raises(PneumoniaError) as caught:
+            conclude(context, run, version)
+    assert caught.value.remedy is Remedy.WRITE_RECORD
+    assert "lease was not renewed" in str(caught.value)
+    assert "othing was committed" not in str(caught.value)
+    assert ("version 7 of the table has the rows" in str(caught.value)) == (version == 7)
