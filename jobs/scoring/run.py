@@ -112,7 +112,7 @@ def _rules(context: ScoringContext, run: Run, view: TableView) -> PlanningRules:
 
 
 def _align_with_table(run: Run, view: TableView, planner: Planner) -> None:
-    """Plan a resumed run from the table's present version, without the rows that another run has committed."""
+    """Plan a resumed run from the present version of the table, without rows that another run committed."""
     record = run.record
     if record.planned_version == view.version and not record.superseded:
         return
