@@ -51,6 +51,16 @@ class Worker:
         return self.rank == 0
 
 
+@dataclass(frozen=True)
+class Start:
+    """A learner, with the history and the best weights of the epochs before it; a new training has none."""
+
+    initial: InitialState
+    learner: Learner
+    history: tuple[EpochFigures, ...] = ()
+    best: Sequence[np.ndarray] = ()
+
+
 def train_on_worker(config: dict[str, WorkerConfig]) -> None:
     """Train this worker's part of `config["worker_config"]`.
 
@@ -76,23 +86,15 @@ def _train(config: WorkerConfig) -> None:
         communication_options=tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
     )
     keras.utils.set_random_seed(config.recipe.seed + rank)
-    checkpoint = last_checkpoint()
-    if checkpoint is None:
-        start = first_weights(config, rank)
-        initial, weights = start.initial, start.weights
-    else:
-        initial, weights = checkpoint.initial, checkpoint.classifier_weights
-    learner = _learner(config, initial, weights, strategy)
-    worker = Worker(rank, world, config, initial.recipe, ray.train.get_dataset_shard("train"))
+    start = _start(config, rank, strategy)
+    worker = Worker(rank, world, config, start.initial.recipe, ray.train.get_dataset_shard("train"))
     images, labels = ray.get([config.validation_images, config.validation_labels])
     validation = ValidationShard.of(images, labels, rank, world)
     if worker.is_first:
-        config.mailbox.post(Started(initial, len(checkpoint.history) if checkpoint else 0))
-    if checkpoint is not None:
-        learner.restore(checkpoint.state, rank)
-    elif initial.fresh_from == "head":
-        _fit_head(worker, learner, validation)
-    _train_epochs(worker, initial, learner, validation, checkpoint)
+        config.mailbox.post(Started(start.initial, len(start.history)))
+    if not start.history and start.initial.fresh_from == "head":
+        _fit_head(worker, start.learner, validation)
+    _train_epochs(worker, start, validation)
 
 
 def _set_up_tensorflow(workers_on_this_node: int, gpus: int) -> None:
@@ -114,6 +116,20 @@ def _cpus_of_this_node() -> int:
     here = ray.get_runtime_context().get_node_id()
     granted = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here]
     return max(1, min(int(sum(granted)), len(os.sched_getaffinity(0))))
+
+
+def _start(config: WorkerConfig, rank: int, strategy: tf.distribute.Strategy) -> Start:
+    """The start from the last checkpoint, else a new one; a collective operation.
+
+    The arrays of a checkpoint are several times as large as the network, and are not kept.
+    """
+    checkpoint = last_checkpoint()
+    if checkpoint is None:
+        first = first_weights(config, rank)
+        return Start(first.initial, _learner(config, first.initial, first.weights, strategy))
+    learner = _learner(config, checkpoint.initial, checkpoint.classifier_weights, strategy)
+    learner.restore(checkpoint.state, rank)
+    return Start(checkpoint.initial, learner, checkpoint.history, checkpoint.best)
 
 
 def _learner(
@@ -158,15 +174,8 @@ def _fit_head(worker: Worker, learner: Learner, validation: ValidationShard) -> 
         worker.config.mailbox.post(HeadFitted(images, figures))
 
 
-def _train_epochs(
-    worker: Worker,
-    initial: InitialState,
-    learner: Learner,
-    validation: ValidationShard,
-    checkpoint: Checkpoint | None,
-) -> None:
-    history = checkpoint.history if checkpoint else ()
-    best = checkpoint.best if checkpoint else ()
+def _train_epochs(worker: Worker, start: Start, validation: ValidationShard) -> None:
+    learner, history, best = start.learner, start.history, start.best
     while not is_over(worker.recipe, history):
         trained = _train_epoch(worker, learner, len(history))
         learner.share_statistics()
@@ -175,7 +184,7 @@ def _train_epochs(
         # Only a training that may end before its schedule needs its best epoch again.
         if worker.recipe.patience and best_epoch(history) == len(history):
             best = learner.averaged.get_weights()
-        _report(worker, Checkpoint(initial, history, learner.state(), best))
+        _report(worker, Checkpoint(start.initial, history, learner.state(), best))
         if worker.is_first:
             worker.config.mailbox.post(EpochDone(history[-1], validated.probabilities))
 
