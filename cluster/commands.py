@@ -1,19 +1,21 @@
 """The commands of a Ray cluster: `pneumonia submit -- JOB ARGS…` and `pneumonia jobs list|stop`.
 
-The modules that talk to the cluster are imported when a command runs, so that help is instant.
+`cluster.client.connect` imports Ray, when a command runs: help is instant.
 """
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
+from cluster.client import connect
+from cluster.follow import follow
+from cluster.job_arguments import read_command
+from cluster.job_list import Job, list_jobs, stop_job
+from cluster.submit import submit
 from jobs.console.command import Result, job_command
 from jobs.console.output import aligned_columns, printable, say
 from pneumonia_core.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from cluster.job_list import Job
 
 INTERRUPTED: Final = 130  # what a shell shows for a command ended by Ctrl-C
 _HEADER: Final = ("ID", "STATE", "EXIT", "STARTED (UTC)", "DURATION", "COMMAND")
@@ -27,8 +29,6 @@ _dashboard_option = click.option(
 
 def _read_job(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
     """Check the job's usage here; its help and --print-config are answered here as well."""
-    from cluster.job_arguments import read_command
-
     try:
         job = read_command(words)
     except InvalidInput as error:
@@ -51,11 +51,6 @@ def submit_command(job: tuple[str, ...], address: str | None, no_wait: bool) -> 
     Sends this installation's code along, follows the log, and ends with the job's result and exit code.
     The token of the cluster is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
     """
-    from cluster.client import connect
-    from cluster.follow import follow
-    from cluster.job_arguments import read_command
-    from cluster.submit import submit
-
     client = connect(address)
     job_id = submit(client, read_command(job))
     say(f"submitted {job_id} to {client.get_address()}")
@@ -78,9 +73,6 @@ def jobs_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The jobs as JSON, instead of a table.")
 def list_command(address: str | None, as_json: bool) -> Result:
     """The jobs submitted to the cluster, the newest first."""
-    from cluster.client import connect
-    from cluster.job_list import list_jobs
-
     jobs = list_jobs(connect(address))
     if as_json:
         return {"jobs": [asdict(job) for job in jobs]}
@@ -93,9 +85,6 @@ def list_command(address: str | None, as_json: bool) -> Result:
 @_dashboard_option
 def stop_command(job_id: str, address: str | None) -> Result:
     """Stop a job: it finishes its current chunks, and the same command resumes it later."""
-    from cluster.client import connect
-    from cluster.job_list import stop_job
-
     job = stop_job(connect(address), job_id)
     say(f"{job.id} is {job.state}")
     return {"job": job.id, "state": job.state}
@@ -105,7 +94,7 @@ jobs_command.add_command(list_command)
 jobs_command.add_command(stop_command)
 
 
-def _row(job: "Job") -> tuple[str, ...]:
+def _row(job: Job) -> tuple[str, ...]:
     started = (job.started or "")[:19].replace("T", " ")
     exit_code = "" if job.exit_code is None else str(job.exit_code)
     return (job.id, job.state, exit_code, started, _duration(job.seconds), printable(job.entrypoint))

@@ -12,6 +12,7 @@ from jobs.console.options import (
     num_cpus_option,
     precision_option,
 )
+from jobs.evaluation.options import EvaluateOptions
 
 
 @job_command("evaluate")
@@ -56,8 +57,8 @@ from jobs.console.options import (
 @num_cpus_option
 def command(**options: Any) -> Result:
     """Score the labelled images of DATA and measure the scores: JSON and one HTML page."""
+    # Here, because `pneumonia evaluate --help` needs neither matplotlib nor scikit-learn.
     from jobs.evaluation.evaluate import evaluate_bundle
-    from jobs.evaluation.options import EvaluateOptions
 
     return evaluate_bundle(EvaluateOptions(**options))
 

@@ -29,6 +29,7 @@ def command(
     """
     if output is not None and not output.endswith(".json"):
         raise InvalidInput(f"--output {output}: end the name in .json.")
+    # Here, because `pneumonia inspect --help` needs neither pyarrow nor a decoder.
     from jobs.inspection.inspect import open_data, report, survey
 
     archives, rules = open_data(archive, allow_prefix)

@@ -6,6 +6,7 @@ from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import DurationType, LocationType
 from jobs.console.output import say
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.storage.location import open_location
 
 
 @job_command("maintain")
@@ -23,9 +24,8 @@ def command(results: str, compact: bool, vacuum: float | None) -> Result:
     Refused while a run is at work or staged: it would have to be planned again. Readers of versions older
     than AGE lose their files.
     """
-    # Here, because `pneumonia maintain --help` needs neither deltalake nor pyarrow.
+    # Here, because `pneumonia maintain --help` needs neither DuckDB nor deltalake.
     from pneumonia_core.runs.upkeep import maintain
-    from pneumonia_core.storage.location import open_location
 
     if not compact and vacuum is None:
         raise InvalidInput("say what to do: --compact, --vacuum 7d, or both.")

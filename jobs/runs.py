@@ -8,6 +8,7 @@ import click
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import LocationType
 from jobs.console.output import aligned_columns, printable
+from pneumonia_core.storage.location import open_location
 
 if TYPE_CHECKING:
     from pneumonia_core.runs.record import RunRecord
@@ -21,8 +22,8 @@ _COUNTS: Final = ("listed", "scored", "rejected", "unchanged", "deferred", "out_
 @click.option("--json", "as_json", is_flag=True, help="Every run's whole record, as JSON.")
 def command(results: str, as_json: bool) -> Result:
     """Show the runs of RESULTS: date, state, counts, seconds."""
+    # Here, because `pneumonia runs --help` needs neither DuckDB nor deltalake.
     from pneumonia_core.runs.upkeep import existing_runs
-    from pneumonia_core.storage.location import open_location
 
     records = existing_runs(open_location(results))
     if as_json:
