@@ -40,7 +40,7 @@ class TimeLimitedClient(JobSubmissionClient):
         self._timeout_s = timeout_s
         super().__init__(address)
 
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> "Response":
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> "Response":  # noqa: ANN401 - Ray's
         return super()._do_request(method, endpoint, **{"timeout": self._timeout_s, **options})
 
     def runs_on_this_machine(self) -> bool:

@@ -55,7 +55,7 @@ from jobs.evaluation.options import EvaluateOptions
 )
 @address_option
 @num_cpus_option
-def command(**options: Any) -> Result:
+def command(**options: Any) -> Result:  # noqa: ANN401 - click's options
     """Score the labelled images of DATA and measure the scores: JSON and one HTML page."""
     # Here, because `pneumonia evaluate --help` needs neither matplotlib nor scikit-learn.
     from jobs.evaluation.evaluate import evaluate_bundle

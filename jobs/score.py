@@ -70,7 +70,7 @@ from jobs.scoring.options import CHUNK_SIZE, ScoreOptions
 @click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
 @address_option
 @num_cpus_option
-def command(results: str, dry_run: bool, **options: Any) -> Result:
+def command(results: str, dry_run: bool, **options: Any) -> Result:  # noqa: ANN401 - click's options
     """Score every chest X-ray of ARCHIVE... that the results do not have yet.
 
     An archive is a folder or bucket with images, tars and zips in it, one such file, or a manifest: a Parquet

@@ -84,7 +84,7 @@ from pneumonia_core.training.recipe import DEFAULT_RECIPE, FINE_TUNING_RATE, FRO
 )
 @click.option("--resume", is_flag=True, help="Resume the training of this name, if it has begun.")
 @address_option
-def command(**options: Any) -> Result:
+def command(**options: Any) -> Result:  # noqa: ANN401 - click's options
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
     Images of whole patients are set aside for validation; calibration and thresholds are fitted on them. A

@@ -1,4 +1,4 @@
-"""The errors a user can meet, what helps against each, and the closed list of reasons why an image has no score."""
+"""The errors a user can meet, their remedies, and the closed list of reasons why an image has no score."""
 
 import json
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ RejectStage = Literal["read", "decode", "score"]
 
 @dataclass(frozen=True)
 class RejectReason:
-    """Why an image has no score: the stage that found out, whether a later run may succeed, and what it means."""
+    """Why an image has no score: the stage that found out, whether a later run may succeed, the meaning."""
 
     stage: RejectStage
     meaning: str
@@ -104,8 +104,8 @@ REJECT_REASONS: Final[dict[str, RejectReason]] = {
 class Rejection:
     """Why one image has no score.
 
-    `reason` is a key of REJECT_REASONS. `detail` is a fixed template with numbers filled in, never text out of the
-    file or out of another exception: those may carry a patient's name.
+    `reason` is a key of REJECT_REASONS. `detail` is a fixed template with numbers filled in, never text out
+    of the file or out of another exception: those may carry a patient's name.
     """
 
     reason: str

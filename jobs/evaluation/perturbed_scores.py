@@ -12,7 +12,7 @@ from jobs.console.output import Progress, say
 from jobs.evaluation.options import EvaluateOptions
 from jobs.ray_runtime.resources import ANY_NODE, wait_for
 from jobs.scoring.actors import EngineOnce, EngineSpec
-from jobs.scoring.placement import Placement, choose_placement
+from jobs.scoring.placement import choose_placement
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.bundles.bundle import Bundle
@@ -56,7 +56,10 @@ def score_perturbed(
         scorer,
         fn_args=(spec, bundle.image_size, list(refs)),
         fn_constructor_args=(shape.actor_threads,),
-        compute=_pool(shape, len(blocks), ActorPoolStrategy),
+        compute=ActorPoolStrategy(
+            min_size=shape.min_actors,
+            max_size=max(shape.min_actors, min(shape.max_actors, len(blocks))),
+        ),
         num_cpus=shape.actor_cpus,
         num_gpus=shape.actor_gpus or None,
         batch_size=None,
@@ -80,10 +83,6 @@ def _blocks(ill: np.ndarray, aspects: Mapping[bool, float] | None) -> list[pa.Ta
     numbers = pa.array(range(len(ill)), pa.int64())
     table = pa.table({"number": numbers, "aspect": pa.array(wanted, pa.float64())})
     return [table.slice(start, IMAGES_PER_BLOCK) for start in range(0, len(ill), IMAGES_PER_BLOCK)]
-
-
-def _pool(shape: Placement, blocks: int, strategy: Any) -> Any:
-    return strategy(min_size=shape.min_actors, max_size=max(shape.min_actors, min(shape.max_actors, blocks)))
 
 
 class ScorePerturbed:

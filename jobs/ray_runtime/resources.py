@@ -29,7 +29,7 @@ ANY_NODE: Final = Node(cpus=1)
 def wait_for(needed: Node, until: float, stopped: Callable[[], bool] = lambda: False) -> list[Node]:
     """Wait until the cluster has a node with CPUs, and the needed GPUs in total; return its nodes with CPUs.
 
-    Requests more nodes from the autoscaler meanwhile. At `until`, on the clock of time.monotonic, or when
+    Requests more nodes from the autoscaler. At `until`, on the clock of time.monotonic, or when
     `stopped()` is true, it returns the present nodes: fewer than needed, or none.
     """
     import ray.autoscaler.sdk

@@ -44,7 +44,7 @@ def choose_placement(
     """The placement on these nodes: shape `gpu` where they have GPUs, unless `kind` names a shape.
 
     On any cluster the CPUs of all actors and of the largest task together stay within its CPUs: otherwise Ray
-    Data would wait for ever.
+    Data would wait forever.
     """
     cpus = [node.cpus for node in nodes]
     gpus = sum(node.gpus for node in nodes)

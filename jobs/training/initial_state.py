@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -29,9 +30,9 @@ class WorkerConfig:
     gpus: int
     steps_per_epoch: int
     class_weights: tuple[float, ...]
-    sample: ray.ObjectRef
-    validation_images: ray.ObjectRef
-    validation_labels: ray.ObjectRef
+    sample: "ray.ObjectRef[Any]"
+    validation_images: "ray.ObjectRef[Any]"
+    validation_labels: "ray.ObjectRef[Any]"
     mailbox: Mailbox
 
 

@@ -2,7 +2,7 @@
 
 import traceback
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import ray
@@ -103,7 +103,7 @@ class TrainingEvents:
 class Mailbox:
     """A typed handle of a TrainingEvents actor, for the driver and for workers."""
 
-    actor: ActorHandle
+    actor: "ActorHandle[Any]"
 
     def post(self, message: Message) -> None:
         """Send a message without waiting for its arrival."""
@@ -125,4 +125,4 @@ def open_mailbox() -> Mailbox:
     """The mailbox of a new actor on the driver's node, where it lives exactly as long as the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(TrainingEvents).options(num_cpus=0, scheduling_strategy=here).remote()
-    return Mailbox(cast(ActorHandle, actor))
+    return Mailbox(cast("ActorHandle[Any]", actor))

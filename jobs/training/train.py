@@ -75,7 +75,7 @@ def make_request(
     resume: bool = False,
     address: str | None = None,
     data_set: str | None = None,
-    **recipe_options: Any,
+    **recipe_options: Any,  # noqa: ANN401 - Recipe checks them
 ) -> TrainingRequest:
     """The request that the command's options make. Raises InvalidInput where they are wrong.
 

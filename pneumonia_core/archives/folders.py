@@ -106,8 +106,8 @@ def _raise_unless_absent(error: OSError, path: str) -> None:
     is_link = error.errno in NO_PERMISSION and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
     if error.errno not in NO_SUCH_NAME and not is_link:
         raise PneumoniaError(
-            f"{_uri(path)} cannot be listed ({error_text(error)}). Fix that, or move it out of the archive, and "
-            "run the same command again."
+            f"{_uri(path)} cannot be listed ({error_text(error)}). Fix that, or move it out of the archive, "
+            "and run the same command again."
         ) from error
 
 

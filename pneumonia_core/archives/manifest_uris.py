@@ -52,8 +52,8 @@ def trusted_image_uri(text: str, folder: str) -> str:
     named = named_image(text, folder, _EVERYWHERE)
     if named.read_from is None:
         raise InvalidInput(
-            f"{named.uri!r} names no image: give a path, or a URI that begins with {', '.join(_EVERYWHERE)} and "
-            "has no credentials, no options and no `..`."
+            f"{named.uri!r} names no image: give a path, or a URI that begins with {', '.join(_EVERYWHERE)} "
+            "and has no credentials, no options and no `..`."
         )
     return named.uri
 

@@ -79,8 +79,8 @@ def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
     """Raise InvalidInput where rules for manifests are given and no archive is one."""
     if (rules.carry or rules.allow_prefixes) and not any(map(is_manifest, archives)):
         raise InvalidInput(
-            "columns to carry and allowed prefixes are for a manifest, a table whose name ends in .parquet or "
-            ".csv, and no archive is one.",
+            "columns to carry and allowed prefixes are for a manifest, a table whose name ends in .parquet "
+            "or .csv, and no archive is one.",
             Remedy.NAME_MANIFEST,
         )
 
@@ -93,9 +93,9 @@ def check_manifest(uri: str, rules: ListingRules) -> None:
     if images and all(image.read_from is None for image in images):
         named = ", ".join(repr(image.uri) for image in images[:3])
         raise InvalidInput(
-            f"{uri!r} names images that may not be read: {named}. An image must be in the manifest's own folder "
-            "or under an allowed prefix, and its name must have no credentials, no options and no link that leads "
-            "out.",
+            f"{uri!r} names images that may not be read: {named}. An image must be in the manifest's own "
+            "folder or under an allowed prefix, and its name must have no credentials, no options and no "
+            "link that leads out.",
             Remedy.ALLOW_PREFIX,
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +115,7 @@ def _components(count: int, pairs: Indices) -> Indices:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _equal(values: npt.NDArray) -> list[Indices]:
+def _equal(values: npt.NDArray[Any]) -> list[Indices]:
     """The positions of each distinct value, in groups ordered by their first position."""
     if not len(values):
         return []

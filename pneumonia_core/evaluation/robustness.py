@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class PerturbedScores:
     """
 
     labels: npt.NDArray[np.int64]
-    patients: npt.NDArray
+    patients: npt.NDArray[Any]
     probabilities: npt.NDArray[np.float32]
     perturbations: Sequence[Perturbation]
     aspects: Mapping[bool, float] | None = None

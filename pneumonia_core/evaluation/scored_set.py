@@ -1,7 +1,7 @@
 """Labelled images with their scores: what every measure is computed from."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ class ScoredSet:
     """`labels` int64 [N] index CLASSES, `patients` [N] are keys, `probabilities` are float32 [N, 3]."""
 
     labels: npt.NDArray[np.int64]
-    patients: npt.NDArray
+    patients: npt.NDArray[Any]
     probabilities: npt.NDArray[np.float32]
 
     @classmethod

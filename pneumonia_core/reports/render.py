@@ -13,13 +13,13 @@ _FOLDER = Path(__file__).parent / "templates"
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
-def render_html(template: str, **values: Any) -> str:
+def render_html(template: str, **values: Any) -> str:  # noqa: ANN401 - a template's values
     """The page of an .html template of this folder, with the style sheet inside and HTML escaped."""
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     return _environment(True).get_template(template).render(style=style, disclaimer=DISCLAIMER, **values)
 
 
-def render_markdown(template: str, **values: Any) -> str:
+def render_markdown(template: str, **values: Any) -> str:  # noqa: ANN401 - a template's values
     """The text of an .md template of this folder; foreign text in it goes through the filter `md`."""
     return _environment(False).get_template(template).render(disclaimer=DISCLAIMER, **values)
 

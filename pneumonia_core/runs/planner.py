@@ -234,7 +234,7 @@ class Planner:
             query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed"
         else:
             # An image that was missing when it was last read gets another attempt, even if an older row has
-            # its score. Otherwise its newest row would report it as missing for ever.
+            # its score. Otherwise its newest row would report it as missing forever.
             self._scan_outcomes()
             same = "FILTER (WHERE k.image_version = l.image_version)"
             query = f"""

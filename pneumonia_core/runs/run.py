@@ -80,7 +80,7 @@ class Run:
     def discard(self) -> None:
         """Delete a run that found nothing to do."""
         delete_file(marker(self.results, self.run_id))
-        # The lock is held until the folder is gone: no other command can resume the run meanwhile.
+        # The lock is held until the folder is gone: no other command can resume the run before that.
         delete_folder(self.folder)
         self.unlock()
 

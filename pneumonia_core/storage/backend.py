@@ -44,8 +44,8 @@ class Backend(Protocol):
     def read_range(self, uri: str, offset: int, count: int, version: str | None = None) -> bytes:
         """Up to `count` bytes from `offset` on, fewer where the file ends.
 
-        A file that is no longer at the given `version` is rejected. So is a read of more than 512 MiB, before it
-        takes their memory.
+        A file that is no longer at the given `version` is rejected. So is a read of more than 512 MiB, before
+        it takes their memory.
         """
         ...
 

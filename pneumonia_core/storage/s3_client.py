@@ -23,7 +23,7 @@ class Limits:
     # No new attempt for an object after so long.
     give_up_after_s: float = 15.0
     # An answer that is slower for longer than a moment is given up: a bucket may send a byte every other
-    # second for ever, and no radiograph comes that slowly.
+    # second forever, and no radiograph comes that slowly.
     least_bytes_per_s: int = 2**17
 
 
@@ -47,7 +47,7 @@ def region() -> str | None:
 
 
 @cache
-def client() -> Any:
+def client() -> Any:  # noqa: ANN401 - boto3 has no types
     """boto3's client of S3, one for the process."""
     # Here, because boto3 takes a second to import, and only S3 needs it.
     import boto3
@@ -68,7 +68,7 @@ def client() -> Any:
     return made
 
 
-def _retry_cut_answer(response: Any, operation: Any, attempts: int, **_: Any) -> float | None:
+def _retry_cut_answer(response: Any, operation: Any, attempts: int, **_: Any) -> float | None:  # noqa: ANN401 - boto3's
     """Seconds until the next attempt where an answer ends within its headers, else None: a handler for boto3.
 
     Python takes such an answer for one without a body: a listing without keys, an object without bytes.

@@ -1,7 +1,7 @@
 """Runs risky work in child processes: requests over pipes, with limits on time, memory and CPU.
 
 Not `multiprocessing`, because its `spawn` imports the parent's `__main__` again, which in a Ray worker is
-Ray's own program; its `fork` copies a process with threads, whose locks may be held for ever; and its pools
+Ray's own program; its `fork` copies a process with threads, whose locks may be held forever; and its pools
 neither limit a single request nor survive the death of a child
 (`concurrent.futures.process.BrokenProcessPool`).
 """

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -95,13 +96,13 @@ class Learner:
         """Train on this worker's part of a global batch. Returns its part of the loss, a scalar tensor."""
         return self._step(*self._per_device(batch))
 
-    def _per_device(self, batch: TrainingBatch) -> tuple:
+    def _per_device(self, batch: TrainingBatch) -> tuple[Any, ...]:
         """The arguments of the step, one part for each of this worker's devices."""
         if self._devices == 1:
             return batch.images, batch.labels, batch.variation
         parts = [batch.part(number, self._devices) for number in range(self._devices)]
 
-        def part(context: tf.distribute.experimental.ValueContext) -> tuple:
+        def part(context: tf.distribute.experimental.ValueContext) -> Any:  # noqa: ANN401 - a nest as TensorFlow maps it
             mine = parts[context.replica_id_in_sync_group % self._devices]
             return tf.nest.map_structure(tf.constant, (mine.images, mine.labels, mine.variation))
 

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="Folder for all files; kept.")
     options = parser.parse_args()
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles anew. Unset it.")
+        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles everything again. Unset it.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         manifest = make_archive(folder, options.rows)

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--chunk-size", default="64")
     options = parser.parse_args()
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles anew. Unset it.")
+        sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles everything again. Unset it.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         manifest, images = write_manifest(folder, options.archive.resolve(), options.copies)

@@ -66,7 +66,7 @@ def dicom_file(
     """The bytes of a DX file of a picture uint8 [H, W].
 
     `levels` are the stored values of its black and its white, by default all that the bits hold; `look` says
-    what restores them: a window, a VOI LUT, or nothing. Where `padded` is true stands a Pixel Padding value
+    what restores them: a window, a VOI LUT, or nothing. Where `padded` is true there is a Pixel Padding value
     outside the levels. `elements` are set, or removed by `remove`, last.
     """
     low, high = levels or ((-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1))

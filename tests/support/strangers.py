@@ -1,4 +1,4 @@
-"""Pictures that are no chest X-rays, drawn for tests: uint8 [N, S, S]."""
+"""Pictures other than chest X-rays, drawn for tests: uint8 [N, S, S]."""
 
 from collections.abc import Callable
 

@@ -121,7 +121,7 @@ def _inflate(raw: bytes, size_bytes: int) -> bytes:
 
 
 class _NotThere(Exception):
-    """At the offset that the directory names is no member, another one, or only the beginning of one."""
+    """The offset that the directory names has no member, another one, or only the beginning of one."""
 
 
 def _stored_bytes(read_at: ReadAt, offset: int, count: int) -> tuple[bytes, int | None]:

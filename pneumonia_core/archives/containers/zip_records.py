@@ -1,4 +1,4 @@
-"""What a zip says of its members: the records of its central directory, or the local headers of a zip that is cut.
+"""What a zip says of its members: its central directory, or the local headers where the zip is cut.
 
 Records are read in pieces; Python's zipfile holds all of them at once, and refuses a zip that is cut.
 """

@@ -1,4 +1,4 @@
-"""Pictures changed in ways that change no lung, and what is told of the scores."""
+"""Pictures changed in ways that change no lung, and what is reported of the scores."""
 
 import json
 

@@ -65,7 +65,7 @@ def test_tiff_whose_zero_is_white_is_read_as_the_picture_that_it_shows(bits):
     def square(photometric: int, values: np.ndarray) -> np.ndarray:
         image = Image.fromarray((values.astype(np.uint16) * 257) if bits == 16 else values)
         data = encoded(image, "TIFF")
-        # Changed in the file: told to write another one, Pillow would turn pixels of 8 bits round.
+        # Changed in the file: if it wrote another one, Pillow would turn pixels of 8 bits round.
         tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
         assert data.count(tag) == 1
         return decode(data.replace(tag, struct.pack("<HHIHH", 262, 3, 1, photometric, 0)), SIDE).astype(int)

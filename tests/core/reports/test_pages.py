@@ -1,4 +1,4 @@
-"""Pages hold the figures they are given, escape what they are told, and need nothing from outside."""
+"""Pages hold the figures they are given, escape the texts they are given, and need nothing from outside."""
 
 import re
 import subprocess

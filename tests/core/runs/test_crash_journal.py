@@ -1,4 +1,4 @@
-"""The journal of a chunk: which image is poison, and that giving a chunk up does not block it for ever."""
+"""The journal of a chunk: which image is poison, and that giving a chunk up does not block it forever."""
 
 import pytest
 

@@ -124,7 +124,7 @@ def row(uri, version, attempt, hour, reason=None):
     ],
 )
 def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nights, attempt):
-    """Otherwise its newest row would report it as missing for ever."""
+    """Otherwise its newest row would report it as missing forever."""
     results = open_location(str(tmp_path / "results"))
     uri = "file:///archive/0000.jpeg"
     rows = [row(uri, version, tried, hour, reason) for hour, (version, tried, reason) in enumerate(nights)]

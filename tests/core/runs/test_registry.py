@@ -86,13 +86,13 @@ def test_run_that_ends_while_another_command_reaches_for_it_is_not_resumed(
     request = scoring_request(tiny_bundle, archives[0])
     run = new_run(results, request, 1)
 
-    def meanwhile(*arguments):
+    def delete_first(*arguments):
         monkeypatch.undo()
         with run:
             end(run)
         return os.open(*arguments)
 
-    monkeypatch.setattr(os, "open", meanwhile)
+    monkeypatch.setattr(os, "open", delete_first)
     with open_run(results, request, 1, fresh=False) as opened:
         assert not opened.resumed
         assert opened.run_id != run.run_id

@@ -15,7 +15,7 @@ from pneumonia_core.storage.ranges import stat_file
 
 
 def test_image_that_was_away_or_another_counts_as_what_it_is_again(tmp_path):
-    """Nothing is scored anew: the table has its row. The newest row is of when it was away."""
+    """Nothing is scored again: the table has its row. The newest row is of when it was away."""
     file = tmp_path / "a.png"
     file.write_bytes(b"as it was")
     os.utime(file, ns=(1, 1))

@@ -221,7 +221,7 @@ def test_commit_whose_answer_is_lost_is_not_taken_for_that_of_another_run(score,
     client.put_object(Bucket=BUCKET, Key="one/x.jpeg", Body=jpeg(1))
     results = f"s3://{BUCKET}/lost-answer"
     injected = proxy.injected
-    # The bucket takes the commit; what asks again is told that it is there already.
+    # The bucket takes the commit; a repeated request gets the answer that it exists already.
     proxy.fail(r"^PUT .*_delta_log/0+1\.json", most=1, always_cut=True)
     done = score([f"s3://{BUCKET}/one"], results)
     assert done.returncode == 0, done.stderr
@@ -242,7 +242,7 @@ def test_keys_of_any_text_are_rows_of_the_table(score, endpoint, tmp_path):
         "d/e+f&g.jpeg",
     ]
     pictures = {name: jpeg(number) for number, name in enumerate(names)}
-    # moto has no route for a key with a newline in it: it stands in the name of a member.
+    # moto has no route for a key with a newline in it: the name of a member has it.
     member = "line\nbreak.jpeg"
     objects = {**pictures, "a.tar": tar_bytes({member: jpeg(9)})}
     for name, data in objects.items():

@@ -1,4 +1,4 @@
-"""What is unlike the training data is told in its row, in the run's counts, and to the reader."""
+"""What is unlike the training data is reported in its row, in the run's counts, and to the reader."""
 
 import io
 import json
@@ -103,9 +103,9 @@ def test_evaluation_tells_how_much_of_the_set_is_out_of_domain(tmp_path, guarded
             bootstrap=20,
         )
     )
-    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())["domain"]
-    assert told["threshold"] == guarded_bundle.domain.threshold
+    reported = json.loads((tmp_path / "out" / "evaluation.json").read_text())["domain"]
+    assert reported["threshold"] == guarded_bundle.domain.threshold
     (scores,) = (tmp_path / "out" / "results").iterdir()
     flagged = [row["in_domain"] is False for row in rows(scores).to_pylist()]
-    assert told["flagged_share"] == np.mean(flagged)
+    assert reported["flagged_share"] == np.mean(flagged)
     assert "out of domain" in (tmp_path / "out" / "evaluation.html").read_text()
