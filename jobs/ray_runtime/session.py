@@ -1,14 +1,12 @@
 """Starts or joins Ray for one job, without its console output."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Final
 
-from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.errors import PneumoniaError, Remedy
 
 
 @contextmanager
@@ -21,50 +19,25 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     PneumoniaError where Ray does not start in time.
     """
     _set_environment()
-    # Ray reads the environment when it is imported.
+    # Ray reads the environment when it is imported, and takes a second.
     import ray
 
+    from jobs.ray_runtime.connection import connect, quiet_ray_data, start
+
     if ray.is_initialized():
-        _quiet_ray_data()
+        quiet_ray_data()
         yield
         return
     if names_a_cluster(address):
-        _connect(address or os.environ["RAY_ADDRESS"])
+        connect(address or os.environ["RAY_ADDRESS"])
     else:
-        _start(num_cpus)
-    _quiet_ray_data()
+        start(num_cpus)
+    quiet_ray_data()
     try:
         with _ray_prints_to_stderr():
             yield
     finally:
         ray.shutdown()
-
-
-def _start(num_cpus: int | None) -> None:
-    import ray
-
-    try:
-        # A bare ray.init() would join whatever else runs on this machine.
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except OSError as error:
-        raise InvalidInput(
-            f"Ray cannot start on this machine: {error}. It writes a token under the home folder "
-            f"(HOME={Path.home()}) and its logs under /tmp (RAY_TMPDIR). Give it folders that this user may "
-            "write."
-        ) from error
-    except Exception as error:
-        # Ray raises a bare Exception when its processes take too long to start.
-        if type(error) is not Exception:
-            raise
-        raise PneumoniaError(
-            f"Ray did not start on this machine: {error} The machine may be busy.", Remedy.RUN_AGAIN
-        ) from error
 
 
 def names_a_cluster(address: str | None) -> bool:
@@ -77,19 +50,6 @@ def _ray_prints_to_stderr() -> Iterator[None]:
     """Ray prints messages about dead workers to stdout, where a program expects only the result."""
     with os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as stream, redirect_stdout(stream):
         yield
-
-
-def _connect(address: str) -> None:
-    import ray
-
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InvalidInput(
-            f"no Ray cluster answers at {address}: {reason}. Check --address (or RAY_ADDRESS) and, for a "
-            "cluster with token authentication, that RAY_AUTH_MODE=token and its token are set."
-        ) from error
 
 
 # The variables that Ray and its workers get, unless the user has set them.
@@ -113,22 +73,10 @@ def _set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _quiet_ray_data() -> None:
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logger = logging.getLogger("ray.data")
-    for handler in list(logger.handlers):
-        # Its log file in Ray's session folder stays.
-        if type(handler).__name__ == "PlainRayHandler":
-            logger.removeHandler(handler)
-
-
 @contextlib.contextmanager
 def ray_errors_explained() -> Iterator[None]:
     """Turns the cluster's errors into one line instead of Ray's tracebacks."""
+    # Only a block that uses Ray comes here.
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 

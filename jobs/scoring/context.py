@@ -1,4 +1,4 @@
-"""One scoring command while it runs: what it was asked for, and when it must stop."""
+"""One scoring command while it runs: what it was requested to do, and when it must stop."""
 
 import contextlib
 import math

@@ -223,7 +223,7 @@ def any_model_counts(results: Location, request: RunRequest, view: TableView) ->
 
 
 def remember_rescore(results: Location, request: RunRequest) -> None:
-    """Keep the request's choice for its model: it is asked for once, and later runs follow it."""
+    """Keep the request's choice for its model: a user gives it once, and later runs follow it."""
     if request.rescore:
         known = {**remembered_rescore(results), request.model_id: request.rescore}
         write_bytes(results.child("runs").child(_RESCORE), json.dumps(known).encode())

@@ -54,8 +54,8 @@ def rows(results: Path) -> pa.Table:
 
 def commit_as_scored(results: Path, archive: Path, model_id: str, run_date: str = "2026-01-30") -> None:
     """The table after a night that scored all of an archive, without a cluster."""
-    place = open_location(str(results))
-    table = open_table(place)
+    location = open_location(str(results))
+    table = open_table(location)
     uri = open_archive(str(archive))
     facts = {"status": "scored", "attempt": 1, "engine": "e", "model_id": model_id, "run_id": "earlier"}
     found = [
@@ -69,7 +69,7 @@ def commit_as_scored(results: Path, archive: Path, model_id: str, run_date: str 
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(every, schema=FILE_SCHEMA), file)
     commit(
-        place,
+        location,
         table.version(),
         f"{archive.name} earlier",
         run_date,

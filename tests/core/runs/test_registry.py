@@ -53,7 +53,7 @@ def test_each_command_finds_its_own_of_several_unfinished_runs(results, archives
     assert active_runs(results) == []
 
 
-def test_run_that_was_asked_something_else_is_refused_and_left_unlocked(results, archives, tiny_bundle):
+def test_run_with_other_options_is_refused_and_left_unlocked(results, archives, tiny_bundle):
     run = died(results, scoring_request(tiny_bundle, archives[0]))
     with pytest.raises(InvalidInput, match=run.run_id):
         open_run(results, scoring_request(tiny_bundle, archives[1]), 1, fresh=False)

@@ -1,4 +1,4 @@
-"""Whatever dies, the same command ends with the rows that an undisturbed run has, and re-reads little."""
+"""After any death, the same command ends with the rows of an undisturbed run, and re-reads few images."""
 
 import os
 import random
@@ -82,7 +82,7 @@ def kill_at_random(victim: str, archive: Path, bundle, undisturbed, cluster, fol
 
 
 def _kill_driver(arguments: list[object], moment: float, rules: str, log: Path) -> None:
-    """With its Ray, as a machine that dies. What comes before the first image has failpoints of its own."""
+    """Kill the driver and its Ray, as a machine that dies. Failpoints cover what comes before the first image."""
     process = start(arguments, **{VARIABLE: rules})
     try:
         while not log.exists() and process.poll() is None:

@@ -1,0 +1,64 @@
+"""Ray started or joined, and made quiet.
+
+Ray reads the environment when it is imported: `jobs.ray_runtime.session` imports this module after it has set it.
+"""
+
+import logging
+from pathlib import Path
+
+import ray
+from ray.data import DataContext
+
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+
+
+def start(num_cpus: int | None) -> None:
+    """Start Ray on this machine.
+
+    Raises InvalidInput where Ray cannot write its files, PneumoniaError where it does not start in time.
+    """
+    try:
+        # A bare ray.init() would join whatever else runs on this machine.
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except OSError as error:
+        raise InvalidInput(
+            f"Ray cannot start on this machine: {error}. It writes a token under the home folder "
+            f"(HOME={Path.home()}) and its logs under /tmp (RAY_TMPDIR). Give it folders that this user may "
+            "write."
+        ) from error
+    except Exception as error:
+        # Ray raises a bare Exception when its processes take too long to start.
+        if type(error) is not Exception:
+            raise
+        raise PneumoniaError(
+            f"Ray did not start on this machine: {error} The machine may be busy.", Remedy.RUN_AGAIN
+        ) from error
+
+
+def connect(address: str) -> None:
+    """Connect to the cluster at this address. Raises InvalidInput where none answers."""
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidInput(
+            f"no Ray cluster answers at {address}: {reason}. Check --address (or RAY_ADDRESS) and, for a "
+            "cluster with token authentication, that RAY_AUTH_MODE=token and its token are set."
+        ) from error
+
+
+def quiet_ray_data() -> None:
+    """Ray Data prints no progress bar and no plan. Its log file in Ray's session folder stays."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logger = logging.getLogger("ray.data")
+    for handler in list(logger.handlers):
+        if type(handler).__name__ == "PlainRayHandler":
+            logger.removeHandler(handler)
