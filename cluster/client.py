@@ -43,9 +43,7 @@ def connect(given: str | None, request_timeout_s: float = REQUEST_TIMEOUT_S) -> 
     _expect_answer(address)
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     # Ray reads the environment when it is imported; both variables are set now.
-    from ray.exceptions import AuthenticationError
-
-    from cluster.time_limited_client import TimeLimitedClient, quiet_ray_client
+    from cluster.time_limited_client import AuthenticationError, TimeLimitedClient, quiet_ray_client
 
     quiet_ray_client()
     try:

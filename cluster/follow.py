@@ -31,9 +31,8 @@ def follow(
     Reconnects when the connection breaks, and resumes the log where it stopped. Raises PneumoniaError when
     the cluster does not answer for `lost_contact_s`. A KeyboardInterrupt leaves the job running.
     """
-    # Both are imported after `connect` has set Ray's environment.
-    import aiohttp
-    from ray.exceptions import AuthenticationError
+    # Imports Ray, after `connect` has set its environment.
+    from cluster.time_limited_client import CONNECTION_ERRORS
 
     log = JobLog()
     while True:
@@ -44,7 +43,7 @@ def follow(
                 return _result(details, log.last_line())
         except BrokenPipeError:  # not the cluster: the reader of our stdout has left
             raise
-        except (OSError, RuntimeError, aiohttp.ClientError, AuthenticationError) as error:
+        except CONNECTION_ERRORS as error:
             if time.monotonic() - log.last_contact > lost_contact_s:
                 raise PneumoniaError(
                     f"no news of {job_id} from {client.get_address()} for {lost_contact_s:.0f} s: "

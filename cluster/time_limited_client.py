@@ -8,11 +8,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import aiohttp
+from ray.exceptions import AuthenticationError as AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 if TYPE_CHECKING:
     from requests import Response
 
+# What a request raises, or the log that is followed, where the connection fails.
+CONNECTION_ERRORS: Final = (OSError, RuntimeError, aiohttp.ClientError, AuthenticationError)
 NODES_WAIT_S: Final = 20.0
 
 _RAY_LOGGERS: Final = (

@@ -19,10 +19,10 @@ def say(text: str) -> None:
     Any thread may call it; a signal handler must not: a write that interrupts another write to the same
     stream raises RuntimeError. A handler sets a flag, and the main loop reports it.
     """
-    if "tqdm" in sys.modules:
-        from tqdm import tqdm  # only where a bar was shown: tqdm takes 0.1 s of the start
-
-        tqdm.write(printable(text), file=sys.stderr)
+    # Without a bar tqdm is not imported: that takes 0.1 s of the start.
+    shown = sys.modules.get("tqdm")
+    if shown is not None:
+        shown.tqdm.write(printable(text), file=sys.stderr)
     else:
         sys.stderr.write(f"{printable(text)}\n")  # one write, so that lines of two threads do not mix
         sys.stderr.flush()

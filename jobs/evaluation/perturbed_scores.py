@@ -42,8 +42,7 @@ def score_perturbed(
     aim at, by whether an image shows pneumonia (`ill` bool [N]).
     """
     # Ray takes seconds to import: a command that is refused does without it.
-    import ray
-    from ray.data import ActorPoolStrategy
+    import ray.data
 
     from jobs.scoring.pipeline import ship_bundle
 
@@ -56,7 +55,7 @@ def score_perturbed(
         scorer,
         fn_args=(spec, bundle.image_size, list(refs)),
         fn_constructor_args=(shape.actor_threads,),
-        compute=ActorPoolStrategy(
+        compute=ray.data.ActorPoolStrategy(
             min_size=shape.min_actors,
             max_size=max(shape.min_actors, min(shape.max_actors, len(blocks))),
         ),

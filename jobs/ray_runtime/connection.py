@@ -1,6 +1,6 @@
 """Ray started or joined, and made quiet.
 
-Ray reads the environment when it is imported: `jobs.ray_runtime.session` imports this module after it has set it.
+Ray reads the environment when it is imported: `jobs.ray_runtime.session` sets it, then imports this module.
 """
 
 import logging

@@ -77,18 +77,17 @@ def _set_environment() -> None:
 def ray_errors_explained() -> Iterator[None]:
     """Turns the cluster's errors into one line instead of Ray's tracebacks."""
     # Only a block that uses Ray comes here.
-    from ray.data.exceptions import ExecutionTimeoutError
-    from ray.exceptions import RayError
+    import ray.data.exceptions
 
     try:
         yield
-    except ExecutionTimeoutError as error:
+    except ray.data.exceptions.ExecutionTimeoutError as error:
         raise PneumoniaError(
             "the cluster finished no chunk for too long: its workers are stuck, or have too little memory or "
             "too few CPUs. What is finished is kept.",
             Remedy.RUN_AGAIN,
         ) from error
-    except RayError as error:
+    except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[-1] if lines else type(error).__name__
         raise PneumoniaError(

@@ -22,6 +22,7 @@ from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.domain import parse_ages
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
+from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.training.recipe import (
     DEFAULT_RECIPE,
@@ -172,7 +173,6 @@ def _release(
     """Write the bundle; the command's result without its seconds."""
     # These import TensorFlow, as above.
     from pneumonia_core.networks.classifier import build_classifier
-    from pneumonia_core.networks.domain_guard import GUARD_IMAGES
     from pneumonia_core.training.release import Provenance, ValidationSet, release
 
     say("writing the bundle")

@@ -10,9 +10,8 @@ def open_exported(folder: Path, name: str, precision: str, image_size: int, thre
 
     The TensorFlow engine also sets TensorFlow's graph precision and threads for the whole process.
     """
-    # Each engine imports its framework; scoring with OpenVINO must not load TensorFlow, nor the other way
-    # round.
     if name == "tensorflow":
+        # Each engine imports its framework: scoring with OpenVINO must not load TensorFlow.
         from pneumonia_core.bundles.tensorflow_engine import (
             TensorflowEngine,
             limit_threads,
@@ -22,6 +21,7 @@ def open_exported(folder: Path, name: str, precision: str, image_size: int, thre
         limit_threads(threads)
         set_graph_precision(precision)
         return TensorflowEngine(folder / "saved_model", precision, image_size)
+    # And scoring with TensorFlow must not load OpenVINO.
     from pneumonia_core.bundles.openvino_engine import OpenvinoEngine
 
     return OpenvinoEngine(folder / "openvino" / "model.xml", precision, image_size, threads)

@@ -82,7 +82,7 @@ def kill_at_random(victim: str, archive: Path, bundle, undisturbed, cluster, fol
 
 
 def _kill_driver(arguments: list[object], moment: float, rules: str, log: Path) -> None:
-    """Kill the driver and its Ray, as a machine that dies. Failpoints cover what comes before the first image."""
+    """Kill the driver and its Ray, as a dying machine does. Failpoints cover all before the first image."""
     process = start(arguments, **{VARIABLE: rules})
     try:
         while not log.exists() and process.poll() is None:
