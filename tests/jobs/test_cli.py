@@ -151,7 +151,7 @@ def test_ray_that_does_not_start_in_time_may_be_started_again(monkeypatch):
 
 def test_chunk_size_of_the_command_is_the_one_of_a_request():
     from jobs.score import command
-    from jobs.scoring.request import CHUNK_SIZE
+    from jobs.scoring.options import CHUNK_SIZE
 
     (chunk_size,) = (p for p in command.params if p.name == "chunk_size")
     assert chunk_size.default == CHUNK_SIZE
