@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from support.strangers import strangers  # noqa: E402
+from support.images.strangers import strangers  # noqa: E402
 
 from pneumonia_core.bundles.bundle import load_engine, open_bundle  # noqa: E402
 from pneumonia_core.datasets.labelled import read_labelled, split_training  # noqa: E402

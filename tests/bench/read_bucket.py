@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import click
-from support.archived import jpeg, request
 from support.buckets import BUCKET, Proxy, s3_server, using
+from support.images.archived import jpeg, request
 
 from pneumonia_core.archives.archive import list_archive
 from pneumonia_core.scoring.decoding import decode_ahead, read_and_decode

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.archived import contents, jpeg, listing, pictures, tar_bytes, write_kinds, zip_bytes
+from support.images.archived import contents, jpeg, listing, pictures, tar_bytes, write_kinds, zip_bytes
 
 from pneumonia_core.archives.archive import check_disjoint, list_archive
 from pneumonia_core.archives.classify import NameClass, classify_path

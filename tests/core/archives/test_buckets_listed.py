@@ -7,8 +7,8 @@ from collections import Counter
 
 import boto3
 import pytest
-from support.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 from support.buckets import BUCKET, Proxy, s3_server, using
+from support.images.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 
 from pneumonia_core.archives.archive import list_archive
 from pneumonia_core.errors import InvalidInput, PneumoniaError

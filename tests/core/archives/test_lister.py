@@ -8,8 +8,8 @@ import tempfile
 
 import pyarrow.parquet as pq
 import pytest
-from support.archived import jpeg
 from support.buckets import using
+from support.images.archived import jpeg
 
 from pneumonia_core.archives.archive import open_archive
 from pneumonia_core.archives.lister import Lister

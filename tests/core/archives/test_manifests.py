@@ -7,7 +7,7 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
+from support.images.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 
 from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import InvalidInput

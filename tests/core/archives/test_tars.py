@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.archived import contents, jpeg, listing, mutations, pictures, request, tar_bytes
+from support.images.archived import contents, jpeg, listing, mutations, pictures, request, tar_bytes
 
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.containers import compressed_tar

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.archived import contents, jpeg, listing, mutations, pictures, set_encrypted, zip_bytes
+from support.images.archived import contents, jpeg, listing, mutations, pictures, set_encrypted, zip_bytes
 
 
 def write(folder, data: bytes):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from support.pictures import as_jpeg
+from support.images.pictures import as_jpeg
 
 from pneumonia_core.datasets.duplicates import MAX_DISTANCE, lookalikes, same_files
 from pneumonia_core.datasets.image_facts import HASH_BYTES, IMAGE_SIZE, perceptual_hash

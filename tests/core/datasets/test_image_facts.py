@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from support.pictures import as_jpeg
+from support.images.pictures import as_jpeg
 
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.datasets.image_facts import (

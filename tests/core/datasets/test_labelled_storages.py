@@ -1,8 +1,8 @@
 """Labelled sets in folders, buckets, tars and zips, and tables that name images in any of them."""
 
 import pytest
-from support.archived import tar_bytes, zip_bytes
 from support.buckets import BUCKET, s3_server, using
+from support.images.archived import tar_bytes, zip_bytes
 
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.datasets.labelled import read_labelled, split_training

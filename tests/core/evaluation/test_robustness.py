@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from support.pictures import as_jpeg
+from support.images.pictures import as_jpeg
 from support.scores import subgroups
 
 from pneumonia_core.errors import RejectedImage

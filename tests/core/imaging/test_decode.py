@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from support.pictures import encoded, picture, png_header
+from support.images.pictures import encoded, picture, png_header
 
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.decode import decode, read_image

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.archived import jpeg, listing
+from support.images.archived import jpeg, listing
 
 from pneumonia_core.archives.entries import NOT_ALLOWED
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, column_names

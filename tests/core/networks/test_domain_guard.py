@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from support.strangers import strangers
+from support.images.strangers import strangers
 
 from pneumonia_core.bundles.bundle import compute_model_id, load_engine, open_bundle
 from pneumonia_core.datasets.labelled import read_labelled, split_training

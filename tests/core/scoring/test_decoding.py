@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.archived import jpeg, listing, pictures, request, tar_bytes, zip_bytes
 from support.buckets import BUCKET, s3_server, using
+from support.images.archived import jpeg, listing, pictures, request, tar_bytes, zip_bytes
 
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.datasets.labelled import read_labelled

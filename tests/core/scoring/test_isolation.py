@@ -4,7 +4,7 @@ starts."""
 import sys
 
 import pytest
-from support.archived import jpeg
+from support.images.archived import jpeg
 
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import PneumoniaError

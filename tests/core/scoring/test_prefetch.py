@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import boto3
 import pytest
-from support.archived import jpeg, listing, pictures, request, tar_bytes
 from support.buckets import BUCKET, Proxy, s3_server, using
+from support.images.archived import jpeg, listing, pictures, request, tar_bytes
 
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import Rejection

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
+from support.images.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table import open_table

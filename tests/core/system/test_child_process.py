@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import deaf_child, risky_child
+from support.children import deaf_child, risky_child
 
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from deltalake import DeltaTable
-from support.archived import zip_bytes
 from support.buckets import BUCKET, s3_server, using
+from support.images.archived import zip_bytes
 from support.scoring import pneumonia
 
 from jobs.evaluation.evaluate import evaluate_bundle

@@ -7,8 +7,8 @@ import shutil
 import boto3
 import pytest
 from click.testing import CliRunner
-from support.archived import jpeg, pictures, tar_bytes, write_kinds, zip_bytes
 from support.buckets import BUCKET, s3_server, using
+from support.images.archived import jpeg, pictures, tar_bytes, write_kinds, zip_bytes
 from support.scoring import REPOSITORY, rows, score, scoring_request
 
 from jobs.score import command

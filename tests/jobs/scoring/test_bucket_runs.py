@@ -10,9 +10,9 @@ import polars
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
-from support.archived import jpeg, tar_bytes, write_kinds
 from support.buckets import BUCKET, SLOW_DOWN, Proxy, s3_server, using
 from support.clusters import Rules
+from support.images.archived import jpeg, tar_bytes, write_kinds
 from support.scoring import last_json, pneumonia
 
 from pneumonia_core.phantoms.data_sets import write_archive

@@ -5,7 +5,7 @@ import hmac
 from pathlib import Path
 
 import pytest
-from support.dicom_files import INSTANCE, LOSSLESS, dicom_file, exposed_phantom
+from support.images.dicom_files import INSTANCE, LOSSLESS, dicom_file, exposed_phantom
 from support.scoring import last_json, pneumonia, rows
 
 NAME, IDENTIFIER, BIRTH_DATE = "Zebra^Quagga", "PLANTED-ID-0815", "19010203"

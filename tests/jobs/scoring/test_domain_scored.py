@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from support.dicom_files import dicom_file, exposed_phantom
+from support.images.dicom_files import dicom_file, exposed_phantom
 from support.scoring import rows, score, scoring_request
 
 from jobs.evaluation.evaluate import evaluate_bundle

@@ -147,7 +147,7 @@ def test_parts_are_merged_on_the_cluster_where_they_are_many(ray_here, tiny_bund
 
 
 def test_hostile_folder_gives_one_row_each_with_the_right_reason(ray_here, tiny_bundle, tmp_path):
-    from support.pictures import encoded, picture, png_header
+    from support.images.pictures import encoded, picture, png_header
 
     archive = tmp_path / "archive"
     archive.mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.archived import write_kinds
+from support.images.archived import write_kinds
 
 from jobs.training.images import decode_labelled, report_left_out
 from pneumonia_core.archives.entries import ImageRef
