@@ -196,6 +196,9 @@ class RunRecord:
         """The content of run.json."""
         values = asdict(self)
         values["batches"] = values.pop("shards")
+        if self.counts == Counts():
+            # Nothing is counted before the parts are merged: zeros would say that there is nothing.
+            values["counts"] = {}
         values["result"] = None if self.result is None else self.result.as_json()
         return values
 
