@@ -32,6 +32,7 @@ def wait_for(needed: Node, until: float, stopped: Callable[[], bool] = lambda: F
     Requests more nodes from the autoscaler. At `until`, on the clock of time.monotonic, or when
     `stopped()` is true, it returns the present nodes: fewer than needed, or none.
     """
+    # Not at the top: see the first lines.
     import ray.autoscaler.sdk
 
     requested = False
@@ -56,12 +57,14 @@ def _enough(nodes: list[Node], needed: Node) -> bool:
 
 def cluster_cpus() -> int:
     """CPUs of the connected cluster, at least 1."""
+    # Not at the top: see the first lines.
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))
 
 
 def _nodes() -> list[Node]:
+    # Not at the top: see the first lines.
     import ray
 
     alive: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
