@@ -104,7 +104,7 @@ def test_results_that_may_only_be_read_are_refused_and_stay_as_they_are(
     arguments = command(archive, tiny_bundle, results, *cluster.options)
     read_only = ["mount", "-o", "remount,ro", str(results)]
     subprocess.run(read_only, check=True)
-    check_said(pneumonia(*arguments), 2, "Read-only file system). Choose a place that you may write to")
+    check_said(pneumonia(*arguments), 2, "Read-only file system). Choose a location that you may write to")
     subprocess.run(["mount", "-o", "remount,rw", str(results)], check=True)
     finish(arguments)
     files = sorted(str(path) for path in results.rglob("*"))
@@ -112,6 +112,6 @@ def test_results_that_may_only_be_read_are_refused_and_stay_as_they_are(
     (archive_of_another_night / "new.jpeg").write_bytes(next(archive.rglob("*.jpeg")).read_bytes())
     subprocess.run(read_only, check=True)
     again = command(archive_of_another_night, tiny_bundle, results, *cluster.options)
-    check_said(pneumonia(*again), 2, "Read-only file system). Choose a place")
+    check_said(pneumonia(*again), 2, "Read-only file system). Choose a location")
     assert sorted(str(path) for path in results.rglob("*")) == files
     assert version(results) == 1

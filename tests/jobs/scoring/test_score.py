@@ -239,13 +239,13 @@ class TestWrongInput:
         self.refused({**arguments, "archive": tmp_path / "absent"}, "no such file or folder")
 
     def test_folder_that_is_no_bundle(self, arguments, tmp_path):
-        self.refused({**arguments, "--model": tmp_path}, "no bundle")
+        self.refused({**arguments, "--model": tmp_path}, "is not a bundle")
 
     def test_bundle_with_one_byte_changed(self, arguments, tiny_bundle, tmp_path):
         copy = Path(shutil.copytree(tiny_bundle.path, tmp_path / "copy"))
         file = copy / "model.keras"
         file.write_bytes(file.read_bytes()[:-1] + b"?")
-        self.refused({**arguments, "--model": copy}, "model.keras is not the one")
+        self.refused({**arguments, "--model": copy}, "the file model.keras differs")
 
     def test_results_folder_that_cannot_be_written(self, arguments, tmp_path):
         (tmp_path / "file").write_text("a file")
