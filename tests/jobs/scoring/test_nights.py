@@ -123,7 +123,7 @@ class Nights(RuleBasedStateMachine):
         with contextlib.suppress(LostRace):
             score(self.folder / "r", work)
         _, errors = other.communicate(timeout=120)
-        assert other.returncode == 0 or "another run committed" in errors, errors
+        assert other.returncode == 0 or "another run has committed" in errors, errors
         if list((self.folder / "r" / "runs" / ".unfinished").iterdir()):
             score(self.folder / "r", work)
 

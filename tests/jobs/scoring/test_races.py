@@ -26,7 +26,7 @@ def race(arguments: list[object], undisturbed, results: Path) -> None:
     codes = sorted(process.returncode for process in both)
     assert codes == [0, 1], ends
     loser = next(errors for process, (_, errors) in zip(both, ends, strict=True) if process.returncode)
-    assert "another run" in loser
+    assert "another run has committed" in loser
     assert "Traceback" not in loser
     again = pneumonia(*arguments)
     assert again.returncode == 0, again.stderr
