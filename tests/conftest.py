@@ -1,6 +1,8 @@
 """What many tests share: a small bundle, written once a session."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Otherwise every Ray process compiles Ray, pandas and TensorFlow again.
@@ -107,3 +109,21 @@ def broken_archive(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("archive")
     return folder, write_archive(folder, 40, seed=3, broken=True)
+
+
+@pytest.fixture
+def not_root():
+    """A folder of a user who may not read everything."""
+    folder = Path(tempfile.mkdtemp(prefix="pneumonia-"))
+    us = os.geteuid()
+    if us == 0:
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(us)
+        for above, names, _ in os.walk(folder):
+            for name in names:
+                Path(above, name).chmod(0o700)
+        shutil.rmtree(folder)

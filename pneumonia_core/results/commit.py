@@ -111,8 +111,7 @@ def _add_action(results: Location, file: DataFile, run_date: str) -> AddAction:
 
 def _lost_race(planned_version: int) -> LostRace:
     return LostRace(
-        f"another run has committed to the table (it is past version {planned_version}). Nothing of this "
-        "run was "
-        "committed. Run the same command again: it keeps what is scored and adds what the other run does "
+        f"another run has committed to the table (it is past version {planned_version}). Nothing of this run "
+        "was committed. Run the same command again: it keeps what is scored and adds what the other run does "
         "not have."
     )

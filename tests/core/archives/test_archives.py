@@ -4,9 +4,7 @@ hangs."""
 import gzip
 import io
 import os
-import shutil
 import socket
-import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -90,24 +88,6 @@ def test_hidden_and_macos_files_are_skipped_and_pictures_without_suffix_found(tm
     images, skipped = listing(tmp_path)
     assert [image.uri.rpartition("/")[2] for image in images] == ["1.2.840.1", "IM0001"]
     assert skipped == {"hidden": 3, "no_image": 2}
-
-
-@pytest.fixture
-def not_root():
-    """A folder of a user who may not read everything."""
-    folder = Path(tempfile.mkdtemp(prefix="pneumonia-"))
-    us = os.geteuid()
-    if us == 0:
-        os.chown(folder, 65534, -1)
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        os.seteuid(us)
-        for above, names, _ in os.walk(folder):
-            for name in names:
-                Path(above, name).chmod(0o700)
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("name", ["x.jpeg", "IM0001", "scan.IMA"])

@@ -2,12 +2,8 @@
 once."""
 
 import gzip
-import os
-import shutil
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,21 +111,6 @@ def opened_files(_audit):
     _is_counting = True
     yield _opened
     _is_counting = False
-
-
-@pytest.fixture
-def not_root():
-    """A folder of a user who may not read everything."""
-    folder = Path(tempfile.mkdtemp(prefix="pneumonia-"))
-    us = os.geteuid()
-    if us == 0:
-        os.chown(folder, 65534, -1)
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        os.seteuid(us)
-        shutil.rmtree(folder)
 
 
 def test_file_without_permission_is_forbidden_and_one_that_is_gone_not_found(not_root):
