@@ -11,8 +11,8 @@ import pyarrow as pa
 from jobs.console.output import Progress, say
 from jobs.evaluation.options import EvaluateOptions
 from jobs.ray_runtime.resources import ANY_NODE, wait_for
-from jobs.scoring.actors import EngineOnce, EngineSpec
-from jobs.scoring.placement import choose_placement
+from jobs.scoring.execution.actors import EngineOnce, EngineSpec
+from jobs.scoring.execution.placement import choose_placement
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.bundles.bundle import Bundle
@@ -44,7 +44,7 @@ def score_perturbed(
     # Ray takes seconds to import: a command that is refused does without it.
     import ray.data
 
-    from jobs.scoring.pipeline import ship_bundle
+    from jobs.scoring.execution.pipeline import ship_bundle
 
     shape = choose_placement(wait_for(ANY_NODE, math.inf))
     gpu = shape.actor_gpus > 0

@@ -9,9 +9,9 @@ from typing import Final
 from jobs.console.output import Progress, printable, say
 from jobs.ray_runtime.resources import ANY_NODE, wait_for
 from jobs.ray_runtime.session import ray_errors_explained
-from jobs.scoring.actors import ChunkJob, EngineSpec, Receipt
 from jobs.scoring.context import ScoringContext, chunks_stopped_in_time, start_ray
-from jobs.scoring.placement import choose_placement
+from jobs.scoring.execution.actors import ChunkJob, EngineSpec, Receipt
+from jobs.scoring.execution.placement import choose_placement
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.archives.skipped import describe_skipped
 from pneumonia_core.bundles.bundle import choose_engine
@@ -135,7 +135,7 @@ def _score_micro_batch(
     # Ray reads its environment on import, which the session sets first.
     start_ray(context)
     # Imports Ray Data, which takes a second: most nights score little or nothing.
-    from jobs.scoring.pipeline import score_chunks, ship_bundle
+    from jobs.scoring.execution.pipeline import score_chunks, ship_bundle
 
     nodes = wait_for(ANY_NODE, context.until, lambda: context.stop_requested)
     context.check_stop()

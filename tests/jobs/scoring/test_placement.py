@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.scoring.placement import cpu_placement
+from jobs.scoring.execution.placement import cpu_placement
 
 
 @pytest.mark.parametrize(

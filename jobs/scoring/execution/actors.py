@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from jobs.scoring.blocks import from_block, to_block
+from jobs.scoring.execution.blocks import from_block, to_block
 from pneumonia_core.archives.entries import image_refs
 from pneumonia_core.bundles.bundle import load_engine, open_bundle
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine

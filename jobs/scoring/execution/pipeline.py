@@ -9,7 +9,7 @@ from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
 
 from jobs.ray_runtime.data_context import data_context
 from jobs.ray_runtime.resources import cluster_cpus
-from jobs.scoring.actors import (
+from jobs.scoring.execution.actors import (
     ChunkFailure,
     ChunkJob,
     Receipt,
@@ -18,7 +18,7 @@ from jobs.scoring.actors import (
     decode_chunk,
     outcomes,
 )
-from jobs.scoring.placement import Placement
+from jobs.scoring.execution.placement import Placement
 from pneumonia_core.bundles.bundle import Bundle, read_engine_files
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.runs.inventory import ChunkRef
