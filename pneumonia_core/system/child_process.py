@@ -14,6 +14,7 @@ import pickle
 import queue
 import resource
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -21,12 +22,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Final, Generic, TypeVar, cast
 
 from pneumonia_core.errors import PneumoniaError, Remedy
 
 START_LIMIT_S: Final = 60.0
 MEMORY_LIMIT_BYTES: Final = 4 * 2**30
+# A child that is killed from outside so often while it has the same request is on a machine in trouble.
+MAX_KILLS: Final = 5
+# A process does not send these to itself. SIGKILL also comes from the kernel where memory is short.
+_FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
+# From the end of a child's answers to the end of its process.
+_ENDING_LIMIT_S: Final = 10.0
 _LENGTH: Final = struct.Struct(">Q")
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -34,7 +42,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Crashed:
-    """Instead of an answer: the child died on the request."""
+    """Instead of an answer: the child ended on the request by its own fault.
+
+    That is a signal of its own, such as SIGSEGV or SIGABRT, or an exit.
+    """
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,23 @@ class ChildPool(Generic[Request, Answer]):
     several threads. What a child prints is discarded.
     """
 
-    def __init__(self, function: Callable[[Request], Answer], limit_s: float) -> None:
+    def __init__(
+        self,
+        function: Callable[[Request], Answer],
+        limit_s: float,
+        memory_bytes: int | None = MEMORY_LIMIT_BYTES,
+        threads: int = 1,
+    ) -> None:
+        """`memory_bytes` is the address space that a child may have, and `threads` how many of its threads
+        compute at once.
+        """
         # A child imports the function by its name.
-        self._arguments = [function.__module__, function.__qualname__, str(math.ceil(limit_s))]
+        self._arguments = [
+            function.__module__,
+            function.__qualname__,
+            str(math.ceil(limit_s * threads)),
+            str(resource.RLIM_INFINITY if memory_bytes is None else memory_bytes),
+        ]
         self._limit_s = limit_s
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         self._children: set[_Child] = set()
@@ -63,9 +88,23 @@ class ChildPool(Generic[Request, Answer]):
         """What the function gives for `request`. The limit is for the whole answer, but not for a child's
         start.
 
-        Raises PneumoniaError where a child does not start, which says nothing about the request, and where
-        the function raises one. Any other exception of the function counts as a crash.
+        A child that is killed from outside says nothing about the request, which another child then gets.
+        Raises PneumoniaError where a child does not start, where children are killed again and again, and
+        where the function raises one. Any other exception of the function counts as a crash.
         """
+        for _ in range(MAX_KILLS):
+            answer = self._ask_one(request)
+            if isinstance(answer, PneumoniaError):
+                raise answer
+            if not isinstance(answer, _Killed):
+                return cast("Answer | Crashed | TooSlow", answer)
+        raise PneumoniaError(
+            f"A child process was killed from outside {MAX_KILLS} times in a row: the machine is probably "
+            "out of memory.",
+            Remedy.FREE_MEMORY,
+        )
+
+    def _ask_one(self, request: Request) -> object:
         child = self._take()
         try:
             answer = child.ask(request, self._limit_s)
@@ -73,16 +112,21 @@ class ChildPool(Generic[Request, Answer]):
             self._end(child)
             return TooSlow(self._limit_s)
         except EOFError:
+            code = child.wait()
             self._end(child)
-            return Crashed()
+            return self._death(code)
         except BaseException:
             # An interrupted child may still write its answer, which the next request would get.
             self._end(child)
             raise
         self._idle.put(child)
-        if isinstance(answer, PneumoniaError):
-            raise answer
-        return cast(Answer, answer)
+        return answer
+
+    def _death(self, code: int | None) -> "Crashed | TooSlow | _Killed":
+        """What the exit code of a child says, which is minus the number of a signal."""
+        if code is not None and -code in _FROM_OUTSIDE:
+            return _Killed()
+        return TooSlow(self._limit_s) if code == -signal.SIGXCPU else Crashed()
 
     def close(self) -> None:
         """Kill all children, those at work as well."""
@@ -96,12 +140,17 @@ class ChildPool(Generic[Request, Answer]):
 
     def _take(self) -> "_Child":
         with contextlib.suppress(queue.Empty):
-            return self._idle.get_nowait()
+            while True:
+                child = self._idle.get_nowait()
+                if child.is_alive():
+                    return child
+                # It ended without a request, so none is the cause.
+                self._end(child)
         try:
             child = _Child(self._arguments)
         except (OSError, EOFError) as error:  # TimeoutError is an OSError
             raise PneumoniaError(
-                "A decoding process did not start: the machine is probably out of memory.", Remedy.FREE_MEMORY
+                "A child process did not start: the machine is probably out of memory.", Remedy.FREE_MEMORY
             ) from error
         with self._lock:
             self._children.add(child)
@@ -113,19 +162,26 @@ class ChildPool(Generic[Request, Answer]):
             self._children.discard(child)
 
 
+@dataclass(frozen=True)
+class _Killed:
+    """Instead of an answer: the child was killed from outside, or by the kernel for want of memory."""
+
+
 class _Child:
     """One child process and the parent's ends of its pipes."""
 
     def __init__(self, arguments: list[str]) -> None:
         # A program of its own: a fork of a process with threads may hang.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        # With -P it imports nothing from its working folder, which holds no archive either.
+        path = os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path if folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *arguments],
+            [sys.executable, "-P", "-m", __name__, *arguments],
+            cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": path},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -147,6 +203,16 @@ class _Child:
         except BrokenPipeError:
             raise EOFError from None
         return self._receive(until)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait(self) -> int | None:
+        """The exit code of a child whose answers have ended; None where its process lives on."""
+        try:
+            return self._process.wait(_ENDING_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return None
 
     def kill(self) -> None:
         self._process.kill()
@@ -186,12 +252,13 @@ def _wait_for(stream: IO[bytes], event: int, until: float) -> None:
         raise TimeoutError
 
 
-def _serve(function: Callable[[object], object], limit_s: int) -> None:
+def _serve(function: Callable[[object], object], limit_s: int, memory_bytes: int) -> None:
     """Answer requests until they end, within the memory limit and `limit_s` seconds of CPU for each.
 
     The CPU limit ends a child whose parent died while the child computes.
     """
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    if memory_bytes != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # What a library prints must not come between the answers.
@@ -221,4 +288,5 @@ def _send_answer(stream: IO[bytes], message: object) -> None:
 
 
 if __name__ == "__main__":
-    _serve(getattr(importlib.import_module(sys.argv[1]), sys.argv[2]), int(sys.argv[3]))
+    _module, _name, *_limits = sys.argv[1:]
+    _serve(getattr(importlib.import_module(_module), _name), *map(int, _limits))

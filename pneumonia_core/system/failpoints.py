@@ -6,8 +6,9 @@ PNEUMONIA_FAILPOINTS is a list of rules, separated by `;`, each `NAME[@SUBJECT]=
 
 - a rule applies at the point NAME, with SUBJECT only where the point's subject contains that text;
 - with `once` it applies only in the first process that creates FILE;
-- ACTION is `kill` (SIGKILL to this process), `enospc` (the disk is full), `sleep:SECONDS`, `log:FILE` (append
-  the subject to FILE) or `reject:REASON` (the image has this reject reason).
+- ACTION is `kill` (SIGKILL, as from outside), `abort` (SIGABRT, as a crash), `enospc` (the disk is full),
+  `sleep:SECONDS`, `log:FILE` (append the subject to FILE) or `reject:REASON` (the image has this reject
+  reason).
 
 `@FILE` instead of a list reads the list from FILE each time: the workers of a running cluster then follow its
 changes.
@@ -47,6 +48,8 @@ def _act(action: str, name: str, subject: str) -> None:
     match kind:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "abort":
+            os.abort()
         case "enospc":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case "sleep":

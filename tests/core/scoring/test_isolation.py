@@ -15,13 +15,23 @@ from pneumonia_core.system.failpoints import VARIABLE
 def test_image_that_kills_its_decoder_costs_itself_alone(tmp_path, monkeypatch):
     for name in ("good", "deadly"):
         (tmp_path / f"{name}.jpeg").write_bytes(jpeg(1))
-    monkeypatch.setenv(VARIABLE, "decode@deadly=kill")
+    monkeypatch.setenv(VARIABLE, "decode@deadly=abort")
     with isolated_decoder() as decode:
         rejections = [
             decode(FetchedImage(ImageRef(f"file://{tmp_path}/{name}.jpeg")), 64).rejection
             for name in ("good", "deadly", "good")
         ]
     assert [each and each.reason for each in rejections] == [None, "crashed_decoder", None]
+
+
+def test_decoder_that_is_killed_from_outside_blames_no_image(tmp_path, monkeypatch):
+    (tmp_path / "good.jpeg").write_bytes(jpeg(1))
+    kills = [f"decode@good=kill,once:{tmp_path / str(number)}" for number in range(3)]
+    monkeypatch.setenv(VARIABLE, ";".join(kills))
+    with isolated_decoder() as decode:
+        decoded = decode(FetchedImage(ImageRef(f"file://{tmp_path}/good.jpeg")), 64)
+    assert (tmp_path / "2").exists()
+    assert decoded.rejection is None
 
 
 def test_decoder_that_does_not_start_fails_the_run_and_blames_no_image(monkeypatch):

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.children import deaf_child, risky_child
 
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 
 
@@ -43,6 +45,36 @@ def test_death_costs_one_request(pool):
     first = pool.ask(("process", 0))
     assert pool.ask(("exit", 3)) == Crashed()
     assert pool.ask(("process", 0)) not in (first, Crashed())
+
+
+@pytest.mark.parametrize(
+    "fault", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE]
+)
+def test_signal_of_its_own_is_a_crash(pool, fault):
+    assert pool.ask(("signal", fault)) == Crashed()
+
+
+def test_child_killed_from_outside_while_it_works_is_started_again(pool, tmp_path):
+    assert pool.ask(("killed at first", tmp_path / "killed")) == "done"
+
+
+def test_children_that_are_killed_each_time_are_the_machines_fault(pool):
+    with pytest.raises(PneumoniaError, match="killed from outside") as raised:
+        pool.ask(("signal", signal.SIGKILL))
+    assert raised.value.remedy == Remedy.FREE_MEMORY
+
+
+def test_crash_of_an_idle_child_is_no_request_s_fault(pool):
+    child = pool.ask(("process", 0))
+    os.kill(child, signal.SIGSEGV)
+    time.sleep(0.2)
+    assert pool.ask(("echo", 1)) == 1
+
+
+def test_child_imports_nothing_from_the_folder_that_a_user_is_in(pool, tmp_path, monkeypatch):
+    (tmp_path / "pickle.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    assert pool.ask(("echo", 1)) == 1
 
 
 @pytest.mark.timeout(60)

@@ -85,7 +85,7 @@ def test_image_on_which_its_decoder_dies_costs_one_row(labelled, monkeypatch):
             continue
         rows = pa.concat_tables(pq.read_table(segment) for segment in lister.take())
     files = [uri.rpartition("/")[2] for uri in rows["image_uri"].to_pylist()]
-    monkeypatch.setenv(VARIABLE, f"decode@{files[1]}=kill")
+    monkeypatch.setenv(VARIABLE, f"decode@{files[1]}=abort")
     surveyed = Surveyor()(rows)
     assert surveyed["reason"].to_pylist() == [None, "crashed_decoder", *[None] * (len(files) - 2)]
     assert surveyed["size_bytes"].to_pylist() == rows["size_bytes"].to_pylist()

@@ -73,7 +73,7 @@ def test_picture_that_kills_its_decoder_costs_itself_alone(
 ):
     write_labelled(tmp_path, 5, 1, size=(64, 80), test_fraction=0)
     images = read_labelled(str(tmp_path))
-    worker_rules.set(f"decode@{file_of(images[4]).name}=kill")
+    worker_rules.set(f"decode@{file_of(images[4]).name}=abort")
     try:
         decoded = decode_labelled(images, 32, 1, "training", journals)
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from typing import Any
 
@@ -15,6 +16,13 @@ def answer(request: tuple[str, Any]) -> Any:
         return os.getpid()
     if kind == "exit":
         os._exit(value)
+    if kind == "signal":
+        os.kill(os.getpid(), value)
+    if kind == "killed at first":
+        if not value.exists():
+            value.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "done"
     if kind == "raise":
         raise PneumoniaError(value)
     if kind == "print":
