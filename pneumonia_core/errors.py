@@ -97,6 +97,7 @@ REJECT_REASONS: Final[dict[str, RejectReason]] = {
     "too_slow": RejectReason("decode", "decoding took too long", retryable=True),
     "crashed_decoder": RejectReason("decode", "the decoder died on it", retryable=True),
     "engine_error": RejectReason("score", "the engine failed on it"),
+    "crashed_engine": RejectReason("score", "the engine's process died on it, twice", retryable=True),
 }
 
 

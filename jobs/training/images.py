@@ -131,9 +131,13 @@ def _blocks(images: Sequence[LabelledImage]) -> list[pa.Table]:
 def _decode_block(
     rows: pa.Table, size: int, threads: int, name: str, journals: Location, in_validation: frozenset[str]
 ) -> dict[str, np.ndarray]:
-    journal = CrashJournal(journals, name, rows["row"][0].as_py() // BLOCK_IMAGES)
-    images = _decode_in_tar_order(image_refs(rows), size, threads, journal.is_retry)
-    journal.finish()
+    # Ray reads the environment that `ray_session` sets when it is imported.
+    import ray
+
+    block = rows["row"][0].as_py() // BLOCK_IMAGES
+    with CrashJournal(journals, name, block, ray.get_runtime_context().get_node_id()) as journal:
+        images = _decode_in_tar_order(image_refs(rows), size, threads, journal.is_retry)
+        journal.finish()
     pixels = np.zeros((len(images), size, size), np.uint8)
     for number, image in enumerate(images):
         if image.pixels is not None:

@@ -3,22 +3,20 @@
 import dataclasses
 import datetime
 import json
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
-from pneumonia_core.bundles.engines import BATCH_SIZE, Engine, Scores
+from pneumonia_core.bundles.engines import BATCH_SIZE, Scores
 from pneumonia_core.domain import Domain, in_domain
-from pneumonia_core.errors import PneumoniaError, Rejection, Remedy
+from pneumonia_core.errors import Rejection
 from pneumonia_core.findings import Thresholds, findings, p_pneumonia
 from pneumonia_core.imaging.contract import Decoded
-from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.parts import PART_SCHEMA
-from pneumonia_core.system.failpoints import failpoint
+from pneumonia_core.scoring.engine_batch import ENGINE_ERROR, BatchScorer, concatenate, every_image_fails
 
 
 @dataclass(frozen=True)
@@ -46,30 +44,26 @@ class RowConstants:
 
 
 def score_rows(
-    rows: pa.Table,
-    images: Iterable[Decoded],
-    engine: Engine,
-    constants: RowConstants,
-    lock: threading.Lock,
-    journal: CrashJournal,
+    rows: pa.Table, images: Iterable[Decoded], scorer: BatchScorer, constants: RowConstants
 ) -> pa.Table:
     """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
 
-    `lock` lets one batch at a time into the engine where several chunks are at work. `journal` knows what
-    earlier workers died on. Raises PneumoniaError where the engine fails on every image of a batch.
+    Raises PneumoniaError where the engine fails on every image.
     """
     uris = rows["image_uri"].to_pylist()
     kept: list[Decoded] = []
     scores: list[Scores] = []
     positions: list[int] = []
-    failed: set[int] = set()
+    rejections: dict[int, Rejection] = {}
     for batch in _in_batches(images, kept):
-        positions.extend(position for position, _ in batch)
-        with lock:
-            scores.append(
-                _score_batch(engine, batch, failed, journal, [uris[position] for position, _ in batch])
-            )
-    return _part_table(rows, kept, positions, _concatenate(scores), failed, constants)
+        places = [position for position, _ in batch]
+        scored = scorer(np.stack([pixels for _, pixels in batch]), [uris[place] for place in places])
+        scores.append(scored.scores)
+        positions.extend(places)
+        rejections.update({places[number]: rejection for number, rejection in scored.rejections.items()})
+    if len(rejections) == len(positions) > 1:
+        raise every_image_fails(constants.engine)
+    return _part_table(rows, kept, positions, concatenate(scores), rejections, constants)
 
 
 # Pixels uint8 [S, S] of an image, and its position in the chunk.
@@ -93,80 +87,21 @@ def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[list
         yield batch
 
 
-def _score_batch(
-    engine: Engine, batch: list[PositionedPixels], failed: set[int], journal: CrashJournal, uris: list[str]
-) -> Scores:
-    """The scores of a batch.
-
-    Where the engine fails on the batch, or an earlier worker died on it, the images are scored one by one.
-    Positions of images that the engine fails on are added to `failed`.
-    """
-    positions = [position for position, _ in batch]
-    if not journal.killed_in(positions):
-        journal.record("batch", positions[0])
-        try:
-            failpoint("engine", "\n".join(uris))
-            return engine(np.stack([pixels for _, pixels in batch]))
-        except Exception:  # noqa: BLE001 - an engine may raise anything; its images become rows
-            return _score_singly(engine, batch, failed, journal, uris)
-    return _score_singly(engine, batch, failed, journal, uris)
-
-
-def _score_singly(
-    engine: Engine, batch: list[PositionedPixels], failed: set[int], journal: CrashJournal, uris: list[str]
-) -> Scores:
-    singles: list[Scores | None] = []
-    for (position, pixels), uri in zip(batch, uris, strict=True):
-        if position in journal.poison:
-            singles.append(None)
-            continue
-        journal.record("image", position)
-        failpoint("engine", uri)
-        singles.append(_score_single(engine, pixels[None]))
-    bad = {position for (position, _), single in zip(batch, singles, strict=True) if single is None}
-    if len(bad) == len(batch) and not bad <= journal.poison:
-        raise PneumoniaError(
-            f"The engine {engine.name} failed on every image of a batch: either the engine is broken, or "
-            "this machine has too little memory for it.",
-            Remedy.OTHER_ENGINE,
-        )
-    failed.update(bad)
-    domain = any(single is not None and single.domain is not None for single in singles)
-    blank = Scores(np.full((1, 3), np.nan, np.float32), np.full(1, np.nan, np.float32) if domain else None)
-    return _concatenate([single or blank for single in singles])
-
-
-def _score_single(engine: Engine, image: np.ndarray) -> Scores | None:
-    try:
-        return engine(image)
-    except Exception:  # noqa: BLE001 - the caller counts it as an engine_error row
-        return None
-
-
-def _concatenate(batches: Sequence[Scores]) -> Scores:
-    if not batches:
-        return Scores(np.zeros((0, 3), np.float32), None)
-    domains = [batch.domain for batch in batches if batch.domain is not None]
-    return Scores(
-        np.concatenate([batch.probabilities for batch in batches]),
-        np.concatenate(domains) if domains else None,
-    )
-
-
 def _part_table(
     rows: pa.Table,
     images: list[Decoded],
     positions: list[int],
     scores: Scores,
-    failed: set[int],
+    rejections: dict[int, Rejection],
     constants: RowConstants,
 ) -> pa.Table:
     count = rows.num_rows
     finite = np.isfinite(scores.probabilities).all(axis=1)
-    failed = failed | {position for position, good in zip(positions, finite, strict=True) if not good}
+    not_finite = {position for position, good in zip(positions, finite, strict=True) if not good}
+    rejections = {**dict.fromkeys(not_finite, ENGINE_ERROR), **rejections}
     scored = np.zeros(count, bool)
     scored[positions] = True
-    scored[list(failed)] = False
+    scored[list(rejections)] = False
     probabilities = np.zeros((count, 3), np.float32)
     probabilities[positions] = np.nan_to_num(scores.probabilities)
     unknown = ~scored
@@ -191,7 +126,7 @@ def _part_table(
             findings(probabilities, constants.thresholds).astype(object), pa.string(), mask=unknown
         ),
         **_domain_columns(images, positions, scores.domain, unknown, constants.domain),
-        **_rejections(images, failed),
+        **_rejections(images, rejections),
         "attempt": rows["attempt"],
         "engine": _constant(constants.engine, count),
         "model_id": _constant(constants.model_id, count),
@@ -239,12 +174,10 @@ def _domain_columns(
     }
 
 
-def _rejections(images: list[Decoded], failed: set[int]) -> dict[str, pa.Array]:
-    rejections = [image.rejection for image in images]
-    for position in failed:
-        rejections[position] = Rejection("engine_error", "the engine gave no finite probabilities for it")
+def _rejections(images: list[Decoded], by_engine: dict[int, Rejection]) -> dict[str, pa.Array]:
+    each_image = [by_engine.get(position, image.rejection) for position, image in enumerate(images)]
     return {
-        f"reject_{name}": pa.array([each and getattr(each, name) for each in rejections], pa.string())
+        f"reject_{name}": pa.array([each and getattr(each, name) for each in each_image], pa.string())
         for name in ("stage", "reason", "detail")
     }
 

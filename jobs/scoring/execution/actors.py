@@ -1,8 +1,9 @@
 """Actors and tasks of the scoring pipeline: each turns chunks into parts and returns receipts."""
 
+import contextlib
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,6 @@ import pyarrow as pa
 
 from jobs.scoring.execution.blocks import from_block, to_block
 from pneumonia_core.archives.entries import image_refs
-from pneumonia_core.bundles.bundle import load_engine, open_bundle
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.crash_journal import CrashJournal
@@ -20,6 +20,8 @@ from pneumonia_core.runs.parts import write_part
 from pneumonia_core.runs.run import stop_flag
 from pneumonia_core.scoring.chunk import RowConstants, score_rows
 from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
+from pneumonia_core.scoring.engine_batch import BatchScorer, in_this_process
+from pneumonia_core.scoring.isolated_engine import EngineFiles, isolated_engine
 from pneumonia_core.scoring.isolation import decode_all, decoder
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
 from pneumonia_core.storage.errors import error_text
@@ -120,15 +122,17 @@ class ScoreChunk:
 
     def _score(self, ref: ChunkRef, job: ChunkJob) -> Receipt:
         rows = read_chunk(job.run_folder, ref)
-        journal = CrashJournal(job.run_folder, "chunk", ref.chunk)
-        engine = self._engine.open(job.engine)
-        with decoder(journal.is_retry) as decode:
+        with (
+            _begin(job, "chunk", ref.chunk) as journal,
+            self._engine.scorer(job.engine, journal.is_retry) as scorer,
+            decoder(journal.is_retry) as decode,
+        ):
             refs = image_refs(rows)
             size = job.constants.image_size
             ahead = decode_ahead(refs, size, self._pool, self._readers, self._ahead, decode)
             images = exit_if_stuck(ahead)
-            part = score_rows(rows, images, engine, job.constants, self._engine.lock, journal)
-        return _finish_chunk(job, ref.chunk, part, journal)
+            part = score_rows(rows, images, scorer, job.constants)
+            return _finish_chunk(job, ref.chunk, part, journal)
 
 
 def decode_chunk(refs: pa.Table, job: ChunkJob, threads: int) -> pa.Table:
@@ -148,9 +152,9 @@ def _decode(ref: ChunkRef, job: ChunkJob, threads: int) -> pa.Table:
     if _stop_requested(job):
         rows = rows.slice(0, 0)
     size = job.constants.image_size
-    journal = CrashJournal(job.run_folder, "decode", ref.chunk)
-    images = decode_all(image_refs(rows), size, threads, journal.is_retry)
-    journal.finish()
+    with _begin(job, "decode", ref.chunk) as journal:
+        images = decode_all(image_refs(rows), size, threads, journal.is_retry)
+        journal.finish()
     return to_block(ref.chunk, rows, images, size)
 
 
@@ -178,10 +182,12 @@ class ScoreDecoded:
     def _score(self, chunk: int, decoded: pa.Table, job: ChunkJob) -> Receipt:
         images = from_block(decoded, job.constants.image_size)
         rows = decoded.select(CHUNK_SCHEMA.names)
-        journal = CrashJournal(job.run_folder, "score", chunk)
-        engine = self._engine.open(job.engine)
-        part = score_rows(rows, images, engine, job.constants, self._engine.lock, journal)
-        return _finish_chunk(job, chunk, part, journal)
+        with (
+            _begin(job, "score", chunk) as journal,
+            self._engine.scorer(job.engine, journal.is_retry) as scorer,
+        ):
+            part = score_rows(rows, images, scorer, job.constants)
+            return _finish_chunk(job, chunk, part, journal)
 
 
 class EngineOnce:
@@ -191,16 +197,32 @@ class EngineOnce:
         self.lock = threading.Lock()
         self._threads = threads
         self._engine: Engine | None = None
+        self._isolation = threading.Lock()
 
     def open(self, spec: EngineSpec) -> Engine:
         with self.lock:
             if self._engine is None:
-                self._engine = _open_engine(spec, self._threads)
+                with _engine_files(spec, self._threads) as files:
+                    self._engine = files.open()
             return self._engine
 
+    @contextlib.contextmanager
+    def scorer(self, spec: EngineSpec, isolated: bool) -> Iterator[BatchScorer]:
+        """What scores a chunk's batches, `isolated` in a child process, of which an actor has one at most."""
+        if not isolated:
+            yield in_this_process(self.open(spec), self.lock)
+            return
+        with (
+            self._isolation,
+            _engine_files(spec, self._threads) as files,
+            isolated_engine(files) as scorer,
+        ):
+            yield scorer
 
-def _open_engine(spec: EngineSpec, threads: int) -> Engine:
-    """The engine of the shipped bundle. The bundle's hashes are checked on the bytes that arrived."""
+
+@contextlib.contextmanager
+def _engine_files(spec: EngineSpec, threads: int) -> Iterator[EngineFiles]:
+    """The shipped bundle in a folder of its own."""
     # A command that is refused imports this module, but not Ray, which takes a second.
     import ray
 
@@ -210,8 +232,15 @@ def _open_engine(spec: EngineSpec, threads: int) -> Engine:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        bundle = open_bundle(folder, only=frozenset(files))
-        return load_engine(bundle, spec.engine, spec.precision, threads, gpu=spec.gpu)
+        yield EngineFiles(folder, spec.engine, spec.precision, threads, spec.gpu)
+
+
+def _begin(job: ChunkJob, stage: str, chunk: int) -> CrashJournal:
+    """The journal of an attempt that begins in this process."""
+    # As in `_engine_files`.
+    import ray
+
+    return CrashJournal(job.run_folder, stage, chunk, ray.get_runtime_context().get_node_id())
 
 
 def _failure(chunk: int, error: PneumoniaError | OSError) -> ChunkFailure:

@@ -147,21 +147,37 @@ def test_sigterm_keeps_what_is_finished_and_exits_1(archive, tiny_bundle, undist
 def test_image_that_kills_its_decoder_costs_one_row(
     archive, tiny_bundle, undisturbed, cluster, tmp_path, shape
 ):
-    cluster.workers_do("decode@cxr_000040=kill")
+    cluster.workers_do("decode@cxr_000040=abort")
     done = pneumonia(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
     assert done.returncode == 0, done.stderr
     check_one_rejected(tmp_path / "r", undisturbed, "cxr_000040", "crashed_decoder")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", ["cpu", "gpu"])
-def test_image_that_kills_the_scoring_actor_costs_one_row(
+@pytest.mark.parametrize("shape", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
+def test_image_that_crashes_the_engine_costs_one_row_and_a_later_run_tries_it_again(
     archive, tiny_bundle, undisturbed, cluster, tmp_path, shape
 ):
-    cluster.workers_do("engine@cxr_000040=kill")
+    cluster.workers_do("engine@cxr_000040=abort")
+    arguments = command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options)
+    done = pneumonia(*arguments)
+    assert done.returncode == 0, done.stderr
+    check_one_rejected(tmp_path / "r", undisturbed, "cxr_000040", "crashed_engine")
+    cluster.workers_do()
+    later = last_json(pneumonia(*arguments))
+    assert (later["scored"], later["rejected"], later["unchanged"]) == (1, 0, IMAGES - 1)
+
+
+@pytest.mark.parametrize("shape", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
+def test_workers_killed_from_outside_at_one_chunk_blame_no_image(
+    archive, tiny_bundle, undisturbed, cluster, tmp_path, shape
+):
+    """Three deaths at a chunk of good images, as of evicted actors or lost nodes: all have their scores."""
+    kills = [f"part.before@3=kill,once:{tmp_path / str(number)}" for number in range(3)]
+    cluster.workers_do(*kills)
     done = pneumonia(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
     assert done.returncode == 0, done.stderr
-    check_one_rejected(tmp_path / "r", undisturbed, "cxr_000040", "engine_error")
+    assert (tmp_path / "2").exists()
+    check_equal(tmp_path / "r", undisturbed)
 
 
 @pytest.mark.soak
@@ -171,7 +187,7 @@ def test_soak_of_deadly_images_takes_little_longer(
     archive, tiny_bundle, cluster, tmp_path, shape, step, report
 ):
     seconds = []
-    for number, rule in enumerate(("", f"{step}@cxr_000040=kill")):
+    for number, rule in enumerate(("", f"{step}@cxr_000040=abort")):
         cluster.workers_do(rule)
         started = time.monotonic()
         arguments = command(archive, tiny_bundle, tmp_path / str(number), "--shape", shape, *cluster.options)
