@@ -60,12 +60,18 @@ from jobs.scoring.options import CHUNK_SIZE, ScoreOptions
 @click.option("--carry", metavar="A,B", help="Columns of a manifest that go through to the table, as text.")
 @allow_prefix_option
 @click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
-@click.option("--actors", help="Number of scoring actors, or least,most.")
+@click.option("--actors", help="Number of scoring actors, or least,most. Default: as many as fit.")
 @click.option(
     "--actor-cpus",
     type=click.FloatRange(min=0.1),
-    help="CPUs of a scoring actor (shape cpu). Default: those of a node, up to 8. "
+    help="CPUs of a scoring actor. Default: an equal share of its node's, up to 8. "
     "Less for very small images.",
+)
+@click.option(
+    "--actor-gpus",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of a GPU of a scoring actor (shape gpu), such as 0.5. Default: 1, or less where --actors are "
+    "more than the GPUs.",
 )
 @click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
 @address_option

@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
-from support.clusters import Rules
+from support.clusters import DECLARED_GPU, Rules
 from support.paths import SHARED_DATA
 
 
@@ -88,13 +88,16 @@ def guarded_bundle(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ray_here(worker_rules):
-    """One Ray with two CPUs for the whole session. Jobs in this process use it, commands by its address."""
+    """One Ray with two CPUs and a declared GPU for the whole session.
+
+    Jobs in this process use it, commands by its address.
+    """
     import ray
 
     from jobs.ray_runtime.session import ray_session
     from pneumonia_core.system.failpoints import VARIABLE
 
-    inherited = {VARIABLE: worker_rules.variable, "PNEUMONIA_HASH_KEY": "pepper"}
+    inherited = {VARIABLE: worker_rules.variable, "PNEUMONIA_HASH_KEY": "pepper", **DECLARED_GPU}
     os.environ.update(inherited)
     with ray_session("local", num_cpus=2):
         for name in inherited:

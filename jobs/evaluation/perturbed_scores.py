@@ -12,7 +12,7 @@ from jobs.console.output import Progress, say
 from jobs.evaluation.options import EvaluateOptions
 from jobs.ray_runtime.resources import ANY_NODE, wait_for
 from jobs.scoring.execution.actors import EngineOnce, EngineSpec
-from jobs.scoring.execution.placement import choose_placement
+from jobs.scoring.execution.placement import PlacementOptions, choose_placement, threads
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.bundles.bundle import Bundle
@@ -46,22 +46,23 @@ def score_perturbed(
 
     from jobs.scoring.execution.pipeline import ship_bundle
 
-    shape = choose_placement(wait_for(ANY_NODE, math.inf))
-    gpu = shape.actor_gpus > 0
+    nodes = wait_for(ANY_NODE, math.inf)
+    gpu = engine == "tensorflow" and any(node.gpus for node in nodes)
+    placement = choose_placement(nodes, "gpu" if gpu else "cpu", PlacementOptions())
+    seats = placement.seated(nodes)
+    actor_cpus = min(seat.cpus for seat in seats)
     spec = EngineSpec(ship_bundle(bundle, engine), engine, precision, gpu)
     blocks = _blocks(ill, aspects)
     scorer: Any = ScorePerturbed
     data: Any = ray.data.from_arrow(blocks).map_batches(
         scorer,
         fn_args=(spec, bundle.image_size, list(refs)),
-        fn_constructor_args=(shape.actor_threads,),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=shape.min_actors,
-            max_size=max(shape.min_actors, min(shape.max_actors, len(blocks))),
-        ),
-        num_cpus=shape.actor_cpus,
-        num_gpus=shape.actor_gpus or None,
-        batch_size=None,
+        fn_constructor_args=(threads(actor_cpus),),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(seats), len(blocks))),
+        num_cpus=actor_cpus,
+        num_gpus=placement.actor_gpus or None,
+        # As large as the blocks, so that it joins none. With GPUs Ray Data wants a number.
+        batch_size=IMAGES_PER_BLOCK,
         batch_format="pyarrow",
     )
     numbers: list[int] = []

@@ -17,17 +17,19 @@ _POLL_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Node:
-    """What a node of the cluster has."""
+    """What a node of the cluster has. `node_id` is Ray's; a node that is only needed has none yet."""
 
     cpus: float
     gpus: float = 0.0
+    node_id: str = ""
 
 
 ANY_NODE: Final = Node(cpus=1)
+GPU_NODE: Final = Node(cpus=1, gpus=1)
 
 
 def wait_for(needed: Node, until: float, stopped: Callable[[], bool] = lambda: False) -> list[Node]:
-    """Wait until the cluster has a node with CPUs, and the needed GPUs in total; return its nodes with CPUs.
+    """Wait until the cluster has a node with CPUs, and the needed GPUs in total; return its nodes.
 
     Requests more nodes from the autoscaler. At `until`, on the clock of time.monotonic, or when
     `stopped()` is true, it returns the present nodes: fewer than needed, or none.
@@ -36,7 +38,7 @@ def wait_for(needed: Node, until: float, stopped: Callable[[], bool] = lambda: F
     import ray.autoscaler.sdk
 
     requested = False
-    nodes = _nodes()
+    nodes = present_nodes()
     while not _enough(nodes, needed) and time.monotonic() < until and not stopped():
         if not requested:
             say("waiting for the cluster to grow: it does not have enough nodes yet")
@@ -44,7 +46,7 @@ def wait_for(needed: Node, until: float, stopped: Callable[[], bool] = lambda: F
             ray.autoscaler.sdk.request_resources(bundles=bundles)
             requested = True
         time.sleep(min(_POLL_S, max(until - time.monotonic(), 0.0)))
-        nodes = _nodes()
+        nodes = present_nodes()
     if requested:
         # Ray keeps a request until the next one. From here on the job's own tasks keep the nodes.
         ray.autoscaler.sdk.request_resources(num_cpus=0)
@@ -63,9 +65,11 @@ def cluster_cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))
 
 
-def _nodes() -> list[Node]:
+def present_nodes() -> list[Node]:
+    """The living nodes that have CPUs: a head that only coordinates has none."""
     # Not at the top: see the first lines.
     import ray
 
-    alive: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(r["CPU"], r.get("GPU", 0.0)) for r in alive if r.get("CPU")]
+    alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    resources = [(node["Resources"], node["NodeID"]) for node in alive]
+    return [Node(r["CPU"], r.get("GPU", 0.0), node_id) for r, node_id in resources if r.get("CPU")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.console.output import say
 from jobs.ray_runtime.session import ray_session
+from jobs.scoring.execution.placement import PlacementOptions
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.record import RunRequest
@@ -43,11 +44,16 @@ class ExecutionOptions:
     actors: tuple[int, int] | None = None
     decode_cpus: float | None = None
     actor_cpus: float | None = None
+    actor_gpus: float | None = None
     deadline_s: float | None = None
     max_reject_rate: float = 1.0
     fresh: bool = False
     # Up to this number of rows, the parts are merged in the driver.
     merge_here_rows: int = MERGE_HERE_ROWS
+
+    @property
+    def placement(self) -> PlacementOptions:
+        return PlacementOptions(self.actors, self.actor_cpus, self.actor_gpus, self.decode_cpus)
 
 
 @dataclass

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobs.console.output import Progress, printable, say
-from jobs.ray_runtime.resources import ANY_NODE, wait_for
-from jobs.ray_runtime.session import ray_errors_explained
+from jobs.ray_runtime.resources import ANY_NODE, GPU_NODE, GROWTH_S, Node, wait_for
+from jobs.ray_runtime.session import names_a_cluster, ray_errors_explained
 from jobs.scoring.context import ScoringContext, chunks_stopped_in_time, start_ray
 from jobs.scoring.execution.actors import ChunkJob, EngineSpec, Receipt
-from jobs.scoring.execution.placement import choose_placement
+from jobs.scoring.execution.placement import Shape, choose_placement
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.archives.skipped import describe_skipped
 from pneumonia_core.bundles.bundle import choose_engine
@@ -137,15 +137,13 @@ def _score_micro_batch(
     # Imports Ray Data, which takes a second: most nights score little or nothing.
     from jobs.scoring.execution.pipeline import score_chunks, ship_bundle
 
-    nodes = wait_for(ANY_NODE, context.until, lambda: context.stop_requested)
+    nodes = _wait_for_nodes(context)
     context.check_stop()
     if not nodes:
         return
-    options = context.options
-    placement = choose_placement(
-        nodes, options.shape, options.actors, options.decode_cpus, options.actor_cpus
-    )
-    gpu = placement.actor_gpus > 0
+    kind = _shape(context, nodes)
+    placement = choose_placement(nodes, kind, context.options.placement)
+    gpu = kind == "gpu"
     engine = _chosen_engine(context, run, gpu)
     if engine not in context.shipped:
         context.shipped[engine] = ship_bundle(context.bundle, engine)
@@ -156,6 +154,22 @@ def _score_micro_batch(
             for receipt in score_chunks(refs[start : start + CHUNKS_PER_EXECUTION], job, placement):
                 tally.add(receipt)
         context.check_stop()
+
+
+def _wait_for_nodes(context: ScoringContext) -> list[Node]:
+    """The nodes of the cluster, once it has one. With `--shape gpu` a cluster has time to grow a GPU."""
+    nodes = wait_for(ANY_NODE, context.until, lambda: context.stop_requested)
+    if context.options.shape == "gpu" and names_a_cluster(context.options.address):
+        until = min(context.until, time.monotonic() + GROWTH_S)
+        return wait_for(GPU_NODE, until, lambda: context.stop_requested)
+    return nodes
+
+
+def _shape(context: ScoringContext, nodes: Sequence[Node]) -> Shape:
+    if context.options.shape == "auto":
+        gpus = context.request.engine == "tensorflow" and any(node.gpus for node in nodes)
+        return "gpu" if gpus else "cpu"
+    return "gpu" if context.options.shape == "gpu" else "cpu"
 
 
 @dataclass

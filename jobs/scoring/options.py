@@ -31,6 +31,7 @@ class ScoreOptions:
     shape: str = "auto"
     actors: str | None = None
     actor_cpus: float | None = None
+    actor_gpus: float | None = None
     decode_cpus: float | None = None
     address: str | None = None
     num_cpus: int | None = None

@@ -50,6 +50,7 @@ def execution_options(options: ScoreOptions) -> ExecutionOptions:
         actors=parse_actors(options.actors),
         decode_cpus=options.decode_cpus,
         actor_cpus=options.actor_cpus,
+        actor_gpus=options.actor_gpus,
         deadline_s=options.deadline,
         max_reject_rate=options.max_reject_rate,
         fresh=options.fresh,

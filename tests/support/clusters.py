@@ -1,11 +1,16 @@
 """The session's Ray as a cluster that commands are sent to: starting one for each takes longer than most
 runs.
+
+Its node declares a GPU that is not there. Actors hold shares of it, and their engine, OpenVINO, computes on
+CPUs.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+# In the environment of a process that starts Ray: its node declares a GPU.
+DECLARED_GPU: Final = {"RAY_OVERRIDE_RESOURCES": '{"GPU": 1}'}
 # Images of such a name cannot be read, whatever is in them.
 _ALWAYS: Final = "decode@unreadable-=reject:unreadable"
 

@@ -56,7 +56,8 @@ class SoakReport:
 
 
 def command(archive: Path, bundle, results: Path, *more: object) -> list[object]:
-    options = ["--model", bundle.path, "--results", results, "--chunk-size", CHUNK]
+    # In shape gpu the engine computes on CPUs too: the GPUs of the clusters are only declared.
+    options = ["--model", bundle.path, "--results", results, "--chunk-size", CHUNK, "--engine", "openvino"]
     return ["score", archive, *options, *more]
 
 

@@ -1,6 +1,7 @@
 """The two shapes of the scoring pipeline: Ray Data graphs over the same read, decode and score functions."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
 
 from jobs.ray_runtime.data_context import data_context
-from jobs.ray_runtime.resources import cluster_cpus
+from jobs.ray_runtime.resources import cluster_cpus, present_nodes
 from jobs.scoring.execution.actors import (
     ChunkFailure,
     ChunkJob,
@@ -18,7 +19,7 @@ from jobs.scoring.execution.actors import (
     decode_chunk,
     outcomes,
 )
-from jobs.scoring.execution.placement import Placement
+from jobs.scoring.execution.placement import Placement, threads
 from pneumonia_core.bundles.bundle import Bundle, read_engine_files
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.runs.inventory import ChunkRef
@@ -50,13 +51,17 @@ def score_chunks(refs: Sequence[ChunkRef], job: ChunkJob, placement: Placement) 
 
 def _receipts(refs: Sequence[ChunkRef], job: ChunkJob, placement: Placement) -> Dataset:
     """The graph: chunk references in, tables of RECEIPT_SCHEMA out. Nothing runs yet."""
+    seats = placement.seated(present_nodes())
+    # A pool's actors are alike: the smallest share fits on every node.
+    actor_cpus = min((seat.cpus for seat in seats), default=1.0)
     pool = ActorPoolStrategy(
-        min_size=placement.min_actors,
-        max_size=placement.max_actors,
+        min_size=placement.least,
+        max_size=max(placement.most or len(seats), placement.least),
         max_tasks_in_flight_per_actor=CHUNKS_PER_ACTOR + 1,
         max_concurrent_calls_per_actor=CHUNKS_PER_ACTOR,
         enable_true_multi_threading=True,
     )
+    gpu_share: Any = partial(dict, num_gpus=placement.actor_gpus)
     largest = max(ref.rows for ref in refs)
     chunk_bytes = largest * job.constants.image_size**2
     whole_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
@@ -65,13 +70,13 @@ def _receipts(refs: Sequence[ChunkRef], job: ChunkJob, placement: Placement) -> 
         context.target_max_block_size = 2**31
         # Only a finished chunk counts as progress, and a large one takes longer.
         context.execution_no_progress_timeout_s = NO_PROGRESS_S * max(1, largest // NO_PROGRESS_IMAGES)
-        context.execution_options.resource_limits = _limits(chunk_bytes, placement)
+        context.execution_options.resource_limits = _limits(chunk_bytes, placement, len(seats))
         # Ray's types do not know fn_args.
         data: Any = ray.data.from_arrow([_ref_table(ref) for ref in refs])
         if placement.kind == "gpu":
             data = data.map_batches(
                 decode_chunk,
-                fn_args=(job, placement.decode_threads),
+                fn_args=(job, threads(placement.decode_cpus)),
                 num_cpus=placement.decode_cpus,
                 # Also keeps Ray Data from fusing the tasks into actors that ask for the same CPUs.
                 memory=chunk_bytes,
@@ -82,20 +87,21 @@ def _receipts(refs: Sequence[ChunkRef], job: ChunkJob, placement: Placement) -> 
             # Not to the constructor: an actor whose constructor holds an object cannot be restarted when that
             # is lost.
             fn_args=(job,),
-            fn_constructor_args=(placement.actor_threads,),
+            fn_constructor_args=(threads(actor_cpus),),
             compute=pool,
-            num_cpus=placement.actor_cpus,
-            num_gpus=placement.actor_gpus or None,
+            num_cpus=actor_cpus,
+            # Ray Data takes `num_gpus` only with a batch size, which would put several chunks together.
+            ray_remote_args_fn=gpu_share if placement.kind == "gpu" else None,
             **whole_block,
         )
     return receipts
 
 
-def _limits(chunk_bytes: int, placement: Placement) -> ExecutionResources:
+def _limits(chunk_bytes: int, placement: Placement, actors: int) -> ExecutionResources:
     """How far decoding may run ahead of the engine: a lost node loses its decoded chunks."""
     if placement.kind == "cpu":
         return ExecutionResources.for_limits()
-    chunks = (CHUNKS_PER_ACTOR + 2) * placement.max_actors + 2 * cluster_cpus() / placement.decode_cpus
+    chunks = (CHUNKS_PER_ACTOR + 2) * (placement.most or actors) + 2 * cluster_cpus() / placement.decode_cpus
     return ExecutionResources.for_limits(object_store_memory=max(4.0, chunks) * chunk_bytes)
 
 

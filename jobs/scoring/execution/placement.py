@@ -1,91 +1,193 @@
-"""Placement of the scoring pipeline: how many actors and tasks, with how many CPUs and GPUs each."""
+"""Placement of the scoring pipeline: the actors and tasks of each node, and their CPUs and GPUs.
 
-from collections.abc import Sequence
+A placement is a rule: it says of any node, also of one that joins later, which actors belong on it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from jobs.ray_runtime.resources import Node
+from pneumonia_core.errors import InvalidInput
+
+Shape = Literal["cpu", "gpu"]
 
 # More cores in one process gain nothing: the interpreter's work between the images becomes the limit.
 MAX_ACTOR_CPUS: Final = 8
+# An actor with a GPU only feeds it. Where CPUs are few, most of them decode.
+FEEDING_CPUS: Final = 1.0
+FEEDING_SHARE: Final = 0.25
+# Ray counts resources in ten-thousandths.
+_RESOLUTION: Final = 10_000
+_ROUNDING: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class PlacementOptions:
+    """What the user asked for; None leaves it to the placement. `actors` are the least and the most."""
+
+    actors: tuple[int, int] | None = None
+    actor_cpus: float | None = None
+    actor_gpus: float | None = None
+    decode_cpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Seat:
+    """The place of one actor: its node and its share of the node's CPUs."""
+
+    node_id: str
+    cpus: float
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Actors and tasks of the pipeline on a cluster.
+    """The rule that gives each node its actors.
 
-    In shape `cpu` an actor reads, decodes and scores. In shape `gpu` tasks of `decode_cpus` each read and
-    decode, and the engine runs in actors.
+    In shape `cpu` an actor reads, decodes and scores. The actors of a node share its CPUs equally, at most
+    `largest_cpus` each; with `actor_cpus` given, each has those. In shape `gpu` tasks of `decode_cpus` each
+    read and decode, and the engine runs in actors of `actor_cpus` and `actor_gpus`. `least` actors fit on the
+    present nodes; `most` is None where actors fill the cluster, however far it grows.
     """
 
-    kind: Literal["cpu", "gpu"]
-    min_actors: int
-    max_actors: int
-    actor_cpus: float
-    actor_gpus: float
-    decode_cpus: float
+    kind: Shape
+    least: int
+    most: int | None
+    largest_cpus: float = MAX_ACTOR_CPUS
+    actor_cpus: float | None = None
+    actor_gpus: float = 0.0
+    decode_cpus: float = 0.0
 
-    @property
-    def actor_threads(self) -> int:
-        return max(1, round(self.actor_cpus))
+    def seats(self, node: Node) -> list[float]:
+        """The CPUs of each actor that belongs on this node; none where the actors need a GPU it lacks."""
+        if self.kind == "cpu":
+            return seats(node.cpus, self.actor_cpus, self.largest_cpus)
+        cpus = self.actor_cpus or 0.0
+        fitting = _whole(node.cpus / cpus) if cpus else math.inf
+        return [cpus] * int(min(_actors_on_gpus(node, self.actor_gpus), fitting))
 
-    @property
-    def decode_threads(self) -> int:
-        return max(1, round(self.decode_cpus))
+    def seated(self, nodes: Iterable[Node]) -> list[Seat]:
+        """The seats of all nodes; the largest `most` of them, spread over the nodes, where there are more."""
+        numbered = [
+            (number, Seat(node.node_id, cpus))
+            for node in nodes
+            for number, cpus in enumerate(self.seats(node))
+        ]
+        numbered.sort(key=lambda each: (-each[1].cpus, each[0]))
+        return [seat for _, seat in numbered[: self.most]]
 
 
-def choose_placement(
-    nodes: Sequence[Node],
-    kind: str = "auto",
-    actors: tuple[int, int] | None = None,
-    decode_cpus: float | None = None,
-    actor_cpus: float | None = None,
-) -> Placement:
-    """The placement on these nodes: shape `gpu` where they have GPUs, unless `kind` names a shape.
+def threads(cpus: float) -> int:
+    """The threads of a process that has these CPUs."""
+    return max(1, round(cpus))
 
-    On any cluster the CPUs of all actors and of the largest task together stay within its CPUs: otherwise Ray
-    Data would wait forever.
+
+def seats(cpus: float, actor_cpus: float | None = None, largest: float = MAX_ACTOR_CPUS) -> list[float]:
+    """The CPUs of each actor on a node with `cpus` CPUs: all of them, in equal shares of at most `largest`.
+
+    With `actor_cpus`, as many actors of that size as fit, at least one.
     """
-    cpus = [node.cpus for node in nodes]
-    gpus = sum(node.gpus for node in nodes)
-    if kind == "auto":
-        kind = "gpu" if gpus else "cpu"
+    if cpus <= 0:
+        return []
+    if actor_cpus is not None:
+        return [min(actor_cpus, cpus)] * max(1, _whole(cpus / actor_cpus))
+    count = max(1, min(math.ceil(cpus / largest - _ROUNDING), _whole(cpus)))
+    return [_in_ray(cpus / count)] * count
+
+
+def choose_placement(nodes: Sequence[Node], kind: Shape, options: PlacementOptions) -> Placement:
+    """The placement of this shape on these nodes; they may be none yet.
+
+    Raises InvalidInput where GPUs are asked for and no node has one.
+    """
     if kind == "gpu":
-        return _gpu_placement(sum(cpus), gpus, actors, decode_cpus)
-    return cpu_placement(cpus, actors, actor_cpus)
+        return _gpu_placement(nodes, options)
+    if options.actor_gpus is not None:
+        raise InvalidInput(
+            f"--actor-gpus {options.actor_gpus:g}: the engine of this run computes on CPUs. "
+            "Leave it out, or give --shape gpu."
+        )
+    return _cpu_placement([node.cpus for node in nodes], options)
 
 
-def cpu_placement(
-    cpus: Sequence[float], actors: tuple[int, int] | None, actor_cpus: float | None
-) -> Placement:
-    """Actors on nodes of these CPUs: the least number of them fits, and each is as large as that allows."""
-    wanted = actors[0] if actors else 1
-    actor_cpus = min(actor_cpus or _largest_for(wanted, cpus), min(cpus))
-    fitting = _fitting(actor_cpus, cpus)
-    # Actors that do not fit start when the cluster grows. The first one always fits.
-    least, most = actors or (1, fitting)
-    return Placement("cpu", min(least, fitting), most, actor_cpus, 0, 0)
+def _cpu_placement(cpus: Sequence[float], options: PlacementOptions) -> Placement:
+    """As many actors as needed share the CPUs: each is as large as that allows."""
+    least, most = options.actors or (1, None)
+    largest = _largest_for(least, cpus)
+    fitting = sum(len(seats(each, options.actor_cpus, largest)) for each in cpus)
+    # Actors that do not fit start when the cluster grows.
+    return Placement("cpu", min(least, max(1, fitting)), most, largest, options.actor_cpus)
 
 
-def _largest_for(actors: int, cpus: Sequence[float]) -> int:
-    """The most CPUs, up to MAX_ACTOR_CPUS, that each of these actors can have; 1 where they do not fit."""
-    sizes = range(MAX_ACTOR_CPUS, 1, -1)
-    return next((size for size in sizes if _fitting(min(size, *cpus), cpus) >= actors), 1)
+def _largest_for(actors: int, cpus: Sequence[float]) -> float:
+    """The largest share, up to MAX_ACTOR_CPUS, at which this many actors fit; 1 where they never do."""
+    shares = {each / count for each in set(cpus) for count in range(1, math.floor(each) + 1)}
+    for share in sorted({MAX_ACTOR_CPUS, *shares}, reverse=True):
+        if share <= MAX_ACTOR_CPUS and sum(len(seats(each, None, share)) for each in cpus) >= actors:
+            return share
+    return 1.0 if cpus else MAX_ACTOR_CPUS
 
 
-def _fitting(actor_cpus: float, cpus: Sequence[float]) -> int:
-    """How many actors of `actor_cpus` fit on nodes of these CPUs."""
-    return sum(int(count // actor_cpus) for count in cpus)
+def _gpu_placement(nodes: Sequence[Node], options: PlacementOptions) -> Placement:
+    """Actors share the GPUs where they are more; tasks that decode share the CPUs that the actors leave."""
+    gpus = sum(_whole(node.gpus) for node in nodes)
+    if nodes and not gpus:
+        raise InvalidInput("--shape gpu: no node of the cluster has a GPU. Leave it out, or add such a node.")
+    least, most = options.actors or (1, None)
+    share = options.actor_gpus or (1 / math.ceil(least / gpus) if gpus else 1.0)
+    actor_cpus = _feeding_cpus(nodes, share, options.actor_cpus)
+    fitting = sum(_actors_on_gpus(node, share) for node in nodes)
+    left = [node.cpus - actor_cpus * _actors_on_gpus(node, share) for node in nodes]
+    decode_cpus = _decode_cpus(left)
+    if options.decode_cpus is not None:
+        decode_cpus = min(options.decode_cpus, max(left, default=math.inf))
+    return Placement(
+        "gpu",
+        min(least, max(1, fitting)),
+        most,
+        actor_cpus=actor_cpus,
+        # A third, rounded up, would fit on a GPU only twice.
+        actor_gpus=_in_ray(share),
+        decode_cpus=_in_ray(decode_cpus),
+    )
 
 
-def _gpu_placement(
-    cpus: float, gpus: float, actors: tuple[int, int] | None, decode_cpus: float | None
-) -> Placement:
-    least, most = actors or (1, max(1, int(gpus)))
-    decode = min(decode_cpus or 1.0, cpus / 2)
-    # With a GPU the actor only feeds it. Without one, the actor computes on its own CPU where one is left.
-    actor_cpus = min(1.0, (cpus - decode) / most)
-    if actor_cpus < 0.1:
-        most = max(1, int((cpus - decode) / 0.1))
-        actor_cpus = min(1.0, (cpus - decode) / most)
-    return Placement("gpu", min(least, most), most, actor_cpus, 1.0 if gpus >= most else 0.0, decode)
+def _actors_on_gpus(node: Node, share: float) -> int:
+    """How many actors of this share of a GPU the node's GPUs take; no actor has parts of two GPUs."""
+    return _whole(node.gpus) * _whole(1 / share)
+
+
+def _feeding_cpus(nodes: Sequence[Node], share: float, asked: float | None) -> float:
+    """The CPUs of an actor with a GPU: what fits on each node with GPUs and leaves CPUs to decode there."""
+    per_actor = (node.cpus / actors for node in nodes if (actors := _actors_on_gpus(node, share)))
+    crowded = min(per_actor, default=math.inf)
+    if asked is not None:
+        return _in_ray(min(asked, crowded / 2))
+    return _in_ray(min(FEEDING_CPUS, crowded * FEEDING_SHARE))
+
+
+def _decode_cpus(left: Sequence[float]) -> float:
+    """The size of a decoding task, about one CPU, at which tasks leave the fewest CPUs of the nodes unused.
+
+    `left` are the CPUs of each node that the actors do not have.
+    """
+    some = [cpus for cpus in left if cpus > _ROUNDING]
+    sizes = {cpus / count for cpus in some for count in (math.floor(cpus), math.ceil(cpus)) if count}
+    if any(cpus >= 1 for cpus in some):
+        sizes.add(1.0)
+
+    def unused(size: float) -> float:
+        return sum(cpus - size * _whole(cpus / size) for cpus in some)
+
+    return min(sizes, key=lambda size: (round(unused(size), 3), abs(size - 1)), default=1.0)
+
+
+def _whole(number: float) -> int:
+    """The number without its fraction; 2.9999999 is 3."""
+    return math.floor(number + _ROUNDING)
+
+
+def _in_ray(resource: float) -> float:
+    """The resource rounded down to what Ray can count, so that shares of a whole always fit in it."""
+    return math.floor(resource * _RESOLUTION + _ROUNDING) / _RESOLUTION

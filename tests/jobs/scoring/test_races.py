@@ -66,7 +66,9 @@ def three_nodes(ray_here, worker_rules):
     from ray.cluster_utils import Cluster
 
     os.environ[VARIABLE] = worker_rules.variable
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
+    )
     try:
         yield cluster
     finally:
@@ -81,7 +83,7 @@ def node_death(
     log = folder / "reads"
     rules.set("decode=sleep:0.05", f"decode=log:{log}")
     while len(nodes.worker_nodes) < 2:
-        nodes.add_node(num_cpus=1)
+        nodes.add_node(num_cpus=1, num_gpus=1)
     nodes.wait_for_nodes()
     arguments = command(archive, bundle, folder / "r", "--address", nodes.address, "--shape", shape)
     process = start(arguments, **{VARIABLE: ""})

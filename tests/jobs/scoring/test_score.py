@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from PIL import Image
+from support.clusters import DECLARED_GPU
 from support.scoring import last_json, pneumonia, rows, score, scoring_request
 
 from pneumonia_core.errors import InvalidInput, Remedy
@@ -213,7 +214,7 @@ def test_new_model_asks_what_to_do_with_old_rows(ray_here, tiny_bundle, broken_a
 def test_clusters_of_any_size_finish(tiny_bundle, broken_archive, tmp_path, cpus, shape):
     done = pneumonia(
         "score", broken_archive[0], "--model", tiny_bundle.path, "--results", tmp_path, "--shape", shape,
-        "--num-cpus", cpus, "--chunk-size", 8,
+        "--num-cpus", cpus, "--chunk-size", 8, "--engine", "openvino", **DECLARED_GPU,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert last_json(done)["listed"] == rows(tmp_path).num_rows
