@@ -4,25 +4,21 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
 
 from jobs.console.output import say
-from jobs.ray_runtime.session import ray_errors_explained
-from jobs.scoring.context import ScoringContext, start_ray
+from jobs.scoring.context import ScoringContext
+from jobs.scoring.merging import merge_run
 from pneumonia_core.archives.skipped import describe_skipped, may_hide_images
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.reports.run_page import run_page
 from pneumonia_core.results.commit import commit
-from pneumonia_core.runs.inventory import ChunkRef
-from pneumonia_core.runs.parts import ConservationError, Merged, done_chunks, merge_parts
+from pneumonia_core.runs.parts import ConservationError, Merged, done_chunks
 from pneumonia_core.runs.planner import Gone
 from pneumonia_core.runs.record import Counts, RunResult
 from pneumonia_core.runs.run import Run, chunks_still_needed, unscored_rows
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import write_bytes
 from pneumonia_core.storage.lock import LeaseLost
-
-ROWS_PER_FILE: Final = 262_144
 
 
 def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResult:
@@ -35,7 +31,7 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
             f"{len(left)} chunks have no part, the first is chunk {left[0].chunk}. Nothing was committed.",
             Remedy.RUN_AGAIN,
         )
-    merged = _merge(context, run, [ref for ref in needed if ref.chunk in done])
+    merged = merge_run(context, run, [ref for ref in needed if ref.chunk in done])
     files = [part.file for part in merged if part.file.rows]
     run.advance(
         "staged",
@@ -49,35 +45,6 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
         record = run.record
         version = commit(context.results, record.planned_version, run.run_id, record.run_date, files)
     return conclude(context, run, version)
-
-
-def _merge(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list[Merged]:
-    """The parts as a few large files under scores/, written in Ray tasks where the rows are many."""
-    record = run.record
-    per_file = max(1, ROWS_PER_FILE // record.configuration.chunk_size)
-    groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]
-    # The planned version is part of the name. Otherwise a late merge by a process that has lost the run could
-    # replace a file that has been committed since.
-    names = [
-        f"run_date={record.run_date}/{run.run_id}-{record.planned_version:06d}-{number:05d}.parquet"
-        for number in range(len(groups))
-    ]
-    scores = context.results.child("scores")
-    merges = [
-        (run.folder, scores, name, group, run.superseded) for name, group in zip(names, groups, strict=True)
-    ]
-    if sum(ref.rows for ref in refs) <= context.options.merge_here_rows:
-        return [merge_parts(*merge) for merge in merges]
-    # A resumed run may have no chunk left to score. Without this line Ray would join any cluster it finds.
-    start_ray(context)
-    # Takes a second; a small run is merged without it.
-    import ray
-
-    # Ray's types do not know more than a few arguments.
-    remote: Any = ray.remote(num_cpus=1)(merge_parts)
-    with ray_errors_explained():
-        merged: list[Merged] = ray.get([remote.remote(*merge) for merge in merges])
-        return merged
 
 
 def _count(run: Run, merged: Sequence[Merged], unscored: int, judged: bool) -> Counts:

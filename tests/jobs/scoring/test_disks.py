@@ -76,8 +76,19 @@ def test_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     check_equal(results, undisturbed)
 
 
+def test_disk_of_the_driver_that_is_full_at_the_merge_is_none_of_the_cluster_s(
+    archive, tiny_bundle, undisturbed, cluster, tmp_path
+):
+    arguments = command(archive, tiny_bundle, tmp_path / "r", *cluster.options)
+    done = pneumonia(*arguments, **{VARIABLE: "write@run_date=enospc"})
+    assert done.returncode == 0, done.stderr
+    check_equal(tmp_path / "r", undisturbed)
+
+
+@pytest.mark.slow
 def test_disk_that_is_full_at_the_merge_keeps_the_parts(archive, tiny_bundle, undisturbed, cluster, tmp_path):
     arguments = command(archive, tiny_bundle, tmp_path / "r", *cluster.options)
+    cluster.workers_do("write@run_date=enospc")
     check_said(pneumonia(*arguments, **{VARIABLE: "write@run_date=enospc"}), 1, "No space left on device")
     cluster.workers_do(f"decode=log:{tmp_path / 'reads'}")
     finish(arguments)

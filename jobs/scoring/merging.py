@@ -1,0 +1,156 @@
+"""The parts of a run merged into a few large files, here or in Ray tasks; what fails is tried elsewhere."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from jobs.ray_runtime.session import ray_errors_explained
+from jobs.scoring.context import ScoringContext, start_ray
+from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.runs.inventory import ChunkRef
+from pneumonia_core.runs.parts import ConservationError, Merged, merge_parts
+from pneumonia_core.runs.run import Run
+from pneumonia_core.storage.errors import error_text
+from pneumonia_core.storage.location import Location
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+ROWS_PER_FILE: Final = 262_144
+MAX_TRIES: Final = 4
+# The pause before the second try; each further one is twice as long.
+FIRST_PAUSE_S: Final = 1.0
+# How many lost workers or nodes one try may cost.
+MAX_LOST_WORKERS: Final = 20
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One data file to write: the arguments of `merge_parts`."""
+
+    run_folder: Location
+    scores: Location
+    path: str
+    chunks: Sequence[ChunkRef]
+    superseded: frozenset[int]
+
+    def carry_out(self) -> Merged | PneumoniaError:
+        """The file, or why the storage of this node did not take it."""
+        try:
+            return merge_parts(self.run_folder, self.scores, self.path, self.chunks, self.superseded)
+        except PneumoniaError as error:
+            return error
+        except OSError as error:
+            return PneumoniaError(
+                f"{error_text(error)} while the parts were merged. Nothing was committed.",
+                Remedy.FIX_AND_RUN_AGAIN,
+            )
+
+
+def merge_run(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list[Merged]:
+    """The parts of these chunks as files under scores/.
+
+    Few rows are merged in this process, many in Ray tasks, and so are those that fail here. Raises
+    ConservationError, and PneumoniaError where a merge fails MAX_TRIES times.
+    """
+    merges = _merges(context, run, refs)
+    merged: dict[str, Merged] = {}
+    failures = Counter[str]()
+    if sum(ref.rows for ref in refs) <= context.options.merge_here_rows:
+        for merge in merges:
+            outcome = merge.carry_out()
+            if isinstance(outcome, ConservationError):
+                raise outcome
+            if isinstance(outcome, Merged):
+                merged[merge.path] = outcome
+            else:
+                failures[merge.path] = 1
+    if left := [merge for merge in merges if merge.path not in merged]:
+        # A resumed run may have no chunk left to score. Without this line Ray would join any cluster that it
+        # finds.
+        start_ray(context)
+        with ray_errors_explained():
+            merged |= _merge_on_cluster(left, failures)
+    return [merged[merge.path] for merge in merges]
+
+
+def _merges(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list[Merge]:
+    record = run.record
+    per_file = max(1, ROWS_PER_FILE // record.configuration.chunk_size)
+    groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]
+    # The planned version is part of the name. Otherwise a late merge by a process that has lost the run could
+    # replace a file that has been committed since.
+    names = [
+        f"run_date={record.run_date}/{run.run_id}-{record.planned_version:06d}-{number:05d}.parquet"
+        for number in range(len(groups))
+    ]
+    scores = context.results.child("scores")
+    return [
+        Merge(run.folder, scores, name, group, run.superseded)
+        for name, group in zip(names, groups, strict=True)
+    ]
+
+
+def _merge_on_cluster(merges: Sequence[Merge], failures: Counter[str]) -> dict[str, Merged]:
+    """What each merge gives, by its path. `failures` counts earlier ones, which were in this process."""
+    # Takes a second; a small run is merged without it.
+    import ray
+
+    avoided = {ray.get_runtime_context().get_node_id()} if failures else set()
+    at_work = {_submit(merge, failures[merge.path], avoided): merge for merge in merges}
+    merged: dict[str, Merged] = {}
+    while at_work:
+        (ready, *_), _ = ray.wait(list(at_work))
+        merge = at_work.pop(ready)
+        node, outcome = ray.get(ready)
+        if isinstance(outcome, Merged):
+            merged[merge.path] = outcome
+            continue
+        failures[merge.path] += 1
+        if isinstance(outcome, ConservationError) or failures[merge.path] >= MAX_TRIES:
+            raise outcome
+        avoided.add(node)
+        at_work[_submit(merge, failures[merge.path], avoided)] = merge
+    return merged
+
+
+def _submit(
+    merge: Merge, failures: int, avoided: set[str]
+) -> "ObjectRef[tuple[str, Merged | PneumoniaError]]":
+    # As in `_merge_on_cluster`.
+    import ray
+
+    # Ray's types do not know these options.
+    task: Any = ray.remote(num_cpus=1, max_retries=MAX_LOST_WORKERS)(_merge_after_pause)
+    pause_s = FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5) if failures else 0.0
+    submitted: ObjectRef[tuple[str, Merged | PneumoniaError]] = task.options(
+        scheduling_strategy=_strategy(avoided)
+    ).remote(merge, pause_s)
+    return submitted
+
+
+def _strategy(avoided: set[str]) -> object:
+    """Where a merge runs: on a node that is not `avoided`, if there is one, else on any."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    others = [
+        node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= 1 and node["NodeID"] not in avoided
+    ]
+    if not avoided or not others:
+        return "SPREAD"
+    # Soft: the node may be lost before the task is there.
+    return NodeAffinitySchedulingStrategy(random.choice(others), soft=True)
+
+
+def _merge_after_pause(merge: Merge, pause_s: float) -> tuple[str, Merged | PneumoniaError]:
+    """In a Ray task: its node, and the file or why there is none. The driver does not wait for the pause."""
+    import ray
+
+    time.sleep(pause_s)
+    return ray.get_runtime_context().get_node_id(), merge.carry_out()
