@@ -11,7 +11,7 @@ import pyarrow as pa
 from jobs.console.output import Progress, say
 from jobs.evaluation.options import EvaluateOptions
 from jobs.ray_runtime.resources import ANY_NODE, wait_for
-from jobs.scoring.execution.actors import EngineOnce, EngineSpec
+from jobs.scoring.execution.engine_once import EngineOnce, EngineSpec
 from jobs.scoring.execution.placement import PlacementOptions, choose_placement, threads
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.entries import ImageRef
@@ -44,7 +44,7 @@ def score_perturbed(
     # Ray takes seconds to import: a command that is refused does without it.
     import ray.data
 
-    from jobs.scoring.execution.pipeline import ship_bundle
+    from jobs.scoring.execution.graph import ship_bundle
 
     nodes = wait_for(ANY_NODE, math.inf)
     gpu = engine == "tensorflow" and any(node.gpus for node in nodes)

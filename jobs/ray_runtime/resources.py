@@ -3,6 +3,7 @@
 The functions import Ray, which takes a second: a command that is refused, or scores nothing, does without it.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -73,3 +74,14 @@ def present_nodes() -> list[Node]:
     alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
     resources = [(node["Resources"], node["NodeID"]) for node in alive]
     return [Node(r["CPU"], r.get("GPU", 0.0), node_id) for r, node_id in resources if r.get("CPU")]
+
+
+def notice_new_nodes() -> None:
+    """Let Ray Data count nodes that have just joined. It would look for them every 20 seconds only."""
+    # Not at the top: see the first lines.
+    import ray
+
+    # The name of the actor is Ray's own; without it, the nodes are counted later.
+    with contextlib.suppress(ValueError, ray.exceptions.RayError):
+        coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+        coordinator.get_reserved_resources.remote("pneumonia", recompute=True)

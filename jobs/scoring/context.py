@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from jobs.console.output import say
 from jobs.ray_runtime.session import ray_session
 from jobs.scoring.execution.placement import PlacementOptions
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.record import RunRequest
-from pneumonia_core.runs.run import request_stop
 from pneumonia_core.storage.location import Location
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 STOP_WITHIN_S: Final = 20
 MERGE_HERE_ROWS: Final = 20_000
-_POLL_S: Final = 0.2
 
 
 class Stopped(PneumoniaError):
@@ -137,33 +134,3 @@ def stopping_on_sigterm(context: ScoringContext) -> Iterator[None]:
         signal.alarm(0)
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def chunks_stopped_in_time(context: ScoringContext, run_folder: Location) -> Iterator[None]:
-    """While the block runs, a thread writes the run's stop flag on SIGTERM or when the deadline has passed.
-
-    The driver may be waiting for a chunk then. The workers see the flag before they begin the next one.
-    """
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_POLL_S):
-            if not (context.stop_requested or context.past_deadline):
-                continue
-            try:
-                request_stop(run_folder)
-            except OSError:
-                # The storage may fail only for a moment: the next poll writes the flag.
-                continue
-            if context.stop_requested:
-                say("stopping: the current chunks are finished first")
-            return
-
-    watcher = threading.Thread(target=watch, name="stop-watcher", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()

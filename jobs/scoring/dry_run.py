@@ -4,7 +4,7 @@ from typing import Any
 
 from jobs.console.output import say
 from jobs.scoring.commit import report_skipped
-from jobs.scoring.micro_batches import check_found
+from jobs.scoring.planning import check_found
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.results.table import find_table, open_table
 from pneumonia_core.results.table_view import TableView

@@ -9,9 +9,9 @@ from jobs.console.output import printable, say
 from jobs.scoring.commit import commit_run, conclude, report_skipped
 from jobs.scoring.context import ExecutionOptions, ScoringContext, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
-from jobs.scoring.micro_batches import score_listing
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import execution_options, make_request
+from jobs.scoring.score_listing import score_listing
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.results.table import add_carried_columns

@@ -93,6 +93,10 @@ class Planner:
         self._database.close()
         self._spill.close()
 
+    def interrupt(self) -> None:
+        """End a query that another thread is in: it raises there."""
+        self._database.interrupt()
+
     @comparing_with_table()
     def plan(
         self, segments: Sequence[Path], earlier: Sequence[InventoryShard], chunk_size: int, relisted: bool

@@ -20,7 +20,6 @@ from pneumonia_core.system.failpoints import failpoint
 
 # What a run needs only until it has ended.
 WORKING_FOLDERS: Final = ("parts", "chunks", "begun")
-_STOP: Final = "stop"
 
 
 class Run:
@@ -116,21 +115,6 @@ def marker(results: Location, run_id: str) -> Location:
 def read_record(folder: Location) -> RunRecord:
     """The record in a run's folder. Raises InvalidInput where a newer version wrote it."""
     return RunRecord.from_json(json.loads(read_bytes(folder.child("run.json"))))
-
-
-def stop_flag(run_folder: Location) -> Location:
-    """The file whose presence tells actors and tasks to finish their chunks and begin no other."""
-    return run_folder.child(_STOP)
-
-
-def request_stop(run_folder: Location) -> None:
-    """Tell the actors and tasks of a run to finish their chunks and begin no other."""
-    write_bytes(stop_flag(run_folder), b"")
-
-
-def clear_stop(run_folder: Location) -> None:
-    """Take back the stop of an earlier command."""
-    delete_file(stop_flag(run_folder))
 
 
 def chunks_still_needed(run: Run) -> list[ChunkRef]:

@@ -1,16 +1,28 @@
-"""Decoded images as a block of Ray Data, which a decoding task sends to the actor that scores them."""
+"""Blocks of Ray Data: a chunk on its way through the pipeline is one row, so that nothing splits it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from jobs.scoring.execution.outcomes import Outcome, outcome_table, outcomes
+from jobs.scoring.execution.queue import WorkItem
 from pneumonia_core.errors import Rejection
 from pneumonia_core.imaging.contract import Decoded, Source
-from pneumonia_core.runs.inventory import CHUNK_SCHEMA
+from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef
 
+_ITEM: Final = pa.schema(
+    [
+        pa.field("chunk", pa.int64()),
+        pa.field("file", pa.string()),
+        pa.field("row_group", pa.int64()),
+        pa.field("rows", pa.int64()),
+        pa.field("avoid", pa.list_(pa.string())),
+        pa.field("copy", pa.bool_()),
+    ]
+)
 _SOURCE: Final = pa.struct(
     {
         "format": pa.string(),
@@ -26,8 +38,25 @@ _SOURCE: Final = pa.struct(
 _REJECTION: Final = pa.struct({"reason": pa.string(), "detail": pa.string()})
 
 
-def to_block(chunk: int, rows: pa.Table, images: Sequence[Decoded], size: int) -> pa.Table:
-    """The inventory `rows` of a chunk with their images.
+def item_block(item: WorkItem | None) -> pa.Table:
+    """An item of the queue as a row. None, an item that is no longer needed, is a row of nulls."""
+    if item is None:
+        return pa.Table.from_pylist([{}], schema=_ITEM)
+    row = {**vars(item.ref), "avoid": list(item.avoid), "copy": item.copy}
+    return pa.Table.from_pylist([row], schema=_ITEM)
+
+
+def item_of(block: pa.Table) -> WorkItem | None:
+    """The item in a block of `item_block`."""
+    (row,) = block.select(_ITEM.names).to_pylist()
+    if row["chunk"] is None:
+        return None
+    avoid, copy = tuple(row.pop("avoid")), row.pop("copy")
+    return WorkItem(ChunkRef(**row), avoid, copy)
+
+
+def decoded_block(item: WorkItem, rows: pa.Table, images: Sequence[Decoded], size: int) -> pa.Table:
+    """A decoded chunk as a row: its item, its inventory `rows` with their images.
 
     Pixels are fixed-size binary [size * size], null where an image was rejected.
     """
@@ -39,23 +68,58 @@ def to_block(chunk: int, rows: pa.Table, images: Sequence[Decoded], size: int) -
     column = pa.Array.from_buffers(
         pa.binary(size * size), len(images), [present.buffers()[1], pa.py_buffer(pixels)]
     )
-    return pa.table(
+    rejections = [image.rejection and asdict(image.rejection) for image in images]
+    table = pa.table(
         {
             **{name: rows[name] for name in CHUNK_SCHEMA.names},
-            "chunk": pa.repeat(chunk, len(images)),
             "source": pa.array([asdict(image.source) for image in images], _SOURCE),
-            "rejection": pa.array(
-                [image.rejection and asdict(image.rejection) for image in images], _REJECTION
-            ),
+            "rejection": pa.array(rejections, _REJECTION),
             "pixels": column,
         }
     )
+    return _with_table(item_block(item), table)
 
 
-def from_block(block: pa.Table, size: int) -> Iterator[Decoded]:
-    """The images of a block, in order; their pixels uint8 [size, size] are views of it."""
-    pixels = block["pixels"]
-    rows = zip(block["source"].to_pylist(), block["rejection"].to_pylist(), strict=True)
+def undecoded_block(outcome: Outcome | None) -> pa.Table:
+    """A row for a chunk that was not decoded; None for an item that is no longer needed."""
+    return _with_table(item_block(None), outcome_table([] if outcome is None else [outcome]))
+
+
+@dataclass(frozen=True)
+class DecodedChunk:
+    """A chunk out of a block of `decoded_block`: its item, its inventory rows, its images in their order.
+
+    The images' pixels, uint8 [size, size], are views of the block.
+    """
+
+    item: WorkItem
+    rows: pa.Table
+    images: Iterator[Decoded]
+
+
+def decoded_of(block: pa.Table, size: int) -> DecodedChunk | list[Outcome]:
+    """The decoded chunk in a block, or what came of one that was not decoded."""
+    (value,) = block["table"]
+    table = pa.ipc.open_stream(value.as_buffer()).read_all()
+    item = item_of(block)
+    if item is None:
+        return outcomes(table)
+    return DecodedChunk(item, table.select(CHUNK_SCHEMA.names), _images(table, size))
+
+
+def _with_table(row: pa.Table, table: pa.Table) -> pa.Table:
+    """The row with a table as a value of its own, in Arrow's stream format."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    content = sink.getvalue()
+    offsets = pa.py_buffer(np.array([0, content.size], np.int64))
+    return row.append_column("table", pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content]))
+
+
+def _images(table: pa.Table, size: int) -> Iterator[Decoded]:
+    pixels = table["pixels"]
+    rows = zip(table["source"].to_pylist(), table["rejection"].to_pylist(), strict=True)
     for number, (source, rejection) in enumerate(rows):
         if rejection is not None:
             yield Decoded(None, Source(**source), Rejection(**rejection))

@@ -12,7 +12,8 @@ from support.scoring import commit_as_scored, score, scoring_request
 
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from jobs.scoring.dry_run import dry_run
-from jobs.scoring.micro_batches import LONGEST_LISTING_WAIT_S, listing_wait_s, score_listing
+from jobs.scoring.planning import LONGEST_LISTING_WAIT_S, listing_wait_s
+from jobs.scoring.score_listing import score_listing
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.table import open_table
@@ -56,7 +57,7 @@ def test_waits_for_the_listing_grow_but_not_beyond_the_deadline(tmp_path, tiny_b
         )
         context.started -= 100
         waits = [listing_wait_s(context, number) for number in range(200)]
-    expected = [min(10 * 2 ** min(number, 6), longest_s) for number in range(200)]
+    expected = [min(5 * 2 ** min(number, 6), longest_s) for number in range(200)]
     assert waits == pytest.approx(expected, abs=1)
 
 

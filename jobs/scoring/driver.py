@@ -1,0 +1,183 @@
+"""The driver's side of an execution: feeds it, follows its workers, and counts what comes back."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from jobs.console.output import Progress, say
+from jobs.ray_runtime.resources import notice_new_nodes, present_nodes
+from jobs.scoring.context import ScoringContext, start_ray
+from jobs.scoring.execution.dispatcher import Dispatcher
+from jobs.scoring.execution.outcomes import ChunkFailure, Outcome, Receipt, Returned
+from jobs.scoring.execution.queue import Orders
+from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.results.table_view import TableView
+from pneumonia_core.runs.inventory import ChunkRef
+from pneumonia_core.runs.run import Run
+
+if TYPE_CHECKING:
+    from jobs.scoring.execution.execution import Execution
+
+NO_PROGRESS_S: Final = 600.0
+_NO_PROGRESS_IMAGES: Final = 256
+_NODES_EVERY_S: Final = 2.0
+# Chunks that are out for each actor: what it has, and as many for one that joins.
+_OUT_PER_ACTOR: Final = 6
+_LEAST_OUT: Final = 32
+
+
+class Driver:
+    """Gives chunks out until each has its part. Its execution starts with the first chunk.
+
+    `all_done` says whether every chunk that was added has its part.
+    """
+
+    def __init__(self, context: ScoringContext, run: Run, view: TableView, progress: Progress) -> None:
+        self._context = context
+        self._run = run
+        self._view = view
+        self._progress = progress
+        self._dispatcher = Dispatcher()
+        self._stack = contextlib.ExitStack()
+        self._execution: Execution | None = None
+        self._instance = ""
+        # The living nodes, and those that have an actor or could have a decoding task.
+        self._nodes: frozenset[str] = frozenset()
+        self._workers: frozenset[str] = frozenset()
+        self._actors = 1
+        self._nodes_at = 0.0
+        self._progress_at = time.monotonic()
+        self._rejected = 0
+        self._images_by_node: Counter[str] = Counter()
+
+    def __enter__(self) -> "Driver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def all_done(self) -> bool:
+        return self._dispatcher.all_done
+
+    def add(self, refs: Sequence[ChunkRef]) -> None:
+        """These chunks are to be scored too."""
+        if refs:
+            self._dispatcher.add(refs)
+            self._progress.total = (self._progress.total or 0) + sum(ref.rows for ref in refs)
+
+    def turn(self, wait_s: float) -> None:
+        """Give chunks out and take what has come of others; waits for that, at most `wait_s`.
+
+        Raises PneumoniaError where a chunk failed on every node that may try it.
+        """
+        if self.all_done:
+            return
+        execution = self._execution or self._start()
+        if execution is None:
+            return
+        now = time.monotonic()
+        self._follow(execution, now, stopping=False)
+        room = max(_LEAST_OUT, _OUT_PER_ACTOR * self._actors)
+        execution.put(*self._dispatcher.take(room, now, self._workers))
+        idle = self._actors - self._dispatcher.out
+        execution.put(*self._dispatcher.second_copies(idle, now))
+        for outcome in execution.arrived(wait_s):
+            self._handle(outcome)
+        self._check_progress()
+
+    def finish_begun(self) -> None:
+        """Wait until the chunks that workers have begun are done. No other is begun."""
+        execution = self._execution
+        while execution is not None and self._dispatcher.out:
+            now = time.monotonic()
+            self._follow(execution, now, stopping=True)
+            for outcome in execution.arrived(0.2):
+                self._handle(outcome, stopping=True)
+            self._dispatcher.forget_lost(self._nodes, now)
+
+    def _start(self) -> "Execution | None":
+        """Start the execution when the cluster has a node; None where the run must end before."""
+        # Ray reads its environment on import, which the session sets first.
+        start_ray(self._context)
+        # Imports Ray Data, which takes a second: most nights score little or nothing.
+        from jobs.scoring.start import start_execution
+
+        execution = start_execution(self._context, self._run, self._view)
+        if execution is not None:
+            self._execution = self._stack.enter_context(execution)
+            self._progress_at = time.monotonic()
+        return execution
+
+    def _follow(self, execution: "Execution", now: float, stopping: bool) -> None:
+        """Exchange news with the workers, and look at the nodes from time to time."""
+        orders = Orders(stopping, self._dispatcher.left_out, self._dispatcher.keep_from)
+        report = execution.exchange(orders)
+        if self._instance and report.instance != self._instance:
+            self._dispatcher.lose_queue(now)
+        self._instance = report.instance
+        for chunk, node in report.begun:
+            self._dispatcher.begun(chunk, node, now)
+        if now - self._nodes_at >= _NODES_EVERY_S:
+            self._look_at_nodes(now)
+        hosts = {node for node in report.actors.values() if node in self._nodes}
+        self._actors = max(1, sum(node in self._nodes for node in report.actors.values()))
+        self._workers = self._nodes if execution.decodes_anywhere else frozenset(hosts)
+
+    def _look_at_nodes(self, now: float) -> None:
+        nodes = frozenset(node.node_id for node in present_nodes())
+        if self._nodes and nodes - self._nodes:
+            notice_new_nodes()
+        if self._nodes - nodes:
+            self._dispatcher.lose_nodes(nodes, now)
+        self._nodes, self._nodes_at = nodes, now
+
+    def _handle(self, outcome: Outcome, stopping: bool = False) -> None:
+        now = time.monotonic()
+        match outcome:
+            case Receipt():
+                self._progress_at = now
+                if self._dispatcher.done(outcome):
+                    self._count(outcome)
+            case ChunkFailure():
+                self._progress_at = now
+                self._handle_failure(outcome, now, stopping)
+            case Returned(chunk, returned="stop"):
+                self._dispatcher.dropped(chunk)
+            case Returned(chunk):
+                self._dispatcher.returned(chunk, now)
+
+    def _count(self, receipt: Receipt) -> None:
+        images = receipt.scored + receipt.rejected
+        self._rejected += receipt.rejected
+        self._images_by_node[receipt.node] += images
+        self._progress.advance(images, rejected=self._rejected)
+
+    def _handle_failure(self, failure: ChunkFailure, now: float, stopping: bool) -> None:
+        if stopping:
+            # The next command tries it again.
+            self._dispatcher.dropped(failure.chunk)
+            return
+        before = self._dispatcher.left_out
+        again = self._dispatcher.failed(failure, now, self._workers)
+        for node in self._dispatcher.left_out - before:
+            say(f"node {node[:8]} is left out: chunks fail there that other nodes score ({failure.error})")
+        if not again:
+            raise PneumoniaError(failure.error, failure.remedy)
+
+    def _check_progress(self) -> None:
+        """Raise PneumoniaError where workers that live have finished nothing for too long."""
+        now = time.monotonic()
+        if not self._workers & self._nodes:
+            # A cluster that has lost its workers, or has none yet, may get others.
+            self._progress_at = now
+            return
+        limit_s = NO_PROGRESS_S * max(1, self._run.record.configuration.chunk_size // _NO_PROGRESS_IMAGES)
+        if now - self._progress_at > limit_s:
+            raise PneumoniaError(
+                "the cluster finished no chunk for too long: its workers are stuck, or have too little "
+                "memory or too few CPUs. What is finished is kept.",
+                Remedy.RUN_AGAIN,
+            )

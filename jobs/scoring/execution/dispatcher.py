@@ -1,0 +1,206 @@
+"""Which chunk is given out next, and what becomes of one that fails, or that is lost with its node."""
+
+import heapq
+import random
+import statistics
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from jobs.scoring.execution.outcomes import ChunkFailure, Receipt
+from jobs.scoring.execution.queue import WorkItem
+from pneumonia_core.runs.inventory import ChunkRef
+
+# A chunk is tried five times in all.
+RETRIES: Final = 4
+# So many chunks in a row fail on a node before it is left out.
+FAILURES_OF_A_NODE: Final = 3
+# The pause before a chunk is tried again on the node on which it failed; it doubles with each failure.
+PAUSE_S: Final = 1.0
+# At the end a chunk is given out again when it takes this many times as long as most, and a moment more.
+SLOW: Final = 2.0
+SLOW_S: Final = 5.0
+# At the end a chunk that nobody has begun by then was lost on the way.
+UNBEGUN_S: Final = 15.0
+_RECENT: Final = 101
+
+
+@dataclass
+class _Given:
+    """A chunk that is out: given to the queue, and perhaps begun by a worker. Times in seconds."""
+
+    ref: ChunkRef
+    position: int
+    given_at: float
+    node: str | None = None
+    begun_at: float | None = None
+    copies: int = 1
+
+
+@dataclass
+class _NodeRecord:
+    """The chunks that have failed on a node one after the other, and what all nodes had done before."""
+
+    streak: set[int] = field(default_factory=set)
+    done_elsewhere: int = 0
+
+
+class Dispatcher:
+    """The driver's account of the chunks of one execution.
+
+    It keeps those that wait and those that are out, and nothing of a chunk that is done. Times are seconds of
+    time.monotonic.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Iterator[ChunkRef]] = deque()
+        self._again: list[tuple[float, int, ChunkRef]] = []
+        self._out: dict[int, _Given] = {}
+        self._failures: dict[int, list[ChunkFailure]] = {}
+        self._nodes: dict[str, _NodeRecord] = {}
+        self._done: Counter[str] = Counter()
+        self._seconds: deque[float] = deque(maxlen=_RECENT)
+        self._position = 0
+        self.left_out: frozenset[str] = frozenset()
+
+    @property
+    def all_done(self) -> bool:
+        """Whether no chunk waits and none is out."""
+        return not (self._waiting or self._again or self._out)
+
+    @property
+    def out(self) -> int:
+        """How many chunks are out."""
+        return len(self._out)
+
+    @property
+    def keep_from(self) -> int:
+        """The position of the oldest item that may still be needed."""
+        return min((given.position for given in self._out.values()), default=self._position)
+
+    def add(self, refs: Iterable[ChunkRef]) -> None:
+        """These chunks are to be scored. They are not read before they are given out."""
+        self._waiting.append(iter(refs))
+
+    def take(self, room: int, now: float, nodes: Collection[str]) -> tuple[int, list[WorkItem]]:
+        """The position of the next items and the items themselves, until `room` chunks are out.
+
+        Chunks that failed come first. `nodes` are the living ones.
+        """
+        position = self._position
+        items = []
+        while len(self._out) < room and (ref := self._next(now)) is not None:
+            items.append(self._give(ref, now, nodes))
+        return position, items
+
+    def _next(self, now: float) -> ChunkRef | None:
+        if self._again and self._again[0][0] <= now:
+            return heapq.heappop(self._again)[2]
+        while self._waiting:
+            ref = next(self._waiting[0], None)
+            if ref is not None:
+                return ref
+            self._waiting.popleft()
+        return None
+
+    def _give(self, ref: ChunkRef, now: float, nodes: Collection[str]) -> WorkItem:
+        failed = {failure.node for failure in self._failures.get(ref.chunk, ())}
+        # Where it has failed on every node, any of them may try again.
+        avoid = failed if set(nodes) - failed - self.left_out else set()
+        self._out[ref.chunk] = _Given(ref, self._position, now)
+        self._position += 1
+        return WorkItem(ref, tuple(sorted(avoid)))
+
+    def begun(self, chunk: int, node: str, now: float) -> None:
+        """A worker on this node has begun the chunk."""
+        if (given := self._out.get(chunk)) is not None and given.begun_at is None:
+            given.node, given.begun_at = node, now
+
+    def done(self, receipt: Receipt) -> bool:
+        """The chunk's part is written. Returns whether this is the chunk's first receipt."""
+        self._done[receipt.node] += 1
+        self._seconds.append(receipt.seconds)
+        self._nodes.pop(receipt.node, None)
+        self._failures.pop(receipt.chunk, None)
+        return self._out.pop(receipt.chunk, None) is not None
+
+    def failed(self, failure: ChunkFailure, now: float, nodes: Collection[str]) -> bool:
+        """A chunk has no part. Returns whether it is tried again."""
+        given = self._out.get(failure.chunk)
+        if given is None:
+            # Another worker has done it.
+            return True
+        failures = self._failures.setdefault(failure.chunk, [])
+        failures.append(failure)
+        self._judge(failure)
+        if len(failures) > RETRIES or not set(nodes) - self.left_out:
+            return False
+        elsewhere = set(nodes) - self.left_out - {each.node for each in failures}
+        pause_s = 0.0 if elsewhere else PAUSE_S * 2 ** (len(failures) - 1) * random.uniform(0.5, 1.5)
+        self._return(given.ref, now + pause_s)
+        return True
+
+    def _judge(self, failure: ChunkFailure) -> None:
+        """Leave a node out on which chunks fail while others score them."""
+        elsewhere = self._done.total() - self._done[failure.node]
+        record = self._nodes.setdefault(failure.node, _NodeRecord(done_elsewhere=elsewhere))
+        record.streak.add(failure.chunk)
+        if len(record.streak) >= FAILURES_OF_A_NODE and elsewhere > record.done_elsewhere:
+            self.left_out |= {failure.node}
+
+    def returned(self, chunk: int, now: float) -> None:
+        """A worker gave the chunk back untouched, because its node is to be avoided."""
+        if (given := self._out.get(chunk)) is not None:
+            self._return(given.ref, now)
+
+    def dropped(self, chunk: int) -> None:
+        """A worker gave the chunk back untouched, because the run is stopping."""
+        self._out.pop(chunk, None)
+
+    def _return(self, ref: ChunkRef, at: float) -> None:
+        self._out.pop(ref.chunk, None)
+        heapq.heappush(self._again, (at, ref.chunk, ref))
+
+    def lose_queue(self, now: float) -> None:
+        """The queue's process died: what was in it is given out again."""
+        for given in list(self._out.values()):
+            if given.begun_at is None:
+                self._return(given.ref, now)
+
+    def lose_nodes(self, nodes: Collection[str], now: float) -> None:
+        """Only these nodes live: chunks that others had begun are given out again."""
+        for given in list(self._out.values()):
+            if given.node is not None and given.node not in nodes:
+                self._return(given.ref, now)
+
+    def forget_lost(self, nodes: Collection[str], now: float) -> None:
+        """Where the run is stopping, do not wait for chunks of lost nodes, or that nobody has begun."""
+        for chunk, given in list(self._out.items()):
+            lost = given.node is not None and given.node not in nodes
+            if lost or (given.node is None and now - given.given_at > UNBEGUN_S):
+                del self._out[chunk]
+
+    def second_copies(self, room: int, now: float) -> tuple[int, list[WorkItem]]:
+        """At the end, when actors are idle: the chunks that take the longest, to be scored by a second one.
+
+        `room` is the number of chunks that the idle actors can take.
+        """
+        position = self._position
+        if self._waiting or self._again:
+            return position, []
+        limit_s = SLOW * statistics.median(self._seconds or [UNBEGUN_S]) + SLOW_S
+        late = [given for given in self._out.values() if given.copies < 2 and _is_late(given, limit_s, now)]
+        late.sort(key=lambda given: given.given_at)
+        items = []
+        for given in late[: max(room, 0)]:
+            given.copies += 1
+            self._position += 1
+            items.append(WorkItem(given.ref, (given.node,) if given.node else (), copy=True))
+        return position, items
+
+
+def _is_late(given: _Given, limit_s: float, now: float) -> bool:
+    if given.begun_at is None:
+        return now - given.given_at > max(UNBEGUN_S, limit_s)
+    return now - given.begun_at > limit_s

@@ -1,0 +1,73 @@
+"""The engine of an actor, opened once from the bundle that the driver has shipped."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pneumonia_core.bundles.engines import Engine
+from pneumonia_core.scoring.engine_batch import BatchScorer, in_this_process
+from pneumonia_core.scoring.isolated_engine import EngineFiles, isolated_engine
+from pneumonia_core.system.scratch import ScratchFolder
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which engine an actor opens.
+
+    `bundle_files` are in Ray's object store, so a worker needs no path to the bundle.
+    """
+
+    bundle_files: "ObjectRef[dict[str, bytes]]"
+    engine: str
+    precision: str
+    gpu: bool
+
+
+class EngineOnce:
+    """An actor's engine, opened for the first chunk. `lock` lets one batch at a time into it."""
+
+    def __init__(self, threads: int) -> None:
+        self.lock = threading.Lock()
+        self._threads = threads
+        self._engine: Engine | None = None
+        self._isolation = threading.Lock()
+
+    def open(self, spec: EngineSpec) -> Engine:
+        with self.lock:
+            if self._engine is None:
+                with _engine_files(spec, self._threads) as files:
+                    self._engine = files.open()
+            return self._engine
+
+    @contextlib.contextmanager
+    def scorer(self, spec: EngineSpec, isolated: bool) -> Iterator[BatchScorer]:
+        """What scores a chunk's batches, `isolated` in a child process, of which an actor has one at most."""
+        if not isolated:
+            yield in_this_process(self.open(spec), self.lock)
+            return
+        with (
+            self._isolation,
+            _engine_files(spec, self._threads) as files,
+            isolated_engine(files) as scorer,
+        ):
+            yield scorer
+
+
+@contextlib.contextmanager
+def _engine_files(spec: EngineSpec, threads: int) -> Iterator[EngineFiles]:
+    """The shipped bundle in a folder of its own."""
+    # A command that is refused imports this module, but not Ray, which takes a second.
+    import ray
+
+    files = ray.get(spec.bundle_files)
+    with ScratchFolder("bundle") as folder:
+        for name, data in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        yield EngineFiles(folder, spec.engine, spec.precision, threads, spec.gpu)

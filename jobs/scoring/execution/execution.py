@@ -1,0 +1,96 @@
+"""One Ray Data execution, from a run's first chunk to its last, as its driver sees it."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import ray
+
+from jobs.scoring.execution.actors import ChunkJob
+from jobs.scoring.execution.graph import scoring_graph
+from jobs.scoring.execution.outcomes import Outcome, outcomes
+from jobs.scoring.execution.placement import Placement
+from jobs.scoring.execution.queue import Orders, QueueReport, WorkItem, start_queue
+from jobs.scoring.execution.seats import SeatPicker
+
+# Workers that are still busy then have chunks that others have done.
+_LEAVE_AFTER_S: Final = 2.0
+_KILLED_AFTER_S: Final = 10.0
+
+
+class Execution:
+    """Chunks go in by `put`, what comes of them comes out of `arrived`; in between, `exchange` with workers.
+
+    It ends with its block, and its actors with it.
+    """
+
+    def __init__(self, job: ChunkJob, placement: Placement, chunk_rows: int) -> None:
+        self._queue = start_queue()
+        self._arrived: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+        self._seats = SeatPicker(placement)
+        self._graph = scoring_graph(self._queue, job, self._seats, placement, chunk_rows)
+        # In shape `gpu` a chunk is decoded on any node, in shape `cpu` where an actor is.
+        self.decodes_anywhere = placement.kind == "gpu"
+        self._thread = threading.Thread(target=self._receive, name="outcomes", daemon=True)
+
+    def __enter__(self) -> "Execution":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):
+            self._queue.close(_LEAVE_AFTER_S)
+        self._thread.join(_LEAVE_AFTER_S)
+        if self._thread.is_alive():
+            # An actor that waits for its lost node, or has a chunk that another one has done.
+            self._kill_actors()
+            self._thread.join(_KILLED_AFTER_S)
+        self._queue.kill()
+
+    def _kill_actors(self) -> None:
+        for name in self._seats.names:
+            # An actor that has ended has no name.
+            with contextlib.suppress(ValueError):
+                ray.kill(ray.get_actor(name))
+
+    def put(self, position: int, items: Sequence[WorkItem]) -> None:
+        """Give these chunks out; `position` counts all items given out before."""
+        if items:
+            self._queue.put(position, items)
+
+    def exchange(self, orders: Orders) -> QueueReport:
+        """Give the workers these orders; what they have begun."""
+        return self._queue.exchange(orders)
+
+    def arrived(self, timeout_s: float) -> Iterator[Outcome]:
+        """What has come of chunks; waits for the first one, at most `timeout_s`.
+
+        Raises what ended the execution before its driver did: RayError, or the error of a bug.
+        """
+        with contextlib.suppress(queue.Empty):
+            yield self._checked(self._arrived.get(timeout=timeout_s))
+            while True:
+                yield self._checked(self._arrived.get_nowait())
+
+    def _checked(self, arrived: Outcome | BaseException | None) -> Outcome:
+        if isinstance(arrived, BaseException):
+            raise arrived
+        if arrived is None:
+            raise RuntimeError("the pipeline ended by itself")
+        return arrived
+
+    def _receive(self) -> None:
+        end: BaseException | None = None
+        try:
+            # Nothing is fetched ahead: a receipt would wait for the next one.
+            batches: Any = self._graph.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            )
+            for table in batches:
+                for outcome in outcomes(table):
+                    self._arrived.put(outcome)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the outcomes
+            end = error
+        self._arrived.put(end)

@@ -1,0 +1,80 @@
+"""What came of a chunk, as a worker tells the driver: one row of a table, or one Python value."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+
+from pneumonia_core.errors import Remedy
+
+OUTCOME_SCHEMA: Final = pa.schema(
+    [
+        pa.field("chunk", pa.int64(), nullable=False),
+        pa.field("node", pa.string(), nullable=False),
+        pa.field("scored", pa.int64()),
+        pa.field("rejected", pa.int64()),
+        pa.field("seconds", pa.float64()),
+        # Null where the chunk's part is written. Exceptions lose their cause on the way through Ray Data.
+        pa.field("error", pa.string()),
+        pa.field("remedy", pa.string()),
+        # Why the chunk comes back untouched; null where it was begun.
+        pa.field("returned", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A chunk's part is written. `node` is the id of the node that wrote it, `seconds` how long it took."""
+
+    chunk: int
+    node: str
+    scored: int
+    rejected: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ChunkFailure:
+    """Why a chunk has no part: the text and the remedy of the error, and the node on which it failed."""
+
+    chunk: int
+    node: str
+    error: str
+    remedy: Remedy | None
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A chunk that a worker did not begin: its node is to be avoided, or the run is stopping."""
+
+    chunk: int
+    node: str
+    returned: Literal["elsewhere", "stop"]
+
+
+Outcome = Receipt | ChunkFailure | Returned
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> pa.Table:
+    """A table of OUTCOME_SCHEMA. A remedy travels as its name."""
+    rows = [dict(vars(outcome)) for outcome in outcomes]
+    for row in rows:
+        remedy = row.get("remedy")
+        row["remedy"] = remedy and remedy.name
+    return pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
+
+
+def outcomes(table: pa.Table) -> list[Outcome]:
+    """The outcomes in a table of OUTCOME_SCHEMA."""
+    return [_outcome(row) for row in table.to_pylist()]
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    chunk, node = row["chunk"], row["node"]
+    if row["returned"] is not None:
+        return Returned(chunk, node, row["returned"])
+    if row["error"] is not None:
+        return ChunkFailure(chunk, node, row["error"], row["remedy"] and Remedy[row["remedy"]])
+    return Receipt(chunk, node, row["scored"], row["rejected"], row["seconds"])

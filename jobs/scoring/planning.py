@@ -1,0 +1,131 @@
+"""Listing and planning in a thread, beside the scoring: the cluster waits for neither."""
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from jobs.console.output import printable
+from jobs.scoring.context import ScoringContext
+from pneumonia_core.archives.lister import Lister
+from pneumonia_core.archives.skipped import describe_skipped
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.results.table_view import TableView
+from pneumonia_core.runs.inventory import InventoryShard
+from pneumonia_core.runs.planner import Planner
+from pneumonia_core.runs.run import Run
+
+FIRST_LISTING_WAIT_S: Final = 5.0
+# Planning a shard reads the table once, so the waits grow. Meanwhile the cluster scores.
+LONGEST_LISTING_WAIT_S: Final = 300.0
+_POLL_S: Final = 0.25
+_LEAVE_AFTER_S: Final = 3.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The next shards of the inventory. `complete` says that none will follow."""
+
+    shards: tuple[InventoryShard, ...]
+    complete: bool
+
+
+class PlanningThread:
+    """Lists the archives of a run and plans what is listed, until both are complete."""
+
+    def __init__(self, context: ScoringContext, run: Run, planner: Planner, lister: Lister) -> None:
+        self._context = context
+        self._planner = planner
+        self._lister = lister
+        self._shards = list(run.record.shards)
+        self._chunk_size = run.record.configuration.chunk_size
+        self._relisted = run.resumed
+        self._ready: queue.SimpleQueue[Planned | BaseException] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="planning", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._planner.interrupt()
+        self._thread.join(_LEAVE_AFTER_S)
+
+    @property
+    def skip_counts(self) -> Mapping[str, int]:
+        """Numbers of what the listing has skipped so far, by the codes of SkipReason."""
+        return self._lister.skip_counts
+
+    def take(self, timeout_s: float) -> Planned | None:
+        """The next planned shards; None where there are none within `timeout_s`.
+
+        Raises what the listing or the planning raised.
+        """
+        try:
+            planned = self._ready.get(timeout=timeout_s) if timeout_s else self._ready.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(planned, BaseException):
+            raise planned
+        return planned
+
+    def _run(self) -> None:
+        try:
+            for number in itertools.count():
+                self._wait(listing_wait_s(self._context, number))
+                if self._stopping.is_set():
+                    return
+                complete = self._lister.done
+                segments = self._lister.take()
+                planned = self._planner.plan(
+                    segments, self._shards, self._chunk_size, relisted=self._relisted
+                )
+                self._shards += planned
+                if planned or complete:
+                    self._ready.put(Planned(tuple(planned), complete))
+                if complete:
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the shards
+            if not self._stopping.is_set():
+                self._ready.put(error)
+
+    def _wait(self, wait_s: float) -> None:
+        """Wait until the listing is done, or has a whole shard, at most `wait_s` seconds."""
+        until = time.monotonic() + wait_s
+        while not self._lister.wait(min(_POLL_S, max(until - time.monotonic(), 0.0))):
+            if self._stopping.is_set() or time.monotonic() >= until:
+                return
+
+
+def listing_wait_s(context: ScoringContext, number: int) -> float:
+    """How long to wait for the listing before plan `number`, counted from 0.
+
+    Each wait is longer than the one before, and none goes beyond the deadline.
+    """
+    # The exponent is bounded: otherwise the float overflows after a thousand plans.
+    return min(FIRST_LISTING_WAIT_S * 2 ** min(number, 10), LONGEST_LISTING_WAIT_S, max(context.left_s, 0.0))
+
+
+def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> None:
+    """Raise InvalidInput where the listing has no image, or none of an archive whose images the table has.
+
+    A storage that is not mounted looks like an empty folder, and its images would count as gone.
+    """
+    skipped = f" (skipped: {describe_skipped(lister.skip_counts)})" if lister.skip_counts else ""
+    if known := view.known_images(lister.empty):
+        empty = " nor in ".join(f"{printable(uri)}, of which the table has {n:,}" for uri, n in known.items())
+        raise InvalidInput(
+            f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the command "
+            "again. Leave an archive out of the command if it is really empty."
+        )
+    if not lister.listed:
+        listed = ", ".join(printable(archive) for archive in archives)
+        raise InvalidInput(f"no images found in {listed}{skipped}. Check the archive's path.")

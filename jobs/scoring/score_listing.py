@@ -1,0 +1,108 @@
+"""Scores what a run lists, while it lists: planned chunks go to the workers until each has its part."""
+
+import contextlib
+from collections.abc import Mapping
+
+from jobs.console.output import Progress, say
+from jobs.ray_runtime.session import ray_errors_explained
+from jobs.scoring.context import ScoringContext, start_ray
+from jobs.scoring.driver import Driver
+from jobs.scoring.planning import PlanningThread, check_found
+from pneumonia_core.archives.lister import Lister
+from pneumonia_core.errors import InvalidInput
+from pneumonia_core.results.table_view import TableView
+from pneumonia_core.runs.inventory import ChunkRef
+from pneumonia_core.runs.parts import done_chunks
+from pneumonia_core.runs.planner import Planner
+from pneumonia_core.runs.run import Run, chunks_still_needed
+
+_POLL_S = 0.2
+
+
+def score_listing(context: ScoringContext, run: Run, planner: Planner, view: TableView) -> None:
+    """Score the images of the run that have no part yet, while the listing continues.
+
+    Raises Stopped after SIGTERM, InvalidInput where an archive has no image, PneumoniaError where a chunk
+    cannot be read, scored or written on any node.
+    """
+    todo = _chunks_left(run)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(0, "images", "scoring"))
+        driver = stack.enter_context(Driver(context, run, view, progress))
+        driver.add(todo)
+        listing = None
+        if not run.record.listing_complete:
+            lister = stack.enter_context(Lister(context.request.archives, context.request.rules))
+            listing = _Listing(stack.enter_context(PlanningThread(context, run, planner, lister)), lister)
+        if view.is_empty or todo:
+            # Ray starts while the listing goes on: there will be something to score.
+            start_ray(context)
+        with ray_errors_explained():
+            _score(context, run, view, driver, listing)
+
+
+class _Listing:
+    """The planning that still goes on, and its listing."""
+
+    def __init__(self, planning: PlanningThread, lister: Lister) -> None:
+        self.planning = planning
+        self.lister = lister
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        return self.lister.skip_counts
+
+
+def _chunks_left(run: Run) -> list[ChunkRef]:
+    done = done_chunks(run.folder)
+    todo = [ref for ref in chunks_still_needed(run) if ref.chunk not in done]
+    if run.resumed and done:
+        say(f"{len(done):,} chunks are already done, {len(todo):,} of the planned ones are left")
+    return todo
+
+
+def _score(
+    context: ScoringContext, run: Run, view: TableView, driver: Driver, listing: _Listing | None
+) -> None:
+    while listing is not None or not driver.all_done:
+        if context.stop_requested or context.past_deadline:
+            _end_early(context, run, driver, listing)
+            return
+        if listing is not None and _take_planned(context, run, view, driver, listing):
+            listing = None
+        driver.turn(_POLL_S)
+
+
+def _end_early(context: ScoringContext, run: Run, driver: Driver, listing: _Listing | None) -> None:
+    """Finish the chunks that are being scored. Raises Stopped after SIGTERM."""
+    if context.stop_requested:
+        say("stopping: the current chunks are finished first")
+    driver.finish_begun()
+    context.check_stop()
+    if listing is not None:
+        run.advance(skipped=listing.skipped)
+    say("deadline reached: what is done is committed, the rest is left for the next run")
+
+
+def _take_planned(
+    context: ScoringContext, run: Run, view: TableView, driver: Driver, listing: _Listing
+) -> bool:
+    """Record what has been planned and give its chunks to the driver. Returns whether that was all."""
+    # Where nothing is being scored there is nothing else to wait for.
+    planned = listing.planning.take(_POLL_S if driver.all_done else 0.0)
+    if planned is None:
+        return False
+    run.advance(shards=(*run.record.shards, *planned.shards))
+    for shard in planned.shards:
+        driver.add(shard.chunk_refs())
+    if not planned.complete:
+        return False
+    try:
+        check_found(context.request.archives, view, listing.lister)
+    except InvalidInput:
+        # Chunks that are already scored are kept: the same command resumes the run.
+        if not done_chunks(run.folder):
+            run.discard()
+        raise
+    run.advance("scoring", listing_complete=True, skipped=listing.skipped)
+    return True
