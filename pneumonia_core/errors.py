@@ -30,6 +30,13 @@ class Remedy(StrEnum):
     OTHER_SPLIT = "Choose another split."
     FINISH_OR_ABANDON = "Repeat its own request to finish it, or abandon it."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
+    MAKE_ROOM = "Make room there, then run it again to resume."
+    WHEN_STORAGE_ANSWERS = "Run it again when the storage answers."
+    RENEW_CREDENTIALS = "Renew them, or set the clock of the machine that reads, and run it again to resume."
+    CHECK_BUCKET = "Check bucket, credentials and endpoint, then run it again."
+    ALLOW_READING = "Allow this user to read it, or move it out of the archive, and run it again."
+    FIX_OR_MOVE = "Fix that, or move it out of the archive, and run it again."
+    OTHER_SCRATCH = "Free space there, or name another folder in TMPDIR, and run it again."
     NAME_MANIFEST = "Name a manifest, or neither carry columns nor allow prefixes."
 
 

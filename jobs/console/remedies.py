@@ -26,6 +26,20 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.OTHER_SPLIT: "Choose one with --split.",
     Remedy.FINISH_OR_ABANDON: "Run its own command to finish it, or add --fresh to abandon it.",
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are under.",
+    Remedy.MAKE_ROOM: "Make room there, then run the same command again.",
+    Remedy.WHEN_STORAGE_ANSWERS: "Run the same command again when the storage answers: it resumes.",
+    Remedy.RENEW_CREDENTIALS: (
+        "Renew them, or set the clock of the machine that reads, and run the same command again: what is "
+        "finished is kept."
+    ),
+    Remedy.CHECK_BUCKET: "Check bucket, credentials and AWS_ENDPOINT_URL, then run the same command again.",
+    Remedy.ALLOW_READING: (
+        "Allow this user to read it, or move it out of the archive, and run the same command again."
+    ),
+    Remedy.FIX_OR_MOVE: "Fix that, or move it out of the archive, and run the same command again.",
+    Remedy.OTHER_SCRATCH: (
+        "Free space there, or name another folder in TMPDIR, and run the same command again."
+    ),
     Remedy.NAME_MANIFEST: "Name a manifest, or leave out --carry and --allow-prefix.",
 }
 

@@ -23,7 +23,7 @@ from pneumonia_core.archives.entries import (
 from pneumonia_core.archives.folders import NO_PERMISSION, NO_SUCH_NAME, list_local, opens_locally
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_manifest, list_manifest
 from pneumonia_core.archives.skipped import SkipReason
-from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection, Remedy
 from pneumonia_core.storage.errors import BucketError, CredentialsError, error_text
 from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.local import read_real_file
@@ -44,7 +44,9 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     except OSError as error:
         raise _not_opened(location.uri, error) from error
     except CredentialsError as error:
-        raise InvalidInput(f"{location.uri}: the archive cannot be opened ({error}).") from error
+        raise InvalidInput(
+            f"{location.uri}: the archive cannot be opened: {error.text}", error.remedy
+        ) from error
     if not found:
         raise InvalidInput(f"{text!r}: no such file or folder. Check the spelling of the archive.")
     if is_manifest(location.uri):
@@ -58,7 +60,7 @@ def _not_opened(uri: str, error: OSError) -> PneumoniaError:
     absent_or_denied = error.errno is None or error.errno in NO_SUCH_NAME | NO_PERMISSION
     if absent_or_denied and not isinstance(error, BucketError):
         return InvalidInput(text)
-    return PneumoniaError(f"{text} Run the same command again when its storage answers.")
+    return PneumoniaError(text, Remedy.WHEN_STORAGE_ANSWERS)
 
 
 def check_disjoint(archives: list[str]) -> None:

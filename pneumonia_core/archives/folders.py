@@ -11,7 +11,7 @@ from pneumonia_core.archives.classify import NameClass, classify_content, classi
 from pneumonia_core.archives.containers.members import list_classified, list_named
 from pneumonia_core.archives.entries import ListedImage
 from pneumonia_core.archives.skipped import SkipReason
-from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.errors import PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.storage.backend import StoredFile, as_text
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.local import local_file
@@ -52,7 +52,7 @@ def list_local(root: str, skipped: Counter[SkipReason]) -> Iterator[ListedImage]
     except (OSError, RejectedImage) as error:
         why = error.detail if isinstance(error, RejectedImage) else error_text(error)
         raise PneumoniaError(
-            f"file://{root}: the archive cannot be opened ({why}). Fix that and run the same command again."
+            f"file://{root}: the archive cannot be opened ({why}).", Remedy.FIX_AND_RUN_AGAIN
         ) from error
     if isinstance(opened, StoredFile):
         yield from list_named(opened, skipped)
@@ -106,8 +106,7 @@ def _raise_unless_absent(error: OSError, path: str) -> None:
     is_link = error.errno in NO_PERMISSION and os.path.islink(path)  # noqa: PTH114 - a plain path is the raw name
     if error.errno not in NO_SUCH_NAME and not is_link:
         raise PneumoniaError(
-            f"{_uri(path)} cannot be listed ({error_text(error)}). Fix that, or move it out of the archive, "
-            "and run the same command again."
+            f"{_uri(path)} cannot be listed ({error_text(error)}).", Remedy.FIX_OR_MOVE
         ) from error
 
 

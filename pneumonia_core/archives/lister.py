@@ -14,7 +14,7 @@ from pneumonia_core.archives.archive import list_archive
 from pneumonia_core.archives.entries import SOURCE_FIELDS, ListedImage, source_values
 from pneumonia_core.archives.manifests import ListingRules, is_manifest
 from pneumonia_core.archives.skipped import SkipReason
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.system.hash_set import HashSet
 from pneumonia_core.system.scratch import ScratchFolder
@@ -150,8 +150,8 @@ class Lister:
             pq.write_table(pa.table(columns, schema=LISTED_SCHEMA), path, compression="zstd")
         except OSError as error:
             raise PneumoniaError(
-                f"the listing cannot be written to {path.parent} ({error_text(error)}). Free space there, or "
-                "name another folder in TMPDIR, and run the same command again."
+                f"the listing cannot be written to {path.parent} ({error_text(error)}).",
+                Remedy.OTHER_SCRATCH,
             ) from error
         self.listed += len(rows)
         self._segments.append(path)

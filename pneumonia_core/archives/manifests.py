@@ -165,8 +165,7 @@ def _not_read(uri: str, error: OSError) -> PneumoniaError:
     if _is_format_error(uri, error):
         return InvalidInput(f"{uri!r}: the table is damaged ({error_text(error)}). Write it again.")
     return PneumoniaError(
-        f"{uri!r}: the table cannot be read ({error_text(error)}). Run the same command again when its "
-        "storage answers."
+        f"{uri!r}: the table cannot be read ({error_text(error)}).", Remedy.WHEN_STORAGE_ANSWERS
     )
 
 
@@ -202,8 +201,8 @@ def _listed(members: NamedMembers, line: _Line) -> ListedImage:
         if rejected.reason not in ("not_found", "forbidden"):
             # It may be there, unchanged: under another version it would be scored again, or rejected.
             raise PneumoniaError(
-                f"{image.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}. Run the "
-                "same command again when its storage answers."
+                f"{image.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}.",
+                Remedy.WHEN_STORAGE_ANSWERS,
             ) from rejected
         found = None
     if found is None:

@@ -32,6 +32,7 @@ class SkipReason(StrEnum):
     TRUNCATED_ARCHIVE = "truncated_archive", "archive that is cut short", True
     DAMAGED_ARCHIVE = "damaged_archive", "archive that is damaged", True
     UNOPENED_ARCHIVE = "unopened_archive", "archive that cannot be opened", True
+    COLD_ARCHIVE = "cold_archive", "archive in cold storage", True
     NESTED_ARCHIVE = "nested_archive", "archive in an archive", True
     LINK_IN_ARCHIVE = "link_in_archive", "link in an archive", True
     SPARSE_FILE_IN_ARCHIVE = "sparse_file_in_archive", "sparse file in an archive", True

@@ -19,10 +19,10 @@ from pneumonia_core.results.delta_errors import (
     retry_on_lost_connection,
 )
 from pneumonia_core.results.schema import PARTITION, SCHEMA
-from pneumonia_core.storage import s3_client
 from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import exists, list_names, make_folder
 from pneumonia_core.storage.location import Location
+from pneumonia_core.storage.s3 import client as s3_client
 
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
 # deltalake decodes these, and would use the table of another folder.

@@ -7,12 +7,14 @@ from typing import Final, TypeVar
 
 from pneumonia_core.archives.archive import fetch_image
 from pneumonia_core.archives.entries import FetchedImage
+from pneumonia_core.storage.limits import LIMITS
 
 READERS_PER_CORE: Final = 16
 # What is read and not yet decoded of one chunk, by the sizes that the listing gave.
 MAX_BYTES_AHEAD: Final = 64 * 2**20
-# Storage has limits of its own; where they fail, only the end of the process ends the thread.
-_STUCK_AFTER_S: Final = 240.0
+# Reading has limits of its own; where they fail, only the end of the process ends the thread. A member of a
+# zip takes two requests, each of which may wait, and another chunk's images may be before it.
+_STUCK_AFTER_S: Final = 4 * LIMITS.give_up_after_s
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -33,16 +35,24 @@ def ordered(
     """
     begun: deque[tuple[int, Future[Result] | Result]] = deque()
     held = 0
-    for item in items:
-        size = size_bytes(item)
-        held += size
-        begun.append((size, start(item)))
-        while begun and (len(begun) >= in_flight or held > max_bytes or not isinstance(begun[0][1], Future)):
-            size, oldest = begun.popleft()
-            yield _result(oldest, stuck_after_s)
-            held -= size
-    for _, oldest in begun:
-        yield _result(oldest, stuck_after_s)
+    try:
+        for item in items:
+            size = size_bytes(item)
+            held += size
+            begun.append((size, start(item)))
+            while begun and (
+                len(begun) >= in_flight or held > max_bytes or not isinstance(begun[0][1], Future)
+            ):
+                size, oldest = begun.popleft()
+                yield _result(oldest, stuck_after_s)
+                held -= size
+        while begun:
+            yield _result(begun.popleft()[1], stuck_after_s)
+    finally:
+        # After an error nobody wants the others. The next chunk needs their threads.
+        for _, work in begun:
+            if isinstance(work, Future):
+                work.cancel()
 
 
 def _result(work: Future[Result] | Result, stuck_after_s: float) -> Result:

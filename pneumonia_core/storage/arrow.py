@@ -3,23 +3,35 @@
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
-from pneumonia_core.storage import s3_client
+from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile, upload
-from pneumonia_core.storage.errors import REWRITTEN, error_text, os_errors_rejected
+from pneumonia_core.storage.errors import COLD, REWRITTEN, error_text, os_errors_rejected
+from pneumonia_core.storage.patience import GaveUp, Purpose, persist, raise_for_image
+from pneumonia_core.storage.s3 import client as s3_client
 
-# An image whose storage fails must have its row within the minute.
+# Google's client retries so long by itself, each time that `patience` lets it try.
 _GS_RETRIES: Final = datetime.timedelta(seconds=20)
+# What the clients of Google and Azure say about a storage that is busy, fails or is out of reach: their
+# errors have no numbers.
+_TRANSIENT: Final = re.compile(
+    r"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|ABORTED|ServerBusy|InternalError|Timed?.?out"
+    r"|\b(?:429|500|502|503|504)\b|[Cc]onnect|curl|resolve host|network"
+)
+_TIMEOUT: Final = re.compile(r"DEADLINE_EXCEEDED|Timed?.?out", re.IGNORECASE)
+# What Azure says about a blob in its archive tier.
+_COLD: Final = "BlobArchived"
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -29,14 +41,16 @@ class ArrowBackend:
     scheme: str
 
     def stat(self, uri: str) -> StoredFile:
-        with os_errors_rejected():
-            info = self._info(uri)
-            if not info.is_file:
-                raise RejectedImage("not_found", "no file of that name")
-            return self._stored(info)
+        info = _persist(uri, lambda: self._info(uri))
+        if not info.is_file:
+            raise RejectedImage("not_found", "no file of that name")
+        return self._stored(info)
 
     def read_range(self, uri: str, offset: int, count: int, version: str | None = None) -> bytes:
-        with os_errors_rejected(), self.open(uri) as file:
+        return _persist(uri, lambda: self._read_range(uri, offset, count, version))
+
+    def _read_range(self, uri: str, offset: int, count: int, version: str | None) -> bytes:
+        with self.open(uri) as file:
             if version is not None and not _may_be_at(version, file):
                 raise RejectedImage("unreadable", REWRITTEN)
             if min(count, file.size() - offset) > MAX_SOURCE_BYTES:
@@ -85,7 +99,7 @@ class ArrowBackend:
                 found = arrow_file_system(folder).get_file_info(pafs.FileSelector(path, recursive=at_once))
             except OSError as error:
                 raise PneumoniaError(
-                    f"{self.scheme}://{path} cannot be listed ({error_text(error)})."
+                    f"{self.scheme}://{path} cannot be listed ({error_text(error)}).", Remedy.CHECK_BUCKET
                 ) from error
             found.sort(key=lambda info: info.path)
             yield [self._stored(info) for info in found if info.is_file]
@@ -108,6 +122,32 @@ class ArrowBackend:
 
     def _stored(self, info: pafs.FileInfo) -> StoredFile:
         return StoredFile(f"{self.scheme}://{info.path}", info.size, f"{info.size}-{info.mtime_ns}")
+
+
+def _persist(uri: str, attempt: Callable[[], Result]) -> Result:
+    """What an attempt to read an image gives, tried again while its bucket fails.
+
+    Raises RejectedImage or StorageUnavailable.
+    """
+    scheme, _, path = uri.partition("://")
+    bucket = f"{scheme}://{path.partition('/')[0]}"
+    with os_errors_rejected():
+        try:
+            return persist(bucket, attempt, is_transient, Purpose.IMAGE)
+        except GaveUp as gave_up:
+            is_timeout = isinstance(gave_up.cause, TimeoutError) or _TIMEOUT.search(str(gave_up.cause))
+            raise_for_image(bucket, gave_up, bool(is_timeout))
+        except OSError as error:
+            if _COLD in str(error):
+                raise RejectedImage("forbidden", COLD) from None
+            raise
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether an error of Google's or Azure's storage may pass: it is busy, fails or is out of reach."""
+    if isinstance(error, FileNotFoundError | PermissionError) or not isinstance(error, OSError):
+        return False
+    return isinstance(error, TimeoutError | ConnectionError) or bool(_TRANSIENT.search(str(error)))
 
 
 def _path(uri: str) -> str:

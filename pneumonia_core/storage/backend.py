@@ -21,20 +21,27 @@ def as_text(name: bytes) -> str:
 class StoredFile:
     """A file as the storage describes it.
 
-    `version` changes when the content does: an ETag, or size and mtime.
+    `version` changes when the content does: an ETag, or size and mtime. `version_without_etag` is what a
+    bucket's listing gives as the version where it has no ETags.
     """
 
     uri: str
     size_bytes: int
     version: str
+    version_without_etag: str | None = None
+
+    def is_at(self, version: str) -> bool:
+        """Whether it is the file that was listed at this version."""
+        return version in (self.version, self.version_without_etag)
 
 
 class Backend(Protocol):
     """One kind of storage. Each method takes a raw URI, not percent-encoded.
 
-    `stat` and `read_range` serve images: they raise RejectedImage, whose reason belongs to the stage `read`.
-    All other methods serve the program's own files and raise OSError. Both raise CredentialsError where the
-    storage rejects the credentials: that concerns every file, not one.
+    `stat` and `read_range` serve images: they raise RejectedImage, whose reason belongs to the stage `read`,
+    and StorageUnavailable where a bucket fails for minutes. All other methods serve the program's own files
+    and raise OSError. Both raise CredentialsError where the storage rejects the credentials: that concerns
+    every file, not one.
     """
 
     def stat(self, uri: str) -> StoredFile:

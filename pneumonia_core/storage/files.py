@@ -7,7 +7,7 @@ from typing import IO
 import pyarrow as pa
 
 from pneumonia_core.errors import RejectedImage
-from pneumonia_core.storage.errors import as_own_object_error, cannot_write
+from pneumonia_core.storage.errors import StorageUnavailable, as_own_object_error, cannot_write
 from pneumonia_core.storage.location import Location
 from pneumonia_core.system.failpoints import failpoint
 
@@ -31,8 +31,8 @@ def file_size(location: Location) -> int:
     """Bytes of a file. Raises FileNotFoundError, or another OSError."""
     try:
         return location.backend.stat(location.uri).size_bytes
-    except RejectedImage as rejected:
-        raise as_own_object_error(location.uri, rejected) from None
+    except (RejectedImage, StorageUnavailable) as error:
+        raise as_own_object_error(location.uri, error) from None
 
 
 def open_file(location: Location) -> pa.NativeFile:

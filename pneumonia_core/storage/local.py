@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile, as_text
-from pneumonia_core.storage.errors import REWRITTEN, os_errors_rejected
+from pneumonia_core.storage.errors import NO_REGULAR_FILE, REWRITTEN, os_errors_rejected
 
 SCHEME: Final = "file://"
 _ARROW: Final = pafs.LocalFileSystem()
@@ -93,7 +93,7 @@ class LocalBackend:
 def local_file(path: str, status: os.stat_result) -> StoredFile:
     """A local file whose `status` is known. Raises RejectedImage where it is not a regular file."""
     if not S_ISREG(status.st_mode):
-        raise RejectedImage("not_found", "no regular file")
+        raise RejectedImage("not_found", NO_REGULAR_FILE)
     return StoredFile(f"{SCHEME}{as_text(os.fsencode(path))}", status.st_size, _version(status))
 
 
@@ -116,7 +116,7 @@ def _read(
                 raise RejectedImage("forbidden", "its path has become a link since it was listed")
             status = os.fstat(descriptor)
             if not S_ISREG(status.st_mode):
-                raise RejectedImage("unreadable", "no regular file")
+                raise RejectedImage("unreadable", NO_REGULAR_FILE)
             if version is not None and version != _version(status):
                 raise RejectedImage("unreadable", REWRITTEN)
             wanted = min(count, max(status.st_size - offset, 0))

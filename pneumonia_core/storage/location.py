@@ -9,7 +9,7 @@ from pneumonia_core.errors import InvalidInput
 from pneumonia_core.storage.arrow import ArrowBackend
 from pneumonia_core.storage.backend import Backend, BucketBackend, as_text
 from pneumonia_core.storage.local import LocalBackend
-from pneumonia_core.storage.s3 import S3Backend
+from pneumonia_core.storage.s3.backend import S3Backend
 
 _LOCAL: Final = LocalBackend()
 _BUCKETS: Final[dict[str, BucketBackend]] = {

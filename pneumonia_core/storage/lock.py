@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.storage import s3_objects
+from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import delete_file
 from pneumonia_core.storage.location import Location
+from pneumonia_core.storage.s3 import objects as s3_objects
 
 _log = logging.getLogger(__name__)
 
@@ -121,9 +121,9 @@ class Lease:
         """Raise LeaseLost where another process may have the run."""
         if self._lost or _now_s() - self._renewed > self._timing.expires_after_s:
             raise LeaseLost(
-                f"{self._location.uri} was not renewed in time: another process may have taken the run "
-                "over. Nothing "
-                "was committed by this one; run the same command again."
+                f"{self._location.uri} was not renewed in time: another process may have taken the run over. "
+                "Nothing was committed by this one.",
+                Remedy.RUN_AGAIN,
             )
 
     def release(self, delete: bool = True) -> None:

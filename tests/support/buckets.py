@@ -14,6 +14,11 @@ from collections.abc import Iterator
 
 BUCKET = "hospital"
 SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_COLD_ERROR = b"<Error><Code>InvalidObjectState</Code><Message>restore it</Message></Error>"
+IN_COLD_STORAGE = (
+    b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(_COLD_ERROR)
+    + _COLD_ERROR
+)
 
 
 @contextlib.contextmanager
@@ -76,17 +81,20 @@ def using(endpoint: str) -> Iterator[None]:
 
 def _forget() -> None:
     """Make the next request connect to S3 by the environment's variables as they are then."""
-    from pneumonia_core.storage import arrow, s3_client, s3_objects
+    from pneumonia_core.storage import arrow, traffic
+    from pneumonia_core.storage.s3 import client, objects
 
-    s3_client.client.cache_clear()
-    s3_objects.check_bucket.cache_clear()
+    client.client.cache_clear()
+    objects.check_bucket.cache_clear()
+    traffic.traffic_of.cache_clear()
     arrow.forget_file_systems()
 
 
 class Proxy:
     """Passes requests on, each connection in a thread, after `delay_s`.
 
-    `to_client` counts the bytes of all answers, `most_at_once` the requests that waited at one time.
+    `to_client` counts the bytes of all answers, `most_at_once` the requests that waited at one time. With
+    `hides_etags` no answer has an ETag.
 
     A request whose first line matches `faults` is, with the probability `rate`, answered with 503 or cut in
     the middle of its answer, by turns, or always answered with `refusal`; requests with the same first line
@@ -103,6 +111,7 @@ class Proxy:
     ) -> None:
         self.delay_s = 0.0
         self.most_at_once = 0
+        self.hides_etags = False
         self._at_once = 0
         self.to_client = 0
         self.injected = 0
@@ -151,6 +160,7 @@ class Proxy:
                     # The server must have the whole request: a truncated one is not what a client would send.
                     cutting = cut.is_set() and not data.startswith(b"HTTP/1.1 100")
                     data = data[: len(data) // 2] if cutting else data
+                    data = data.replace(b"ETag", b"XTag") if self.hides_etags else data
                     with self._lock:
                         self.to_client += len(data)
                     client.sendall(data)

@@ -36,7 +36,7 @@ class InflatingStream:
     """
 
     def __init__(self, uri: str, compression: TarCompression) -> None:
-        stored = stat_file(uri)
+        stored = self._stored = stat_file(uri)
         self.key = (uri, stored.version)
         self.position = 0
         self.failure: RejectedImage | None = None
@@ -94,7 +94,7 @@ class InflatingStream:
 
     def member(self, entry: TarEntry) -> bytes:
         """The bytes of a member. Raises RejectedImage, also where the tar changed since it was listed."""
-        if entry.tar_version != self.key[1]:
+        if not self._stored.is_at(entry.tar_version):
             raise RejectedImage("unreadable", REWRITTEN)
         return read_tar_member(self, entry.offset, entry.size_bytes)
 

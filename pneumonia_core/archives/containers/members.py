@@ -25,9 +25,10 @@ from pneumonia_core.archives.entries import (
     ZipEntry,
 )
 from pneumonia_core.archives.skipped import SkipReason
-from pneumonia_core.errors import PneumoniaError, RejectedImage
+from pneumonia_core.errors import PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.imaging.formats import SNIFFED_BYTES
 from pneumonia_core.storage.backend import StoredFile
+from pneumonia_core.storage.errors import COLD
 from pneumonia_core.storage.ranges import Window, read_range
 from pneumonia_core.system.hash_set import HashSet
 
@@ -64,11 +65,12 @@ def _list_members(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[
             skipped[SkipReason.TRUNCATED_ARCHIVE] += 1
         elif rejected.reason == "not_found":
             skipped[SkipReason.UNOPENED_ARCHIVE] += 1
+        elif rejected.detail == COLD:
+            skipped[SkipReason.COLD_ARCHIVE] += 1
         else:
-            remedy = "allow this user to read it, or move it out of the archive, and "
             raise PneumoniaError(
-                f"{stored.uri} could not be listed to its end: {rejected.detail}. Nothing was committed; "
-                f"{remedy if rejected.reason == 'forbidden' else ''}run the same command again."
+                f"{stored.uri} could not be listed to its end: {rejected.detail}. Nothing was committed.",
+                Remedy.ALLOW_READING if rejected.reason == "forbidden" else Remedy.RUN_AGAIN,
             ) from rejected
 
 

@@ -8,7 +8,7 @@ from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.phantoms.data_sets import write_labelled
-from pneumonia_core.storage import s3_client
+from pneumonia_core.storage.s3 import client as s3_client
 
 
 @pytest.fixture(scope="module")

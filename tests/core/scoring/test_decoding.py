@@ -14,7 +14,7 @@ from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.datasets.labelled import read_labelled
 from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.scoring.isolation import decode_all
-from pneumonia_core.storage import s3_client
+from pneumonia_core.storage.s3 import client as s3_client
 
 SIDE = 32
 

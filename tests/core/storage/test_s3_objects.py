@@ -11,11 +11,11 @@ import pytest
 from support.buckets import using
 
 from pneumonia_core.errors import PneumoniaError, RejectedImage
-from pneumonia_core.storage import s3_objects
-from pneumonia_core.storage.errors import CredentialsError
+from pneumonia_core.storage.errors import CredentialsError, StorageUnavailable
 from pneumonia_core.storage.files import delete_folder, open_file
+from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import open_location
-from pneumonia_core.storage.s3_client import LIMITS
+from pneumonia_core.storage.s3 import objects as s3_objects
 
 URI = "s3://hospital/in/x.jpeg"
 DATES = b"Date: Sun, 01 Feb 2026 10:00:30 GMT\r\nLast-Modified: Sun, 01 Feb 2026 10:00:00 GMT\r\n"
@@ -58,21 +58,24 @@ def bucket_that_says(*answers: bytes, trickling: bool = False) -> Iterator[list[
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(LIMITS, "backoff_s", 0.05)
+    monkeypatch.setattr(LIMITS, "give_up_after_s", 0.5)
+    monkeypatch.setattr(LIMITS, "lease_give_up_after_s", 0.5)
 
 
 @pytest.mark.parametrize(
-    ("read", "error"), [("get", RejectedImage), ("get_whole", OSError), ("get_aged", OSError)]
+    ("read", "error"), [("get", StorageUnavailable), ("get_whole", OSError), ("get_aged", OSError)]
 )
 @pytest.mark.timeout(60)
 def test_object_that_trickles_is_given_up_in_time(monkeypatch, read, error):
-    monkeypatch.setattr(LIMITS, "give_up_after_s", 0.3)
+    monkeypatch.setattr(LIMITS, "stall_after_s", 0.2)
     arguments = (URI, 0, 100_000) if read == "get" else (URI,)
     with (
-        bucket_that_says(answer(b"", length=100_000), trickling=True),
-        pytest.raises(error, match="no more than") as raised,
+        bucket_that_says(answer(b"", length=100_000), trickling=True) as asked,
+        pytest.raises(error, match=r"did not answer .*TimeoutError"),
     ):
         getattr(s3_objects, read)(*arguments)
-    assert getattr(raised.value, "reason", "timeout") == "timeout"
+    # A later attempt goes on from the bytes that came.
+    assert all("Range: bytes=0-" not in again for again in asked[1:])
 
 
 def test_answer_that_breaks_off_is_asked_for_again_from_there():
@@ -85,12 +88,11 @@ def test_answer_that_breaks_off_is_asked_for_again_from_there():
 
 
 @pytest.mark.timeout(60)
-def test_object_that_stays_cut_is_given_up_in_time(monkeypatch):
-    monkeypatch.setattr(LIMITS, "give_up_after_s", 0.3)
+def test_object_that_stays_cut_is_given_up_in_time():
     with bucket_that_says(answer(b"", length=10)):
-        with pytest.raises(OSError, match="failed in each"):
+        with pytest.raises(OSError, match=r"did not answer .*IncompleteReadError"):
             s3_objects.get_aged(URI)
-        with pytest.raises(RejectedImage, match="unreadable"):
+        with pytest.raises(StorageUnavailable, match="IncompleteReadError"):
             s3_objects.get(URI, 0, 10)
 
 
@@ -112,13 +114,13 @@ def test_answer_that_ends_within_its_headers_is_no_answer():
     with bucket_that_says(b"HTTP/1.1 200 OK\r\nServer: half an ans") as asked:
         with pytest.raises(PneumoniaError, match="cannot be listed"):
             list(s3_objects.list_pages("s3://hospital/in/"))
-        with pytest.raises(RejectedImage, match="unreadable"):
+        with pytest.raises(StorageUnavailable, match="did not answer"):
             s3_objects.get(URI, 0, 100)
-        with pytest.raises(RejectedImage, match="unreadable"):
+        with pytest.raises(StorageUnavailable, match="did not answer"):
             s3_objects.stat(URI)
         with pytest.raises(OSError, match="did not take"):
             s3_objects.put(URI, b"")
-    assert len(asked) == 4 * LIMITS.attempts
+    assert len(asked) >= 4 * 2
 
 
 def refusal(code: str, status: bytes) -> bytes:

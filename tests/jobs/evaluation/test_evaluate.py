@@ -20,7 +20,7 @@ from pneumonia_core.evaluation.perturbations import PERTURBATIONS
 from pneumonia_core.findings import p_pneumonia
 from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.runs.registry import open_run
-from pneumonia_core.storage import s3_client
+from pneumonia_core.storage.s3 import client as s3_client
 
 
 def options(bundle, data, folder, robustness=0, **others):

@@ -1,4 +1,4 @@
-"""Objects in S3 through boto3."""
+"""Buckets of S3 as a kind of storage."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -7,10 +7,10 @@ from typing import IO
 import pyarrow as pa
 
 from pneumonia_core.errors import InvalidInput, RejectedImage
-from pneumonia_core.storage import s3_objects
 from pneumonia_core.storage.backend import StoredFile, upload
-from pneumonia_core.storage.errors import as_own_object_error
+from pneumonia_core.storage.errors import StorageUnavailable, as_own_object_error
 from pneumonia_core.storage.range_reader import RangeReader
+from pneumonia_core.storage.s3 import objects as s3_objects
 
 
 class S3Backend:
@@ -51,14 +51,14 @@ class S3Backend:
         """Reads ranges, all of the version that the object has now."""
         try:
             stored = s3_objects.stat(uri)
-        except RejectedImage as rejected:
-            raise as_own_object_error(uri, rejected) from None
+        except (RejectedImage, StorageUnavailable) as error:
+            raise as_own_object_error(uri, error) from None
 
         def read_at(offset: int, count: int) -> bytes:
             try:
                 return s3_objects.get(uri, offset, count, stored.version)
-            except RejectedImage as rejected:
-                raise as_own_object_error(uri, rejected) from None
+            except (RejectedImage, StorageUnavailable) as error:
+                raise as_own_object_error(uri, error) from None
 
         return pa.PythonFile(RangeReader(stored.size_bytes, read_at), "r")
 

@@ -1,0 +1,39 @@
+"""The client of S3, by the usual environment variables."""
+
+import os
+from functools import cache
+from typing import Any
+
+from pneumonia_core.storage.limits import LIMITS
+
+
+def endpoint() -> str | None:
+    """The endpoint that the usual variables name, None for Amazon's own."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def region() -> str | None:
+    """The region that the usual variables name."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+
+
+@cache
+def client() -> Any:  # noqa: ANN401 - boto3 has no types
+    """boto3's client of S3, one for the process. It tries each request once."""
+    # Here, because boto3 takes a second to import, and only S3 needs it.
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=LIMITS.connect_timeout_s,
+        read_timeout=LIMITS.read_timeout_s,
+        # Boto's own retries share a quota of 500 a client. Ten seconds of throttling use it up, and from then
+        # on nothing is tried again; `patience` tries instead.
+        retries={"mode": "standard", "total_max_attempts": 1},
+        max_pool_connections=LIMITS.most_at_once,
+        s3={"addressing_style": "path" if endpoint() else "auto"},
+        # Other makers' S3 do not know these checksums.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.session.Session().client("s3", config=config, endpoint_url=endpoint(), region_name=region())

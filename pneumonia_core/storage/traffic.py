@@ -1,0 +1,76 @@
+"""The requests of this process to one bucket: how many at once, and how many succeeded and failed."""
+
+import math
+import threading
+import time
+from functools import cache
+from typing import Final
+
+from pneumonia_core.storage.limits import LIMITS
+
+# Others may have been woken in vain: a waiting request looks again by itself.
+_LOOK_AGAIN_AFTER_S: Final = 1.0
+_WARN_EVERY_S: Final = 60.0
+
+
+class Traffic:
+    """Admits requests to a bucket, fewer at once while it fails (additive increase, multiplicative decrease).
+
+    `succeeded` counts whole answers, `failed` attempts that the storage or the connection failed in. An
+    answer such as "no such key" counts as neither.
+    """
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self._admission = threading.Condition()
+        self._most_at_once = float(LIMITS.most_at_once)
+        self._at_once = 0
+        self._lowered_at = -math.inf
+        self._warned_at = -math.inf
+
+    def enter(self, until: float, may_wait: bool = True) -> bool:
+        """Begin a request when one more is allowed. False where it is not until then (time.monotonic())."""
+        with self._admission:
+            while may_wait and self._at_once + 1 > self._most_at_once:
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    return False
+                self._admission.wait(min(left_s, _LOOK_AGAIN_AFTER_S))
+            self._at_once += 1
+            return True
+
+    def leave(self, entered_at: float, has_failed: bool | None) -> None:
+        """End a request that began at `entered_at`; `has_failed` is None where the storage refused it."""
+        with self._admission:
+            if has_failed:
+                self.failed += 1
+                self._lower(entered_at)
+            elif has_failed is not None:
+                self.succeeded += 1
+                raised = self._most_at_once + 1 / self._most_at_once
+                self._most_at_once = min(raised, LIMITS.most_at_once)
+            self._at_once -= 1
+            self._admission.notify(2)
+
+    def _lower(self, entered_at: float) -> None:
+        """Halve the requests at once, and only once for all that were under way together."""
+        if entered_at < self._lowered_at:
+            return
+        self._lowered_at = time.monotonic()
+        self._most_at_once = max(min(self._at_once, self._most_at_once) / 2, LIMITS.least_at_once)
+
+    def may_warn(self) -> bool:
+        """Whether the last warning about this bucket was long ago. The caller then warns."""
+        with self._admission:
+            now = time.monotonic()
+            if now - self._warned_at < _WARN_EVERY_S:
+                return False
+            self._warned_at = now
+            return True
+
+
+@cache
+def traffic_of(bucket: str) -> Traffic:
+    """The traffic of a bucket, by its URI."""
+    return Traffic()
