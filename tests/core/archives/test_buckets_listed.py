@@ -104,7 +104,8 @@ def test_members_are_read_by_range(s3, endpoint, kind):
     assert transferred - index <= 1.1 * members
 
 
-def test_failures_that_pass_are_not_seen(s3, endpoint):
+def test_failures_that_pass_are_not_seen(s3, endpoint, monkeypatch):
+    monkeypatch.setattr(LIMITS, "backoff_s", 0.05)
     files = pictures(20)
     for name, data in files.items():
         s3.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data)

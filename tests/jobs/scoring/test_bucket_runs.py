@@ -203,7 +203,8 @@ def test_nights_go_on_where_one_in_three_answers_fails(score, proxy, endpoint):
     assert rows_in_bucket(results).num_rows == 3
 
 
-def test_bucket_that_fails_for_good_gives_rows_that_say_so(score, proxy, endpoint, tmp_path):
+@pytest.mark.slow  # an image is tried for 15 s before it is rejected
+def test_object_that_fails_for_good_is_a_row_that_says_so(score, proxy, endpoint, tmp_path):
     client = boto3.client("s3", endpoint_url=endpoint)
     for number in range(8):
         client.put_object(Bucket=BUCKET, Key=f"few/{number}.jpeg", Body=jpeg(number))
