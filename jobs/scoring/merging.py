@@ -99,8 +99,17 @@ def _merge_on_cluster(merges: Sequence[Merge], failures: Counter[str]) -> dict[s
     # Takes a second; a small run is merged without it.
     import ray
 
+    # Ray's types do not know these options.
+    task: Any = ray.remote(num_cpus=1, max_retries=MAX_LOST_WORKERS)(_merge_after_pause)
     avoided = {ray.get_runtime_context().get_node_id()} if failures else set()
-    at_work = {_submit(merge, failures[merge.path], avoided): merge for merge in merges}
+
+    def submit(merge: Merge) -> "ObjectRef[tuple[str, Merged | PneumoniaError]]":
+        submitted: ObjectRef[tuple[str, Merged | PneumoniaError]] = task.options(
+            scheduling_strategy=_strategy(avoided)
+        ).remote(merge, _pause_s(failures[merge.path]))
+        return submitted
+
+    at_work = {submit(merge): merge for merge in merges}
     merged: dict[str, Merged] = {}
     while at_work:
         (ready, *_), _ = ray.wait(list(at_work))
@@ -113,39 +122,30 @@ def _merge_on_cluster(merges: Sequence[Merge], failures: Counter[str]) -> dict[s
         if isinstance(outcome, ConservationError) or failures[merge.path] >= MAX_TRIES:
             raise outcome
         avoided.add(node)
-        at_work[_submit(merge, failures[merge.path], avoided)] = merge
+        at_work[submit(merge)] = merge
     return merged
 
 
-def _submit(
-    merge: Merge, failures: int, avoided: set[str]
-) -> "ObjectRef[tuple[str, Merged | PneumoniaError]]":
-    # As in `_merge_on_cluster`.
-    import ray
-
-    # Ray's types do not know these options.
-    task: Any = ray.remote(num_cpus=1, max_retries=MAX_LOST_WORKERS)(_merge_after_pause)
-    pause_s = FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5) if failures else 0.0
-    submitted: ObjectRef[tuple[str, Merged | PneumoniaError]] = task.options(
-        scheduling_strategy=_strategy(avoided)
-    ).remote(merge, pause_s)
-    return submitted
+def _pause_s(failures: int) -> float:
+    """How long a merge waits that has failed so often; by chance, so that not all come back at once."""
+    return FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5) if failures else 0.0
 
 
 def _strategy(avoided: set[str]) -> object:
     """Where a merge runs: on a node that is not `avoided`, if there is one, else on any."""
+    # As in `_merge_on_cluster`.
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    if not avoided:
+        return "SPREAD"
     others = [
         node["NodeID"]
         for node in ray.nodes()
         if node["Alive"] and node["Resources"].get("CPU", 0) >= 1 and node["NodeID"] not in avoided
     ]
-    if not avoided or not others:
-        return "SPREAD"
     # Soft: the node may be lost before the task is there.
-    return NodeAffinitySchedulingStrategy(random.choice(others), soft=True)
+    return NodeAffinitySchedulingStrategy(random.choice(others), soft=True) if others else "SPREAD"
 
 
 def _merge_after_pause(merge: Merge, pause_s: float) -> tuple[str, Merged | PneumoniaError]:
