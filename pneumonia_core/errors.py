@@ -32,6 +32,7 @@ class Remedy(StrEnum):
     ALLOW_PREFIX = "Allow the prefix that the images are in."
     MAKE_ROOM = "Make room there, then run it again to resume."
     WHEN_STORAGE_ANSWERS = "Run it again when the storage answers."
+    RESTORE_ARCHIVE = "Make it readable on every machine and run it again to resume, or start the run over."
     RENEW_CREDENTIALS = "Renew them, or set the clock of the machine that reads, and run it again to resume."
     CHECK_BUCKET = "Check bucket, credentials and endpoint, then run it again."
     ALLOW_READING = "Allow this user to read it, or move it out of the archive, and run it again."

@@ -28,6 +28,10 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are under.",
     Remedy.MAKE_ROOM: "Make room there, then run the same command again.",
     Remedy.WHEN_STORAGE_ANSWERS: "Run the same command again when the storage answers: it resumes.",
+    Remedy.RESTORE_ARCHIVE: (
+        "Make it readable on every node, then run the same command again. If its images are gone for good, "
+        "add --fresh."
+    ),
     Remedy.RENEW_CREDENTIALS: (
         "Renew them, or set the clock of the machine that reads, and run the same command again: what is "
         "finished is kept."

@@ -27,7 +27,7 @@ from pneumonia_core.system.hash_set import HashSet
 MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
 # What the table shows in place of the version of an image that is not there, or that the manifest may not
 # name.
-_ABSENT_VERSION: Final = "absent"
+ABSENT_VERSION: Final = "absent"
 _NOT_ALLOWED_VERSION: Final = "forbidden"
 # A column that a manifest may carry without values: scoring fills it with the colour mode of each source.
 SOURCE_MODE_COLUMN: Final = "source_mode"
@@ -206,7 +206,7 @@ def _listed(members: NamedMembers, line: _Line) -> ListedImage:
             ) from rejected
         found = None
     if found is None:
-        found = ListedImage(image.uri, _ABSENT_VERSION, 0, _whole_file(image.read_from))
+        found = ListedImage(image.uri, ABSENT_VERSION, 0, _whole_file(image.read_from))
     return replace(found, uri=image.uri, carried=line.carried)
 
 

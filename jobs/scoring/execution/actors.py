@@ -31,6 +31,7 @@ from pneumonia_core.scoring.chunk import RowConstants, score_rows
 from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
 from pneumonia_core.scoring.isolation import decode_all, decoder
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
+from pneumonia_core.scoring.witness import witnessed
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.location import Location
 from pneumonia_core.system.failpoints import failpoint
@@ -79,7 +80,7 @@ class ScoreChunk:
             refs = image_refs(rows)
             size = job.constants.image_size
             ahead = decode_ahead(refs, size, self._pool, self._readers, self._ahead, decode)
-            part = score_rows(rows, exit_if_stuck(ahead), scorer, job.constants)
+            part = score_rows(rows, witnessed(rows, exit_if_stuck(ahead)), scorer, job.constants)
             return _finish_chunk(job, item.ref.chunk, part, journal, started)
 
 
@@ -96,6 +97,7 @@ def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: in
         with _begin(job, "decode", item) as journal:
             images = decode_all(image_refs(rows), size, threads, journal.is_retry)
             journal.finish()
+        images = list(witnessed(rows, images))
         return decoded_block(item, rows, images, size)
     except _EXPECTED as error:
         return undecoded_block(_failure(item.ref.chunk, error))
