@@ -16,6 +16,9 @@ REMEDIES: Final[dict[Remedy, str]] = {
         "Free memory, or score with fewer --actors, and run the same command again: what is finished is kept."
     ),
     Remedy.OTHER_ENGINE: "Name another --engine and run the same command again.",
+    Remedy.INSTALL_GPU: (
+        "Install the extra `gpu` on every node with GPUs (pip install '.[gpu]'), or give --shape cpu."
+    ),
     Remedy.NAME_ENGINE: "Name one with --engine to use it all the same.",
     Remedy.WEIGHTS: "Give --weights none, imagenet, or a .npz, .keras or .weights.h5 file.",
     Remedy.LOCAL_WEIGHTS: "Give --weights FILE or --weights none.",

@@ -11,8 +11,9 @@ import pyarrow as pa
 from jobs.console.output import Progress, say
 from jobs.evaluation.options import EvaluateOptions
 from jobs.ray_runtime.resources import ANY_NODE, wait_for
+from jobs.scoring.execution.computation import ComputationOptions, settle_computation
 from jobs.scoring.execution.engine_once import EngineOnce, EngineSpec
-from jobs.scoring.execution.placement import PlacementOptions, choose_placement, threads
+from jobs.scoring.execution.placement import threads
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.bundles.bundle import Bundle
@@ -47,11 +48,11 @@ def score_perturbed(
     from jobs.scoring.execution.graph import ship_bundle
 
     nodes = wait_for(ANY_NODE, math.inf)
-    gpu = engine == "tensorflow" and any(node.gpus for node in nodes)
-    placement = choose_placement(nodes, "gpu" if gpu else "cpu", PlacementOptions())
+    computation = settle_computation(bundle, ComputationOptions(engine, precision), nodes)
+    choice, placement = computation.choice, computation.placement
     seats = placement.seated(nodes)
     actor_cpus = min(seat.cpus for seat in seats)
-    spec = EngineSpec(ship_bundle(bundle, engine), engine, precision, gpu)
+    spec = EngineSpec(ship_bundle(bundle, choice.engine), choice.engine, choice.precision, choice.on_gpu)
     blocks = _blocks(ill, aspects)
     scorer: Any = ScorePerturbed
     data: Any = ray.data.from_arrow(blocks).map_batches(
@@ -130,7 +131,7 @@ def measure_robustness(
         aspects,
         bundle,
         scores.engine,
-        options.precision,
+        scores.precision or options.precision,
     )
     if not len(kept):
         return None

@@ -107,6 +107,7 @@ def _result(context: ScoringContext, run: Run, version: int | None) -> RunResult
         page=run.folder.child("run.html").uri,
         model_id=record.configuration.model_id,
         engine=record.engine,
+        precision=record.precision,
         listed=counts.listed,
         scored=counts.scored,
         rejected=counts.rejected,

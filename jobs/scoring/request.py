@@ -6,7 +6,8 @@ from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.options import ScoreOptions
 from pneumonia_core.archives.archive import check_disjoint, open_archive
 from pneumonia_core.archives.manifests import ListingRules, check_rules_apply
-from pneumonia_core.bundles.bundle import choose_engine, open_bundle
+from pneumonia_core.bundles.bundle import open_bundle
+from pneumonia_core.bundles.choice import choose_engine
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table import check_carried
 from pneumonia_core.runs.record import RunRequest

@@ -14,7 +14,7 @@ from jobs.scoring.request import execution_options, make_request
 from jobs.scoring.score_listing import score_listing
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
-from pneumonia_core.results.table import add_carried_columns
+from pneumonia_core.results.table import add_missing_columns
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import check_inventory
 from pneumonia_core.runs.planner import Gone, Planner, PlanningRules
@@ -79,7 +79,7 @@ def score_archives(results: Location, request: RunRequest, options: ExecutionOpt
 def _score_once(context: ScoringContext) -> tuple[Run, RunResult]:
     """One run from its listing to its commit, new or resumed, and its result."""
     request = context.request
-    table = add_carried_columns(context.results, request.rules.carry)
+    table = add_missing_columns(context.results, request.rules.carry)
     with open_run(context.results, request, table.version(), context.options.fresh) as run:
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record.run_date}")
         if (version := version_with_rows(run)) is not None:

@@ -1,4 +1,4 @@
-"""Starts the execution of a run: its nodes, its placement, its engine, its bundle on the cluster."""
+"""Starts the execution of a run: its nodes, what it computes with, its bundle on the cluster."""
 
 import time
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from jobs.ray_runtime.resources import ANY_NODE, GPU_NODE, GROWTH_S, Node, wait_
 from jobs.ray_runtime.session import names_a_cluster
 from jobs.scoring.context import ScoringContext
 from jobs.scoring.execution.actors import ChunkJob
+from jobs.scoring.execution.computation import Computation, ComputationOptions, settle_computation
 from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.execution import Execution
 from jobs.scoring.execution.graph import ship_bundle
-from jobs.scoring.execution.placement import Shape, choose_placement
-from pneumonia_core.bundles.bundle import choose_engine
+from pneumonia_core.bundles.choice import EngineChoice
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.run import Run
 from pneumonia_core.scoring.chunk import RowConstants
@@ -22,15 +22,13 @@ def start_execution(context: ScoringContext, run: Run, view: TableView) -> Execu
     nodes = _wait_for_nodes(context)
     if not nodes or context.stop_requested:
         return None
-    kind = _shape(context, nodes)
-    placement = choose_placement(nodes, kind, context.options.placement)
-    gpu = kind == "gpu"
-    engine = _chosen_engine(context, run, gpu)
-    if engine not in context.shipped:
-        context.shipped[engine] = ship_bundle(context.bundle, engine)
-    spec = EngineSpec(context.shipped[engine], engine, context.request.precision, gpu)
-    job = ChunkJob(run.folder, _row_constants(context, run, view, engine), spec)
-    return Execution(job, placement, run.record.configuration.chunk_size)
+    computation = _settled(context, run, nodes)
+    choice = computation.choice
+    if choice.engine not in context.shipped:
+        context.shipped[choice.engine] = ship_bundle(context.bundle, choice.engine)
+    spec = EngineSpec(context.shipped[choice.engine], choice.engine, choice.precision, choice.on_gpu)
+    job = ChunkJob(run.folder, _row_constants(context, run, view, choice), spec)
+    return Execution(job, computation.placement, run.record.configuration.chunk_size)
 
 
 def _wait_for_nodes(context: ScoringContext) -> list[Node]:
@@ -42,28 +40,28 @@ def _wait_for_nodes(context: ScoringContext) -> list[Node]:
     return nodes
 
 
-def _shape(context: ScoringContext, nodes: Sequence[Node]) -> Shape:
-    if context.options.shape == "auto":
-        gpus = context.request.engine == "tensorflow" and any(node.gpus for node in nodes)
-        return "gpu" if gpus else "cpu"
-    return "gpu" if context.options.shape == "gpu" else "cpu"
+def _settled(context: ScoringContext, run: Run, nodes: Sequence[Node]) -> Computation:
+    """What the run computes with, settled before its first chunk is scored. A resumed run keeps it."""
+    request, record = context.request, run.record
+    options = ComputationOptions(
+        record.engine or request.engine,
+        record.precision or request.precision,
+        context.options.shape,
+        context.options.placement,
+    )
+    computation = settle_computation(context.bundle, options, nodes)
+    choice = computation.choice
+    run.advance("scoring", engine=choice.engine, precision=choice.precision)
+    return computation
 
 
-def _chosen_engine(context: ScoringContext, run: Run, gpu: bool) -> str:
-    """The engine of the run, chosen when its first chunk is scored."""
-    engine = run.record.engine
-    if engine is None:
-        engine = choose_engine(context.bundle, context.request.engine, gpu)
-        run.advance("scoring", engine=engine)
-    return engine
-
-
-def _row_constants(context: ScoringContext, run: Run, view: TableView, engine: str) -> RowConstants:
+def _row_constants(context: ScoringContext, run: Run, view: TableView, choice: EngineChoice) -> RowConstants:
     bundle = context.bundle
     return RowConstants(
         run.run_id,
         bundle.model_id,
-        engine,
+        choice.engine,
+        choice.precision,
         bundle.thresholds,
         bundle.image_size,
         view.newest_row(),

@@ -2,20 +2,17 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import Engine, EngineReport
-from pneumonia_core.bundles.exported import open_exported
+from pneumonia_core.bundles.engines import EngineReport
 from pneumonia_core.domain import Domain
-from pneumonia_core.errors import InvalidInput, Remedy
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import CLASSES, Thresholds
 from pneumonia_core.imaging.contract import FILTER, GEOMETRY, JPEG_QUALITY, SMOOTHING
-from pneumonia_core.system.environment import cpu_has_bfloat16
 
 if TYPE_CHECKING:
     # Scoring opens bundles without Keras.
@@ -209,49 +206,6 @@ def _parse_domain(written: dict[str, Any] | None) -> Domain | None:
         return None
     ages = written["ages_years"]
     return Domain(written["threshold"], (ages[0], ages[1]) if ages else None)
-
-
-def load_engine(
-    bundle: Bundle,
-    name: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    gpu: bool = False,
-) -> Engine:
-    """The bundle's engine of this name, ready to score; `choose_engine` resolves `auto`.
-
-    Precision `auto` is float16 on a GPU, else the precision of the parity measurement where this machine has
-    it. `threads` bounds the CPU threads. Raises InvalidInput when the bundle lacks the engine.
-    """
-    name = choose_engine(bundle, name, gpu)
-    chosen = bundle.engines[name].precision if precision == "auto" else precision
-    if gpu and name == "tensorflow" and precision == "auto":
-        chosen = "float16"
-    if chosen == "bfloat16" and not cpu_has_bfloat16():
-        chosen = "float32"
-    return open_exported(bundle.path, name, chosen, bundle.image_size, threads or os.cpu_count() or 1)
-
-
-def choose_engine(bundle: Bundle, name: str = "auto", gpu: bool = False) -> str:
-    """The name of the engine that `name` selects in this bundle.
-
-    `auto` selects among the engines that passed parity: with `gpu` TensorFlow, the only one that computes on
-    a GPU, else the fastest. Raises InvalidInput when the bundle lacks the engine or none passed.
-    """
-    if name != "auto":
-        if name not in bundle.engines:
-            present = ", ".join(sorted(bundle.engines))
-            raise InvalidInput(f"the bundle {bundle.path} has no engine {name!r}; it has {present}.")
-        return name
-    passed = {n: report for n, report in bundle.engines.items() if report.parity_passed}
-    if not passed:
-        raise InvalidInput(
-            f"no engine of the bundle {bundle.path} agreed with its float32 model when it was written.",
-            Remedy.NAME_ENGINE,
-        )
-    if gpu and "tensorflow" in passed:
-        return "tensorflow"
-    return max(passed, key=lambda n: passed[n].images_per_s)
 
 
 def _missing(folder: Path, name: str) -> InvalidInput:

@@ -5,20 +5,23 @@ from pathlib import Path
 from pneumonia_core.bundles.engines import Engine
 
 
-def open_exported(folder: Path, name: str, precision: str, image_size: int, threads: int) -> Engine:
+def open_exported(
+    folder: Path, name: str, precision: str, image_size: int, threads: int, gpu: bool = False
+) -> Engine:
     """The engine over the exported files in a bundle's folder, at this precision.
 
-    The TensorFlow engine also sets TensorFlow's graph precision and threads for the whole process.
+    Without `gpu` it computes on the CPU. The TensorFlow engine also sets TensorFlow's graph precision,
+    threads and devices for the whole process.
     """
     if name == "tensorflow":
         # Each engine imports its framework: scoring with OpenVINO must not load TensorFlow.
         from pneumonia_core.bundles.tensorflow_engine import (
             TensorflowEngine,
-            limit_threads,
+            set_devices,
             set_graph_precision,
         )
 
-        limit_threads(threads)
+        set_devices(threads, gpu)
         set_graph_precision(precision)
         return TensorflowEngine(folder / "saved_model", precision, image_size)
     # And scoring with TensorFlow must not load OpenVINO.

@@ -1,31 +1,38 @@
 """The OpenVINO engine, for CPUs."""
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import openvino
 
 from pneumonia_core.bundles.engines import BATCH_SIZE, Scores, score_in_batches
 
+_HINTS: Final = {"float32": "f32", "bfloat16": "bf16"}
+
 
 class OpenvinoEngine:
-    """OpenVINO on CPU threads, one stream: two streams doubled the latency and gained no speed."""
+    """OpenVINO on CPU threads, one stream: two streams doubled the latency and gained no speed.
+
+    `precision` is the one in which it really computes: a CPU may lack the one that was asked for.
+    """
 
     name = "openvino"
 
     def __init__(self, model: Path, precision: str, image_size: int, threads: int) -> None:
-        self.precision = precision
         core = openvino.Core()
         network = core.read_model(model)
         network.reshape([BATCH_SIZE, image_size, image_size])
         settings = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             # The pinned threads of two engines would share the same cores.
             "ENABLE_CPU_PINNING": False,
         }
         self._compiled = core.compile_model(network, "CPU", settings)
+        actual = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.precision = next((name for name, hint in _HINTS.items() if hint == actual), actual)
         self._has_domain = any("domain" in port.get_names() for port in self._compiled.outputs)
 
     def __call__(self, images: np.ndarray) -> Scores:

@@ -59,7 +59,7 @@ def measure_engine(
         seconds = time.perf_counter() - started
         found, expected = (findings(each.probabilities, thresholds) for each in (scores, reference))
         report = EngineReport(
-            precision=precision,
+            precision=engine.precision,
             images_per_s=round(len(images) / seconds, 1),
             auroc_difference=_auroc_difference(validation.labels, scores, reference),
             findings_agreement=float(np.mean(found == expected)),

@@ -42,17 +42,24 @@ def set_graph_precision(precision: str) -> None:
             "auto_mixed_precision": precision == "float16",
         }
     )
+    # GPUs since Ampere would multiply float32 with a mantissa of ten bits.
+    tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
 
 
-def limit_threads(threads: int) -> None:
-    """Bound the CPU threads of TensorFlow in this process, and let it allocate GPU memory as needed."""
+def set_devices(threads: int, gpu: bool) -> None:
+    """Bound the CPU threads of TensorFlow in this process; without `gpu` it uses no GPU.
+
+    With `gpu` it allocates GPU memory as needed.
+    """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        if not gpu:
+            tf.config.set_visible_devices([], "GPU")
+        for device in tf.config.get_visible_devices("GPU"):
+            tf.config.experimental.set_memory_growth(device, True)
     except RuntimeError:
-        # TensorFlow has started in this process and keeps its threads. Scores do not depend on them.
+        # TensorFlow has started in this process and keeps its threads and devices.
         return
 
 

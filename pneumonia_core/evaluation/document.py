@@ -154,6 +154,7 @@ class Evaluation(TypedDict):
     model_id: NotRequired[str]
     split: NotRequired[str]
     engine: NotRequired[str]
+    precision: NotRequired[str]
     subgroups: NotRequired[list[Subgroup]]
     domain: NotRequired[DomainFigures]
     robustness: NotRequired[Robustness | None]

@@ -26,7 +26,8 @@ class TableScores:
 
     `scored` holds them in the order of `positions`, int64 [N], their places in the labelled set. Sizes in
     pixels and colour modes are those of the sources, None where unknown. `in_domain` is None where the bundle
-    cannot tell. `rejected` counts the other images by reason.
+    cannot tell. `engine` and `precision` computed the scores; precision is None in rows of version 0.1.0.
+    `rejected` counts the other images by reason.
     """
 
     scored: ScoredSet
@@ -36,6 +37,7 @@ class TableScores:
     modes: list[str | None]
     in_domain: list[bool | None]
     engine: str
+    precision: str | None
     rejected: dict[str, int]
 
 
@@ -66,6 +68,7 @@ def read_scores(labels: Sequence[int], patients: Sequence[str], rows: Sequence[R
         [row[SOURCE_MODE_COLUMN] for row in kept],
         [row["in_domain"] for row in kept],
         kept[0]["engine"],
+        kept[0]["precision"],
         rejected,
     )
 
@@ -88,6 +91,8 @@ def evaluate_table(
         scores.scored, thresholds, prevalence=prevalence, calibrated_at=calibrated_at, bootstrap=bootstrap
     )
     evaluation["engine"] = scores.engine
+    if scores.precision is not None:
+        evaluation["precision"] = scores.precision
     evaluation["subgroups"] = subgroups(scores.scored, thresholds, factors, bootstrap)
     evaluation["rejected"] = scores.rejected
     if domain is not None:

@@ -84,6 +84,7 @@ def page_facts(
             "model_id": evaluation.get("model_id"),
             "image size": f"{image_size} px",
             "engine": evaluation.get("engine"),
+            "precision": evaluation.get("precision", "unknown"),
         },
         "Data": {
             "data set": data,

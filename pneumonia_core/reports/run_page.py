@@ -20,9 +20,9 @@ def run_page(run: Mapping[str, Any]) -> str:
     """One self-contained HTML page of a scoring run, from the content of its run.json.
 
     It needs `run_id`, `state` and `run_date`. Where present, it also shows `created_at`, `updated_at`,
-    `model`, `engine`, `exit_code`, `configuration`, `versions`, `gone`, `skipped` ({code: number}), `counts`
-    (listed, scored, rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read) and
-    `result` (seconds, images_per_s, table, version). Names are escaped.
+    `model`, `engine`, `precision`, `exit_code`, `configuration`, `versions`, `gone`, `skipped` ({code:
+    number}), `counts` (listed, scored, rejected, unchanged, deferred, reject_reasons, findings,
+    out_of_domain, bytes_read) and `result` (seconds, images_per_s, table, version). Names are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
     reasons = counts.get("reject_reasons") or {}
@@ -64,6 +64,7 @@ def _facts(run: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[
         "last recorded": run.get("updated_at"),
         "model": run.get("model"),
         "engine": run.get("engine"),
+        "precision": run.get("precision"),
         "table": result.get("table"),
         "version of the table": result.get("version"),
         "images gone from the archive": run.get("gone"),

@@ -55,7 +55,15 @@ _COLUMNS: Final = (
     ("run_id", "string", False, "The run that wrote the row"),
     ("scored_at", "timestamp", False, "When the image was scored or rejected, UTC"),
     (PARTITION, "date", False, "Logical date of the run, the same for all its rows"),
+    (
+        "precision",
+        "string",
+        True,
+        "What the engine computed in: float32, bfloat16, float16 or int8; null in rows of version 0.1.0",
+    ),
 )
+# Columns that a later version added, all nullable. Tables and parts of earlier versions lack them.
+ADDED_COLUMNS: Final = ("precision",)
 SCHEMA: Final = Schema(
     [
         Field(name, PrimitiveType(kind), nullable=nullable, metadata={"comment": comment})

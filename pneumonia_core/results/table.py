@@ -18,7 +18,7 @@ from pneumonia_core.results.delta_errors import (
     is_connection_error,
     retry_on_lost_connection,
 )
-from pneumonia_core.results.schema import PARTITION, SCHEMA
+from pneumonia_core.results.schema import ADDED_COLUMNS, PARTITION, SCHEMA
 from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import exists, list_names, make_folder
 from pneumonia_core.storage.location import Location
@@ -135,11 +135,11 @@ def check_carried(names: Sequence[str]) -> None:
             )
 
 
-def add_carried_columns(results: Location, names: Sequence[str]) -> DeltaTable:
-    """The table with a nullable text column for each of these names.
+def add_missing_columns(results: Location, names: Sequence[str]) -> DeltaTable:
+    """The table with all columns of SCHEMA and a nullable text column for each of these names.
 
-    Raises InvalidInput where the table has such a column of another type, PneumoniaError where the storage
-    fails.
+    A table that an earlier version made gets the columns that this one added. Raises InvalidInput where the
+    table has a column of another type, PneumoniaError where the storage fails.
     """
     table = open_table(results)
     present = {field.name: field for field in table.schema().fields}
@@ -150,20 +150,21 @@ def add_carried_columns(results: Location, names: Sequence[str]) -> DeltaTable:
                 "text. Rename it "
                 "in the manifest."
             )
-    missing = [
+    columns = [field for field in SCHEMA.fields if field.name in ADDED_COLUMNS] + [
         Field(name, PrimitiveType("string"), metadata={"comment": "Carried over from the manifest"})
         for name in names
-        if name not in present
     ]
+    missing = [column for column in columns if column.name not in present]
     if missing:
         try:
             retry_on_lost_connection(lambda: table.alter.add_columns(missing))
         except (DeltaError, OSError) as error:
-            raise PneumoniaError(
-                f"the carried columns could not be added to the table ({delta_error_text(error)}). Run the "
-                "same command "
-                "again."
-            ) from error
+            # Another run may have added them at the same moment.
+            if {column.name for column in missing} - {f.name for f in open_table(results).schema().fields}:
+                raise PneumoniaError(
+                    f"columns could not be added to the table ({delta_error_text(error)}). Run the same "
+                    "command again."
+                ) from error
     return open_table(results)
 
 
@@ -205,13 +206,18 @@ def _create_table(scores: Location) -> DeltaTable:
 
 
 def _check_schema(scores: Location, table: DeltaTable) -> None:
-    """Raise InvalidInput unless the table has the columns of SCHEMA in order; nullable ones may follow."""
+    """Raise InvalidInput unless the table has the columns of the first version in order.
+
+    Nullable ones may follow; those of ADDED_COLUMNS have their types.
+    """
     actual = [(field.name, field.type) for field in table.schema().fields]
     expected = [(field.name, field.type) for field in SCHEMA.fields]
-    added = table.schema().fields[len(expected) :]
+    first = [column for column in expected if column[0] not in ADDED_COLUMNS]
+    following = table.schema().fields[len(first) :]
     if (
-        actual[: len(expected)] != expected
-        or not all(field.nullable for field in added)
+        actual[: len(first)] != first
+        or not all(field.nullable for field in following)
+        or any(column not in expected for column in actual if column[0] in ADDED_COLUMNS)
         or table.metadata().partition_columns != [PARTITION]
     ):
         raise InvalidInput(

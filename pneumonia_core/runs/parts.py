@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.commit import DataFile
-from pneumonia_core.results.schema import FILE_SCHEMA
+from pneumonia_core.results.schema import ADDED_COLUMNS, FILE_SCHEMA
 from pneumonia_core.results.table import with_carried
 from pneumonia_core.runs.inventory import ChunkRef, read_chunk
 from pneumonia_core.storage.files import file_size, list_names, read_bytes, write_bytes, write_stream
@@ -105,9 +105,14 @@ def _read_part(run_folder: Location, chunk: int) -> pa.Table:
         raise ConservationError(
             f"{location.uri} is damaged. Nothing was committed. Delete this file.", Remedy.RUN_AGAIN
         ) from error
-    if table.schema.names != PART_SCHEMA.names:
+    for name in ADDED_COLUMNS:
+        if name not in table.schema.names:
+            # An earlier version wrote the part.
+            column = PART_SCHEMA.field(name)
+            table = table.append_column(column, pa.nulls(len(table), column.type))
+    if sorted(table.schema.names) != sorted(PART_SCHEMA.names):
         raise ConservationError(f"{location.uri} was written by another version.", Remedy.START_OVER)
-    return table
+    return table.select(PART_SCHEMA.names)
 
 
 def _check_conserved(chunk: int, listed: pa.Table, part: pa.Table) -> None:

@@ -115,6 +115,7 @@ class RunResult:
     seconds: float
     images_per_s: float
     exit_code: int
+    precision: str | None = None
     gone: int | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     reject_reasons: Mapping[str, int] = field(default_factory=dict)
@@ -150,8 +151,10 @@ class RunRecord:
     listing_complete: bool = False
     # Whether a row under another model makes an image unchanged; None until --rescore is decided.
     any_model: bool | None = None
-    # None until the first chunk is scored.
+    # What the run computes with, the same for all its rows. None until the first chunk is scored; version
+    # 0.1.0 recorded no precision.
     engine: str | None = None
+    precision: str | None = None
     # How many rows another run has committed since this one was planned.
     superseded: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -214,6 +217,7 @@ class RunChanges(TypedDict, total=False):
     listing_complete: bool
     any_model: bool
     engine: str
+    precision: str
     superseded: int
     skipped: Mapping[str, int]
     gone: int | None

@@ -30,6 +30,7 @@ class RowConstants:
     run_id: str
     model_id: str
     engine: str
+    precision: str
     thresholds: Thresholds
     image_size: int
     not_before: datetime.datetime | None = None
@@ -129,6 +130,7 @@ def _part_table(
         **_rejections(images, rejections),
         "attempt": rows["attempt"],
         "engine": _constant(constants.engine, count),
+        "precision": _constant(constants.precision, count),
         "model_id": _constant(constants.model_id, count),
         "run_id": _constant(constants.run_id, count),
         "scored_at": pa.array([constants.now()] * count, pa.timestamp("us", tz="UTC")),

@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from pneumonia_core.bundles.bundle import load_engine, open_bundle
+from pneumonia_core.bundles.bundle import open_bundle
+from pneumonia_core.bundles.choice import load_engine
 from pneumonia_core.bundles.engines import Engine, Scores
 from pneumonia_core.errors import PneumoniaError, Rejection, Remedy
 from pneumonia_core.scoring.engine_batch import CRASHED_ENGINE, ENGINE_ERROR, BatchScorer, run_engine

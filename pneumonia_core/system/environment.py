@@ -52,6 +52,11 @@ def gpu_training_precision(capabilities: Iterable[tuple[int, int]]) -> str:
     return "mixed_float16" if generation >= _VOLTA else "float32"
 
 
+def gpu_multiplies_float16(capability: tuple[int, int]) -> bool:
+    """Whether a GPU of this compute capability has tensor cores; TensorFlow uses float16 only on these."""
+    return capability[0] >= _VOLTA
+
+
 _RECORDED: Final = ("ray", "keras", "tensorflow", "openvino", "deltalake", "pyarrow", "pillow", "numpy")
 
 

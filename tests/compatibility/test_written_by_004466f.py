@@ -172,7 +172,8 @@ def test_killed_night_is_resumed_and_the_next_one_is_incremental(nights):
 
     result, said = succeed(*nights["killed night"])
     assert f"resuming {run.name}" in said
-    assert (result["run_id"], result["version"]) == (run.name, 3)
+    # Version 3 of the table has the column `precision` besides.
+    assert (result["run_id"], result["version"]) == (run.name, 4)
     counts = [result[name] for name in ("listed", "scored", "rejected", "unchanged", "deferred")]
     assert counts == [LISTED_BY_NIGHT[2], 22, 0, 25, 0]
     after = table()
@@ -183,6 +184,12 @@ def test_killed_night_is_resumed_and_the_next_one_is_incremental(nights):
     assert {*SCORES, "image_sha256", "scored_at", "run_id"} <= {*columns}
     assert not missing_from(after, kept, columns)
     assert not missing_from(after, before, before.column_names)
+    uris = {row["image_uri"] for row in kept.to_pylist()}
+    of_parts, scored_now = set(), set()
+    for row in after.to_pylist():
+        if row["run_id"] == run.name:
+            (of_parts if row["image_uri"] in uris else scored_now).add(row["precision"])
+    assert (of_parts, scored_now) == ({None}, {result["precision"]})
     assert not list((RESULTS / "runs" / ".unfinished").iterdir())
 
     # A later night, in which some images of the first one come a second time under other names.

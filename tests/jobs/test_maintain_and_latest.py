@@ -166,7 +166,7 @@ def test_rows_that_another_run_has_scored_are_not_left(tmp_path, tiny_bundle):
 
 def test_clock_that_jumped_back_dates_rows_behind_the_newest(tiny_bundle):
     newest = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=400)
-    facts = RowConstants("run", "model", "openvino", tiny_bundle.thresholds, 64)
+    facts = RowConstants("run", "model", "openvino", "float32", tiny_bundle.thresholds, 64)
     assert facts.now() < newest
     assert dataclasses.replace(facts, not_before=newest).now() > newest
 

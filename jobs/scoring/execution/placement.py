@@ -47,8 +47,9 @@ class Placement:
 
     In shape `cpu` an actor reads, decodes and scores. The actors of a node share its CPUs equally, at most
     `largest_cpus` each; with `actor_cpus` given, each has those. In shape `gpu` tasks of `decode_cpus` each
-    read and decode, and the engine runs in actors of `actor_cpus` and `actor_gpus`. `least` actors fit on the
-    present nodes; `most` is None where actors fill the cluster, however far it grows.
+    read and decode, and the engine runs in actors of `actor_cpus` and `actor_gpus`, but not on the `blind`
+    nodes, whose GPUs no engine sees. `least` actors fit on the present nodes; `most` is None where actors
+    fill the cluster, however far it grows.
     """
 
     kind: Shape
@@ -58,11 +59,14 @@ class Placement:
     actor_cpus: float | None = None
     actor_gpus: float = 0.0
     decode_cpus: float = 0.0
+    blind: frozenset[str] = frozenset()
 
     def seats(self, node: Node) -> list[float]:
         """The CPUs of each actor that belongs on this node; none where the actors need a GPU it lacks."""
         if self.kind == "cpu":
             return seats(node.cpus, self.actor_cpus, self.largest_cpus)
+        if node.node_id in self.blind:
+            return []
         cpus = self.actor_cpus or 0.0
         fitting = _whole(node.cpus / cpus) if cpus else math.inf
         return [cpus] * int(min(_actors_on_gpus(node, self.actor_gpus), fitting))

@@ -13,7 +13,7 @@ def row(number, status="scored", **values):
     scored = {"p_normal": 0.2, "p_bacterial": 0.7, "p_viral": 0.1, "in_domain": number % 2 == 0}
     return {
         "image_uri": f"file:///{number}.png", "status": status, "width": 64, "height": 48,
-        "engine": "openvino",
+        "engine": "openvino", "precision": "bfloat16",
         "reject_reason": None, "source_mode": None,
         **(scored if status == "scored" else {}), **values,
     }  # fmt: skip
@@ -28,7 +28,7 @@ def test_images_without_a_score_are_counted_and_not_measured():
     np.testing.assert_allclose(scores.scored.probabilities[0], [0.2, 0.7, 0.1], rtol=1e-6)
     evaluation = evaluate_table(scores, Thresholds(0.5, 0.5), Domain(1.0), bootstrap=10)
     assert evaluation["rejected"] == {"empty": 1}
-    assert evaluation["engine"] == "openvino"
+    assert (evaluation["engine"], evaluation["precision"]) == ("openvino", "bfloat16")
     assert evaluation["domain"] == {"threshold": 1.0, "flagged_share": pytest.approx(1 / 3)}
     groups = [(part["factor"], part["group"], part["images"]) for part in evaluation["subgroups"]]
     assert groups == [("image size", "64 × 48", 3), ("colour mode", "L", 1), ("colour mode", "unknown", 2)]

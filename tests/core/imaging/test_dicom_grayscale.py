@@ -10,7 +10,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 from support.images.decoded import JPEG_TOLERANCE, LOSSLESS_TOLERANCE, PICTURE, SIDE, difference, png
 from support.images.dicom_files import LOSSLESS, dicom_file, exposed_phantom
 
-from pneumonia_core.bundles.bundle import load_engine
+from pneumonia_core.bundles.choice import load_engine
 from pneumonia_core.imaging.decode import decode, read_image
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from support.images.strangers import strangers
 
-from pneumonia_core.bundles.bundle import compute_model_id, load_engine, open_bundle
+from pneumonia_core.bundles.bundle import compute_model_id, open_bundle
+from pneumonia_core.bundles.choice import load_engine
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.imaging.decode import decode

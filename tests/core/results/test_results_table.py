@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from deltalake import DeltaTable, Field, Schema
+from deltalake.schema import PrimitiveType
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.delta_errors import reading_error_text
-from pneumonia_core.results.table import find_table, open_table, scan
+from pneumonia_core.results.schema import ADDED_COLUMNS, SCHEMA
+from pneumonia_core.results.table import add_missing_columns, find_table, open_table, scan
 from pneumonia_core.storage.location import open_location
 
 
@@ -44,3 +47,27 @@ def test_missing_data_file_is_named():
         "Object at location /r/scores/a.parquet not found\n  No such file or directory (os error 2)"
     )
     assert "/r/scores/a.parquet is gone" in reading_error_text(error)
+
+
+def earlier_table(folder, *more: Field) -> None:
+    """A table as the first version made it, with further columns that it carried over."""
+    fields = [field for field in SCHEMA.fields if field.name not in ADDED_COLUMNS]
+    DeltaTable.create(str(folder / "scores"), Schema([*fields, *more]), partition_by=["run_date"])
+
+
+def test_table_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path):
+    earlier_table(tmp_path, Field("site", PrimitiveType("string")))
+    location = open_location(str(tmp_path))
+    before = [field.name for field in open_table(location).schema().fields]
+    table = add_missing_columns(location, ["site", "study"])
+    assert [field.name for field in table.schema().fields] == [*before, *ADDED_COLUMNS, "study"]
+    added = next(field for field in table.schema().fields if field.name == "precision")
+    assert added.nullable
+    assert "bfloat16" in added.metadata["comment"]
+    assert add_missing_columns(location, ["site", "study"]).version() == table.version()
+
+
+def test_table_whose_column_has_another_type_is_refused(tmp_path):
+    earlier_table(tmp_path, Field("precision", PrimitiveType("double")))
+    with pytest.raises(InvalidInput, match="other columns"):
+        open_table(open_location(str(tmp_path)))

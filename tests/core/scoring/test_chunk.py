@@ -12,7 +12,7 @@ from pneumonia_core.runs.inventory import CHUNK_SCHEMA
 from pneumonia_core.scoring.chunk import RowConstants, score_rows
 from pneumonia_core.scoring.engine_batch import CRASHED_ENGINE, BatchScorer
 
-CONSTANTS = RowConstants("r", "m", "e", Thresholds(0.5, 0.5), 32)
+CONSTANTS = RowConstants("r", "m", "e", "float32", Thresholds(0.5, 0.5), 32)
 
 
 def part(deadly: set[int], count: int) -> pa.Table:

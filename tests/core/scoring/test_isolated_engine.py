@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pneumonia_core.bundles.bundle import load_engine
+from pneumonia_core.bundles.choice import load_engine
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.scoring.isolated_engine import EngineFiles, isolated_engine
 from pneumonia_core.system.failpoints import VARIABLE

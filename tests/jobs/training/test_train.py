@@ -43,7 +43,8 @@ def trained(ray_here, data, tmp_path_factory):
 
 
 def test_two_workers_train_a_bundle_that_scores(trained, parts):
-    from pneumonia_core.bundles.bundle import load_engine, open_bundle
+    from pneumonia_core.bundles.bundle import open_bundle
+    from pneumonia_core.bundles.choice import load_engine
 
     result, models = trained
     bundle = open_bundle(result["bundle"])

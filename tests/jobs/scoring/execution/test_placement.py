@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -161,6 +162,12 @@ def test_decoding_takes_the_cpus_it_is_given():
     placement = choose_placement(cluster((16, 1)), "gpu", PlacementOptions(decode_cpus=2))
     assert placement.decode_cpus == 2
     assert choose_placement(cluster((1, 1)), "gpu", PlacementOptions(decode_cpus=2)).decode_cpus == 0.75
+
+
+def test_node_whose_gpus_no_engine_sees_has_no_actor():
+    nodes = cluster((16, 1), (16, 1))
+    placement = replace(choose_placement(nodes, "gpu", PlacementOptions()), blind=frozenset(["node 0"]))
+    assert [seat.node_id for seat in placement.seated(nodes)] == ["node 1"]
 
 
 def test_gpus_that_no_node_has_are_refused():

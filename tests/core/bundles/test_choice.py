@@ -1,0 +1,137 @@
+"""Which engine of a bundle computes, in which precision, and that it computes in that one alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
+from pneumonia_core.bundles.choice import EngineChoice, choose_engine, load_engine, settle_engine
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+
+
+def test_engines_agree_at_float32(tiny_bundle):
+    images = np.random.default_rng(1).integers(0, 255, (40, 64, 64)).astype(np.uint8)
+    scores = [load_engine(tiny_bundle, name, "float32")(images) for name in ("openvino", "tensorflow")]
+    np.testing.assert_allclose(scores[0].probabilities, scores[1].probabilities, atol=1e-4)
+    np.testing.assert_allclose(scores[0].probabilities.sum(axis=1), 1, atol=1e-5)
+    assert scores[0].domain is None
+
+
+def test_score_does_not_depend_on_the_other_images_of_a_batch(tiny_bundle):
+    images = np.random.default_rng(2).integers(0, 255, (37, 64, 64)).astype(np.uint8)
+    engine = load_engine(tiny_bundle, "openvino")
+    together = engine(images).probabilities
+    alone = np.concatenate([engine(image[None]).probabilities for image in images])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_no_images_give_no_scores(tiny_bundle):
+    assert load_engine(tiny_bundle, "openvino")(np.zeros((0, 64, 64), np.uint8)).probabilities.shape == (0, 3)
+
+
+def test_unknown_engine_names_those_that_the_bundle_has(tiny_bundle):
+    with pytest.raises(InvalidInput, match="openvino, tensorflow"):
+        choose_engine(tiny_bundle, "onnx")
+
+
+@pytest.mark.parametrize(
+    ("failed", "gpu", "chosen"),
+    [
+        ((), True, "tensorflow"),
+        (("tensorflow",), True, "openvino"),
+        (("tensorflow",), False, "openvino"),
+        (("openvino",), False, "tensorflow"),
+    ],
+)
+def test_engine_chosen_by_itself_has_passed_parity_on_a_gpu_as_well(tiny_bundle, failed, gpu, chosen):
+    engines = {
+        name: dataclasses.replace(
+            report, auroc_difference=0.0, findings_agreement=0.5 if name in failed else 1.0
+        )
+        for name, report in tiny_bundle.engines.items()
+    }
+    assert choose_engine(dataclasses.replace(tiny_bundle, engines=engines), "auto", gpu) == chosen
+
+
+def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
+    engines = {
+        name: dataclasses.replace(report, findings_agreement=0.5)
+        for name, report in tiny_bundle.engines.items()
+    }
+    bundle = dataclasses.replace(tiny_bundle, engines=engines)
+    for gpu in (False, True):
+        with pytest.raises(InvalidInput) as refused:
+            choose_engine(bundle, "auto", gpu)
+        assert refused.value.remedy == Remedy.NAME_ENGINE
+    assert choose_engine(bundle, "tensorflow", True) == "tensorflow"
+
+
+FAST_CPU = Capabilities(bfloat16=True)
+OLD_CPU = Capabilities()
+VOLTA, PASCAL = Capabilities(gpus=((7, 0), (8, 0))), Capabilities(gpus=((6, 1),))
+
+
+def passing(bundle, precision):
+    """The bundle with engines that passed parity in this precision."""
+    engines = {
+        name: dataclasses.replace(
+            report, precision=precision, auroc_difference=0.0, findings_agreement=1.0, domain_agreement=None
+        )
+        for name, report in bundle.engines.items()
+    }
+    return dataclasses.replace(bundle, engines=engines)
+
+
+@pytest.mark.parametrize(
+    ("passed", "machines", "gpu", "engine", "precision"),
+    [
+        pytest.param("bfloat16", [FAST_CPU, FAST_CPU], False, "openvino", "bfloat16", id="every CPU has it"),
+        pytest.param("bfloat16", [FAST_CPU, OLD_CPU], False, "openvino", "float32", id="one CPU lacks it"),
+        pytest.param("float32", [FAST_CPU], False, "openvino", "float32", id="it did not pass parity"),
+        pytest.param("bfloat16", [], False, "openvino", "float32", id="no machine yet"),
+        pytest.param("bfloat16", [OLD_CPU, VOLTA], True, "tensorflow", "float16", id="GPUs that have it"),
+        pytest.param("bfloat16", [VOLTA, PASCAL], True, "tensorflow", "float32", id="an older GPU"),
+        pytest.param("bfloat16", [FAST_CPU], True, "openvino", "bfloat16", id="an engine for CPUs"),
+        pytest.param("bfloat16", [VOLTA], False, "tensorflow", "float32", id="GPUs that are not used"),
+    ],
+)
+def test_precision_is_one_that_every_machine_computes_in(
+    tiny_bundle, passed, machines, gpu, engine, precision
+):
+    choice = settle_engine(passing(tiny_bundle, passed), engine, "auto", machines, gpu)
+    assert choice == EngineChoice(engine, precision, gpu and engine == "tensorflow")
+
+
+def test_precision_that_parity_refused_is_not_taken_where_the_engine_is_named(tiny_bundle):
+    bundle = passing(tiny_bundle, "bfloat16")
+    engines = {n: dataclasses.replace(each, findings_agreement=0.5) for n, each in bundle.engines.items()}
+    failed = dataclasses.replace(bundle, engines=engines)
+    assert settle_engine(failed, "openvino", "auto", [FAST_CPU]).precision == "float32"
+
+
+@pytest.mark.parametrize(
+    ("precision", "machines", "gpu"),
+    [("bfloat16", [OLD_CPU], False), ("float16", [FAST_CPU], False), ("float16", [PASCAL], True)],
+)
+def test_resumed_run_is_refused_where_no_machine_has_its_precision(tiny_bundle, precision, machines, gpu):
+    with pytest.raises(InvalidInput, match=precision) as refused:
+        settle_engine(tiny_bundle, "tensorflow", precision, machines, gpu)
+    assert refused.value.remedy is Remedy.START_OVER
+    assert settle_engine(tiny_bundle, "tensorflow", "float32", machines, gpu).precision == "float32"
+
+
+def test_engine_computes_in_the_precision_of_the_run_or_not_at_all(tiny_bundle):
+    assert load_engine(tiny_bundle, "openvino", "float32").precision == "float32"
+    if measure_capabilities(look_for_gpus=False).bfloat16:
+        assert load_engine(tiny_bundle, "openvino", "bfloat16").precision == "bfloat16"
+    with pytest.raises(PneumoniaError, match="cannot compute in float16"):
+        load_engine(tiny_bundle, "openvino", "float16")
+
+
+def test_engine_on_a_gpu_that_tensorflow_does_not_see_is_refused(tiny_bundle):
+    if measure_capabilities(look_for_gpus=True).gpus:
+        pytest.skip("TensorFlow sees a GPU on this machine")
+    with pytest.raises(PneumoniaError) as refused:
+        load_engine(tiny_bundle, "tensorflow", "float32", gpu=True)
+    assert refused.value.remedy is Remedy.INSTALL_GPU

@@ -1,0 +1,119 @@
+"""What a run computes with: one engine and one precision, GPUs only where TensorFlow sees them."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+from support.clusters import DECLARED_GPU
+from support.scoring import last_json, pneumonia, rows, score, scoring_request
+
+from jobs.ray_runtime.resources import present_nodes
+from jobs.scoring.execution.capabilities import node_capabilities
+from jobs.scoring.execution.computation import ComputationOptions, settle_computation
+from pneumonia_core.bundles.capabilities import measure_capabilities
+from pneumonia_core.errors import InvalidInput, Remedy
+from pneumonia_core.phantoms.data_sets import write_archive
+
+
+@pytest.fixture
+def unseen_gpu(ray_here):
+    """The session's Ray, whose node declares a GPU that TensorFlow does not see."""
+    if measure_capabilities(look_for_gpus=True).gpus:
+        pytest.skip("TensorFlow sees a GPU on this machine")
+    return ray_here
+
+
+@pytest.mark.parametrize("engine", ["auto", "tensorflow"])
+def test_gpu_that_tensorflow_does_not_see_is_reported_and_cpus_compute(
+    unseen_gpu, tiny_bundle, capsys, engine
+):
+    computation = settle_computation(tiny_bundle, ComputationOptions(engine), present_nodes())
+    assert (computation.placement.kind, computation.choice.on_gpu) == ("cpu", False)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "warning: Ray counts GPUs on 1 of 1 nodes" in said
+    assert "pip install '.[gpu]'" in said
+
+
+@pytest.mark.parametrize("engine", ["auto", "tensorflow"])
+def test_gpu_that_is_asked_for_and_that_tensorflow_does_not_see_is_refused(unseen_gpu, tiny_bundle, engine):
+    with pytest.raises(InvalidInput) as refused:
+        settle_computation(tiny_bundle, ComputationOptions(engine, shape="gpu"), present_nodes())
+    assert refused.value.remedy is Remedy.INSTALL_GPU
+
+
+def test_engine_for_cpus_takes_the_cpu_shape_beside_gpus(ray_here, tiny_bundle, capsys):
+    computation = settle_computation(tiny_bundle, ComputationOptions("openvino"), present_nodes())
+    assert computation.placement.kind == "cpu"
+    assert not capsys.readouterr().err
+
+
+def test_rows_and_record_say_the_engine_and_the_precision(ray_here, tiny_bundle, broken_archive, tmp_path):
+    result = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0], precision="auto"))
+    here = measure_capabilities(look_for_gpus=False).bfloat16
+    settled = tiny_bundle.engines["openvino"].precision if here else "float32"
+    assert (result["engine"], result["precision"]) == ("openvino", settled)
+    table = rows(tmp_path)
+    for name in ("engine", "precision"):
+        assert set(table[name].to_pylist()) == {result[name]}
+    record = json.loads((tmp_path / "runs" / result["run_id"] / "run.json").read_text())
+    assert (record["engine"], record["precision"]) == ("openvino", settled)
+
+
+def test_actors_of_the_gpu_shape_hold_their_shares(ray_here, cluster, tiny_bundle, tmp_path):
+    archive = tmp_path / "archive"
+    write_archive(archive, 24, seed=1)
+    cluster.workers_do("decode=sleep:0.1")
+    request = scoring_request(tiny_bundle, archive, chunk_size=4)
+    options = {"shape": "gpu", "actors": (2, 2)}
+    run = threading.Thread(target=score, args=(tmp_path / "r", request), kwargs=options)
+    run.start()
+    held = set()
+    while run.is_alive():
+        held.add(1 - ray_here.available_resources().get("GPU", 0.0))
+        time.sleep(0.05)
+    run.join()
+    assert held <= {0.0, 0.5, 1.0}
+    assert 1.0 in held
+    assert rows(tmp_path / "r").num_rows == 24
+
+
+@pytest.fixture
+def two_kinds_of_nodes(ray_here):
+    """A cluster of its own: a node that declares a GPU, and one without."""
+    from ray.cluster_utils import Cluster
+
+    os.environ.pop(next(iter(DECLARED_GPU)), None)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1, num_gpus=1)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_nodes_of_a_cluster_agree_on_engine_and_precision(
+    two_kinds_of_nodes, tiny_bundle, broken_archive, tmp_path
+):
+    arguments = ["score", broken_archive[0], "--model", tiny_bundle.path, "--results", tmp_path / "r"]
+    arguments += ["--address", two_kinds_of_nodes.address, "--chunk-size", 4]
+    done = pneumonia(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Ray counts GPUs on 1 of 2 nodes") == 1
+    result = last_json(done)
+    table = rows(tmp_path / "r")
+    assert table.num_rows == result["listed"]
+    for name in ("engine", "precision"):
+        assert set(table[name].to_pylist()) == {result[name]}
+    refused = pneumonia(*arguments, "--shape", "gpu", "--rescore", "all", "--retry-rejected")
+    assert refused.returncode == 2, refused.stderr
+    assert "--shape cpu" in refused.stderr
+
+
+def test_each_node_says_what_it_can_compute_with(ray_here):
+    (node,) = present_nodes()
+    found = node_capabilities([node], look_for_gpus=True)
+    assert found == {node.node_id: measure_capabilities(look_for_gpus=True)}
