@@ -8,6 +8,7 @@ from typing import Final, Self
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.storage.files import delete_file, exists, read_bytes, write_bytes
 from pneumonia_core.storage.location import Location
+from pneumonia_core.system.fatal_signals import end_at_once_on_crash
 
 MAX_CRASHES: Final = 20
 
@@ -26,6 +27,8 @@ class CrashJournal:
 
         Raises PneumoniaError where too many attempts ended on nodes that live on.
         """
+        # A process that crashes and does not end would be waited for until someone kills it.
+        end_at_once_on_crash()
         # The folder's name is that of unfinished runs of earlier versions.
         self._folder = run_folder.child("begun")
         self._stem = f"{chunk:08d}-{stage}"
