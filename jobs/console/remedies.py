@@ -17,7 +17,8 @@ REMEDIES: Final[dict[Remedy, str]] = {
     ),
     Remedy.OTHER_ENGINE: "Name another --engine and run the same command again.",
     Remedy.INSTALL_GPU: (
-        "Install the extra `gpu` on every node with GPUs (pip install '.[gpu]'), or give --shape cpu."
+        "Install the extra `gpu` on every node with GPUs (pip install '.[gpu]'), or compute on CPUs: "
+        "`score --shape cpu`, `train --gpus 0`."
     ),
     Remedy.NAME_ENGINE: "Name one with --engine to use it all the same.",
     Remedy.WEIGHTS: "Give --weights none, imagenet, or a .npz, .keras or .weights.h5 file.",

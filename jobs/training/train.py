@@ -12,6 +12,7 @@ import numpy as np
 
 from jobs.console.command import Result
 from jobs.console.output import say
+from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen_gpus
 from jobs.ray_runtime.resources import GROWTH_S, Node, wait_for
 from jobs.ray_runtime.session import names_a_cluster, ray_session
 from jobs.training.data import TrainingData, decode_training_data
@@ -20,6 +21,7 @@ from jobs.training.placement import TrainingPlacement, plan_workers
 from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS, LabelledImage, known_data_set
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.domain import parse_ages
+from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
 from pneumonia_core.networks.domain_guard import GUARD_IMAGES
@@ -146,7 +148,16 @@ def _open_run(request: TrainingRequest) -> TrainingRun:
 def _place_workers(request: TrainingRequest) -> TrainingPlacement:
     growth_s = GROWTH_S if names_a_cluster(request.address) else 0
     nodes = wait_for(Node(cpus=1, gpus=request.gpus), time.monotonic() + growth_s)
+    if request.gpus:
+        _check_gpus_are_seen(nodes)
     return plan_workers(request.workers, request.gpus, request.recipe.batch_size, nodes)
+
+
+def _check_gpus_are_seen(nodes: Sequence[Node]) -> None:
+    """Raise InvalidInput where a worker with a GPU could land on a node on which TensorFlow sees none."""
+    blind = blind_nodes(nodes, node_capabilities(nodes, look_for_gpus=True))
+    if blind:
+        raise InvalidInput(unseen_gpus(blind, len(nodes)), Remedy.INSTALL_GPU)
 
 
 def _train_on_cluster(

@@ -5,6 +5,7 @@ from support.clusters import SharedCluster
 from support.runs_killed import COLUMNS, IMAGES, SoakReport, command
 from support.scoring import pneumonia, rows
 
+from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.phantoms.data_sets import write_archive
 
 _REPORT = pytest.StashKey[SoakReport]()
@@ -15,6 +16,14 @@ def cluster(ray_here, worker_rules):
     shared = SharedCluster(ray_here.get_runtime_context().gcs_address, worker_rules)
     yield shared
     shared.workers_do()
+
+
+@pytest.fixture
+def unseen_gpu(ray_here):
+    """The session's Ray, whose node declares a GPU that TensorFlow does not see."""
+    if measure_capabilities(look_for_gpus=True).gpus:
+        pytest.skip("TensorFlow sees a GPU on this machine")
+    return ray_here
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,14 @@
 """What a run computes with, settled once for all of its rows: engine, precision, shape and placement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.console.output import say
 from jobs.console.remedies import REMEDIES
+from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen_gpus
 from jobs.ray_runtime.resources import Node
-from jobs.scoring.execution.capabilities import node_capabilities
 from jobs.scoring.execution.placement import Placement, PlacementOptions, Shape, choose_placement
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.capabilities import Capabilities
 from pneumonia_core.bundles.choice import EngineChoice, settle_engine
 from pneumonia_core.errors import InvalidInput, Remedy
 
@@ -40,7 +39,7 @@ def settle_computation(bundle: Bundle, options: ComputationOptions, nodes: Seque
     """
     look_for_gpus = options.shape != "cpu" and options.engine in ("auto", "tensorflow")
     capabilities = node_capabilities(nodes, look_for_gpus)
-    blind = _blind(nodes, capabilities) if look_for_gpus else frozenset()
+    blind = blind_nodes(nodes, capabilities) if look_for_gpus else frozenset()
     seeing = [replace(node, gpus=0.0) if node.node_id in blind else node for node in nodes]
     gpu = look_for_gpus and any(node.gpus for node in seeing)
     if blind:
@@ -50,16 +49,9 @@ def settle_computation(bundle: Bundle, options: ComputationOptions, nodes: Seque
     return Computation(choice, replace(choose_placement(seeing, kind, options.placement), blind=blind))
 
 
-def _blind(nodes: Sequence[Node], capabilities: Mapping[str, Capabilities]) -> frozenset[str]:
-    """The nodes with GPUs of which TensorFlow sees none."""
-    asked = (node.node_id for node in nodes if node.gpus and node.node_id in capabilities)
-    return frozenset(node_id for node_id in asked if not capabilities[node_id].gpus)
-
-
 def _tell_blind(blind: frozenset[str], nodes: int, others_see: bool, shape: str) -> None:
     """Say which GPUs are not used. Raises InvalidInput where `shape` asks for GPUs and none is seen."""
-    where = ", ".join(sorted(node_id[:8] for node_id in blind))
-    text = f"Ray counts GPUs on {len(blind)} of {nodes} nodes ({where}) that TensorFlow does not see."
+    text = unseen_gpus(blind, nodes)
     if others_see:
         say(f"warning: {text} These GPUs are not used. {REMEDIES[Remedy.INSTALL_GPU]}")
     elif shape == "gpu":

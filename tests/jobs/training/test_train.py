@@ -11,7 +11,7 @@ from support.paths import REPOSITORY
 from jobs.training.train import make_request
 from jobs.training.train import train as run_request
 from pneumonia_core.datasets.labelled import read_labelled, split_training
-from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.findings import NORMAL
 from pneumonia_core.phantoms.data_sets import write_labelled
 
@@ -172,6 +172,12 @@ def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
     again = train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", resume=True, **SMALL)
     assert again == result
     assert len(list(models.glob("resnet18-*"))) == 1
+
+
+def test_gpus_that_tensorflow_does_not_see_are_refused(unseen_gpu, data, tmp_path):
+    with pytest.raises(InvalidInput) as refused:
+        train(data=str(data), models=str(tmp_path), gpus=1, epochs=1, **SMALL)
+    assert refused.value.remedy is Remedy.INSTALL_GPU
 
 
 @pytest.mark.slow

@@ -2,27 +2,22 @@
 
 import json
 import os
+import signal
 import threading
 import time
+from collections import Counter
 
 import pytest
 from support.clusters import DECLARED_GPU
 from support.scoring import last_json, pneumonia, rows, score, scoring_request
 
+from jobs.ray_runtime.capabilities import node_capabilities
 from jobs.ray_runtime.resources import present_nodes
-from jobs.scoring.execution.capabilities import node_capabilities
 from jobs.scoring.execution.computation import ComputationOptions, settle_computation
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
-
-
-@pytest.fixture
-def unseen_gpu(ray_here):
-    """The session's Ray, whose node declares a GPU that TensorFlow does not see."""
-    if measure_capabilities(look_for_gpus=True).gpus:
-        pytest.skip("TensorFlow sees a GPU on this machine")
-    return ray_here
+from pneumonia_core.system.failpoints import VARIABLE
 
 
 @pytest.mark.parametrize("engine", ["auto", "tensorflow"])
@@ -117,3 +112,22 @@ def test_each_node_says_what_it_can_compute_with(ray_here):
     (node,) = present_nodes()
     found = node_capabilities([node], look_for_gpus=True)
     assert found == {node.node_id: measure_capabilities(look_for_gpus=True)}
+
+
+@pytest.mark.slow
+def test_resumed_run_keeps_the_precision_it_was_started_with(cluster, tiny_bundle, broken_archive, tmp_path):
+    """Its own choice would be that of the machines of today."""
+    arguments = ["score", broken_archive[0], "--model", tiny_bundle.path, "--results", tmp_path]
+    arguments += ["--engine", "openvino", "--chunk-size", 8, *cluster.options]
+    died = pneumonia(*arguments, **{VARIABLE: "merge.before=kill"})
+    assert died.returncode == -signal.SIGKILL
+    (run,) = (tmp_path / "runs").glob("*/run.json")
+    record = json.loads(run.read_text())
+    run.write_text(json.dumps({**record, "precision": "float32"}))
+    for part in sorted((run.parent / "parts").glob("*.parquet"))[1:]:
+        part.unlink()
+    resumed = pneumonia(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert last_json(resumed)["precision"] == "float32"
+    counts = Counter(rows(tmp_path)["precision"].to_pylist())
+    assert counts["float32"] >= 40 - 8

@@ -1,6 +1,6 @@
 """What each node of the cluster can compute with, measured on the node itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jobs.ray_runtime.resources import Node
@@ -31,6 +31,18 @@ def node_capabilities(nodes: Sequence[Node], look_for_gpus: bool) -> dict[str, C
             # The node has left the cluster.
             continue
     return found
+
+
+def blind_nodes(nodes: Sequence[Node], capabilities: Mapping[str, Capabilities]) -> frozenset[str]:
+    """The ids of the nodes with GPUs of which TensorFlow sees none."""
+    asked = (node.node_id for node in nodes if node.gpus and node.node_id in capabilities)
+    return frozenset(node_id for node_id in asked if not capabilities[node_id].gpus)
+
+
+def unseen_gpus(blind: frozenset[str], nodes: int) -> str:
+    """A sentence that names the `blind` ones of so many nodes."""
+    where = ", ".join(sorted(node_id[:8] for node_id in blind))
+    return f"Ray counts GPUs on {len(blind)} of {nodes} nodes ({where}) that TensorFlow does not see."
 
 
 def _measure_on(node_id: str, look_for_gpus: bool) -> Any:  # noqa: ANN401 - Ray's types do not know options
