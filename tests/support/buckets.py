@@ -137,6 +137,14 @@ class Proxy:
         self._rate, self._most, self._refusal = rate, most, refusal
         self._failed: dict[str, int] = {}
 
+    def most_until_injected(self, number: int) -> int:
+        """The most requests at one time, from now until so many faults in all; `delay_s` makes them last."""
+        self.most_at_once = 0
+        until = time.monotonic() + 60
+        while self.injected < number and time.monotonic() < until:
+            time.sleep(0.01)
+        return self.most_at_once
+
     def __enter__(self) -> "Proxy":
         return self
 

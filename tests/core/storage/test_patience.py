@@ -79,21 +79,12 @@ def test_images_of_a_throttled_bucket_are_read_with_fewer_requests_at_once_while
     proxy.fail("GET .*jpeg", refusal=SLOW_DOWN)
     with ThreadPoolExecutor(1) as other:
         reading = other.submit(read_all, URIS)
-        first = refuse_until(proxy, 10)
-        refuse_until(proxy, 150)
-        last = refuse_until(proxy, 180)
+        first = proxy.most_until_injected(10)
+        proxy.most_until_injected(150)
+        last = proxy.most_until_injected(180)
         proxy.fail(None)
         assert reading.result() == {uri: uri.encode() for uri in URIS}
     assert first >= 8 * last
-
-
-def refuse_until(proxy: Proxy, number: int) -> int:
-    """The most requests at once until the proxy has refused so many."""
-    proxy.most_at_once = 0
-    until = time.monotonic() + 30
-    while proxy.injected < number and time.monotonic() < until:
-        time.sleep(0.01)
-    return proxy.most_at_once
 
 
 def test_connections_that_break_for_a_while_cost_no_image(proxy, quick, later, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import duckdb
@@ -201,6 +202,25 @@ def test_nights_go_on_where_one_in_three_answers_fails(score, proxy, endpoint):
         assert last_json(done)["scored"] == 1
     proxy.fail(None)
     assert rows_in_bucket(results).num_rows == 3
+
+
+def test_bucket_that_is_throttled_for_seconds_costs_no_image(score, proxy, endpoint, tmp_path):
+    client = boto3.client("s3", endpoint_url=endpoint)
+    for number in range(100):
+        client.put_object(Bucket=BUCKET, Key=f"throttled/{number}.jpeg", Body=jpeg(number))
+    injected, proxy.delay_s = proxy.injected, 0.05
+    proxy.fail("GET .*throttled/.*jpeg", refusal=SLOW_DOWN)
+    with ThreadPoolExecutor(1) as other:
+        command = other.submit(score, [f"s3://{BUCKET}/throttled"], tmp_path)
+        proxy.most_until_injected(injected + 100)
+        at_once = proxy.most_until_injected(injected + 140)
+        proxy.fail(None)
+        proxy.delay_s = 0.0
+        done = command.result()
+    assert done.returncode == 0, done.stderr
+    assert (last_json(done)["scored"], last_json(done)["rejected"]) == (100, 0)
+    # 32 threads read.
+    assert at_once <= 8
 
 
 @pytest.mark.slow  # an image is tried for 15 s before it is rejected
