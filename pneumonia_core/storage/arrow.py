@@ -27,6 +27,7 @@ _TRANSIENT: Final = re.compile(
     r"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|ABORTED|ServerBusy|InternalError|Timed?.?out"
     r"|\b(?:429|500|502|503|504)\b|[Cc]onnect|curl|resolve host|network"
 )
+_QUOTED: Final = re.compile(r"'[^']*'")
 _TIMEOUT: Final = re.compile(r"DEADLINE_EXCEEDED|Timed?.?out", re.IGNORECASE)
 # What Azure says about a blob in its archive tier.
 _COLD: Final = "BlobArchived"
@@ -147,7 +148,9 @@ def is_transient(error: Exception) -> bool:
     """Whether an error of Google's or Azure's storage may pass: it is busy, fails or is out of reach."""
     if isinstance(error, FileNotFoundError | PermissionError) or not isinstance(error, OSError):
         return False
-    return isinstance(error, TimeoutError | ConnectionError) or bool(_TRANSIENT.search(str(error)))
+    # A name in quotes may look like any of these words.
+    text = _QUOTED.sub("", str(error))
+    return isinstance(error, TimeoutError | ConnectionError) or bool(_TRANSIENT.search(text))
 
 
 def _path(uri: str) -> str:

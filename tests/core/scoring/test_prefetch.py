@@ -14,6 +14,7 @@ from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import Rejection
 from pneumonia_core.scoring import prefetch
 from pneumonia_core.scoring.decoding import decode_ahead, read_and_decode
+from pneumonia_core.storage.limits import LIMITS
 
 IMAGES = 24
 
@@ -102,6 +103,29 @@ def test_results_of_threads_come_in_the_order_of_the_items_and_begin_in_bounds()
 def _slowly(number: int) -> int:
     time.sleep(0.01 * (number % 5))
     return number
+
+
+def test_work_that_has_not_begun_is_cancelled_after_an_error():
+    """The next chunk needs the threads that would read images of this one from a bucket that is away."""
+    failing, done, begun = threading.Event(), threading.Event(), []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        (failing if number == 0 else done).wait(10)
+        raise ConnectionError
+
+    with ThreadPoolExecutor(1) as pool:
+        results = prefetch.ordered(range(8), lambda number: pool.submit(work, number), 4, lambda _: 0, 9, 60)
+        threading.Timer(0.1, failing.set).start()
+        with pytest.raises(ConnectionError):
+            next(results)
+        done.set()
+    assert begun[0] == 0
+    assert len(begun) <= 2
+
+
+def test_reader_that_waits_for_a_busy_bucket_is_not_taken_for_a_stuck_one():
+    assert 2 * LIMITS.give_up_after_s < prefetch._STUCK_AFTER_S
 
 
 def test_work_that_does_not_end_is_a_timeout():

@@ -1,5 +1,6 @@
 """Google's and Azure's buckets, on their emulators: listed, read by range, keys of any text."""
 
+import datetime
 import pickle
 import shutil
 import socket
@@ -16,9 +17,13 @@ from support.images.archived import contents, jpeg, listing, pictures, tar_bytes
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table import open_table
+from pneumonia_core.storage import arrow
 from pneumonia_core.storage.arrow import arrow_file_system, forget_file_systems
+from pneumonia_core.storage.errors import StorageUnavailable
 from pneumonia_core.storage.files import delete_file, write_bytes
+from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.ranges import read_file, stat_file
 
 # Published by Azurite: the account and key that everyone's emulator has.
 ACCOUNT = "devstoreaccount1"
@@ -130,6 +135,37 @@ def test_no_image_of_a_tar_that_was_rewritten_has_the_bytes_of_another(bucket):
     more = {"more.jpeg": jpeg(3, 256)} if location.uri.startswith("abfs") else {}
     write_bytes(location, tar_bytes(dict(reversed(files.items())) | more))
     assert set(contents(images).values()) == {"unreadable"}
+
+
+def test_storage_that_is_out_of_reach_blames_no_image(monkeypatch):
+    monkeypatch.setattr(arrow, "_GS_RETRIES", datetime.timedelta(seconds=0.2))
+    monkeypatch.setattr(LIMITS, "give_up_after_s", 0.5)
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    forget_file_systems()
+    with pytest.raises(StorageUnavailable, match="gs://away did not answer"):
+        stat_file("gs://away/x.jpeg")
+    with pytest.raises(StorageUnavailable, match="gs://away did not answer"):
+        read_file("gs://away/x.jpeg")
+    forget_file_systems()
+
+
+@pytest.mark.parametrize(
+    ("text", "transient"),
+    [
+        ("google::cloud::Status(UNAVAILABLE: Retry policy exhausted, CURL error [7])", True),
+        ("google::cloud::Status(RESOURCE_EXHAUSTED: 429)", True),
+        ("GetProperties failed for 'http://h/b/x'. Azure Error: [ServerBusy] 503 The server is busy", True),
+        ("Azure Error: [] Fail to get a new connection for: http://h. Could not connect to server", True),
+        (
+            "GetProperties failed for 'http://h/b/503/connect.jpeg'. Azure Error: [AuthorizationFailure] 403",
+            False,
+        ),
+        ("google::cloud::Status(INVALID_ARGUMENT: no such name)", False),
+    ],
+)
+def test_errors_of_other_storages_are_told_apart_by_their_texts(text, transient):
+    assert arrow.is_transient(OSError(text)) is transient
+    assert not arrow.is_transient(FileNotFoundError(text))
 
 
 def test_place_travels_without_its_credentials(bucket):
