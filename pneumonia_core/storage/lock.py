@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from pneumonia_core.errors import PneumoniaError, Remedy
-from pneumonia_core.storage.errors import error_text
+from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import delete_file
+from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.s3 import objects as s3_objects
 
@@ -103,7 +104,8 @@ class Lease:
     machine that has ended.
 
     A renewal that fails is tried again at the next heartbeat. `check` raises where none succeeded in time, or
-    another process has taken the lease.
+    another process has taken the lease. A bucket that is busy or away is waited for: a late renewal succeeds
+    only while no other process has taken the lease.
     """
 
     def __init__(self, location: Location, owner: Owner, version: str, timing: LeaseTiming = TIMING) -> None:
@@ -113,18 +115,28 @@ class Lease:
         self._timing = timing
         self._renewed = _now_s()
         self._lost = False
+        self._bucket_fails = False
+        self._attempted = threading.Condition()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """Raise LeaseLost where another process may have the run."""
-        if self._lost or _now_s() - self._renewed > self._timing.expires_after_s:
+        with self._attempted:
+            self._attempted.wait_for(
+                lambda: self._lost or not self._has_expired or not self._bucket_fails, LIMITS.give_up_after_s
+            )
+        if self._lost or self._has_expired:
             raise LeaseLost(
                 f"{self._location.uri} was not renewed in time: another process may have taken the run over. "
                 "Nothing was committed by this one.",
                 Remedy.RUN_AGAIN,
             )
+
+    @property
+    def _has_expired(self) -> bool:
+        return _now_s() - self._renewed > self._timing.expires_after_s
 
     def release(self, delete: bool = True) -> None:
         self._ending.set()
@@ -140,22 +152,27 @@ class Lease:
             )
 
     def _renew(self) -> None:
-        while not self._ending.wait(self._timing.heartbeat_s):
-            asked = _now_s()
-            try:
-                # A bucket may carry out a write and lose its answer: the next write is then refused, although
-                # the lease is still this process's.
-                version = _write(self._location, self.owner, self._version) or _held(
-                    self._location, self.owner
-                )
-            except OSError:
-                # The bucket fails for a moment; `check` knows for how long.
-                continue
-            if version is None:
-                self._lost = True
-                return
-            self._version = version
-            self._renewed = asked
+        while not self._lost and not self._ending.wait(self._timing.heartbeat_s):
+            self._renew_once()
+            with self._attempted:
+                self._attempted.notify_all()
+
+    def _renew_once(self) -> None:
+        asked = _now_s()
+        try:
+            # A bucket may carry out a write and lose its answer: the next write is then refused, although the
+            # lease is still this process's.
+            version = _write(self._location, self.owner, self._version) or _held(self._location, self.owner)
+        except OSError as error:
+            # The bucket fails for a moment; `check` knows for how long.
+            self._bucket_fails = isinstance(error, BucketError)
+            return
+        self._bucket_fails = False
+        if version is None:
+            self._lost = True
+            return
+        self._version = version
+        self._renewed = asked
 
 
 def take_lock(folder: Location, timing: LeaseTiming = TIMING) -> FileLock | Lease | None:

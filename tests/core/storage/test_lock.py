@@ -9,11 +9,13 @@ import time
 
 import boto3
 import pytest
-from support.buckets import BUCKET, Proxy, s3_server, using
+from support.buckets import BUCKET, SLOW_DOWN, Proxy, s3_server, using
 
 from pneumonia_core.storage.files import delete_folder, exists, read_bytes, write_bytes
+from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.lock import FileLock, Lease, LeaseLost, LeaseTiming, Owner, take_lock
+from pneumonia_core.storage.s3 import objects as s3_objects
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,34 @@ def test_renewal_that_keeps_failing_ends_the_run_when_the_lease_expires(run, pro
     with pytest.raises(LeaseLost, match="not renewed in time"):
         held.check()
     held.release()
+
+
+def test_bucket_that_is_away_for_longer_than_the_lease_lasts_is_waited_for(run, proxy, monkeypatch):
+    monkeypatch.setattr(LIMITS, "lease_give_up_after_s", 0.2)
+    held = take_lock(run, LeaseTiming(heartbeat_s=0.1, expires_after_s=0.5))
+    assert isinstance(held, Lease)
+    proxy.fail("(PUT|GET) .*lock", refusal=SLOW_DOWN)
+    recovery = threading.Timer(1.5, proxy.fail, [None])
+    recovery.start()
+    time.sleep(0.8)
+    held.check()
+    assert recovery.finished.is_set()
+    # Another process that takes the lease meanwhile has it.
+    proxy.fail("PUT .*lock", refusal=SLOW_DOWN)
+    time.sleep(0.8)
+    owner = {"token": "t", "pid": 1, "started": "1", "boot": "another machine", "renewed_at": 0.0}
+    proxy.fail(None)
+    s3_objects.put(run.child("lock").uri, json.dumps(owner).encode())
+    with pytest.raises(LeaseLost):
+        check_for_seconds(held, 10)
+    held.release()
+
+
+def check_for_seconds(held: Lease, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        held.check()
+        time.sleep(0.05)
 
 
 def test_lease_that_cannot_be_deleted_does_not_fail_the_run(run, proxy, caplog):
