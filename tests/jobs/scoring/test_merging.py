@@ -29,10 +29,14 @@ score(Path(results), request, merge_here_rows=0, address=address)
 
 @pytest.fixture
 def node_with_a_full_disk(ray_here, monkeypatch, tmp_path):
-    """A cluster of two nodes; on one, workers log the data files that they begin, and can write none."""
+    """A cluster of two nodes; on one, workers log the data files that they begin, and can write none.
+
+    The other is slow, so that it does not merge all before the first one is free.
+    """
     from ray.cluster_utils import Cluster
 
     log = tmp_path / "failed merges"
+    monkeypatch.setenv(VARIABLE, "merge.before=sleep:1")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         monkeypatch.setenv(VARIABLE, f"write@run_date=log:{log};write@run_date=enospc")
