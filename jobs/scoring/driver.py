@@ -10,7 +10,7 @@ from jobs.console.output import Progress, say
 from jobs.ray_runtime.resources import notice_new_nodes, present_nodes
 from jobs.scoring.context import ScoringContext, start_ray
 from jobs.scoring.execution.dispatcher import Dispatcher
-from jobs.scoring.execution.outcomes import ChunkFailure, Outcome, Receipt, Returned
+from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Receipt
 from jobs.scoring.execution.queue import Orders
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.table_view import TableView
@@ -82,7 +82,7 @@ class Driver:
         self._follow(execution, now, stopping=False)
         room = max(_LEAST_OUT, _OUT_PER_ACTOR * self._actors)
         execution.put(*self._dispatcher.take(room, now, self._workers))
-        idle = self._actors - self._dispatcher.out
+        idle = self._actors - self._dispatcher.begun_count
         execution.put(*self._dispatcher.second_copies(idle, now))
         for outcome in execution.arrived(wait_s):
             self._handle(outcome)
@@ -120,6 +120,8 @@ class Driver:
         self._instance = report.instance
         for chunk, node in report.begun:
             self._dispatcher.begun(chunk, node, now)
+        for chunk in report.turned_away:
+            self._dispatcher.returned(chunk, now)
         if now - self._nodes_at >= _NODES_EVERY_S:
             self._look_at_nodes(now)
         hosts = {node for node in report.actors.values() if node in self._nodes}
@@ -144,10 +146,8 @@ class Driver:
             case ChunkFailure():
                 self._progress_at = now
                 self._handle_failure(outcome, now, stopping)
-            case Returned(chunk, returned="stop"):
+            case NotBegun(chunk):
                 self._dispatcher.dropped(chunk)
-            case Returned(chunk):
-                self._dispatcher.returned(chunk, now)
 
     def _count(self, receipt: Receipt) -> None:
         images = receipt.scored + receipt.rejected

@@ -7,8 +7,8 @@ PNEUMONIA_FAILPOINTS is a list of rules, separated by `;`, each `NAME[@SUBJECT]=
 - a rule applies at the point NAME, with SUBJECT only where the point's subject contains that text;
 - with `once` it applies only in the first process that creates FILE;
 - ACTION is `kill` (SIGKILL, as from outside), `abort` (SIGABRT, as a crash), `enospc` (the disk is full),
-  `sleep:SECONDS`, `log:FILE` (append the subject to FILE) or `reject:REASON` (the image has this reject
-  reason).
+  `broken` (the connection breaks), `sleep:SECONDS`, `log:FILE` (append the subject to FILE) or
+  `reject:REASON` (the image has this reject reason).
 
 `@FILE` instead of a list reads the list from FILE each time: the workers of a running cluster then follow its
 changes.
@@ -52,6 +52,8 @@ def _act(action: str, name: str, subject: str) -> None:
             os.abort()
         case "enospc":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "broken":
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         case "sleep":
             time.sleep(float(value))
         case "reject":

@@ -18,7 +18,7 @@ from jobs.scoring.execution.blocks import (
     undecoded_block,
 )
 from jobs.scoring.execution.engine_once import EngineOnce, EngineSpec
-from jobs.scoring.execution.outcomes import ChunkFailure, Outcome, Receipt, Returned, outcome_table
+from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Receipt, outcome_table
 from jobs.scoring.execution.placement import threads
 from jobs.scoring.execution.queue import QueueClient, WorkItem
 from pneumonia_core.archives.entries import image_refs
@@ -38,8 +38,9 @@ from pneumonia_core.system.failpoints import failpoint
 
 # Failures of a machine or a storage. Any other exception is a bug and keeps its traceback.
 _EXPECTED: Final = (PneumoniaError, OSError)
-# A worker that must not begin a chunk keeps it for a moment: another worker is to take the next one.
-_KEEP_S: Final = 0.5
+# So long a worker keeps a chunk that it must not begin. Ray Data would give it the chunk again: it takes the
+# worker that has the least to do.
+_KEEP_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class ScoreChunk:
         item = item_of(block)
         if item is None:
             return outcome_table([])
-        outcome = _turned_away(self._queue, item) or _outcome(item, lambda: self._score(item, job))
-        return outcome_table([outcome])
+        if (turned_away := _turned_away(self._queue, item)) is not None:
+            return outcome_table(turned_away)
+        return outcome_table([_outcome(item, lambda: self._score(item, job))])
 
     def _score(self, item: WorkItem, job: ChunkJob) -> Receipt:
         started = time.monotonic()
@@ -88,9 +90,9 @@ def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: in
     """Shape `gpu`, first step, a task on any node: the chunk with its pixels, or why it has none."""
     item = item_of(block)
     if item is None:
-        return undecoded_block(None)
-    if (returned := _turned_away(queue, item)) is not None:
-        return undecoded_block(returned)
+        return undecoded_block([])
+    if (turned_away := _turned_away(queue, item)) is not None:
+        return undecoded_block(turned_away)
     try:
         rows = read_chunk(job.run_folder, item.ref)
         size = job.constants.image_size
@@ -100,7 +102,7 @@ def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: in
         images = list(witnessed(rows, images))
         return decoded_block(item, rows, images, size)
     except _EXPECTED as error:
-        return undecoded_block(_failure(item.ref.chunk, error))
+        return undecoded_block([_failure(item.ref.chunk, error)])
 
 
 class ScoreDecoded:
@@ -115,8 +117,9 @@ class ScoreDecoded:
         if not isinstance(decoded, DecodedChunk):
             return outcome_table(decoded)
         item = decoded.item
-        outcome = _turned_away(self._queue, item) or _outcome(item, lambda: self._score(decoded, job))
-        return outcome_table([outcome])
+        if (turned_away := _turned_away(self._queue, item)) is not None:
+            return outcome_table(turned_away)
+        return outcome_table([_outcome(item, lambda: self._score(decoded, job))])
 
     def _score(self, decoded: DecodedChunk, job: ChunkJob) -> Receipt:
         started = time.monotonic()
@@ -139,14 +142,16 @@ def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _turned_away(queue: QueueClient, item: WorkItem) -> Returned | None:
-    """None where the chunk may begin here, otherwise why not."""
+def _turned_away(queue: QueueClient, item: WorkItem) -> list[Outcome] | None:
+    """None where the chunk may begin here, otherwise what the driver is told of it."""
     permission = queue.begin(item.ref.chunk, _node(), item.avoid)
     if permission == "go":
         return None
-    if permission == "elsewhere":
-        time.sleep(_KEEP_S)
-    return Returned(item.ref.chunk, _node(), permission)
+    if permission == "stop":
+        return [NotBegun(item.ref.chunk, _node())]
+    # The queue has told the driver, which gives it out again meanwhile.
+    time.sleep(_KEEP_S)
+    return []
 
 
 def _outcome(item: WorkItem, score: Callable[[], Receipt]) -> Outcome:

@@ -80,9 +80,9 @@ def decoded_block(item: WorkItem, rows: pa.Table, images: Sequence[Decoded], siz
     return _with_table(item_block(item), table)
 
 
-def undecoded_block(outcome: Outcome | None) -> pa.Table:
-    """A row for a chunk that was not decoded; None for an item that is no longer needed."""
-    return _with_table(item_block(None), outcome_table([] if outcome is None else [outcome]))
+def undecoded_block(outcomes: Sequence[Outcome]) -> pa.Table:
+    """A row for a chunk that was not decoded, with what the driver is told of it."""
+    return _with_table(item_block(None), outcome_table(outcomes))
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ class Dispatcher:
         return len(self._out)
 
     @property
+    def begun_count(self) -> int:
+        """How many of the chunks that are out a worker has begun."""
+        return sum(given.begun_at is not None for given in self._out.values())
+
+    @property
     def keep_from(self) -> int:
         """The position of the oldest item that may still be needed."""
         return min((given.position for given in self._out.values()), default=self._position)
@@ -150,12 +155,18 @@ class Dispatcher:
             self.left_out |= {failure.node}
 
     def returned(self, chunk: int, now: float) -> None:
-        """A worker gave the chunk back untouched, because its node is to be avoided."""
-        if (given := self._out.get(chunk)) is not None:
+        """A worker did not begin the chunk, because its node is to be avoided."""
+        given = self._out.get(chunk)
+        if given is None:
+            return
+        if given.copies > 1:
+            # Another worker still has it.
+            given.copies -= 1
+        else:
             self._return(given.ref, now)
 
     def dropped(self, chunk: int) -> None:
-        """A worker gave the chunk back untouched, because the run is stopping."""
+        """A worker did not begin the chunk, because the run is stopping."""
         self._out.pop(chunk, None)
 
     def _return(self, ref: ChunkRef, at: float) -> None:

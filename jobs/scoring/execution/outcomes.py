@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -18,8 +18,8 @@ OUTCOME_SCHEMA: Final = pa.schema(
         # Null where the chunk's part is written. Exceptions lose their cause on the way through Ray Data.
         pa.field("error", pa.string()),
         pa.field("remedy", pa.string()),
-        # Why the chunk comes back untouched; null where it was begun.
-        pa.field("returned", pa.string()),
+        # Null where the chunk was begun.
+        pa.field("not_begun", pa.bool_()),
     ]
 )
 
@@ -46,15 +46,15 @@ class ChunkFailure:
 
 
 @dataclass(frozen=True)
-class Returned:
-    """A chunk that a worker did not begin: its node is to be avoided, or the run is stopping."""
+class NotBegun:
+    """A chunk that a worker did not begin, because the run is stopping."""
 
     chunk: int
     node: str
-    returned: Literal["elsewhere", "stop"]
+    not_begun: bool = True
 
 
-Outcome = Receipt | ChunkFailure | Returned
+Outcome = Receipt | ChunkFailure | NotBegun
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> pa.Table:
@@ -73,8 +73,8 @@ def outcomes(table: pa.Table) -> list[Outcome]:
 
 def _outcome(row: dict[str, Any]) -> Outcome:
     chunk, node = row["chunk"], row["node"]
-    if row["returned"] is not None:
-        return Returned(chunk, node, row["returned"])
+    if row["not_begun"]:
+        return NotBegun(chunk, node)
     if row["error"] is not None:
         return ChunkFailure(chunk, node, row["error"], row["remedy"] and Remedy[row["remedy"]])
     return Receipt(chunk, node, row["scored"], row["rejected"], row["seconds"])

@@ -47,12 +47,14 @@ class Orders:
 class QueueReport:
     """What the workers have told the queue since the driver's last call.
 
-    `instance` changes where the queue's process died: what it held is lost. `begun` are chunks and the nodes
-    that work on them. `actors` are the nodes of all actors that have started, by the actors' ids.
+    `instance` changes where the queue's process died: what it held is lost. `begun` are chunks and the
+    nodes that work on them, `turned_away` chunks that are to go elsewhere. `actors` are the nodes of all
+    actors that have started, by the actors' ids.
     """
 
     instance: str
     begun: tuple[tuple[int, str], ...]
+    turned_away: tuple[int, ...] = ()
     actors: dict[str, str] = field(default_factory=dict)
 
 
@@ -68,6 +70,7 @@ class ChunkQueue:
         self._changed = asyncio.Event()
         self._orders = Orders()
         self._begun: list[tuple[int, str]] = []
+        self._turned_away: list[int] = []
         self._actors: dict[str, str] = {}
 
     async def put(self, position: int, items: Sequence[WorkItem]) -> None:
@@ -107,6 +110,7 @@ class ChunkQueue:
         if self._orders.stopping:
             return "stop"
         if node in avoid or node in self._orders.left_out:
+            self._turned_away.append(chunk)
             return "elsewhere"
         self._begun.append((chunk, node))
         return "go"
@@ -121,8 +125,8 @@ class ChunkQueue:
         if (unneeded := orders.keep_from - self._first) > 0:
             del self._items[:unneeded]
             self._first = orders.keep_from
-        report = QueueReport(self._instance, tuple(self._begun), dict(self._actors))
-        self._begun = []
+        report = QueueReport(self._instance, tuple(self._begun), tuple(self._turned_away), dict(self._actors))
+        self._begun, self._turned_away = [], []
         return report
 
     def _wake(self) -> None:

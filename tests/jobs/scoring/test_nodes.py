@@ -1,10 +1,12 @@
 """Scoring on several nodes: all of them work, nodes come and go, and one that fails alone is left out."""
 
+import os
+import signal
 import time
 
 import pytest
 from support.nodes import node_cluster
-from support.processes import kill_with_descendants
+from support.processes import kill_with_descendants, wait_for_process
 from support.runs_killed import CHUNK, IMAGES, check_equal, command, start
 
 SLOWLY = "decode=sleep:0.04"
@@ -69,3 +71,66 @@ def test_every_node_works_also_one_that_joins_and_a_lost_one_costs_its_chunks_at
     reads = sum(len(node.reads) for node in (first, second, third))
     # An actor has two chunks in work. The same of a node that is slow to end may be given to another one.
     assert reads <= IMAGES + 4 * CHUNK
+
+
+def test_node_whose_disk_is_full_is_left_out_and_nothing_is_lost(undisturbed, nodes, night, tmp_path):
+    full = nodes.add("write@/parts/=enospc")
+    sound = nodes.add(SLOWLY)
+    errors = ended(night())
+    check_equal(tmp_path / "r", undisturbed)
+    assert not full.done
+    assert len(sound.done) == IMAGES // CHUNK
+    assert "is left out: chunks fail there that other nodes score (No space left on device" in errors
+    # Its two chunks at a time fail until others have shown that the fault is its own.
+    assert len(full.reads) <= IMAGES
+
+
+def test_one_full_disk_and_one_broken_connection_cost_a_retry(undisturbed, nodes, night, tmp_path):
+    node = nodes.add(
+        f"write@/parts/=enospc,once:{tmp_path / 'disk'}", f"write@/parts/=broken,once:{tmp_path / 'net'}"
+    )
+    ended(night())
+    check_equal(tmp_path / "r", undisturbed)
+    assert (tmp_path / "disk").exists()
+    assert (tmp_path / "net").exists()
+    assert len(node.reads) <= IMAGES + 2 * CHUNK
+
+
+@pytest.mark.slow
+def test_fleet_that_is_away_for_a_while_ends_nothing(undisturbed, nodes, night, tmp_path):
+    fleet = [nodes.add(SLOWLY), nodes.add(SLOWLY)]
+    process = night()
+    wait_until(lambda: all(node.done for node in fleet), process)
+    for node in fleet:
+        node.workers_do("decode=sleep:1.5")
+        nodes.remove(node)
+    # Ray takes a node for dead after this time.
+    time.sleep(20)
+    new = nodes.add()
+    wait_until(lambda: new.done, process)
+    ended(process)
+    check_equal(tmp_path / "r", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["cpu", "gpu"])
+def test_half_of_the_nodes_lost_at_once(undisturbed, nodes, night, tmp_path, shape):
+    fleet = [nodes.add(SLOWLY, gpus=int(shape == "gpu")) for _ in range(4)]
+    process = night("--shape", shape)
+    wait_until(lambda: all(node.done for node in fleet), process)
+    for node in fleet[:2]:
+        nodes.remove(node)
+    ended(process)
+    check_equal(tmp_path / "r", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["ray::MapBatches(queued_items)", "ray::ChunkQueue"])
+def test_source_and_queue_are_replaced(undisturbed, nodes, night, tmp_path, name, shape):
+    node = nodes.add(SLOWLY, gpus=int(shape == "gpu"))
+    process = night("--shape", shape)
+    wait_until(lambda: node.done, process)
+    os.kill(wait_for_process(os.getpid(), name), signal.SIGKILL)
+    ended(process)
+    check_equal(tmp_path / "r", undisturbed)

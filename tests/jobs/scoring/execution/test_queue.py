@@ -99,9 +99,11 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
         queue = ChunkQueue()
         await queue.exchange(orders)
         answer = await queue.begin(3, "here", ())
-        return answer, (await queue.exchange(orders)).begun
+        report = await queue.exchange(orders)
+        return answer, report.begun, report.turned_away
 
-    assert run(test()) == (expected, ((3, "here"),) if expected == "go" else ())
+    begun = ((3, "here"),) if expected == "go" else ()
+    assert run(test()) == (expected, begun, (3,) if expected == "elsewhere" else ())
 
 
 def test_worker_on_a_node_that_the_chunk_avoids_may_not_begin():
