@@ -13,6 +13,7 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage.backend import StoredFile
 from pneumonia_core.storage.files import is_folder
 from pneumonia_core.storage.location import Location
+from pneumonia_core.storage.patience import heed, heeded
 from pneumonia_core.storage.ranges import stat_file
 
 _SNIFFING_THREADS: Final = 16
@@ -54,7 +55,7 @@ def _is_listable(folder: Location) -> bool:
 
 def _list_prefix(location: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
     prefix = f"{location.uri}/"
-    with ThreadPoolExecutor(_SNIFFING_THREADS, thread_name_prefix="sniff") as pool:
+    with ThreadPoolExecutor(_SNIFFING_THREADS, "sniff", heed, (heeded(),)) as pool:
         for page in location.bucket.list_files(location.uri):
             kinds = [classify_path(stored.uri.removeprefix(prefix)) for stored in page]
             unknown = (s for s, kind in zip(page, kinds, strict=True) if kind is NameClass.UNKNOWN)

@@ -16,6 +16,7 @@ from pneumonia_core.archives.manifests import ListingRules, is_manifest
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.storage.errors import error_text
+from pneumonia_core.storage.patience import heed
 from pneumonia_core.system.hash_set import HashSet
 from pneumonia_core.system.scratch import ScratchFolder
 
@@ -72,7 +73,7 @@ class Lister:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        # The thread stops at the next image, which a storage that hangs may not give for long.
+        # The thread stops at the next image, or when the request that it waits for fails once more.
         self._thread.join(self._leave_after_s)
         self._folder.close()
 
@@ -104,6 +105,7 @@ class Lister:
         return taken
 
     def _run(self) -> None:
+        heed(self._stopping)
         try:
             self._list()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the segments

@@ -21,6 +21,7 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, R
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.patience import heed, heeded
 from pneumonia_core.storage.ranges import stat_file
 from pneumonia_core.system.hash_set import HashSet
 
@@ -109,7 +110,7 @@ def list_manifest(uri: str, rules: ListingRules, skipped: Counter[SkipReason]) -
     seen = HashSet()
     listed = functools.partial(_listed, NamedMembers())
     lines = _lines(_rows(uri, rules.carry), uri, rules, skipped)
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
+    with ThreadPoolExecutor(_THREADS, "manifest", heed, (heeded(),)) as pool:
         while some := list(itertools.islice(lines, _AT_ONCE)):
             fresh = [line for line in some if seen.add(line.image.uri)]
             if len(fresh) < len(some):

@@ -17,6 +17,7 @@ from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import delete_file
 from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import Location
+from pneumonia_core.storage.patience import Purpose, heed
 from pneumonia_core.storage.s3 import objects as s3_objects
 
 _log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class Lease:
         if not delete or self._lost:
             return
         try:
-            delete_file(self._location)
+            s3_objects.delete([self._location.uri], Purpose.LEASE)
         except OSError as error:
             # The result of the run is valid, whatever becomes of its lease.
             _log.warning(
@@ -152,6 +153,7 @@ class Lease:
             )
 
     def _renew(self) -> None:
+        heed(self._ending)
         while not self._lost and not self._ending.wait(self._timing.heartbeat_s):
             self._renew_once()
             with self._attempted:

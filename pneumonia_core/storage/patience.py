@@ -2,6 +2,7 @@
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -14,6 +15,8 @@ from pneumonia_core.storage.traffic import Traffic, traffic_of
 
 _log = logging.getLogger(__name__)
 _WARN_AFTER_S: Final = 5.0
+# A request that waits for others looks so often whether it is still wanted.
+_LOOK_AGAIN_AFTER_S: Final = 1.0
 Result = TypeVar("Result")
 
 
@@ -46,6 +49,19 @@ class GaveUp(Exception):
         super().__init__(error_code(cause))
 
 
+_thread = threading.local()
+
+
+def heed(stop: threading.Event | None) -> None:
+    """Let the requests of this thread give up once `stop` is set: a command that leaves waits for threads."""
+    _thread.stop = stop
+
+
+def heeded() -> threading.Event | None:
+    """What this thread heeds: `heed` it in the threads that work for it."""
+    return getattr(_thread, "stop", None)
+
+
 def persist(
     bucket: str,
     attempt: Callable[[], Result],
@@ -58,7 +74,7 @@ def persist(
     """
     failures = _Failures(bucket, purpose)
     while True:
-        if not failures.traffic.enter(failures.until, may_wait=purpose is not Purpose.LEASE):
+        if not failures.enter():
             failures.give_up()
         entered_at = time.monotonic()
         has_failed = None
@@ -73,7 +89,7 @@ def persist(
             failure = error
         finally:
             failures.traffic.leave(entered_at, has_failed)
-        time.sleep(failures.pause_after(failure))
+        failures.pause_after(failure)
 
 
 class _Failures:
@@ -81,7 +97,8 @@ class _Failures:
 
     def __init__(self, bucket: str, purpose: Purpose) -> None:
         self.traffic: Traffic = traffic_of(bucket)
-        self.until = time.monotonic() + purpose.give_up_after_s
+        self._until = time.monotonic() + purpose.give_up_after_s
+        self._stop = heeded() or threading.Event()
         self._bucket = bucket
         self._purpose = purpose
         self._began_at = time.monotonic()
@@ -90,8 +107,17 @@ class _Failures:
         self._first_at = self._began_at
         self._succeeded_before = self._failed_before = 0
 
-    def pause_after(self, error: Exception) -> float:
-        """Seconds until the next attempt. Raises GaveUp where there is none."""
+    def enter(self) -> bool:
+        """Begin an attempt when the traffic lets it in. False where it does not in time."""
+        if self._purpose is Purpose.LEASE:
+            return self.traffic.enter()
+        while not self._stop.is_set() and time.monotonic() < self._until:
+            if self.traffic.enter(_LOOK_AGAIN_AFTER_S):
+                return True
+        return False
+
+    def pause_after(self, error: Exception) -> None:
+        """Wait for the next attempt. Raises GaveUp where there is none."""
         now = time.monotonic()
         self._last = error
         self._attempts += 1
@@ -100,14 +126,15 @@ class _Failures:
             self._succeeded_before, self._failed_before = self.traffic.succeeded, self.traffic.failed
         longest_s = min(LIMITS.backoff_s * 2 ** (self._attempts - 1), LIMITS.max_backoff_s)
         pause_s = random.uniform(0, longest_s)
-        if now + pause_s > self.until or self._is_alone(now):
+        if now + pause_s > self._until or self._is_alone(now):
             self.give_up()
         if now - self._began_at > _WARN_AFTER_S and self.traffic.may_warn():
             _log.warning(
                 f"{self._bucket} is busy or away ({error_code(error)}): requests are tried again for up to "
                 f"{self._purpose.give_up_after_s:.0f} s"
             )
-        return pause_s
+        if self._stop.wait(pause_s):
+            self.give_up()
 
     def give_up(self) -> NoReturn:
         waited_s = time.monotonic() - self._began_at

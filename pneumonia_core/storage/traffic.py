@@ -8,8 +8,6 @@ from typing import Final
 
 from pneumonia_core.storage.limits import LIMITS
 
-# Others may have been woken in vain: a waiting request looks again by itself.
-_LOOK_AGAIN_AFTER_S: Final = 1.0
 _WARN_EVERY_S: Final = 60.0
 
 
@@ -29,16 +27,15 @@ class Traffic:
         self._lowered_at = -math.inf
         self._warned_at = -math.inf
 
-    def enter(self, until: float, may_wait: bool = True) -> bool:
-        """Begin a request when one more is allowed. False where it is not until then (time.monotonic())."""
+    def enter(self, timeout_s: float | None = None) -> bool:
+        """Begin a request when one more is allowed. False where it is not in time; None begins it at once."""
         with self._admission:
-            while may_wait and self._at_once + 1 > self._most_at_once:
-                left_s = until - time.monotonic()
-                if left_s <= 0:
-                    return False
-                self._admission.wait(min(left_s, _LOOK_AGAIN_AFTER_S))
-            self._at_once += 1
-            return True
+            may_begin = timeout_s is None or self._admission.wait_for(self._has_room, timeout_s)
+            self._at_once += may_begin
+            return may_begin
+
+    def _has_room(self) -> bool:
+        return self._at_once + 1 <= self._most_at_once
 
     def leave(self, entered_at: float, has_failed: bool | None) -> None:
         """End a request that began at `entered_at`; `has_failed` is None where the storage refused it."""

@@ -200,16 +200,16 @@ def put(uri: str, data: bytes, only_if: str | None = None) -> str | None:
     return object_version(answer, len(data))
 
 
-def delete(uris: list[str]) -> None:
+def delete(uris: list[str], purpose: Purpose = Purpose.OWN_FILE) -> None:
     """Delete objects, up to a thousand; they may be gone already. Raises OSError."""
     bucket, key = split_uri(uris[0])
     try:
         if len(uris) == 1:
-            answer = ask(bucket, "delete_object", Purpose.OWN_FILE, Key=key)
+            answer = ask(bucket, "delete_object", purpose, Key=key)
         else:
             objects = [{"Key": split_uri(uri)[1]} for uri in uris]
             deletion = {"Objects": objects, "Quiet": True}
-            answer = ask(bucket, "delete_objects", Purpose.OWN_FILE, Delete=deletion)
+            answer = ask(bucket, "delete_objects", purpose, Delete=deletion)
     except REQUEST_ERRORS as error:
         raise request_failed(f"the bucket did not delete {uris[0]}", error_code(error)) from error
     kept = answer.get("Errors", [])

@@ -5,16 +5,21 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
+import time
 
 import pyarrow.parquet as pq
 import pytest
-from support.buckets import using
+from support.buckets import BUCKET, SLOW_DOWN, Proxy, s3_server, using
 from support.images.archived import jpeg
 
 from pneumonia_core.archives.archive import open_archive
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.storage.files import write_bytes
+from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.s3 import client as s3_client
 
 
 def listed(archives, rules=None):
@@ -36,6 +41,32 @@ def test_image_that_two_archives_name_is_listed_once(tmp_path):
     uris, skipped = listed([open_archive(str(tmp_path / name), rules) for name in names], rules)
     assert sorted(uris) == sorted({f"file://{tmp_path}/images/{number}.jpeg" for number in range(3)})
     assert skipped == {"in_earlier_archive": 4}
+
+
+def test_command_that_leaves_waits_for_no_thread_that_waits_for_a_busy_bucket():
+    """Python joins the threads of a pool when it ends, however long they wait."""
+    with (
+        s3_server() as endpoint,
+        Proxy(endpoint, "(GET|HEAD) .*named", refusal=SLOW_DOWN) as proxy,
+        using(proxy.endpoint),
+    ):
+        s3_client.client().create_bucket(Bucket=BUCKET)
+        for number in range(40):
+            write_bytes(open_location(f"s3://{BUCKET}/in/oddly-named-{number}"), jpeg(number))
+        write_bytes(open_location(f"s3://{BUCKET}/m.csv"), b"uri\nin/oddly-named-1\nin/oddly-named-2\n")
+        for archive in ("in", "m.csv"):
+            injected = proxy.injected
+            with Lister([f"s3://{BUCKET}/{archive}"]):
+                proxy.most_until_injected(injected + 2)
+            until = time.monotonic() + 60
+            while pool_threads() and time.monotonic() < until:
+                time.sleep(0.05)
+            assert proxy.injected >= injected + 2
+            assert not pool_threads()
+
+
+def pool_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("sniff", "manifest"))]
 
 
 @pytest.mark.parametrize("what", ["scandir", "stat"])
