@@ -11,7 +11,7 @@ from typing import Final, NoReturn, TypeVar
 from pneumonia_core.errors import RejectedImage, Remedy
 from pneumonia_core.storage.errors import StorageUnavailable, error_code
 from pneumonia_core.storage.limits import LIMITS
-from pneumonia_core.storage.traffic import Traffic, traffic_of
+from pneumonia_core.storage.traffic import Ending, traffic_of
 
 _log = logging.getLogger(__name__)
 _WARN_AFTER_S: Final = 5.0
@@ -77,18 +77,18 @@ def persist(
         if not failures.enter():
             failures.give_up()
         entered_at = time.monotonic()
-        has_failed = None
+        ending: Ending = "refused"
         try:
             result = attempt()
-            has_failed = False
+            ending = "succeeded"
             return result
         except Exception as error:
             if not is_transient(error):
                 raise
-            has_failed = True
+            ending = "failed"
             failure = error
         finally:
-            failures.traffic.leave(entered_at, has_failed)
+            failures.traffic.leave(entered_at, ending)
         failures.pause_after(failure)
 
 
@@ -96,7 +96,7 @@ class _Failures:
     """The failed attempts of one request, and what happened to other requests since the first of them."""
 
     def __init__(self, bucket: str, purpose: Purpose) -> None:
-        self.traffic: Traffic = traffic_of(bucket)
+        self.traffic = traffic_of(bucket)
         self._until = time.monotonic() + purpose.give_up_after_s
         self._stop = heeded() or threading.Event()
         self._bucket = bucket

@@ -3,19 +3,19 @@
 import math
 import threading
 import time
-from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 from pneumonia_core.storage.limits import LIMITS
 
 _WARN_EVERY_S: Final = 60.0
+# A refusal, such as "no such key", says nothing about how busy the storage is.
+Ending = Literal["succeeded", "failed", "refused"]
 
 
 class Traffic:
     """Admits requests to a bucket, fewer at once while it fails (additive increase, multiplicative decrease).
 
-    `succeeded` counts whole answers, `failed` attempts that the storage or the connection failed in. An
-    answer such as "no such key" counts as neither.
+    `succeeded` counts whole answers, `failed` attempts that the storage or the connection failed in.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class Traffic:
     def _has_room(self) -> bool:
         return self._at_once + 1 <= self._most_at_once
 
-    def leave(self, entered_at: float, has_failed: bool | None) -> None:
-        """End a request that began at `entered_at`; `has_failed` is None where the storage refused it."""
+    def leave(self, entered_at: float, ending: Ending) -> None:
+        """End a request that began at `entered_at` (time.monotonic())."""
         with self._admission:
-            if has_failed:
+            if ending == "failed":
                 self.failed += 1
                 self._lower(entered_at)
-            elif has_failed is not None:
+            elif ending == "succeeded":
                 self.succeeded += 1
                 raised = self._most_at_once + 1 / self._most_at_once
                 self._most_at_once = min(raised, LIMITS.most_at_once)
@@ -67,7 +67,17 @@ class Traffic:
             return True
 
 
-@cache
+_traffic: dict[str, Traffic] = {}
+_lock = threading.Lock()
+
+
 def traffic_of(bucket: str) -> Traffic:
-    """The traffic of a bucket, by its URI."""
-    return Traffic()
+    """The traffic of a bucket, by its URI: one for the process."""
+    with _lock:
+        return _traffic.setdefault(bucket, Traffic())
+
+
+def forget_traffic() -> None:
+    """Begin with new counts, as a new process does."""
+    with _lock:
+        _traffic.clear()

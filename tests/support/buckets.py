@@ -84,9 +84,9 @@ def _forget() -> None:
     from pneumonia_core.storage import arrow, traffic
     from pneumonia_core.storage.s3 import client, objects
 
-    client.client.cache_clear()
+    client.forget_client()
     objects.check_bucket.cache_clear()
-    traffic.traffic_of.cache_clear()
+    traffic.forget_traffic()
     arrow.forget_file_systems()
 
 

@@ -1,6 +1,7 @@
 """The client of S3, by the usual environment variables."""
 
 import os
+import threading
 from functools import cache
 from typing import Any
 
@@ -17,9 +18,23 @@ def region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
-@cache
+# Clients are made by one thread at a time: that takes long, and boto3 is not made for more.
+_lock = threading.Lock()
+
+
 def client() -> Any:  # noqa: ANN401 - boto3 has no types
     """boto3's client of S3, one for the process. It tries each request once."""
+    with _lock:
+        return _client()
+
+
+def forget_client() -> None:
+    """Make a client at the next use, from the environment's variables as they are then."""
+    _client.cache_clear()
+
+
+@cache
+def _client() -> Any:  # noqa: ANN401 - boto3 has no types
     # Here, because boto3 takes a second to import, and only S3 needs it.
     import boto3
     from botocore.config import Config

@@ -15,7 +15,7 @@ from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.ranges import read_file
 from pneumonia_core.storage.s3 import client as s3_client
-from pneumonia_core.storage.traffic import Traffic, traffic_of
+from pneumonia_core.storage.traffic import Traffic, forget_traffic
 
 READERS = 64
 URIS = [f"s3://{BUCKET}/in/{number:03d}.jpeg" for number in range(100)]
@@ -33,7 +33,7 @@ def server():
 
 @pytest.fixture
 def proxy(server):
-    traffic_of.cache_clear()
+    forget_traffic()
     yield server
     server.fail(None)
     server.delay_s = 0.0
@@ -135,15 +135,15 @@ def test_requests_at_once_are_halved_once_for_all_that_fail_together_and_grow_wi
     traffic = Traffic()
     together = [traffic.enter(0.0) and time.monotonic() for _ in range(64)]
     for entered_at in together:
-        traffic.leave(entered_at, has_failed=True)
+        traffic.leave(entered_at, "failed")
     assert admitted(traffic) == 32
     for _ in range(40):
         assert traffic.enter(0.0)
-        traffic.leave(time.monotonic(), has_failed=False)
+        traffic.leave(time.monotonic(), "succeeded")
     assert admitted(traffic) == 33
     for _ in range(20):
         traffic.enter(0.0)
-        traffic.leave(time.monotonic(), has_failed=True)
+        traffic.leave(time.monotonic(), "failed")
     assert admitted(traffic) == LIMITS.least_at_once
 
 
@@ -153,5 +153,5 @@ def admitted(traffic: Traffic) -> int:
     while traffic.enter(0.0):
         count += 1
     for _ in range(count):
-        traffic.leave(time.monotonic(), has_failed=None)
+        traffic.leave(time.monotonic(), "refused")
     return count
