@@ -204,6 +204,7 @@ def test_nights_go_on_where_one_in_three_answers_fails(score, proxy, endpoint):
     assert rows_in_bucket(results).num_rows == 3
 
 
+@pytest.mark.slow  # pauses between attempts grow to seconds; test_patience.py has the same without Ray
 def test_bucket_that_is_throttled_for_seconds_costs_no_image(score, proxy, endpoint, tmp_path):
     client = boto3.client("s3", endpoint_url=endpoint)
     for number in range(100):
