@@ -67,7 +67,7 @@ class ScoreChunk:
         item = item_of(block)
         if item is None:
             return outcome_table([])
-        if (turned_away := _turned_away(self._queue, item)) is not None:
+        if (turned_away := _turned_away(self._queue, item, scores=True)) is not None:
             return outcome_table(turned_away)
         return outcome_table([_outcome(item, lambda: self._score(item, job))])
 
@@ -91,7 +91,7 @@ def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: in
     item = item_of(block)
     if item is None:
         return undecoded_block([])
-    if (turned_away := _turned_away(queue, item)) is not None:
+    if (turned_away := _turned_away(queue, item, scores=False)) is not None:
         return undecoded_block(turned_away)
     try:
         rows = read_chunk(job.run_folder, item.ref)
@@ -117,7 +117,7 @@ class ScoreDecoded:
         if not isinstance(decoded, DecodedChunk):
             return outcome_table(decoded)
         item = decoded.item
-        if (turned_away := _turned_away(self._queue, item)) is not None:
+        if (turned_away := _turned_away(self._queue, item, scores=True)) is not None:
             return outcome_table(turned_away)
         return outcome_table([_outcome(item, lambda: self._score(decoded, job))])
 
@@ -142,9 +142,9 @@ def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _turned_away(queue: QueueClient, item: WorkItem) -> list[Outcome] | None:
+def _turned_away(queue: QueueClient, item: WorkItem, scores: bool) -> list[Outcome] | None:
     """None where the chunk may begin here, otherwise what the driver is told of it."""
-    permission = queue.begin(item.ref.chunk, _node(), item.avoid)
+    permission = queue.begin(item.ref.chunk, _node(), item.avoid, scores)
     if permission == "go":
         return None
     if permission == "stop":

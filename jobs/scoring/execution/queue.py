@@ -105,14 +105,18 @@ class ChunkQueue:
         start = position - self._first
         return list(self._items[start : start + ITEMS_AT_ONCE])
 
-    async def begin(self, chunk: int, node: str, avoid: Sequence[str]) -> Permission:
-        """Whether a worker on this node may begin the chunk now."""
+    async def begin(self, chunk: int, node: str, avoid: Sequence[str], scores: bool) -> Permission:
+        """Whether a worker on this node may begin the chunk now. `scores` says that the worker is an actor.
+
+        Of a task that only decodes, the driver is not told: Ray itself repeats it where its node is lost.
+        """
         if self._orders.stopping:
             return "stop"
         if node in avoid or node in self._orders.left_out:
             self._turned_away.append(chunk)
             return "elsewhere"
-        self._begun.append((chunk, node))
+        if scores:
+            self._begun.append((chunk, node))
         return "go"
 
     async def register(self, actor_id: str, node: str) -> None:
@@ -151,8 +155,8 @@ class QueueClient:
         items: list[WorkItem | None] | None = _get(self._handle.take.remote(position))
         return items
 
-    def begin(self, chunk: int, node: str, avoid: Sequence[str]) -> Permission:
-        permission: Permission = _get(self._handle.begin.remote(chunk, node, avoid))
+    def begin(self, chunk: int, node: str, avoid: Sequence[str], scores: bool) -> Permission:
+        permission: Permission = _get(self._handle.begin.remote(chunk, node, avoid, scores))
         return permission
 
     def register(self, actor_id: str, node: str) -> None:

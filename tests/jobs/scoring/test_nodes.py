@@ -117,7 +117,7 @@ def test_fleet_that_is_away_for_a_while_ends_nothing(undisturbed, nodes, night, 
 def test_half_of_the_nodes_lost_at_once(undisturbed, nodes, night, tmp_path, shape):
     fleet = [nodes.add(SLOWLY, gpus=int(shape == "gpu")) for _ in range(4)]
     process = night("--shape", shape)
-    wait_until(lambda: all(node.done for node in fleet), process)
+    wait_until(lambda: all(node.reads for node in fleet), process)
     for node in fleet[:2]:
         nodes.remove(node)
     ended(process)

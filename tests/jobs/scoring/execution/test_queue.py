@@ -98,7 +98,7 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
     async def test():
         queue = ChunkQueue()
         await queue.exchange(orders)
-        answer = await queue.begin(3, "here", ())
+        answer = await queue.begin(3, "here", (), scores=True)
         report = await queue.exchange(orders)
         return answer, report.begun, report.turned_away
 
@@ -107,14 +107,15 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
 
 
 def test_worker_on_a_node_that_the_chunk_avoids_may_not_begin():
-    assert run(ChunkQueue().begin(3, "here", ("there", "here"))) == "elsewhere"
+    assert run(ChunkQueue().begin(3, "here", ("there", "here"), scores=True)) == "elsewhere"
 
 
 def test_report_tells_each_beginning_once_and_all_actors():
     async def test():
         queue = ChunkQueue()
         await queue.register("x", "a")
-        await queue.begin(1, "a", ())
+        await queue.begin(1, "a", (), scores=True)
+        await queue.begin(2, "a", (), scores=False)
         first = await queue.exchange(Orders())
         await queue.register("x", "b")
         second = await queue.exchange(Orders())
