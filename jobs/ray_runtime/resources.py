@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs.console.output import say
+from jobs.ray_runtime.growth import NodeRequest, may_grow
 
 GROWTH_S: Final = 600
 _POLL_S: Final = 2.0
@@ -29,28 +30,29 @@ ANY_NODE: Final = Node(cpus=1)
 GPU_NODE: Final = Node(cpus=1, gpus=1)
 
 
-def wait_for(needed: Node, until: float, stopped: Callable[[], bool] = lambda: False) -> list[Node]:
+def wait_for(
+    needed: Node, until: float, stopped: Callable[[], bool] = lambda: False, actors: int = 1
+) -> list[Node]:
     """Wait until the cluster has a node with CPUs, and the needed GPUs in total; return its nodes.
 
-    Requests more nodes from the autoscaler. At `until`, on the clock of time.monotonic, or when
-    `stopped()` is true, it returns the present nodes: fewer than needed, or none.
+    Requests `actors` CPUs from the autoscaler, each with a GPU where GPUs are needed. At `until`, on the
+    clock of time.monotonic, or when `stopped()` is true, it returns the present nodes: fewer than needed, or
+    none. Nodes that lack GPUs wait for others for GROWTH_S, and only where an autoscaler may add these.
     """
-    # Not at the top: see the first lines.
-    import ray.autoscaler.sdk
-
-    requested = False
+    waiting = False
     nodes = present_nodes()
-    while not _enough(nodes, needed) and time.monotonic() < until and not stopped():
-        if not requested:
-            say("waiting for the cluster to grow: it does not have enough nodes yet")
-            bundles = [{"CPU": 1, "GPU": 1}] * int(needed.gpus) or [{"CPU": 1}]
-            ray.autoscaler.sdk.request_resources(bundles=bundles)
-            requested = True
-        time.sleep(min(_POLL_S, max(until - time.monotonic(), 0.0)))
-        nodes = present_nodes()
-    if requested:
-        # Ray keeps a request until the next one. From here on the job's own tasks keep the nodes.
-        ray.autoscaler.sdk.request_resources(num_cpus=0)
+    with NodeRequest() as request:
+        while not _enough(nodes, needed) and time.monotonic() < until and not stopped():
+            if nodes and not may_grow():
+                break
+            if not waiting:
+                say("waiting for the cluster to grow: it does not have enough nodes yet")
+                request.ask(max(actors, int(needed.gpus)), 1, min(needed.gpus, 1))
+                waiting = True
+            if nodes:
+                until = min(until, time.monotonic() + GROWTH_S)
+            time.sleep(min(_POLL_S, max(until - time.monotonic(), 0.0)))
+            nodes = present_nodes()
     return nodes
 
 

@@ -1,6 +1,7 @@
 """The driver's side of an execution: feeds it, follows its workers, and counts what comes back."""
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 NO_PROGRESS_S: Final = 600.0
 _NO_PROGRESS_IMAGES: Final = 256
 _NODES_EVERY_S: Final = 2.0
-# Chunks that are out for each actor: what it has, and as many for one that joins.
+# Chunks that are out for each actor: what it has, and as many for those that join.
 _OUT_PER_ACTOR: Final = 6
 _LEAST_OUT: Final = 32
 
@@ -46,7 +47,7 @@ class Driver:
         # The living nodes, and those that have an actor or could have a decoding task.
         self._nodes: frozenset[str] = frozenset()
         self._workers: frozenset[str] = frozenset()
-        self._actors = 1
+        self._actors = 0
         self._nodes_at = 0.0
         self._progress_at = time.monotonic()
         self._rejected = 0
@@ -105,7 +106,8 @@ class Driver:
         # Imports Ray Data, which takes a second: most nights score little or nothing.
         from jobs.scoring.start import start_execution
 
-        execution = start_execution(self._context, self._run, self._view)
+        chunks = math.ceil((self._progress.total or 0) / self._run.record.configuration.chunk_size)
+        execution = start_execution(self._context, self._run, self._view, min(chunks, _LEAST_OUT))
         if execution is not None:
             self._execution = self._stack.enter_context(execution)
             self._progress_at = time.monotonic()
@@ -124,8 +126,10 @@ class Driver:
             self._dispatcher.returned(chunk, now)
         if now - self._nodes_at >= _NODES_EVERY_S:
             self._look_at_nodes(now)
-        hosts = {node for node in report.actors.values() if node in self._nodes}
-        self._actors = max(1, sum(node in self._nodes for node in report.actors.values()))
+            unbegun = 0 if stopping else self._dispatcher.out - self._dispatcher.begun_count
+            execution.ask_for_nodes(self._actors, unbegun)
+        hosts = [node for node in report.actors.values() if node in self._nodes]
+        self._actors = len(hosts)
         self._workers = self._nodes if execution.decodes_anywhere else frozenset(hosts)
 
     def _look_at_nodes(self, now: float) -> None:

@@ -1,25 +1,28 @@
 """Starts the execution of a run: its nodes, what it computes with, its bundle on the cluster."""
 
-import time
+import math
 from collections.abc import Sequence
 
-from jobs.ray_runtime.resources import ANY_NODE, GPU_NODE, GROWTH_S, Node, wait_for
+from jobs.ray_runtime.resources import ANY_NODE, GPU_NODE, Node, wait_for
 from jobs.ray_runtime.session import names_a_cluster
 from jobs.scoring.context import ScoringContext
 from jobs.scoring.execution.actors import ChunkJob
 from jobs.scoring.execution.computation import Computation, ComputationOptions, settle_computation
 from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.execution import Execution
-from jobs.scoring.execution.graph import ship_bundle
+from jobs.scoring.execution.graph import CHUNKS_PER_ACTOR, ship_bundle
 from pneumonia_core.bundles.choice import EngineChoice
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.run import Run
 from pneumonia_core.scoring.chunk import RowConstants
 
 
-def start_execution(context: ScoringContext, run: Run, view: TableView) -> Execution | None:
-    """The execution of the run, once the cluster has a node; None where the run must end before."""
-    nodes = _wait_for_nodes(context)
+def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: int) -> Execution | None:
+    """The execution of the run, once the cluster has a node; None where the run must end before.
+
+    A cluster without nodes is asked for what so many chunks need.
+    """
+    nodes = _wait_for_nodes(context, chunks)
     if not nodes or context.stop_requested:
         return None
     computation = _settled(context, run, nodes)
@@ -31,13 +34,13 @@ def start_execution(context: ScoringContext, run: Run, view: TableView) -> Execu
     return Execution(job, computation.placement, run.record.configuration.chunk_size)
 
 
-def _wait_for_nodes(context: ScoringContext) -> list[Node]:
+def _wait_for_nodes(context: ScoringContext, chunks: int) -> list[Node]:
     """The nodes of the cluster, once it has one. With `--shape gpu` a cluster has time to grow a GPU."""
-    nodes = wait_for(ANY_NODE, context.until, lambda: context.stop_requested)
-    if context.options.shape == "gpu" and names_a_cluster(context.options.address):
-        until = min(context.until, time.monotonic() + GROWTH_S)
-        return wait_for(GPU_NODE, until, lambda: context.stop_requested)
-    return nodes
+    options = context.options
+    needed = GPU_NODE if options.shape == "gpu" and names_a_cluster(options.address) else ANY_NODE
+    actors = math.ceil(chunks / CHUNKS_PER_ACTOR)
+    most = options.actors[1] if options.actors else actors
+    return wait_for(needed, context.until, lambda: context.stop_requested, min(actors, most))
 
 
 def _settled(context: ScoringContext, run: Run, nodes: Sequence[Node]) -> Computation:

@@ -1,6 +1,7 @@
 """One Ray Data execution, from a run's first chunk to its last, as its driver sees it."""
 
 import contextlib
+import math
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -8,8 +9,10 @@ from typing import Any, Final
 
 import ray
 
+from jobs.ray_runtime.growth import NodeRequest, may_grow
+from jobs.ray_runtime.resources import present_nodes
 from jobs.scoring.execution.actors import ChunkJob
-from jobs.scoring.execution.graph import scoring_graph
+from jobs.scoring.execution.graph import CHUNKS_PER_ACTOR, scoring_graph
 from jobs.scoring.execution.outcomes import Outcome, outcomes
 from jobs.scoring.execution.placement import Placement
 from jobs.scoring.execution.queue import Orders, QueueReport, WorkItem, start_queue
@@ -29,7 +32,9 @@ class Execution:
     def __init__(self, job: ChunkJob, placement: Placement, chunk_rows: int) -> None:
         self._queue = start_queue()
         self._arrived: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+        self._placement = placement
         self._seats = SeatPicker(placement)
+        self._growth = NodeRequest()
         self._graph = scoring_graph(self._queue, job, self._seats, placement, chunk_rows)
         # In shape `gpu` a chunk is decoded on any node, in shape `cpu` where an actor is.
         self.decodes_anywhere = placement.kind == "gpu"
@@ -40,6 +45,7 @@ class Execution:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._growth.withdraw()
         with contextlib.suppress(ray.exceptions.RayError):
             self._queue.close(_LEAVE_AFTER_S)
         self._thread.join(_LEAVE_AFTER_S)
@@ -63,6 +69,18 @@ class Execution:
     def exchange(self, orders: Orders) -> QueueReport:
         """Give the workers these orders; what they have begun."""
         return self._queue.exchange(orders)
+
+    def ask_for_nodes(self, actors: int, unbegun: int) -> None:
+        """Ask the autoscaler for what so many unbegun chunks need, when so many actors have all seats.
+
+        Ray Data asks by itself, at most every ten seconds, and then for twice the nodes that there are.
+        """
+        seats = self._placement.seated(present_nodes())
+        room = math.inf if self._placement.most is None else self._placement.most - len(seats)
+        # A size that the present nodes have, for the autoscaler may add no larger ones.
+        cpus = min((seat.cpus for seat in seats), default=1.0)
+        count = int(min(unbegun // CHUNKS_PER_ACTOR, room)) if actors >= len(seats) else 0
+        self._growth.ask(count if count > 0 and may_grow() else 0, cpus, self._placement.actor_gpus)
 
     def arrived(self, timeout_s: float) -> Iterator[Outcome]:
         """What has come of chunks; waits for the first one, at most `timeout_s`.

@@ -1,0 +1,77 @@
+"""Nodes requested from the cluster's autoscaler, by tasks that wait for them.
+
+Ray's own `request_resources` keeps one request for the whole cluster, also after the command that made it.
+
+The functions import Ray, which takes a second: a command that is refused, or scores nothing, does without it.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    import ray
+
+# Ray's autoscaler writes its report under this key; `ray status` reads it there.
+_STATUS_KEY: Final = "__autoscaling_status"
+
+
+class NodeRequest:
+    """Tasks that do nothing and fit on new nodes alone. Where tasks wait, the autoscaler adds nodes.
+
+    They wait until they are withdrawn; where the command dies, they go with it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[ray.ObjectRef[None]] = []
+        self._size = (0.0, 0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Ask for nothing any more. Nodes that are on their way still come."""
+        self._cancel(self._waiting)
+        self._waiting = []
+
+    def ask(self, count: int, cpus: float, gpus: float = 0.0) -> None:
+        """Ask for room for so many actors of this size. It replaces what was asked for before."""
+        # Not at the top: see the first lines.
+        import ray
+
+        waiting = self._waiting
+        if waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
+        keep = waiting[:count] if self._size == (cpus, gpus) else []
+        self._cancel(waiting[len(keep) :])
+        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_nothing)
+        more = [task.options(scheduling_strategy="SPREAD").remote() for _ in range(count - len(keep))]
+        self._waiting, self._size = [*keep, *more], (cpus, gpus)
+
+    def _cancel(self, tasks: "list[ray.ObjectRef[None]]") -> None:
+        # Not at the top: see the first lines.
+        import ray
+
+        for task in tasks:
+            ray.cancel(task)
+
+
+def _nothing() -> None:
+    """What a task does whose node has come."""
+
+
+def may_grow() -> bool:
+    """Whether the cluster may have an autoscaler: False where Ray reports that it only watches the nodes.
+
+    An autoscaler that has not reported yet, or of the second version, which reports elsewhere, may be there.
+    """
+    # Not at the top: see the first lines.
+    from ray.autoscaler._private.util import format_readonly_node_type
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status = json.loads(_internal_kv_get(_STATUS_KEY) or "{}")
+    kinds: dict[str, str] = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
+    # Nodes that somebody else has started get a type of their own each.
+    return not kinds or any(kind != format_readonly_node_type(node) for node, kind in kinds.items())
