@@ -1,0 +1,62 @@
+"""Scoring on machines of a network of their own: some are cut off, and the driver's dies."""
+
+import time
+
+import pytest
+from support.machines import machine_cluster
+from support.runs_killed import CHUNK, IMAGES, check_equal, command
+
+SLOWLY = "decode=sleep:0.04"
+SLOWER = "decode=sleep:0.75"
+
+
+@pytest.fixture
+def machines(tmp_path):
+    with machine_cluster(tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def night(archive, tiny_bundle, machines, tmp_path):
+    """Starts the command over the archive on a machine, the head if none is named."""
+
+    def begin(machine=machines.head):
+        arguments = command(archive, tiny_bundle, tmp_path / "r", "--address", machines.address)
+        return machines.run(machine, ["jobs.cli", *arguments])
+
+    return begin
+
+
+def wait_until(condition, process, timeout_s=90):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def ended(process) -> str:
+    """What a run that ends well has printed for a person."""
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    return errors
+
+
+def check_few_read_again(*nodes):
+    # An actor has two chunks in work, and the same may be given to another one before its node is lost.
+    assert sum(len(node.reads) for node in nodes) <= IMAGES + 4 * CHUNK
+
+
+@pytest.mark.slow
+def test_a_node_that_is_cut_off_costs_its_chunks(undisturbed, machines, night, tmp_path):
+    stays, leaves = machines.add(SLOWLY), machines.add(SLOWLY)
+    process = night()
+    wait_until(lambda: stays.done and leaves.done, process)
+    leaves.workers_do(SLOWER)
+    leaves.machine.cut_off()
+    t = time.monotonic()
+    print(ended(process))
+    print("after the cut", time.monotonic() - t, len(stays.done), len(leaves.done))
+    check_equal(tmp_path / "r", undisturbed)
+    check_few_read_again(stays, leaves)
