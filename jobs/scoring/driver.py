@@ -44,10 +44,10 @@ class Driver:
         self._stack = contextlib.ExitStack()
         self._execution: Execution | None = None
         self._instance = ""
-        # The living nodes, and those that have an actor or could have a decoding task.
+        # The living nodes, those that have an actor or could have a decoding task, and each one's actors.
         self._nodes: frozenset[str] = frozenset()
         self._workers: frozenset[str] = frozenset()
-        self._actors = 0
+        self._actors: Counter[str] = Counter()
         self._nodes_at = 0.0
         self._progress_at = time.monotonic()
         self._rejected = 0
@@ -81,10 +81,9 @@ class Driver:
             return
         now = time.monotonic()
         self._follow(execution, now, stopping=False)
-        room = max(_LEAST_OUT, _OUT_PER_ACTOR * self._actors)
+        room = max(_LEAST_OUT, _OUT_PER_ACTOR * self._actors.total())
         execution.put(*self._dispatcher.take(room, now, self._workers))
-        idle = self._actors - self._dispatcher.begun_count
-        execution.put(*self._dispatcher.second_copies(idle, now))
+        execution.put(*self._dispatcher.second_copies(self._actors, now))
         for outcome in execution.arrived(wait_s):
             self._handle(outcome)
         self._check_progress()
@@ -127,10 +126,9 @@ class Driver:
         if now - self._nodes_at >= _NODES_EVERY_S:
             self._look_at_nodes(now)
             unbegun = 0 if stopping else self._dispatcher.out - self._dispatcher.begun_count
-            execution.ask_for_nodes(self._actors, unbegun)
-        hosts = [node for node in report.actors.values() if node in self._nodes]
-        self._actors = len(hosts)
-        self._workers = self._nodes if execution.decodes_anywhere else frozenset(hosts)
+            execution.ask_for_nodes(self._actors.total(), unbegun)
+        self._actors = Counter(node for node in report.actors.values() if node in self._nodes)
+        self._workers = self._nodes if execution.decodes_anywhere else frozenset(self._actors)
 
     def _look_at_nodes(self, now: float) -> None:
         nodes = frozenset(node.node_id for node in present_nodes())

@@ -90,7 +90,7 @@ class Network:
 
 @contextlib.contextmanager
 def network(folder: Path) -> Iterator[Network]:
-    """A network that ends with the block, and all of its processes. Skips the test where there can be none."""
+    """A network that ends with the block, with its processes. Skips the test where none can be made."""
     if shutil.which("ip") is None or os.geteuid() != 0:
         pytest.skip("network namespaces need root and the command `ip` (iproute2)")
     try:

@@ -4,7 +4,7 @@ import heapq
 import random
 import statistics
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +18,8 @@ RETRIES: Final = 4
 FAILURES_OF_A_NODE: Final = 3
 # The pause before a chunk is tried again on the node on which it failed; it doubles with each failure.
 PAUSE_S: Final = 1.0
-# At the end a chunk is given out again when it takes this many times as long as most, and a moment more.
+# At the end a chunk is given out again when it takes this many times as long as most, and a moment more. Each
+# further copy comes after twice the time of the one before: copies, too, are lost with nodes.
 SLOW: Final = 2.0
 SLOW_S: Final = 5.0
 # At the end a chunk that nobody has begun by then was lost on the way.
@@ -36,6 +37,15 @@ class _Given:
     node: str | None = None
     begun_at: float | None = None
     copies: int = 1
+    copied_at: float | None = None
+
+    def is_late(self, limit_s: float, now: float) -> bool:
+        """Whether it is out for so much longer than others that it should be given out again."""
+        if self.copied_at is not None:
+            return now - self.copied_at > max(UNBEGUN_S, limit_s) * 2 ** (self.copies - 2)
+        if self.begun_at is None:
+            return now - self.given_at > max(UNBEGUN_S, limit_s)
+        return now - self.begun_at > limit_s
 
 
 @dataclass
@@ -192,26 +202,26 @@ class Dispatcher:
             if lost or (given.node is None and now - given.given_at > UNBEGUN_S):
                 del self._out[chunk]
 
-    def second_copies(self, room: int, now: float) -> tuple[int, list[WorkItem]]:
+    def second_copies(self, actors: Mapping[str, int], now: float) -> tuple[int, list[WorkItem]]:
         """At the end, when actors are idle: the chunks that take the longest, to be scored by a second one.
 
-        `room` is the number of chunks that the idle actors can take.
+        `actors` are the nodes' numbers of living actors.
         """
         position = self._position
         if self._waiting or self._again:
             return position, []
         limit_s = SLOW * statistics.median(self._seconds or [UNBEGUN_S]) + SLOW_S
-        late = [given for given in self._out.values() if given.copies < 2 and _is_late(given, limit_s, now)]
-        late.sort(key=lambda given: given.given_at)
+        late = [given for given in self._out.values() if given.is_late(limit_s, now)]
+        late.sort(key=lambda given: given.copied_at or given.given_at)
         items = []
-        for given in late[: max(room, 0)]:
+        for given in late[: self._idle(actors)]:
             given.copies += 1
+            given.copied_at = now
             self._position += 1
             items.append(WorkItem(given.ref, (given.node,) if given.node else (), copy=True))
         return position, items
 
-
-def _is_late(given: _Given, limit_s: float, now: float) -> bool:
-    if given.begun_at is None:
-        return now - given.given_at > max(UNBEGUN_S, limit_s)
-    return now - given.begun_at > limit_s
+    def _idle(self, actors: Mapping[str, int]) -> int:
+        """How many of these actors have no chunk. A node whose actors hang has no part in that of others."""
+        begun = Counter(given.node for given in self._out.values())
+        return sum(max(count - begun[node], 0) for node, count in actors.items())

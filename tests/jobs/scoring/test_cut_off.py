@@ -49,14 +49,44 @@ def check_few_read_again(*nodes):
 
 
 @pytest.mark.slow
-def test_a_node_that_is_cut_off_costs_its_chunks(undisturbed, machines, night, tmp_path):
+def test_a_node_that_is_cut_off_for_good_costs_its_chunks(undisturbed, machines, night, tmp_path):
+    """35 seconds. The run does not wait for Ray to see that the node is lost, which takes a minute."""
     stays, leaves = machines.add(SLOWLY), machines.add(SLOWLY)
     process = night()
     wait_until(lambda: stays.done and leaves.done, process)
     leaves.workers_do(SLOWER)
     leaves.machine.cut_off()
-    t = time.monotonic()
-    print(ended(process))
-    print("after the cut", time.monotonic() - t, len(stays.done), len(leaves.done))
+    ended(process)
+    check_equal(tmp_path / "r", undisturbed)
+    check_few_read_again(stays, leaves)
+
+
+@pytest.mark.soak
+def test_a_node_that_is_cut_off_for_30_seconds_works_again(undisturbed, machines, night, tmp_path):
+    """70 seconds."""
+    stays, leaves = machines.add(SLOWLY), machines.add(SLOWLY)
+    process = night()
+    wait_until(lambda: stays.done and leaves.done, process)
+    stays.workers_do(SLOWER)
+    leaves.machine.cut_off()
+    time.sleep(30)
+    before = len(leaves.done)
+    leaves.machine.restore()
+    wait_until(lambda: len(leaves.done) > before, process)
+    stays.workers_do()
+    ended(process)
+    check_equal(tmp_path / "r", undisturbed)
+    check_few_read_again(stays, leaves)
+
+
+@pytest.mark.soak
+def test_a_run_whose_driver_is_lost_is_taken_up_from_another_node(undisturbed, machines, night, tmp_path):
+    """90 seconds, of which 60 for the lease of the lost driver."""
+    stays, leaves = machines.add(SLOWLY), machines.add(SLOWLY)
+    lost = night(leaves.machine)
+    wait_until(lambda: stays.done and leaves.done, lost)
+    leaves.machine.kill()
+    lost.communicate()
+    ended(night(stays.machine))
     check_equal(tmp_path / "r", undisturbed)
     check_few_read_again(stays, leaves)

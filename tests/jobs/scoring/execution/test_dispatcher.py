@@ -15,6 +15,7 @@ from jobs.scoring.execution.dispatcher import (
 from jobs.scoring.execution.outcomes import ChunkFailure, Receipt
 from pneumonia_core.runs.inventory import ChunkRef
 
+ACTORS = {"a": 1, "b": 1}
 NODES = frozenset({"a", "b", "c"})
 
 
@@ -152,28 +153,46 @@ def test_late_chunk_is_given_out_a_second_time_at_the_end_only(dispatcher):
         dispatcher.begun(chunk, "a", 0.0)
         dispatcher.done(receipt(chunk, "a", seconds=1.0))
     dispatcher.begun(5, "b", 0.0)
-    assert dispatcher.second_copies(2, 1.0)[1] == [], "it is no later than others"
-    ((item),) = dispatcher.second_copies(2, 2 * SLOW_S)[1]
+    assert dispatcher.second_copies(ACTORS, 1.0)[1] == [], "it is no later than others"
+    ((item),) = dispatcher.second_copies(ACTORS, 2 * SLOW_S)[1]
     assert (item.ref.chunk, item.avoid, item.copy) == (5, ("b",), True)
-    assert dispatcher.second_copies(2, 1000.0)[1] == [], "twice is enough"
+    assert dispatcher.second_copies(ACTORS, 2 * SLOW_S + 1)[1] == [], "the copy has its time"
+
+
+def test_copies_that_are_lost_too_are_given_out_again_ever_later(dispatcher):
+    given(dispatcher)
+    for chunk in range(5):
+        dispatcher.done(receipt(chunk, seconds=1.0))
+    copied_at = [at for at in range(200) if dispatcher.second_copies(ACTORS, float(at))[1]]
+    assert copied_at == [UNBEGUN_S + 1, 2 * UNBEGUN_S + 2, 4 * UNBEGUN_S + 3, 8 * UNBEGUN_S + 4]
 
 
 def test_no_chunk_is_copied_while_others_wait_or_all_actors_work(dispatcher):
     given(dispatcher, room=3)
     for chunk in range(3):
         dispatcher.begun(chunk, "a", 0.0)
-    assert dispatcher.second_copies(2, 1000.0)[1] == [], "chunks wait"
+    assert dispatcher.second_copies(ACTORS, 1000.0)[1] == [], "chunks wait"
     given(dispatcher)
-    assert dispatcher.second_copies(0, 1000.0)[1] == [], "no actor is idle"
-    assert dispatcher.second_copies(-3, 1000.0)[1] == []
+    assert dispatcher.second_copies({"a": 3}, 1000.0)[1] == [], "no actor is idle"
+    assert dispatcher.second_copies({}, 1000.0)[1] == []
+
+
+def test_a_node_that_hangs_with_more_chunks_than_actors_leaves_the_others_idle(dispatcher):
+    given(dispatcher)
+    for chunk in range(4):
+        dispatcher.done(receipt(chunk, "a"))
+    for chunk in (4, 5):
+        dispatcher.begun(chunk, "b", 0.0)
+    ((item),) = dispatcher.second_copies({"a": 1, "b": 1}, 1000.0)[1]
+    assert item.avoid == ("b",)
 
 
 def test_chunk_that_nobody_began_was_lost_on_the_way(dispatcher):
     given(dispatcher)
     for chunk in range(5):
         dispatcher.done(receipt(chunk))
-    assert dispatcher.second_copies(1, UNBEGUN_S - 1)[1] == []
-    assert [item.ref.chunk for item in dispatcher.second_copies(1, UNBEGUN_S + 8)[1]] == [5]
+    assert dispatcher.second_copies(ACTORS, UNBEGUN_S - 1)[1] == []
+    assert [item.ref.chunk for item in dispatcher.second_copies(ACTORS, UNBEGUN_S + 8)[1]] == [5]
 
 
 def test_stopping_run_does_not_wait_for_lost_nodes(dispatcher):
