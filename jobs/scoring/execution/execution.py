@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import ray
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from jobs.ray_runtime.growth import NodeRequest, may_grow
 from jobs.ray_runtime.resources import present_nodes
@@ -51,9 +52,16 @@ class Execution:
         self._thread.join(_LEAVE_AFTER_S)
         if self._thread.is_alive():
             # An actor that waits for its lost node, or has a chunk that another one has done.
+            self._shut_down()
             self._kill_actors()
             self._thread.join(_KILLED_AFTER_S)
         self._queue.kill()
+
+    def _shut_down(self) -> None:
+        """End Ray Data's scheduling: it would start other actors, and request nodes for them."""
+        for thread in threading.enumerate():
+            if isinstance(thread, StreamingExecutor) and thread.name.endswith(self._graph.get_dataset_id()):
+                thread.shutdown(force=False)
 
     def _kill_actors(self) -> None:
         for name in self._seats.names:
