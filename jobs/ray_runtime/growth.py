@@ -33,29 +33,32 @@ class NodeRequest:
 
     def withdraw(self) -> None:
         """Ask for nothing any more. Nodes that are on their way still come."""
-        self._cancel(self._waiting)
+        # Not at the top: see the first lines.
+        import ray
+
+        for task in self._waiting:
+            ray.cancel(task)
         self._waiting = []
 
     def ask(self, count: int, cpus: float, gpus: float = 0.0) -> None:
-        """Ask for room for so many actors of this size. It replaces what was asked for before."""
+        """Ask for room for so many actors of this size, again and again. Each call replaces the one before.
+
+        Where it is for less than half of those that wait, or another size, this call only withdraws them.
+        """
         # Not at the top: see the first lines.
         import ray
 
-        waiting = self._waiting
-        if waiting:
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
-        keep = waiting[:count] if self._size == (cpus, gpus) else []
-        self._cancel(waiting[len(keep) :])
+        if self._waiting:
+            tasks = self._waiting
+            _, self._waiting = ray.wait(tasks, num_returns=len(tasks), timeout=0, fetch_local=False)
+        if self._waiting and (len(self._waiting) > 2 * count or self._size != (cpus, gpus)):
+            # Ray takes the request for a cancelled task back only when no other one of its kind waits.
+            self.withdraw()
+            return
+        self._size = (cpus, gpus)
         task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_nothing)
-        more = [task.options(scheduling_strategy="SPREAD").remote() for _ in range(count - len(keep))]
-        self._waiting, self._size = [*keep, *more], (cpus, gpus)
-
-    def _cancel(self, tasks: "list[ray.ObjectRef[None]]") -> None:
-        # Not at the top: see the first lines.
-        import ray
-
-        for task in tasks:
-            ray.cancel(task)
+        missing = count - len(self._waiting)
+        self._waiting += [task.options(scheduling_strategy="SPREAD").remote() for _ in range(missing)]
 
 
 def _nothing() -> None:

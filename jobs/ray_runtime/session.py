@@ -56,6 +56,8 @@ def _ray_prints_to_stderr() -> Iterator[None]:
 _ENVIRONMENT: Final = {
     # Otherwise Ray hides all GPUs from tasks that reserve none, and warns that this default will change.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A thread of Ray Data that outlives the session would join whatever cluster runs on this machine.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     # The commands have a progress bar of their own.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # Ray Train notices workers that hang in a collective operation by this timeout; its default is 600 s.

@@ -21,19 +21,23 @@ from support.nodes import MEMORY
 from support.paths import REPOSITORY
 
 MARK = "PNEUMONIA_TEST_AUTOSCALER"
+_PROVIDER = {
+    # By its short name, `fake_multinode`, the second version would read that file too.
+    "type": "external",
+    "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+    "use_node_id_as_ip": True,
+    "disable_node_updaters": True,
+    "disable_launch_config_check": True,
+    "launch_multiple": True,
+}
+# Ray's name of such a head.
+FAKE_HEAD_NODE_ID = "f" * 51 + "00000"
 # What `ray.cluster_utils.AutoscalingCluster` would read from a file that the wheel of Ray lacks.
 _CONFIGURATION = {
     "cluster_name": "pneumonia",
     "max_workers": 5,
     "upscaling_speed": 1.0,
     "idle_timeout_minutes": 0.2,
-    "provider": {
-        "type": "fake_multinode",
-        "use_node_id_as_ip": True,
-        "disable_node_updaters": True,
-        "disable_launch_config_check": True,
-        "launch_multiple": True,
-    },
     "head_node_type": "ray.head.default",
     "auth": {"ssh_user": "nobody"},
     "file_mounts": {},
@@ -108,8 +112,11 @@ class AutoscalingCluster:
 
 
 @contextlib.contextmanager
-def autoscaling_cluster(folder: Path, cpu_nodes: int = 3, gpu_nodes: int = 2) -> Iterator[AutoscalingCluster]:
-    """A cluster that may grow by so many nodes of each kind, one CPU each. All of it ends with the block."""
+def autoscaling_cluster(folder: Path, version: int = 1) -> Iterator[AutoscalingCluster]:
+    """A cluster that may grow by three nodes, and by two with a GPU. All of it ends with the block.
+
+    `version` is that of Ray's autoscaler: `ray up` starts the second one, `ray start` the first.
+    """
     # Short: the sockets' paths beneath it have a limit of 107 characters.
     short = Path(tempfile.mkdtemp(prefix="pa-", dir="/tmp"))
     port, agent, client = _free_ports(3)
@@ -118,11 +125,11 @@ def autoscaling_cluster(folder: Path, cpu_nodes: int = 3, gpu_nodes: int = 2) ->
     address = f"127.0.0.1:{port}"
     kinds = {
         "ray.head.default": _node_type(0, CPU=0),
-        "cpu": _node_type(cpu_nodes, CPU=1),
-        "gpu": _node_type(gpu_nodes, CPU=1, GPU=1),
+        "cpu": _node_type(3, CPU=1),
+        "gpu": _node_type(2, CPU=1, GPU=1),
     }
     configuration = {**_CONFIGURATION, "available_node_types": kinds}
-    configuration["provider"] = {**_CONFIGURATION["provider"], "gcs_address": address}
+    configuration["provider"] = {**_PROVIDER, "gcs_address": address, "head_node_id": FAKE_HEAD_NODE_ID}
     (short / "autoscaler.json").write_text(json.dumps(configuration))
     options = {
         "num-cpus": 0,
@@ -143,6 +150,9 @@ def autoscaling_cluster(folder: Path, cpu_nodes: int = 3, gpu_nodes: int = 2) ->
         "RAY_FAKE_CLUSTER": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         MARK: mark,
+        "RAY_enable_autoscaler_v2": str(int(version == 2)),
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
     }
     words = [
         sys.executable,

@@ -13,9 +13,15 @@ SLOWLY = "decode=sleep:0.3"
 
 
 @pytest.fixture
-def cluster(ray_here, tmp_path):
+def autoscaler():
+    """The version of Ray's autoscaler."""
+    return 1
+
+
+@pytest.fixture
+def cluster(ray_here, autoscaler, tmp_path):
     # The session's Ray has made the token that this cluster asks for.
-    with autoscaling_cluster(tmp_path) as growing:
+    with autoscaling_cluster(tmp_path, autoscaler) as growing:
         growing.workers_do(SLOWLY)
         yield growing
 
@@ -60,6 +66,7 @@ def wait_until_gone(cluster, timeout_s=40):
         time.sleep(0.3)
 
 
+@pytest.mark.parametrize("autoscaler", [1, 2])
 def test_run_grows_the_cluster_from_nothing_uses_its_nodes_and_lets_them_go(
     undisturbed, cluster, night, tmp_path
 ):
