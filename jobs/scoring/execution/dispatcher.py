@@ -1,6 +1,7 @@
 """Which chunk is given out next, and what becomes of one that fails, or that is lost with its node."""
 
 import heapq
+import math
 import random
 import statistics
 from collections import Counter, deque
@@ -22,7 +23,7 @@ PAUSE_S: Final = 1.0
 # further copy comes after twice the time of the one before: copies, too, are lost with nodes.
 SLOW: Final = 2.0
 SLOW_S: Final = 5.0
-# At the end a chunk that nobody has begun by then was lost on the way.
+# At the end, when nobody has begun a chunk for so long, those that are not begun were lost on the way.
 UNBEGUN_S: Final = 15.0
 _RECENT: Final = 101
 
@@ -39,12 +40,13 @@ class _Given:
     copies: int = 1
     copied_at: float | None = None
 
-    def is_late(self, limit_s: float, now: float) -> bool:
+    def is_late(self, limit_s: float, last_begun_at: float, now: float) -> bool:
         """Whether it is out for so much longer than others that it should be given out again."""
         if self.copied_at is not None:
             return now - self.copied_at > max(UNBEGUN_S, limit_s) * 2 ** (self.copies - 2)
         if self.begun_at is None:
-            return now - self.given_at > max(UNBEGUN_S, limit_s)
+            # While workers begin others, it may wait for them.
+            return now - max(self.given_at, last_begun_at) > max(UNBEGUN_S, limit_s)
         return now - self.begun_at > limit_s
 
 
@@ -72,6 +74,8 @@ class Dispatcher:
         self._done: Counter[str] = Counter()
         self._seconds: deque[float] = deque(maxlen=_RECENT)
         self._position = 0
+        # When a worker last began a chunk.
+        self._begun_at = -math.inf
         self.left_out: frozenset[str] = frozenset()
 
     @property
@@ -129,6 +133,7 @@ class Dispatcher:
 
     def begun(self, chunk: int, node: str, now: float) -> None:
         """A worker on this node has begun the chunk."""
+        self._begun_at = now
         if (given := self._out.get(chunk)) is not None and given.begun_at is None:
             given.node, given.begun_at = node, now
 
@@ -211,7 +216,7 @@ class Dispatcher:
         if self._waiting or self._again:
             return position, []
         limit_s = SLOW * statistics.median(self._seconds or [UNBEGUN_S]) + SLOW_S
-        late = [given for given in self._out.values() if given.is_late(limit_s, now)]
+        late = [given for given in self._out.values() if given.is_late(limit_s, self._begun_at, now)]
         late.sort(key=lambda given: given.copied_at or given.given_at)
         items = []
         for given in late[: self._idle(actors)]:

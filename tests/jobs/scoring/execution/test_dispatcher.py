@@ -195,6 +195,15 @@ def test_chunk_that_nobody_began_was_lost_on_the_way(dispatcher):
     assert [item.ref.chunk for item in dispatcher.second_copies(ACTORS, UNBEGUN_S + 8)[1]] == [5]
 
 
+def test_chunk_that_waits_while_workers_begin_others_is_not_lost(dispatcher):
+    given(dispatcher)
+    for chunk in range(5):
+        dispatcher.begun(chunk, "a", 4.0 * chunk)
+        dispatcher.done(receipt(chunk))
+    assert dispatcher.second_copies(ACTORS, UNBEGUN_S + 8)[1] == []
+    assert [item.ref.chunk for item in dispatcher.second_copies(ACTORS, UNBEGUN_S + 17)[1]] == [5]
+
+
 def test_stopping_run_does_not_wait_for_lost_nodes(dispatcher):
     given(dispatcher, room=3)
     dispatcher.begun(0, "a", 0.0)
