@@ -55,17 +55,15 @@ class MachineCluster:
         self.head = machines.add()
         self.address = f"{self.head.address}:{_PORT}"
         self._start(self.head, "--head", "--port", str(_PORT), "--include-dashboard=false", "--num-cpus", "0")
-        self._wait_for_nodes(1)
 
     def add(self, *rules: str, cpus: float = 1) -> MachineNode:
         """Add a node whose workers follow these failpoints."""
         machine = self._machines.add()
-        logs = [self._folder / f"{machine.name}.{kind}" for kind in ("rules", "done", "reads")]
-        node = MachineNode(machine, Rules(logs[0]), *logs[1:])
+        file, done, reads = (self._folder / f"{machine.address}.{of}" for of in ("rules", "done", "reads"))
+        node = MachineNode(machine, Rules(file), done, reads)
         node.workers_do(*rules)
         inherited = {VARIABLE: node.rules.variable, "PNEUMONIA_HASH_KEY": "pepper"}
         self._start(machine, "--address", self.address, "--num-cpus", f"{cpus:g}", **inherited)
-        self._wait_for_nodes(len(self._started))
         return node
 
     def run(self, machine: Machine, arguments: Sequence[object]) -> subprocess.Popen[str]:
@@ -81,23 +79,19 @@ class MachineCluster:
 
     def _start(self, machine: Machine, *options: str, **environment: str) -> None:
         own = ("--node-ip-address", machine.address, "--object-store-memory", str(MEMORY))
-        log = (self._folder / f"{machine.name}.log").open("wb")
-        self._started.append(
-            subprocess.Popen(
+        log = self._folder / f"{machine.address}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
                 machine.command([str(_RAY), "start", "--block", *own, *options]),
                 env=_environment(**environment),
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
             )
-        )
-
-    def _wait_for_nodes(self, count: int) -> None:
-        """Wait until the newest of `count` nodes has said that it runs."""
-        log = self._folder / f"{self._machines.machines[-1].name}.log"
+        self._started.append(process)
         deadline = time.monotonic() + 60
         while "Ray runtime started" not in log.read_text():
-            assert self._started[-1].poll() is None, log.read_text()
-            assert time.monotonic() < deadline, f"node {count} did not start"
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "the node did not start"
             time.sleep(0.1)
 
     def wait(self) -> None:

@@ -1,10 +1,8 @@
-"""Machines of one network, as namespaces of this one: each can be cut off from the others and restored."""
+"""Machines of a network of their own, as namespaces: each can be cut off, restored, and killed."""
 
 import contextlib
-import itertools
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,95 +11,110 @@ from typing import Final
 
 import pytest
 
-# Only namespaces have these addresses: they are in nobody's way.
+# Only the namespaces have these addresses: they are in nobody's way.
 _SUBNET: Final = "10.213.77"
 _RAY_FOLDER: Final = Path("/tmp/ray")
+_NEEDED: Final = ("ip", "unshare", "nsenter")
+
+
+class _Namespaces:
+    """Namespaces of these kinds, which live as long as their first process: with it, all others end."""
+
+    def __init__(self, kinds: Sequence[str], prepare: str = ":") -> None:
+        # The shell takes the place of init: it waits for orphans.
+        script = f"{prepare} && echo ready && sleep infinity & while :; do wait; done"
+        self._unshare = subprocess.Popen(
+            ["unshare", *kinds, "--fork", "--kill-child", "sh", "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._unshare.stdout is not None
+        if self._unshare.stdout.readline() != "ready\n":
+            self.end()
+            _, reason = self._unshare.communicate()
+            pytest.skip(f"this machine has no namespaces: {reason.strip()}")
+        unshare = self._unshare.pid
+        self.pid = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().strip()
+
+    def end(self) -> None:
+        self._unshare.kill()
+        self._unshare.wait()
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A namespace with an address, and a Ray folder of its own as machines have."""
+    """A machine: its address, processes and Ray folder are its own, its files are everybody's."""
 
-    name: str
     address: str
-    folder: Path
-    switch: str
+    port: str
+    inside: _Namespaces
+    switch: _Namespaces
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """These arguments as a command on this machine."""
-        mount = f'mount --bind "$0" {_RAY_FOLDER} && exec "$@"'
-        return ["ip", "netns", "exec", self.name, "sh", "-c", mount, str(self.folder), *arguments]
+        return ["nsenter", "--target", self.inside.pid, "--net", "--pid", "--mount", "--", *arguments]
 
     def cut_off(self) -> None:
-        _ip("-n", self.switch, "link", "set", self._port, "down")
+        _ip(self.switch, "link", "set", self.port, "down")
 
     def restore(self) -> None:
-        _ip("-n", self.switch, "link", "set", self._port, "up")
+        _ip(self.switch, "link", "set", self.port, "up")
 
     def kill(self) -> None:
-        """SIGKILL all that runs on this machine."""
-        for pid in _ip("netns", "pids", self.name).split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-
-    @property
-    def _port(self) -> str:
-        return f"to-{self.address.rpartition('.')[2]}"
+        """SIGKILL for all that runs on this machine."""
+        self.inside.end()
 
 
 class Network:
-    """A switch, in a namespace of its own, and the machines that a test adds."""
+    """A switch, and the machines that a test adds."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._numbers = itertools.count(1)
-        self._switch = f"pneumonia-{os.getpid()}-switch"
-        self.machines: list[Machine] = []
-        _ip("netns", "add", self._switch)
-        _ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
-        _ip("-n", self._switch, "address", "add", f"{_SUBNET}.254/24", "dev", "bridge")
-        _ip("-n", self._switch, "link", "set", "bridge", "up")
+        self._switch = _Namespaces(["--net"])
+        self._machines: list[Machine] = []
+        _ip(self._switch, "link", "add", "bridge", "type", "bridge")
+        _ip(self._switch, "address", "add", f"{_SUBNET}.254/24", "dev", "bridge")
+        _ip(self._switch, "link", "set", "bridge", "up")
 
     def add(self) -> Machine:
-        number = next(self._numbers)
-        name = f"pneumonia-{os.getpid()}-{number}"
+        number = len(self._machines) + 1
         folder = self._folder / f"machine-{number}"
         folder.mkdir()
         _RAY_FOLDER.mkdir(exist_ok=True)
-        machine = Machine(name, f"{_SUBNET}.{number}", folder, self._switch)
-        self.machines.append(machine)
-        _ip("netns", "add", name)
-        ends = (f"to-{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
-        _ip("-n", self._switch, "link", "add", *ends)
-        _ip("-n", self._switch, "link", "set", f"to-{number}", "master", "bridge", "up")
-        _ip("-n", name, "address", "add", f"{machine.address}/24", "dev", "eth0")
+        # Ray looks for nodes of this machine among its processes and in this folder.
+        kinds = ("--net", "--pid", "--mount", "--mount-proc")
+        inside = _Namespaces(kinds, f"mount --bind '{folder}' {_RAY_FOLDER}")
+        machine = Machine(f"{_SUBNET}.{number}", f"port-{number}", inside, self._switch)
+        self._machines.append(machine)
+        ends = (machine.port, "type", "veth", "peer", "name", "eth0", "netns", inside.pid)
+        _ip(self._switch, "link", "add", *ends)
+        _ip(self._switch, "link", "set", machine.port, "master", "bridge", "up")
+        _ip(inside, "address", "add", f"{machine.address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
-            _ip("-n", name, "link", "set", device, "up")
+            _ip(inside, "link", "set", device, "up")
         # Ray finds its own address by the way to a public one.
-        _ip("-n", name, "route", "add", "default", "via", f"{_SUBNET}.254")
+        _ip(inside, "route", "add", "default", "via", f"{_SUBNET}.254")
         return machine
 
     def remove(self) -> None:
-        for machine in self.machines:
+        for machine in self._machines:
             machine.kill()
-            _ip("netns", "delete", machine.name)
-        _ip("netns", "delete", self._switch)
+        self._switch.end()
 
 
 @contextlib.contextmanager
 def network(folder: Path) -> Iterator[Network]:
     """A network that ends with the block, with its processes. Skips the test where none can be made."""
-    if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("network namespaces need root and the command `ip` (iproute2)")
-    try:
-        made = Network(folder)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this machine has no network namespaces: {error.stderr.strip()}")
+    if os.geteuid() != 0 or not all(map(shutil.which, _NEEDED)):
+        pytest.skip(f"network namespaces need root and the commands {', '.join(_NEEDED)}")
+    made = Network(folder)
     try:
         yield made
     finally:
         made.remove()
 
 
-def _ip(*arguments: str) -> str:
-    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True).stdout
+def _ip(inside: _Namespaces, *arguments: str) -> None:
+    command = ["nsenter", "--target", inside.pid, "--net", "ip", *arguments]
+    subprocess.run(command, check=True, capture_output=True, text=True)
