@@ -15,6 +15,7 @@ from support.clusters import Rules
 from support.networks import Machine, Network, network
 from support.nodes import MEMORY
 from support.paths import REPOSITORY
+from support.processes import descendants
 
 _PORT: Final = 6379
 # Every machine has it, as in a cluster with token authentication.
@@ -27,12 +28,17 @@ class MachineNode:
     """A node, and the files in which its workers write the chunks and images that they have done."""
 
     machine: Machine
+    started: subprocess.Popen[bytes]
     rules: Rules
     done_log: Path
     read_log: Path
 
     def workers_do(self, *rules: str) -> None:
         self.rules.set(f"part.after=log:{self.done_log}", f"decode=log:{self.read_log}", *rules)
+
+    def runs(self, name: str) -> bool:
+        """Whether a process of this node has `name` in its command line."""
+        return any(name in command for command in descendants(self.started.pid).values())
 
     @property
     def done(self) -> list[str]:
@@ -60,10 +66,12 @@ class MachineCluster:
         """Add a node whose workers follow these failpoints."""
         machine = self._machines.add()
         file, done, reads = (self._folder / f"{machine.address}.{of}" for of in ("rules", "done", "reads"))
-        node = MachineNode(machine, Rules(file), done, reads)
+        own = Rules(file)
+        own.set()
+        inherited = {VARIABLE: own.variable, "PNEUMONIA_HASH_KEY": "pepper"}
+        options = ("--address", self.address, "--num-cpus", f"{cpus:g}")
+        node = MachineNode(machine, self._start(machine, *options, **inherited), own, done, reads)
         node.workers_do(*rules)
-        inherited = {VARIABLE: node.rules.variable, "PNEUMONIA_HASH_KEY": "pepper"}
-        self._start(machine, "--address", self.address, "--num-cpus", f"{cpus:g}", **inherited)
         return node
 
     def run(self, machine: Machine, arguments: Sequence[object]) -> subprocess.Popen[str]:
@@ -77,7 +85,8 @@ class MachineCluster:
             text=True,
         )
 
-    def _start(self, machine: Machine, *options: str, **environment: str) -> None:
+    def _start(self, machine: Machine, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a node of Ray; returns when it runs."""
         own = ("--node-ip-address", machine.address, "--object-store-memory", str(MEMORY))
         log = self._folder / f"{machine.address}.log"
         with log.open("wb") as output:
@@ -93,6 +102,7 @@ class MachineCluster:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, "the node did not start"
             time.sleep(0.1)
+        return process
 
     def wait(self) -> None:
         """Wait for the end of its processes, which the network kills."""

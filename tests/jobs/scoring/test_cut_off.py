@@ -79,7 +79,7 @@ def test_a_node_that_is_cut_off_for_30_seconds_and_restored(undisturbed, machine
 
 @pytest.mark.soak
 def test_a_run_whose_driver_is_lost_is_taken_up_from_another_node(undisturbed, machines, night, tmp_path):
-    """90 seconds, of which 60 for the lease of the lost driver."""
+    """60 seconds. The lost node still counts as alive, so that its chunks are given out again later."""
     stays, leaves = machines.add(SLOWLY), machines.add(SLOWLY)
     lost = night(leaves.machine)
     wait_until(lambda: stays.done and leaves.done, lost)
