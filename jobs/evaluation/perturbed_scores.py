@@ -45,6 +45,7 @@ def score_perturbed(
     # Ray takes seconds to import: a command that is refused does without it.
     import ray.data
 
+    from jobs.ray_runtime.data_context import data_context
     from jobs.scoring.execution.graph import ship_bundle
 
     nodes = wait_for(ANY_NODE, math.inf)
@@ -55,17 +56,18 @@ def score_perturbed(
     spec = EngineSpec(ship_bundle(bundle, choice.engine), choice.engine, choice.precision, choice.on_gpu)
     blocks = _blocks(ill, aspects)
     scorer: Any = ScorePerturbed
-    data: Any = ray.data.from_arrow(blocks).map_batches(
-        scorer,
-        fn_args=(spec, bundle.image_size, list(refs)),
-        fn_constructor_args=(threads(actor_cpus),),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(seats), len(blocks))),
-        num_cpus=actor_cpus,
-        num_gpus=placement.actor_gpus or None,
-        # As large as the blocks, so that it joins none. With GPUs Ray Data wants a number.
-        batch_size=IMAGES_PER_BLOCK,
-        batch_format="pyarrow",
-    )
+    with data_context():
+        data: Any = ray.data.from_arrow(blocks).map_batches(
+            scorer,
+            fn_args=(spec, bundle.image_size, list(refs)),
+            fn_constructor_args=(threads(actor_cpus),),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(seats), len(blocks))),
+            num_cpus=actor_cpus,
+            num_gpus=placement.actor_gpus or None,
+            # As large as the blocks, so that it joins none. With GPUs Ray Data wants a number.
+            batch_size=IMAGES_PER_BLOCK,
+            batch_format="pyarrow",
+        )
     numbers: list[int] = []
     scores: list[np.ndarray] = []
     with Progress(len(refs), "images", "perturbing") as progress:

@@ -47,13 +47,16 @@ def _survey(rows: pa.Table, progress: Progress) -> pa.Table:
     # Ray reads the environment that `ray_session` sets when it is imported.
     import ray.data
 
+    from jobs.ray_runtime.data_context import data_context
+
     blocks = [rows.slice(start, BLOCK_IMAGES) for start in range(0, rows.num_rows, BLOCK_IMAGES)]
     surveyor: Any = Surveyor
     # Actors keep the child process that decodes. The pool grows to as many as there are CPUs.
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(cluster_cpus(), len(blocks)))
-    data: Any = ray.data.from_arrow(blocks).map_batches(
-        surveyor, compute=pool, num_cpus=1, batch_size=None, batch_format="pyarrow"
-    )
+    with data_context():
+        data: Any = ray.data.from_arrow(blocks).map_batches(
+            surveyor, compute=pool, num_cpus=1, batch_size=None, batch_format="pyarrow"
+        )
     surveyed = []
     for block in data.iter_batches(batch_size=None, batch_format="pyarrow"):
         surveyed.append(block)

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 
 import ray
-from ray.data import DataContext
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
@@ -51,14 +50,3 @@ def connect(address: str) -> None:
             f"no Ray cluster answers at {address}: {reason}. Check --address (or RAY_ADDRESS) and, for a "
             "cluster with token authentication, that RAY_AUTH_MODE=token and its token are set."
         ) from error
-
-
-def quiet_ray_data() -> None:
-    """Ray Data prints no progress bar and no plan. Its log file in Ray's session folder stays."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logger = logging.getLogger("ray.data")
-    for handler in list(logger.handlers):
-        if type(handler).__name__ == "PlainRayHandler":
-            logger.removeHandler(handler)

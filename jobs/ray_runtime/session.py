@@ -22,7 +22,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     # Ray reads the environment when it is imported, and takes a second.
     import ray
 
-    from jobs.ray_runtime.connection import connect, quiet_ray_data, start
+    from jobs.ray_runtime.connection import connect, start
+    from jobs.ray_runtime.data_context import quiet_ray_data
 
     if ray.is_initialized():
         quiet_ray_data()

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from jobs.console.output import Progress, say
@@ -27,6 +27,7 @@ _NODES_EVERY_S: Final = 2.0
 # Chunks that are out for each actor: what it has, and as many for those that join.
 _OUT_PER_ACTOR: Final = 6
 _LEAST_OUT: Final = 32
+_CHUNKS_PER_ACTOR: Final = 2
 
 
 class Driver:
@@ -51,13 +52,18 @@ class Driver:
         self._nodes_at = 0.0
         self._progress_at = time.monotonic()
         self._rejected = 0
-        self._images_by_node: Counter[str] = Counter()
+        self._images_by_node = Counter(run.record.nodes)
 
     def __enter__(self) -> "Driver":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def images_by_node(self) -> Mapping[str, int]:
+        """How many images each node has scored or rejected, for earlier commands of the run too."""
+        return dict(self._images_by_node)
 
     @property
     def all_done(self) -> bool:
@@ -81,12 +87,18 @@ class Driver:
             return
         now = time.monotonic()
         self._follow(execution, now, stopping=False)
-        room = max(_LEAST_OUT, _OUT_PER_ACTOR * self._actors.total())
-        execution.put(*self._dispatcher.take(room, now, self._workers))
+        execution.put(*self._dispatcher.take(self._room(), now, self._workers))
         execution.put(*self._dispatcher.second_copies(self._actors, now))
         for outcome in execution.arrived(wait_s):
             self._handle(outcome)
         self._check_progress()
+
+    def _room(self) -> int:
+        """How many chunks may be out. Where all fail, few are tried, and the run ends soon."""
+        actors = self._actors.total()
+        if self._dispatcher.failing:
+            return max(1, _CHUNKS_PER_ACTOR * actors)
+        return max(_LEAST_OUT, _OUT_PER_ACTOR * actors)
 
     def finish_begun(self) -> None:
         """Wait until the chunks that workers have begun are done. No other is begun."""
@@ -165,7 +177,8 @@ class Driver:
         before = self._dispatcher.left_out
         again = self._dispatcher.failed(failure, now, self._workers)
         for node in self._dispatcher.left_out - before:
-            say(f"node {node[:8]} is left out: chunks fail there that other nodes score ({failure.error})")
+            why = failure.error.rstrip(".")
+            say(f"node {node[:8]} is left out: chunks fail there that other nodes score ({why})")
         if not again:
             raise PneumoniaError(failure.error, failure.remedy)
 

@@ -39,6 +39,8 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner, view: Tab
             start_ray(context)
         with ray_errors_explained():
             _score(context, run, view, driver, listing)
+        if driver.images_by_node != run.record.nodes:
+            run.advance(nodes=driver.images_by_node)
 
 
 class _Listing:

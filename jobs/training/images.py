@@ -75,20 +75,23 @@ def decode_labelled(
     # Ray reads the environment that `ray_session` sets when it is imported.
     import ray.data
 
+    from jobs.ray_runtime.data_context import data_context
+
     decode: Any = _decode_block
-    rows = ray.data.from_arrow(_blocks(images)).map_batches(
-        decode,
-        fn_kwargs={
-            "size": size,
-            "threads": max(1, round(cpus)),
-            "name": name,
-            "journals": journals,
-            "in_validation": in_validation,
-        },
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=cpus,
-    )
+    with data_context():
+        rows = ray.data.from_arrow(_blocks(images)).map_batches(
+            decode,
+            fn_kwargs={
+                "size": size,
+                "threads": max(1, round(cpus)),
+                "name": name,
+                "journals": journals,
+                "in_validation": in_validation,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+        )
     # Without it, blocks are in the order in which tasks finish, and a seed would not repeat a training.
     rows.context.execution_options.preserve_order = True
     decoded = rows.materialize()

@@ -155,6 +155,8 @@ class RunRecord:
     # 0.1.0 recorded no precision.
     engine: str | None = None
     precision: str | None = None
+    # How many images each node of the cluster has scored or rejected, by Ray's id of the node.
+    nodes: Mapping[str, int] = field(default_factory=dict)
     # How many rows another run has committed since this one was planned.
     superseded: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -218,6 +220,7 @@ class RunChanges(TypedDict, total=False):
     any_model: bool
     engine: str
     precision: str
+    nodes: Mapping[str, int]
     superseded: int
     skipped: Mapping[str, int]
     gone: int | None

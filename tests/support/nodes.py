@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pneumonia_core.system.failpoints import VARIABLE
 from support.clusters import Rules
-from support.processes import descendants
+from support.processes import descendants, kill_with_descendants, wait_for_process
 
 if TYPE_CHECKING:
     from ray._private.node import Node
@@ -53,6 +56,22 @@ class ClusterNode:
         return sum("ray::MapWorker" in name for name in descendants(self.raylet).values())
 
 
+@dataclass(frozen=True)
+class BlindNode:
+    """A node that does not see a folder, and the file in which its workers write the chunks that they did."""
+
+    done_log: Path
+
+    @property
+    def done(self) -> list[str]:
+        return self.done_log.read_text().splitlines() if self.done_log.exists() else []
+
+
+def can_unmount() -> bool:
+    """Whether this process may hide a folder from a node."""
+    return subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode == 0
+
+
 class NodeCluster:
     """A head that has no CPU, and the nodes that a test adds."""
 
@@ -78,6 +97,27 @@ class NodeCluster:
         added = ClusterNode(node, own, self._folder / f"{name}.done", self._folder / f"{name}.reads")
         added.workers_do(*rules)
         return added
+
+    @contextlib.contextmanager
+    def node_without(self, folder: Path) -> Iterator["BlindNode"]:
+        """A node of one CPU on which another, empty file system is mounted over the folder."""
+        own = Rules(self._folder / "blind.rules")
+        log = self._folder / "blind.done"
+        own.set(f"part.after=log:{log}")
+        mount = f"mount -t tmpfs none {shlex.quote(str(folder))}"
+        ray = f"{sys.executable} -m ray.scripts.scripts start --block --address {self.cluster.address}"
+        node = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", f"{mount} && exec {ray} --num-cpus 1"],
+            env={**os.environ, VARIABLE: own.variable},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_for_process(node.pid, "raylet/raylet")
+            yield BlindNode(log)
+        finally:
+            kill_with_descendants(node.pid)
+            node.wait()
 
     def remove(self, node: ClusterNode) -> None:
         """Kill a node with all its workers."""

@@ -1,6 +1,5 @@
 """Which chunk is given out next, and what becomes of one that fails, or that is lost with its node."""
 
-import heapq
 import math
 import random
 import statistics
@@ -54,8 +53,8 @@ class _Given:
 class _NodeRecord:
     """The chunks that have failed on a node one after the other, and what all nodes had done before."""
 
+    done_elsewhere: int
     streak: set[int] = field(default_factory=set)
-    done_elsewhere: int = 0
 
 
 class Dispatcher:
@@ -67,7 +66,8 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self._waiting: deque[Iterator[ChunkRef]] = deque()
-        self._again: list[tuple[float, int, ChunkRef]] = []
+        # Chunks that failed or came back, by their numbers, and from when on each may be tried again.
+        self._again: dict[int, tuple[ChunkRef, float]] = {}
         self._out: dict[int, _Given] = {}
         self._failures: dict[int, list[ChunkFailure]] = {}
         self._nodes: dict[str, _NodeRecord] = {}
@@ -77,6 +77,8 @@ class Dispatcher:
         # When a worker last began a chunk.
         self._begun_at = -math.inf
         self.left_out: frozenset[str] = frozenset()
+        # Whether chunks have failed since one was done.
+        self.failing = False
 
     @property
     def all_done(self) -> bool:
@@ -114,8 +116,11 @@ class Dispatcher:
         return position, items
 
     def _next(self, now: float) -> ChunkRef | None:
-        if self._again and self._again[0][0] <= now:
-            return heapq.heappop(self._again)[2]
+        ready = [chunk for chunk, (_, at) in self._again.items() if at <= now]
+        if ready:
+            # The one that failed most: where all fail, it soon has failed often enough.
+            most = max(ready, key=lambda chunk: len(self._failures.get(chunk, ())))
+            return self._again.pop(most)[0]
         while self._waiting:
             ref = next(self._waiting[0], None)
             if ref is not None:
@@ -139,9 +144,12 @@ class Dispatcher:
 
     def done(self, receipt: Receipt) -> bool:
         """The chunk's part is written. Returns whether this is the chunk's first receipt."""
+        self.failing = False
         self._done[receipt.node] += 1
         self._seconds.append(receipt.seconds)
         self._nodes.pop(receipt.node, None)
+        for node in self._nodes:
+            self._judge(node)
         self._failures.pop(receipt.chunk, None)
         return self._out.pop(receipt.chunk, None) is not None
 
@@ -153,7 +161,10 @@ class Dispatcher:
             return True
         failures = self._failures.setdefault(failure.chunk, [])
         failures.append(failure)
-        self._judge(failure)
+        self.failing = True
+        record = self._nodes.setdefault(failure.node, _NodeRecord(self._done_elsewhere(failure.node)))
+        record.streak.add(failure.chunk)
+        self._judge(failure.node)
         if len(failures) > RETRIES or not set(nodes) - self.left_out:
             return False
         elsewhere = set(nodes) - self.left_out - {each.node for each in failures}
@@ -161,13 +172,14 @@ class Dispatcher:
         self._return(given.ref, now + pause_s)
         return True
 
-    def _judge(self, failure: ChunkFailure) -> None:
-        """Leave a node out on which chunks fail while others score them."""
-        elsewhere = self._done.total() - self._done[failure.node]
-        record = self._nodes.setdefault(failure.node, _NodeRecord(done_elsewhere=elsewhere))
-        record.streak.add(failure.chunk)
-        if len(record.streak) >= FAILURES_OF_A_NODE and elsewhere > record.done_elsewhere:
-            self.left_out |= {failure.node}
+    def _judge(self, node: str) -> None:
+        """Leave a node out on which chunks have failed while others scored them."""
+        record = self._nodes[node]
+        if len(record.streak) >= FAILURES_OF_A_NODE and self._done_elsewhere(node) > record.done_elsewhere:
+            self.left_out |= {node}
+
+    def _done_elsewhere(self, node: str) -> int:
+        return self._done.total() - self._done[node]
 
     def returned(self, chunk: int, now: float) -> None:
         """A worker did not begin the chunk, because its node is to be avoided."""
@@ -186,7 +198,7 @@ class Dispatcher:
 
     def _return(self, ref: ChunkRef, at: float) -> None:
         self._out.pop(ref.chunk, None)
-        heapq.heappush(self._again, (at, ref.chunk, ref))
+        self._again[ref.chunk] = (ref, at)
 
     def lose_queue(self, now: float) -> None:
         """The queue's process died: what was in it is given out again."""

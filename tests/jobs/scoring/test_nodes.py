@@ -1,13 +1,17 @@
 """Scoring on several nodes: all of them work, nodes come and go, and one that fails alone is left out."""
 
+import json
 import os
 import signal
 import time
 
 import pytest
-from support.nodes import node_cluster
+from support.nodes import can_unmount, node_cluster
 from support.processes import kill_with_descendants, wait_for_process
-from support.runs_killed import CHUNK, IMAGES, check_equal, command, start
+from support.runs_killed import CHUNK, COLUMNS, IMAGES, check_equal, command, finish, start
+from support.scoring import pneumonia, rows
+
+from pneumonia_core.phantoms.data_sets import write_archive
 
 SLOWLY = "decode=sleep:0.04"
 
@@ -69,13 +73,18 @@ def test_every_node_works_also_one_that_joins_and_a_lost_one_costs_its_chunks_at
     ended(process)
     check_equal(tmp_path / "r", undisturbed)
     reads = sum(len(node.reads) for node in (first, second, third))
+    (record,) = (tmp_path / "r" / "runs").glob("*/run.json")
+    by_node = json.loads(record.read_text())["nodes"]
+    assert len(by_node) == 3
+    assert sum(by_node.values()) == IMAGES
     # An actor has two chunks in work. The same of a node that is slow to end may be given to another one.
     assert reads <= IMAGES + 4 * CHUNK
 
 
 def test_node_whose_disk_is_full_is_left_out_and_nothing_is_lost(undisturbed, nodes, night, tmp_path):
     full = nodes.add("write@/parts/=enospc")
-    sound = nodes.add(SLOWLY)
+    # Slow enough for three chunks to fail on the other node meanwhile.
+    sound = nodes.add("decode=sleep:0.1")
     errors = ended(night())
     check_equal(tmp_path / "r", undisturbed)
     assert not full.done
@@ -134,3 +143,57 @@ def test_source_and_queue_are_replaced(undisturbed, nodes, night, tmp_path, name
     os.kill(wait_for_process(os.getpid(), name), signal.SIGKILL)
     ended(process)
     check_equal(tmp_path / "r", undisturbed)
+
+
+@pytest.fixture
+def own_archive(tmp_path):
+    """An archive that the test may move away."""
+    write_archive(tmp_path / "archive", IMAGES, seed=8, broken=True)
+    return tmp_path / "archive"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_unmount(), reason="needs mount namespaces, which only root may make")
+def test_node_without_the_mount_is_left_out_and_no_image_is_called_missing(
+    own_archive, tiny_bundle, undisturbed, nodes, tmp_path
+):
+    with nodes.node_without(own_archive) as blind:
+        sound = nodes.add(SLOWLY)
+        done = pneumonia(*command(own_archive, tiny_bundle, tmp_path / "r", *nodes.options))
+    assert done.returncode == 0, done.stderr
+    unlike = ("image_uri",)
+    assert (
+        rows(tmp_path / "r")
+        .select(COLUMNS)
+        .drop_columns(unlike)
+        .sort_by("image_sha256")
+        .equals(undisturbed.drop_columns(unlike).sort_by("image_sha256"))
+    )
+    assert len(sound.done) == IMAGES // CHUNK
+    assert not blind.done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["cpu", "gpu"])
+def test_archive_that_is_moved_away_ends_the_run_and_nothing_untrue_is_committed(
+    own_archive, tiny_bundle, nodes, tmp_path, shape
+):
+    node = nodes.add("decode=sleep:0.2", gpus=int(shape == "gpu"))
+    arguments = command(own_archive, tiny_bundle, tmp_path / "r", "--shape", shape, *nodes.options)
+    process = start(arguments)
+    try:
+        wait_until(lambda: node.reads, process)
+        own_archive.rename(tmp_path / "elsewhere")
+        _, errors = process.communicate(timeout=240)
+    finally:
+        kill_with_descendants(process.pid)
+    assert process.returncode == 1, errors
+    assert str(own_archive) in errors
+    assert "Traceback" not in errors
+    assert rows(tmp_path / "r").num_rows == 0
+    (tmp_path / "elsewhere").rename(own_archive)
+    node.workers_do()
+    finish(arguments)
+    scored = rows(tmp_path / "r")
+    assert scored.num_rows == IMAGES
+    assert "read" not in scored["reject_stage"].to_pylist()
