@@ -151,7 +151,9 @@ class Dispatcher:
         for node in self._nodes:
             self._judge(node)
         self._failures.pop(receipt.chunk, None)
-        return self._out.pop(receipt.chunk, None) is not None
+        # One that a lost node had done may wait to be done again.
+        waited = self._again.pop(receipt.chunk, None) is not None
+        return self._out.pop(receipt.chunk, None) is not None or waited
 
     def failed(self, failure: ChunkFailure, now: float, nodes: Collection[str]) -> bool:
         """A chunk has no part. Returns whether it is tried again."""

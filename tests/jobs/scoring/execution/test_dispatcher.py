@@ -140,6 +140,14 @@ def test_chunks_of_a_lost_node_are_given_out_again_and_others_are_not(dispatcher
     assert given(dispatcher, room=3, now=1.0) == [(1, ())]
 
 
+def test_chunk_of_a_lost_node_that_was_done_is_not_done_again(dispatcher):
+    given(dispatcher)
+    dispatcher.begun(1, "b", 0.0)
+    dispatcher.lose_nodes(NODES - {"b"}, 1.0)
+    assert dispatcher.done(receipt(1, "b"))
+    assert given(dispatcher, now=1.0) == []
+
+
 def test_what_a_lost_queue_held_is_given_out_again(dispatcher):
     given(dispatcher, room=3)
     dispatcher.begun(0, "a", 0.0)
