@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import ray
 
 # Ray's autoscaler writes its report under this key; `ray status` reads it there.
-_STATUS_KEY: Final = "__autoscaling_status"
+_STATUS_KEY: Final = b"__autoscaling_status"
 
 
 class NodeRequest:
@@ -71,10 +71,12 @@ def may_grow() -> bool:
     An autoscaler that has not reported yet, or of the second version, which reports elsewhere, may be there.
     """
     # Not at the top: see the first lines.
+    from ray._private.worker import global_worker
     from ray.autoscaler._private.util import format_readonly_node_type
-    from ray.experimental.internal_kv import _internal_kv_get
 
-    status = json.loads(_internal_kv_get(_STATUS_KEY) or "{}")
+    # This process's own connection: Ray's function for it uses one that other parts of Ray close.
+    worker: Any = global_worker
+    status = json.loads(worker.gcs_client.internal_kv_get(_STATUS_KEY, None) or "{}")
     kinds: dict[str, str] = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
     # Nodes that somebody else has started get a type of their own each.
     return not kinds or any(kind != format_readonly_node_type(node) for node, kind in kinds.items())

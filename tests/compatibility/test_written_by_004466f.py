@@ -131,6 +131,7 @@ def test_finished_training_still_tells_its_bundle(commands):
     assert bundle_of(commands).name == f"resnet18-{result['model_id']}"
 
 
+@pytest.mark.slow
 def test_bundle_is_measured_as_it_was(commands, tmp_path):
     succeed(*changed(commands["evaluated"], output=tmp_path))
     then, now = (

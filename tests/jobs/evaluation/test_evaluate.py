@@ -119,6 +119,7 @@ def test_set_in_a_zip_is_evaluated_as_the_folder_is(evaluated, tiny_bundle, tmp_
     assert document["robustness"]["images"] == 4
 
 
+@pytest.mark.slow
 def test_set_in_a_bucket_is_evaluated_as_the_folder_is(evaluated, tiny_bundle, tmp_path):
     expected, _, _, data = evaluated
     with s3_server() as endpoint, using(endpoint):
