@@ -51,6 +51,8 @@ class Driver:
         self._actors: Counter[str] = Counter()
         self._nodes_at = 0.0
         self._progress_at = time.monotonic()
+        # The nodes that the user knows to be left out.
+        self._told: frozenset[str] = frozenset()
         self._rejected = 0
         self._images_by_node = Counter(run.record.nodes)
 
@@ -91,6 +93,7 @@ class Driver:
         execution.put(*self._dispatcher.second_copies(self._actors, now))
         for outcome in execution.arrived(wait_s):
             self._handle(outcome)
+            self._tell_left_out()
         self._check_progress()
 
     def _room(self) -> int:
@@ -174,13 +177,15 @@ class Driver:
             # The next command tries it again.
             self._dispatcher.dropped(failure.chunk)
             return
-        before = self._dispatcher.left_out
-        again = self._dispatcher.failed(failure, now, self._workers)
-        for node in self._dispatcher.left_out - before:
-            why = failure.error.rstrip(".")
-            say(f"node {node[:8]} is left out: chunks fail there that other nodes score ({why})")
-        if not again:
+        if not self._dispatcher.failed(failure, now, self._workers):
             raise PneumoniaError(failure.error, failure.remedy)
+
+    def _tell_left_out(self) -> None:
+        """Say which nodes are left out from now on, and why."""
+        for node in self._dispatcher.left_out - self._told:
+            why = self._dispatcher.last_error(node).rstrip(".")
+            say(f"node {node[:8]} is left out: chunks fail there that other nodes score ({why})")
+        self._told = self._dispatcher.left_out
 
     def _check_progress(self) -> None:
         """Raise PneumoniaError where workers that live have finished nothing for too long."""

@@ -55,6 +55,7 @@ class _NodeRecord:
 
     done_elsewhere: int
     streak: set[int] = field(default_factory=set)
+    last_error: str = ""
 
 
 class Dispatcher:
@@ -147,7 +148,8 @@ class Dispatcher:
         self.failing = False
         self._done[receipt.node] += 1
         self._seconds.append(receipt.seconds)
-        self._nodes.pop(receipt.node, None)
+        if receipt.node not in self.left_out:
+            self._nodes.pop(receipt.node, None)
         for node in self._nodes:
             self._judge(node)
         self._failures.pop(receipt.chunk, None)
@@ -166,6 +168,7 @@ class Dispatcher:
         self.failing = True
         record = self._nodes.setdefault(failure.node, _NodeRecord(self._done_elsewhere(failure.node)))
         record.streak.add(failure.chunk)
+        record.last_error = failure.error
         self._judge(failure.node)
         if len(failures) > RETRIES or not set(nodes) - self.left_out:
             return False
@@ -179,6 +182,10 @@ class Dispatcher:
         record = self._nodes[node]
         if len(record.streak) >= FAILURES_OF_A_NODE and self._done_elsewhere(node) > record.done_elsewhere:
             self.left_out |= {node}
+
+    def last_error(self, node: str) -> str:
+        """Why a chunk failed last on a node that is left out."""
+        return self._nodes[node].last_error
 
     def _done_elsewhere(self, node: str) -> int:
         return self._done.total() - self._done[node]
