@@ -8,7 +8,6 @@ from support.autoscaling import autoscaling_cluster
 from support.processes import kill_with_descendants
 from support.runs_killed import check_equal, command, start
 
-pytestmark = pytest.mark.slow
 SLOWLY = "decode=sleep:0.3"
 
 
@@ -66,7 +65,9 @@ def wait_until_gone(cluster, timeout_s=40):
         time.sleep(0.3)
 
 
-@pytest.mark.parametrize("autoscaler", [1, 2])
+@pytest.mark.parametrize(
+    "autoscaler", [pytest.param(1, marks=pytest.mark.soak), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_run_grows_the_cluster_from_nothing_uses_its_nodes_and_lets_them_go(
     undisturbed, cluster, night, tmp_path
 ):
@@ -79,6 +80,7 @@ def test_run_grows_the_cluster_from_nothing_uses_its_nodes_and_lets_them_go(
     wait_until_gone(cluster)
 
 
+@pytest.mark.slow
 def test_run_has_no_more_actors_than_it_may_and_lets_the_nodes_go_when_it_is_stopped(cluster, night):
     process = night("--actors", "1,2")
     seen = watch(process, cluster, chunks=8)
@@ -88,6 +90,7 @@ def test_run_has_no_more_actors_than_it_may_and_lets_the_nodes_go_when_it_is_sto
     wait_until_gone(cluster)
 
 
+@pytest.mark.slow
 def test_every_actor_of_the_gpu_shape_has_a_gpu_of_nodes_that_were_added_for_it(
     undisturbed, cluster, night, tmp_path
 ):

@@ -136,8 +136,9 @@ def test_half_of_the_nodes_lost_at_once(undisturbed, nodes, night, tmp_path, sha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", ["cpu", "gpu"])
-@pytest.mark.parametrize("name", ["ray::MapBatches(queued_items)", "ray::ChunkQueue"])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("ray::MapBatches(queued_items)", "gpu"), ("ray::ChunkQueue", "cpu")]
+)
 def test_source_and_queue_are_replaced(undisturbed, nodes, night, tmp_path, name, shape):
     node = nodes.add(SLOWLY, gpus=int(shape == "gpu"))
     process = night("--shape", shape)
@@ -175,8 +176,9 @@ def test_node_without_the_mount_is_left_out_and_no_image_is_called_missing(
     assert not blind.done
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "shape", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("gpu", marks=pytest.mark.soak)]
+)
 def test_archive_that_is_moved_away_ends_the_run_and_nothing_untrue_is_committed(
     own_archive, tiny_bundle, nodes, tmp_path, shape
 ):
