@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NO_PROGRESS_S: Final = 600.0
 _NO_PROGRESS_IMAGES: Final = 256
 _NODES_EVERY_S: Final = 2.0
+# So long a node that has joined may take until its actors have started.
+_ACTORS_START_S: Final = 120.0
 # Chunks that are out for each actor: what it has, and as many for those that join.
 _OUT_PER_ACTOR: Final = 6
 _LEAST_OUT: Final = 32
@@ -50,6 +52,9 @@ class Driver:
         self._workers: frozenset[str] = frozenset()
         self._actors: Counter[str] = Counter()
         self._nodes_at = 0.0
+        self._joined_at = 0.0
+        # The nodes that have seats, whether their actors have started or not.
+        self._seated: frozenset[str] = frozenset()
         self._progress_at = time.monotonic()
         # The nodes that the user knows to be left out.
         self._told: frozenset[str] = frozenset()
@@ -139,16 +144,22 @@ class Driver:
         for chunk in report.turned_away:
             self._dispatcher.returned(chunk, now)
         if now - self._nodes_at >= _NODES_EVERY_S:
-            self._look_at_nodes(now)
+            self._look_at_nodes(execution, now)
             unbegun = 0 if stopping else self._dispatcher.out - self._dispatcher.begun_count
             execution.ask_for_nodes(self._actors.total(), unbegun)
         self._actors = Counter(node for node in report.actors.values() if node in self._nodes)
         self._workers = self._nodes if execution.decodes_anywhere else frozenset(self._actors)
+        if now - self._joined_at < _ACTORS_START_S:
+            # A chunk that fails on one node waits for the actors of another.
+            self._workers |= self._seated & self._nodes
 
-    def _look_at_nodes(self, now: float) -> None:
-        nodes = frozenset(node.node_id for node in present_nodes())
-        if self._nodes and nodes - self._nodes:
-            notice_new_nodes()
+    def _look_at_nodes(self, execution: "Execution", now: float) -> None:
+        present = present_nodes()
+        nodes = frozenset(node.node_id for node in present)
+        if nodes - self._nodes:
+            self._joined_at, self._seated = now, execution.seated(present)
+            if self._nodes:
+                notice_new_nodes()
         if self._nodes - nodes:
             self._dispatcher.lose_nodes(nodes, now)
         self._nodes, self._nodes_at = nodes, now

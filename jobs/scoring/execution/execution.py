@@ -11,7 +11,7 @@ import ray
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from jobs.ray_runtime.growth import NodeRequest, may_grow
-from jobs.ray_runtime.resources import present_nodes
+from jobs.ray_runtime.resources import Node, present_nodes
 from jobs.scoring.execution.actors import ChunkJob
 from jobs.scoring.execution.graph import CHUNKS_PER_ACTOR, scoring_graph
 from jobs.scoring.execution.outcomes import Outcome, outcomes
@@ -77,6 +77,10 @@ class Execution:
     def exchange(self, orders: Orders) -> QueueReport:
         """Give the workers these orders; what they have begun."""
         return self._queue.exchange(orders)
+
+    def seated(self, nodes: Sequence[Node]) -> frozenset[str]:
+        """Those of these nodes on which actors belong."""
+        return frozenset(seat.node_id for seat in self._placement.seated(nodes))
 
     def ask_for_nodes(self, actors: int, unbegun: int) -> None:
         """Ask the autoscaler for what so many unbegun chunks need, when so many actors have all seats.
