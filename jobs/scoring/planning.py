@@ -20,7 +20,7 @@ from pneumonia_core.runs.planner import Planner
 from pneumonia_core.runs.run import Run
 
 FIRST_LISTING_WAIT_S: Final = 5.0
-# Planning a shard reads the table once, so the waits grow. Meanwhile the cluster scores.
+# Planning a shard reads the table once, so the waits grow. The cluster scores at that time.
 LONGEST_LISTING_WAIT_S: Final = 300.0
 _POLL_S: Final = 0.25
 _LEAVE_AFTER_S: Final = 3.0

@@ -94,7 +94,7 @@ def _entries(folder: str) -> "list[os.DirEntry[str]]":
         with os.scandir(folder) as entries:
             return list(islice(entries, _MAX_ENTRIES))
     except OSError:
-        # What cannot be listed is no witness.
+        # What cannot be listed cannot be a witness.
         return []
 
 

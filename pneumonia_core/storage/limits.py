@@ -24,7 +24,7 @@ class Limits:
     lease_give_up_after_s: float = 15.0
     most_at_once: int = 128
     least_at_once: int = 2
-    # An answer that is slower for longer than this is asked for again from where it stands. A bucket may send
+    # An answer that is slower for longer than this is asked for again from where it ended. A bucket may send
     # a byte every other second forever, and no radiograph comes that slowly.
     stall_after_s: float = 15.0
     least_bytes_per_s: int = 2**17

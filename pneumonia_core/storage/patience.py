@@ -155,7 +155,7 @@ class _Failures:
 
 
 def raise_for_image(bucket: str, gave_up: GaveUp, is_timeout: bool) -> NoReturn:
-    """Raise RejectedImage where the storage gave others meanwhile, else StorageUnavailable."""
+    """Raise RejectedImage where the storage gave others, else StorageUnavailable."""
     if not gave_up.others_succeeded:
         raise StorageUnavailable(
             f"{bucket} did not answer for {gave_up.waited_s:.0f} s (attempts: {gave_up.attempts}, "

@@ -143,13 +143,13 @@ def _node() -> str:
 
 
 def _turned_away(queue: QueueClient, item: WorkItem, scores: bool) -> list[Outcome] | None:
-    """None where the chunk may begin here, otherwise what the driver is told of it."""
+    """None where the chunk may begin here, otherwise what the driver learns of it."""
     permission = queue.begin(item.ref.chunk, _node(), item.avoid, scores)
     if permission == "go":
         return None
     if permission == "stop":
         return [NotBegun(item.ref.chunk, _node())]
-    # The queue has told the driver, which gives it out again meanwhile.
+    # The driver learns of it from the queue, and gives it out again before this ends.
     time.sleep(_KEEP_S)
     return []
 

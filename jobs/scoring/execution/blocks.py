@@ -81,7 +81,7 @@ def decoded_block(item: WorkItem, rows: pa.Table, images: Sequence[Decoded], siz
 
 
 def undecoded_block(outcomes: Sequence[Outcome]) -> pa.Table:
-    """A row for a chunk that was not decoded, with what the driver is told of it."""
+    """A row for a chunk that was not decoded, with what the driver learns of it."""
     return _with_table(item_block(None), outcome_table(outcomes))
 
 

@@ -45,7 +45,7 @@ class Orders:
 
 @dataclass(frozen=True)
 class QueueReport:
-    """What the workers have told the queue since the driver's last call.
+    """What the workers have reported to the queue since the driver's last call.
 
     `instance` changes where the queue's process died: what it held is lost. `begun` are chunks and the
     nodes that work on them, `turned_away` chunks that are to go elsewhere. `actors` are the nodes of all
@@ -108,7 +108,7 @@ class ChunkQueue:
     async def begin(self, chunk: int, node: str, avoid: Sequence[str], scores: bool) -> Permission:
         """Whether a worker on this node may begin the chunk now. `scores` says that the worker is an actor.
 
-        Of a task that only decodes, the driver is not told: Ray itself repeats it where its node is lost.
+        A task that only decodes is not reported: Ray itself repeats it where its node is lost.
         """
         if self._orders.stopping:
             return "stop"

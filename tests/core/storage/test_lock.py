@@ -159,7 +159,7 @@ def test_bucket_that_is_away_for_longer_than_the_lease_lasts_is_waited_for(run, 
     time.sleep(0.8)
     held.check()
     assert recovery.finished.is_set()
-    # Another process that takes the lease meanwhile has it.
+    # Another process that has taken the lease keeps it.
     proxy.fail("PUT .*lock", refusal=SLOW_DOWN)
     time.sleep(0.8)
     owner = {"token": "t", "pid": 1, "started": "1", "boot": "another machine", "renewed_at": 0.0}

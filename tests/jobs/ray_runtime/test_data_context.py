@@ -45,7 +45,7 @@ def test_warnings_that_touch_the_user_are_said_once(ray_here, capsys):
         logger.warning("Actor Pool configuration of the op will not allow it to scale up: %s", 1.5)
         logger.warning("something that only a developer of Ray understands")
         logger.info("Cluster resources are not enough")
-    told = [line for line in capsys.readouterr().err.splitlines() if "Ray Data" in line]
-    assert told == [
+    said = [line for line in capsys.readouterr().err.splitlines() if "Ray Data" in line]
+    assert said == [
         "warning of Ray Data: Actor Pool configuration of the op will not allow it to scale up: 1.5"
     ]

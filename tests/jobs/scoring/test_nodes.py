@@ -84,7 +84,7 @@ def test_every_node_works_also_one_that_joins_and_a_lost_one_costs_its_chunks_at
 @pytest.mark.slow
 def test_node_whose_disk_is_full_is_left_out_and_nothing_is_lost(undisturbed, nodes, night, tmp_path):
     full = nodes.add("write@/parts/=enospc")
-    # Slow enough for three chunks to fail on the other node meanwhile.
+    # Slow enough for three chunks to fail on the other node first.
     sound = nodes.add("decode=sleep:0.1")
     errors = ended(night())
     check_equal(tmp_path / "r", undisturbed)

@@ -161,7 +161,7 @@ def test_late_chunk_is_given_out_a_second_time_at_the_end_only(dispatcher):
         dispatcher.begun(chunk, "a", 0.0)
         dispatcher.done(receipt(chunk, "a", seconds=1.0))
     dispatcher.begun(5, "b", 0.0)
-    assert dispatcher.second_copies(ACTORS, 1.0)[1] == [], "it is no later than others"
+    assert dispatcher.second_copies(ACTORS, 1.0)[1] == [], "others took as long"
     ((item),) = dispatcher.second_copies(ACTORS, 2 * SLOW_S)[1]
     assert (item.ref.chunk, item.avoid, item.copy) == (5, ("b",), True)
     assert dispatcher.second_copies(ACTORS, 2 * SLOW_S + 1)[1] == [], "the copy has its time"
