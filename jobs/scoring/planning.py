@@ -40,7 +40,7 @@ class PlanningThread:
     def __init__(self, context: ScoringContext, run: Run, planner: Planner, lister: Lister) -> None:
         self._context = context
         self._planner = planner
-        self._lister = lister
+        self.lister = lister
         self._shards = list(run.record.shards)
         self._chunk_size = run.record.configuration.chunk_size
         self._relisted = run.resumed
@@ -62,7 +62,7 @@ class PlanningThread:
     @property
     def skip_counts(self) -> Mapping[str, int]:
         """Numbers of what the listing has skipped so far, by the codes of SkipReason."""
-        return self._lister.skip_counts
+        return self.lister.skip_counts
 
     def take(self, timeout_s: float) -> Planned | None:
         """The next planned shards; None where there are none within `timeout_s`.
@@ -83,8 +83,8 @@ class PlanningThread:
                 self._wait(listing_wait_s(self._context, number))
                 if self._stopping.is_set():
                     return
-                complete = self._lister.done
-                segments = self._lister.take()
+                complete = self.lister.done
+                segments = self.lister.take()
                 planned = self._planner.plan(
                     segments, self._shards, self._chunk_size, relisted=self._relisted
                 )
@@ -100,7 +100,7 @@ class PlanningThread:
     def _wait(self, wait_s: float) -> None:
         """Wait until the listing is done, or has a whole shard, at most `wait_s` seconds."""
         until = time.monotonic() + wait_s
-        while not self._lister.wait(min(_POLL_S, max(until - time.monotonic(), 0.0))):
+        while not self.lister.wait(min(_POLL_S, max(until - time.monotonic(), 0.0))):
             if self._stopping.is_set() or time.monotonic() >= until:
                 return
 

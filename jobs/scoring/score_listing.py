@@ -1,7 +1,6 @@
 """Scores what a run lists, while it lists: planned chunks go to the workers until each has its part."""
 
 import contextlib
-from collections.abc import Mapping
 
 from jobs.console.output import Progress, say
 from jobs.ray_runtime.session import ray_errors_explained
@@ -30,29 +29,17 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner, view: Tab
         progress = stack.enter_context(Progress(0, "images", "scoring"))
         driver = stack.enter_context(Driver(context, run, view, progress))
         driver.add(todo)
-        listing = None
+        planning = None
         if not run.record.listing_complete:
             lister = stack.enter_context(Lister(context.request.archives, context.request.rules))
-            listing = _Listing(stack.enter_context(PlanningThread(context, run, planner, lister)), lister)
+            planning = stack.enter_context(PlanningThread(context, run, planner, lister))
         if view.is_empty or todo:
             # Ray starts while the listing goes on: there will be something to score.
             start_ray(context)
         with ray_errors_explained():
-            _score(context, run, view, driver, listing)
+            _score(context, run, view, driver, planning)
         if driver.images_by_node != run.record.nodes:
             run.advance(nodes=driver.images_by_node)
-
-
-class _Listing:
-    """The planning that still goes on, and its listing."""
-
-    def __init__(self, planning: PlanningThread, lister: Lister) -> None:
-        self.planning = planning
-        self.lister = lister
-
-    @property
-    def skipped(self) -> Mapping[str, int]:
-        return self.lister.skip_counts
 
 
 def _chunks_left(run: Run) -> list[ChunkRef]:
@@ -64,34 +51,34 @@ def _chunks_left(run: Run) -> list[ChunkRef]:
 
 
 def _score(
-    context: ScoringContext, run: Run, view: TableView, driver: Driver, listing: _Listing | None
+    context: ScoringContext, run: Run, view: TableView, driver: Driver, planning: PlanningThread | None
 ) -> None:
-    while listing is not None or not driver.all_done:
+    while planning is not None or not driver.all_done:
         if context.stop_requested or context.past_deadline:
-            _end_early(context, run, driver, listing)
+            _end_early(context, run, driver, planning)
             return
-        if listing is not None and _take_planned(context, run, view, driver, listing):
-            listing = None
+        if planning is not None and _take_planned(context, run, view, driver, planning):
+            planning = None
         driver.turn(_POLL_S)
 
 
-def _end_early(context: ScoringContext, run: Run, driver: Driver, listing: _Listing | None) -> None:
+def _end_early(context: ScoringContext, run: Run, driver: Driver, planning: PlanningThread | None) -> None:
     """Finish the chunks that are being scored. Raises Stopped after SIGTERM."""
     if context.stop_requested:
         say("stopping: the current chunks are finished first")
     driver.finish_begun()
     context.check_stop()
-    if listing is not None:
-        run.advance(skipped=listing.skipped)
+    if planning is not None:
+        run.advance(skipped=planning.skip_counts)
     say("deadline reached: what is done is committed, the rest is left for the next run")
 
 
 def _take_planned(
-    context: ScoringContext, run: Run, view: TableView, driver: Driver, listing: _Listing
+    context: ScoringContext, run: Run, view: TableView, driver: Driver, planning: PlanningThread
 ) -> bool:
     """Record what has been planned and give its chunks to the driver. Returns whether that was all."""
     # Where nothing is being scored there is nothing else to wait for.
-    planned = listing.planning.take(_POLL_S if driver.all_done else 0.0)
+    planned = planning.take(_POLL_S if driver.all_done else 0.0)
     if planned is None:
         return False
     run.advance(shards=(*run.record.shards, *planned.shards))
@@ -100,11 +87,11 @@ def _take_planned(
     if not planned.complete:
         return False
     try:
-        check_found(context.request.archives, view, listing.lister)
+        check_found(context.request.archives, view, planning.lister)
     except InvalidInput:
         # Chunks that are already scored are kept: the same command resumes the run.
         if not done_chunks(run.folder):
             run.discard()
         raise
-    run.advance("scoring", listing_complete=True, skipped=listing.skipped)
+    run.advance("scoring", listing_complete=True, skipped=planning.skip_counts)
     return True

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,3 +93,22 @@ def check_equal(results: Path, undisturbed: pa.Table) -> None:
     """The same rows, none repeated, the same probabilities; and no run is left unfinished."""
     assert rows(results).select(COLUMNS).sort_by("image_uri").equals(undisturbed)
     assert not list((results / "runs" / ".unfinished").iterdir())
+
+
+def wait_until(
+    condition: Callable[[], object], process: subprocess.Popen[str], timeout_s: float = 90
+) -> None:
+    """Wait for a condition that holds while the command still runs."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What a run that ends well has printed for a person."""
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    return errors

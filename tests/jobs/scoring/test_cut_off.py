@@ -4,7 +4,7 @@ import time
 
 import pytest
 from support.machines import machine_cluster
-from support.runs_killed import CHUNK, IMAGES, check_equal, command
+from support.runs_killed import CHUNK, IMAGES, check_equal, command, ended, wait_until
 
 SLOWLY = "decode=sleep:0.04"
 SLOWER = "decode=sleep:0.75"
@@ -25,22 +25,6 @@ def night(archive, tiny_bundle, machines, tmp_path):
         return machines.run(machine, ["jobs.cli", *arguments])
 
     return begin
-
-
-def wait_until(condition, process, timeout_s=90):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
-
-
-def ended(process) -> str:
-    """What a run that ends well has printed for a person."""
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    return errors
 
 
 def check_few_read_again(*nodes):

@@ -8,7 +8,7 @@ import time
 import pytest
 from support.nodes import can_unmount, node_cluster
 from support.processes import kill_with_descendants, wait_for_process
-from support.runs_killed import CHUNK, COLUMNS, IMAGES, check_equal, command, finish, start
+from support.runs_killed import CHUNK, COLUMNS, IMAGES, check_equal, command, ended, finish, start, wait_until
 from support.scoring import pneumonia, rows
 
 from pneumonia_core.phantoms.data_sets import write_archive
@@ -35,22 +35,6 @@ def night(archive, tiny_bundle, nodes, tmp_path):
     for process in started:
         kill_with_descendants(process.pid)
         process.communicate()
-
-
-def wait_until(condition, process, timeout_s=90):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
-
-
-def ended(process) -> str:
-    """What a run that ends well has printed for a person."""
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    return errors
 
 
 @pytest.mark.parametrize("options", [(), pytest.param(("--actors", "1,8"), marks=pytest.mark.slow)])
