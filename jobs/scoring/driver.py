@@ -12,6 +12,7 @@ from jobs.ray_runtime.resources import notice_new_nodes, present_nodes
 from jobs.scoring.context import ScoringContext, start_ray
 from jobs.scoring.execution.dispatcher import Dispatcher
 from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Receipt
+from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
 from jobs.scoring.execution.queue import Orders
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.table_view import TableView
@@ -29,7 +30,6 @@ _ACTORS_START_S: Final = 120.0
 # Chunks that are out for each actor: what it has, and as many for those that join.
 _OUT_PER_ACTOR: Final = 6
 _LEAST_OUT: Final = 32
-_CHUNKS_PER_ACTOR: Final = 2
 
 
 class Driver:
@@ -105,7 +105,7 @@ class Driver:
         """How many chunks may be out. Where all fail, few are tried, and the run ends soon."""
         actors = self._actors.total()
         if self._dispatcher.failing:
-            return max(1, _CHUNKS_PER_ACTOR * actors)
+            return max(1, CHUNKS_PER_ACTOR * actors)
         return max(_LEAST_OUT, _OUT_PER_ACTOR * actors)
 
     def finish_begun(self) -> None:

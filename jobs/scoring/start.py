@@ -10,7 +10,8 @@ from jobs.scoring.execution.actors import ChunkJob
 from jobs.scoring.execution.computation import Computation, ComputationOptions, settle_computation
 from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.execution import Execution
-from jobs.scoring.execution.graph import CHUNKS_PER_ACTOR, ship_bundle
+from jobs.scoring.execution.graph import ship_bundle
+from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
 from pneumonia_core.bundles.choice import EngineChoice
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.run import Run

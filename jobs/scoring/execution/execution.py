@@ -13,9 +13,9 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from jobs.ray_runtime.growth import NodeRequest, may_grow
 from jobs.ray_runtime.resources import Node, present_nodes
 from jobs.scoring.execution.actors import ChunkJob
-from jobs.scoring.execution.graph import CHUNKS_PER_ACTOR, scoring_graph
+from jobs.scoring.execution.graph import scoring_graph
 from jobs.scoring.execution.outcomes import Outcome, outcomes
-from jobs.scoring.execution.placement import Placement
+from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR, Placement
 from jobs.scoring.execution.queue import Orders, QueueReport, WorkItem, start_queue
 from jobs.scoring.execution.seats import SeatPicker
 

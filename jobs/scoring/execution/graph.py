@@ -13,13 +13,11 @@ from jobs.ray_runtime.data_context import data_context
 from jobs.ray_runtime.resources import cluster_cpus, present_nodes
 from jobs.scoring.execution.actors import ChunkJob, ScoreChunk, ScoreDecoded, decode_chunk
 from jobs.scoring.execution.blocks import item_block
-from jobs.scoring.execution.placement import Placement, threads
+from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR, Placement, threads
 from jobs.scoring.execution.queue import QueueClient
 from jobs.scoring.execution.seats import SeatPicker
 from pneumonia_core.bundles.bundle import Bundle, read_engine_files
 
-# While one chunk's part is written, the other chunk's images keep the cores busy.
-CHUNKS_PER_ACTOR: Final = 2
 # One more is on its way. Ray Data then sees a pool that is used to 150 %.
 IN_FLIGHT_PER_ACTOR: Final = CHUNKS_PER_ACTOR + 1
 _GROW_AT: Final = 1.0

@@ -13,6 +13,8 @@ from pneumonia_core.errors import InvalidInput
 
 Shape = Literal["cpu", "gpu"]
 
+# While one chunk's part is written, the other chunk's images keep the cores busy.
+CHUNKS_PER_ACTOR: Final = 2
 # More cores in one process gain nothing: the interpreter's work between the images becomes the limit.
 MAX_ACTOR_CPUS: Final = 8
 # An actor with a GPU only feeds it. Where CPUs are few, most of them decode.
