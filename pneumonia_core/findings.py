@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 CLASSES: Final = ("normal", "bacterial", "viral")
 NORMAL, BACTERIAL, VIRAL = range(3)
+PNEUMONIA_UNKNOWN_KIND: Final = 3
+"""The label of an image with pneumonia, bacterial or viral. Labels only: no network gives it."""
 
 
 @dataclass(frozen=True)
