@@ -10,6 +10,8 @@ CLASSES: Final = ("normal", "bacterial", "viral")
 NORMAL, BACTERIAL, VIRAL = range(3)
 PNEUMONIA_UNKNOWN_KIND: Final = 3
 """The label of an image with pneumonia, bacterial or viral. Labels only: no network gives it."""
+LABELS: Final = (*CLASSES, "pneumonia")
+"""The names of labels, in the order of their numbers."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from support.paths import REPOSITORY
 
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.findings import NORMAL, PNEUMONIA_UNKNOWN_KIND
 from pneumonia_core.results.schema import FILE_SCHEMA, PARTITION, SCHEMA
 from pneumonia_core.results.table import open_table
 from pneumonia_core.storage.location import open_location
@@ -30,8 +32,21 @@ def test_columns_of_the_readme_are_those_of_the_table():
 
 def test_table_is_read_as_the_readme_reads_it(tmp_path, capsys):
     open_table(open_location(str(tmp_path)))
-    exec(code_with("duckdb").replace("/results/scores", str(tmp_path / "scores")), {})
+    exec(code_with("/results/scores").replace("/results/scores", str(tmp_path / "scores")), {})
     assert "p_pneumonia" in capsys.readouterr().out
+
+
+def test_table_of_the_rsna_challenge_is_made_as_the_readme_makes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stage_2_detailed_class_info.csv").write_text(
+        "patientId,class\na,Normal\nb,Lung Opacity\nb,Lung Opacity\nc,No Lung Opacity / Not Normal\n"
+    )
+    exec(code_with("rsna.parquet"), {})
+    images = read_labelled("rsna.parquet")
+    assert [(image.uri.rpartition("/")[2], image.label) for image in images] == [
+        ("a.dcm", NORMAL),
+        ("b.dcm", PNEUMONIA_UNKNOWN_KIND),
+    ]
 
 
 @pytest.fixture

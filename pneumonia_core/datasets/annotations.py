@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from pneumonia_core.datasets.kermany import SPLITS, parse_name_in_class_folder
-from pneumonia_core.findings import CLASSES, NORMAL
+from pneumonia_core.findings import CLASSES, LABELS, NORMAL
 
-# The class of a folder that does not say whether its pneumonia is bacterial or viral.
-PNEUMONIA: Final = "pneumonia"
-_FOLDERS: Final = (*CLASSES, PNEUMONIA)
+_FOLDERS: Final = LABELS
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """`label` is a class name or `pneumonia`. A field is None where it is not known."""
+    """`label` is one of findings.LABELS. A field is None where it is not known."""
 
     label: str | None = None
     patient_id: str | None = None

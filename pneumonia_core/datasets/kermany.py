@@ -4,6 +4,7 @@ Kermany, Zhang, Goldbaum, "Large Dataset of Labeled Optical Coherence Tomography
 Images", Mendeley Data, 2018.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from typing import Final
 
 from pneumonia_core.archives.entries import ImageRef, ListedImage
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL
+from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL
 from pneumonia_core.imaging.formats import IMAGE_SUFFIXES
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import list_names
 from pneumonia_core.storage.location import Location
+
+_log = logging.getLogger(__name__)
 
 DATA_SETS: Final = ("kermany", "synthetic", "other")
 # Ages in years of the patients of the data sets that are known by name. Kermany, Zhang, Goldbaum 2018:
@@ -28,6 +31,8 @@ _NORMAL = re.compile(r"^((?:NORMAL2-)?IM-\d+)(?:-\d+)+$")
 # A second naming under which the data set is distributed.
 _BY_KIND = re.compile(r"^((NORMAL|BACTERIA|VIRUS)-\d+)-\d+$")
 _CLASS_FOLDERS: Final = ("NORMAL", "PNEUMONIA")
+# Patient and follow-up of a file of ChestX-ray14 (Wang et al., CVPR 2017).
+_CHESTXRAY14: Final = re.compile(r"^(\d{8})_\d{3}$")
 # In a bucket each costs six requests.
 _FOLDERS_SEARCHED: Final = 50
 _MEMBER = re.compile(
@@ -45,8 +50,8 @@ _FILES_PER_PATIENT: Final = {BACTERIAL: (2.4, 5.0), VIRAL: (1.6, 2.15)}
 class LabelledImage:
     """An image with its ground truth.
 
-    `ref` says where its bytes are, `label` is an index into CLASSES. `version` changes when the content does;
-    None where only the storage of the file knows it.
+    `ref` says where its bytes are, `label` is an index into findings.LABELS. `version` changes when the
+    content does; None where only the storage of the file knows it.
     """
 
     ref: ImageRef
@@ -118,15 +123,17 @@ def known_data_set(paths: Iterable[str]) -> str:
 def read_kermany_folder(folder: Location) -> list[LabelledImage]:
     """The labelled images of a folder `train|val|test / NORMAL|PNEUMONIA / file`, or of one split's folder.
 
-    They come by split, class and name. Raises InvalidInput where there is none, where a name does not say
-    class and patient, and where a folder cannot be read; PneumoniaError where the storage fails.
+    They come by split, class and name. Where no name is one of Kermany's, the folder says the class: the kind
+    of pneumonia is unknown, and each image counts as of a patient of its own unless its name is one of
+    ChestX-ray14's. Raises InvalidInput where there is none, where some names say class and patient and others
+    do not, and where a folder cannot be read; PneumoniaError where the storage fails.
     """
-    images = [
-        _labelled(ImageRef(location.child(name).uri), name, split, kind)
+    images = _labelled(
+        _ClassFile(ImageRef(location.child(name).uri), name, split, kind)
         for split, kind, location in _class_folders(folder)
         for name in _names(location)
         if _is_image_name(name)
-    ]
+    )
     if not images:
         raise InvalidInput(f"{folder.uri}: no labelled images in it. {_what_to_give_instead(folder)}")
     return images
@@ -149,23 +156,65 @@ def read_kermany_members(container: str, members: Iterable[ListedImage]) -> list
             f"{container}: no labelled images in it. Expected members such as train/NORMAL/IM-0115-0001.jpeg."
         )
     outermost = min(found, key=lambda root: (root.count("/"), root))
-    return [
-        _labelled(ImageRef(member.uri, member.source, member.size_bytes), name, split, kind, member.version)
+    return _labelled(
+        _ClassFile(ImageRef(member.uri, member.source, member.size_bytes), name, split, kind, member.version)
         for split, kind, name, member in sorted(
             found[outermost], key=lambda entry: (SPLITS.index(entry[0]), *entry[1:3])
         )
-    ]
+    )
 
 
-def _labelled(ref: ImageRef, name: str, split: str, kind: str, version: str | None = None) -> LabelledImage:
-    parsed = parse_name_in_class_folder(PurePosixPath(name).stem, kind == "NORMAL")
+@dataclass(frozen=True)
+class _ClassFile:
+    """An image in the folder `kind` (NORMAL or PNEUMONIA) of a split."""
+
+    ref: ImageRef
+    name: str
+    split: str
+    kind: str
+    version: str | None = None
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+
+def _labelled(files: Iterable[_ClassFile]) -> list[LabelledImage]:
+    """The images of these files, labelled by their names or, if none is a Kermany name, by their folders."""
+    files = list(files)
+    named = any(parse_kermany_name(file.stem) is not None for file in files)
+    if files and not named:
+        _report_unknown_patients(files)
+    return [_labelled_by_name(file) if named else _labelled_by_folder(file) for file in files]
+
+
+def _labelled_by_name(file: _ClassFile) -> LabelledImage:
+    parsed = parse_name_in_class_folder(file.stem, file.kind == "NORMAL")
     if parsed is None:
         raise InvalidInput(
-            f"{ref.uri!r}: the name does not say class and patient as Kermany names do "
-            "(IM-0115-0001.jpeg, person1_bacteria_1.jpeg, BACTERIA-7422-0001.jpeg). "
+            f"{file.ref.uri!r}: the name does not say class and patient as Kermany names do "
+            "(IM-0115-0001.jpeg, person1_bacteria_1.jpeg, BACTERIA-7422-0001.jpeg), and other names here do. "
             "Give a labels table with the columns uri, label, patient_id, split instead."
         )
-    return LabelledImage(ref, *parsed, split, version)
+    return LabelledImage(file.ref, *parsed, file.split, file.version)
+
+
+def _labelled_by_folder(file: _ClassFile) -> LabelledImage:
+    label = NORMAL if file.kind == "NORMAL" else PNEUMONIA_UNKNOWN_KIND
+    found = _CHESTXRAY14.match(file.stem)
+    patient = found[1] if found else f"{file.kind}/{file.stem}"
+    return LabelledImage(file.ref, label, patient, file.split, file.version)
+
+
+def _report_unknown_patients(files: list[_ClassFile]) -> None:
+    unknown = sum(_CHESTXRAY14.match(file.stem) is None for file in files)
+    if unknown:
+        _log.warning(
+            "%d of %d file names do not tell the patient: each image counts as a patient of its own. If "
+            "patients have several, give a labels table with the columns uri, label, patient_id, split.",
+            unknown,
+            len(files),
+        )
 
 
 def _is_image_name(name: str) -> bool:

@@ -19,7 +19,7 @@ from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
 from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
-from pneumonia_core.findings import CLASSES
+from pneumonia_core.findings import CLASSES, LABELS
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file, write_bytes
 from pneumonia_core.storage.location import Location, open_location
@@ -39,9 +39,9 @@ def read_labelled(data: str) -> list[LabelledImage]:
 
     `data` is a local path or a URI, as of an archive. A folder holds `train|val|test / NORMAL|PNEUMONIA /
     file`, or is one of these three itself; its images come by split, class and name. A table (Parquet or CSV)
-    has the columns `uri` (a path, or a URI that may name a member of a tar or zip), `label` (a class name),
-    `patient_id` and `split`; its images come by URI. Raises InvalidInput that says what is missing,
-    PneumoniaError where a storage fails.
+    has the columns `uri` (a path, or a URI that may name a member of a tar or zip), `label` (a class, or
+    `pneumonia` where the kind is unknown), `patient_id` and `split`; its images come by URI. Raises
+    InvalidInput that says what is missing, PneumoniaError where a storage fails.
     """
     location = open_location(data)
     suffix = location.uri.lower()
@@ -71,7 +71,7 @@ def _read_labels_table(location: Location) -> list[LabelledImage]:
     _check_named_once(location, uris)
     members = NamedMembers()
     images = [
-        LabelledImage(ref, CLASSES.index(row["label"]), str(row["patient_id"]), row["split"], version)
+        LabelledImage(ref, LABELS.index(row["label"]), str(row["patient_id"]), row["split"], version)
         for row, (ref, version) in zip(rows, (_find(uri, members) for uri in uris), strict=True)
     ]
     return sorted(images, key=lambda image: image.uri)
@@ -114,10 +114,10 @@ def _read_csv(file: pa.NativeFile) -> pa.Table:
 
 def _checked(row: dict[str, Any], table: Location) -> dict[str, Any]:
     """The row of a labels table. Raises InvalidInput unless its values are complete and known."""
-    if row["label"] not in CLASSES or row["split"] not in SPLITS:
+    if row["label"] not in LABELS or row["split"] not in SPLITS:
         raise InvalidInput(
             f"{table.uri}: label {row['label']!r} with split {row['split']!r}: labels are "
-            f"{', '.join(CLASSES)}, splits are {', '.join(SPLITS)}."
+            f"{', '.join(LABELS)}, splits are {', '.join(SPLITS)}."
         )
     if row["patient_id"] in (None, "") or row["uri"] in (None, ""):
         raise InvalidInput(

@@ -29,7 +29,7 @@ from pneumonia_core.evaluation.measures import (
     tasks_of,
     to_prevalence,
 )
-from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.scored_set import ScoredSet, images_by_label
 from pneumonia_core.findings import CLASSES, NORMAL, Thresholds, finding_labels
 
 PREVALENCES: Final = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -50,7 +50,8 @@ def evaluate(
     Intervals are 95 % percentile intervals over `bootstrap` resamples of the patients (Efron and Tibshirani
     1993). An accuracy, sensitivity, specificity or recall of exactly 0 or 1 has an exact interval
     (`bootstrap.estimate`), and so has a predictive value that follows from one. Undefined values are null:
-    those of a single class, or without resamples.
+    those of a single class, or without resamples. Images whose kind of pneumonia is unknown count in the
+    measures of pneumonia alone.
 
     With `prevalence`, the figures are those expected where that share of the images shows pneumonia. Images
     are weighted to that share: accuracy, AUPRC and calibration change; AUROC, sensitivity and specificity do
@@ -78,7 +79,7 @@ def evaluate(
     return {
         "images": len(truth),
         "patients": int(patient_index.max()) + 1,
-        "images_by_class": {name: int((truth == label).sum()) for label, name in enumerate(CLASSES)},
+        "images_by_class": images_by_label(truth),
         "thresholds": {"pneumonia": float(thresholds.pneumonia), "bacterial": float(thresholds.bacterial)},
         "bootstrap": {
             "unit": "patient",

@@ -19,6 +19,7 @@ from pneumonia_core.evaluation.calibration_measures import (
     expected_calibration_error,
     reliability,
 )
+from pneumonia_core.evaluation.scored_set import of_known_kind, of_three_classes
 from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, Thresholds, bacterial_share, p_pneumonia
 
 
@@ -48,7 +49,7 @@ def tasks_of(
     prevalence: float | None,
     prior: float,
 ) -> list[Task]:
-    """Pneumonia or normal, over all images; bacterial or viral, over those with pneumonia.
+    """Pneumonia or normal, over all images; bacterial or viral, over those with pneumonia of known kind.
 
     `truth` is int [N], `scores` are probabilities float32 [N, 3]. With `prevalence`, the probability of
     pneumonia is corrected to it from `prior`.
@@ -59,7 +60,7 @@ def tasks_of(
     if prevalence is not None:
         probability = prior_corrected(probability, prior, prevalence)
     t1, t2 = np.float32(thresholds.pneumonia), np.float32(thresholds.bacterial)
-    sick = np.flatnonzero(ill)
+    sick = np.flatnonzero(of_known_kind(truth))
     return [
         Task(
             "pneumonia_vs_normal", "pneumonia", "normal", float(t1),
@@ -110,8 +111,8 @@ def _measures(
     truth: npt.NDArray[np.int64], found: npt.NDArray[np.int64], tasks: list[Task], weights: Floats
 ) -> dict[str, Floats]:
     """All measures by dotted name, each [R] or, for the reliability bins, [R, 10]."""
-    right = found == truth
-    measures = {"three_class.accuracy": weighted_share(right, weights)}
+    right, counted = found == truth, of_three_classes(truth)
+    measures = {"three_class.accuracy": weighted_share(right[counted], weights[:, counted])}
     for label, name in enumerate(CLASSES):
         measures[f"three_class.{name}"] = weighted_share(right[truth == label], weights[:, truth == label])
     for task in tasks:
@@ -188,7 +189,7 @@ def patients_of_proportions(
     def patients(rows: npt.NDArray[np.int64]) -> float:
         return _effective_patients(patient_index[rows], weights[rows])
 
-    counts = {"three_class.accuracy": patients(np.arange(len(truth)))}
+    counts = {"three_class.accuracy": patients(np.flatnonzero(of_three_classes(truth)))}
     for label, name in enumerate(CLASSES):
         counts[f"three_class.{name}"] = patients(np.flatnonzero(truth == label))
     for task in tasks:

@@ -11,7 +11,17 @@ from pneumonia_core.evaluation.bootstrap import Estimate, Floats, estimate, pati
 from pneumonia_core.evaluation.document import PerturbationEffect, Robustness
 from pneumonia_core.evaluation.measures import ranking_measures
 from pneumonia_core.evaluation.perturbations import Perturbation
-from pneumonia_core.findings import CLASSES, NORMAL, Thresholds, finding_labels, p_pneumonia
+from pneumonia_core.evaluation.scored_set import images_by_label
+from pneumonia_core.findings import (
+    BACTERIAL,
+    CLASSES,
+    NORMAL,
+    PNEUMONIA_UNKNOWN_KIND,
+    VIRAL,
+    Thresholds,
+    finding_labels,
+    p_pneumonia,
+)
 
 RESAMPLES: Final = 1000
 
@@ -20,7 +30,7 @@ RESAMPLES: Final = 1000
 class PerturbedScores:
     """Labelled images scored as they are and after each of `perturbations`.
 
-    `labels` int64 [N] index CLASSES, `patients` [N] are keys, `probabilities` are float32 [N, 1 + P, 3].
+    `labels` int64 [N] index LABELS, `patients` [N] are keys, `probabilities` are float32 [N, 1 + P, 3].
     `aspects` are the aspects that perturbations aim at, by whether an image shows pneumonia; None where there
     is none to aim at.
     """
@@ -34,11 +44,14 @@ class PerturbedScores:
 
 def balanced_sample(labels: npt.ArrayLike, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
     """Indices, sorted, of up to `count` images: half of them normal, and as many bacterial as viral, where
-    there are enough of each.
+    there are enough of each. Pneumonia of unknown kind, where there is some, is a third kind.
     """
     truth = np.asarray(labels)
     rng = np.random.default_rng(seed)
-    wanted = dict(zip(range(len(CLASSES)), (count // 2, count // 4, count // 4), strict=True))
+    kinds = [BACTERIAL, VIRAL]
+    if (truth == PNEUMONIA_UNKNOWN_KIND).any():
+        kinds = [kind for kind in (*kinds, PNEUMONIA_UNKNOWN_KIND) if (truth == kind).any()]
+    wanted = {NORMAL: count // 2, **dict.fromkeys(kinds, count // 2 // len(kinds))}
     chosen = [rng.permutation(np.flatnonzero(truth == label))[:number] for label, number in wanted.items()]
     return np.sort(np.concatenate(chosen))
 
@@ -59,7 +72,7 @@ def robustness(
     aurocs = _resampled_aurocs(totals, scores, bootstrap, seed)
     return {
         "images": len(truth),
-        "images_by_class": {name: int((truth == label).sum()) for label, name in enumerate(CLASSES)},
+        "images_by_class": images_by_label(truth),
         "auroc": estimate(aurocs[0]).as_json(),
         "median_aspect": None if aspects is None else {"normal": aspects[True], "pneumonia": aspects[False]},
         "rows": [

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import CLASSES
+from pneumonia_core.findings import BACTERIAL, CLASSES, LABELS, PNEUMONIA_UNKNOWN_KIND, VIRAL
 
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """`labels` int64 [N] index CLASSES, `patients` [N] are keys, `probabilities` are float32 [N, 3]."""
+    """`labels` int64 [N] index LABELS, `patients` [N] are keys, `probabilities` are float32 [N, 3]."""
 
     labels: npt.NDArray[np.int64]
     patients: npt.NDArray[Any]
@@ -47,8 +47,29 @@ class ScoredSet:
                 f"{len(truth)} labels do not fit probabilities of shape {scores.shape} and "
                 f"{len(self.patients)} patients."
             )
-        if truth.min() < 0 or truth.max() >= len(CLASSES):
-            raise InvalidInput(f"labels are 0 to {len(CLASSES) - 1}, not {truth.min()} to {truth.max()}.")
+        if truth.min() < 0 or truth.max() >= len(LABELS):
+            raise InvalidInput(f"labels are 0 to {len(LABELS) - 1}, not {truth.min()} to {truth.max()}.")
         sums = scores.sum(axis=1)
         if not (np.isfinite(scores).all() and np.abs(sums - 1).max() < 1e-2 and scores.min() >= 0):
             raise InvalidInput("the probabilities of an image are not three numbers with the sum 1.")
+
+
+def of_known_kind(truth: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which images show pneumonia that is labelled bacterial or viral, bool [N]."""
+    return np.isin(truth, (BACTERIAL, VIRAL))
+
+
+def of_three_classes(truth: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which images three-class measures are computed from, bool [N]: all but those of unknown kind.
+
+    None where pneumonia is only of unknown kind: the normal images alone are one class.
+    """
+    unknown = truth == PNEUMONIA_UNKNOWN_KIND
+    return ~unknown & (of_known_kind(truth).any() | ~unknown.any())
+
+
+def images_by_label(truth: npt.NDArray[np.int64]) -> dict[str, int]:
+    """The number of images of each class and, where there are any, with pneumonia of unknown kind."""
+    counts = {name: int((truth == label).sum()) for label, name in enumerate(CLASSES)}
+    unknown = int((truth == PNEUMONIA_UNKNOWN_KIND).sum())
+    return {**counts, "pneumonia_unknown_kind": unknown} if unknown else counts

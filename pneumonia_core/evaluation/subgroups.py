@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pneumonia_core.evaluation.bootstrap import Floats, estimate, patient_resamples
 from pneumonia_core.evaluation.document import Measure, Subgroup
 from pneumonia_core.evaluation.measures import ranking_measures, weighted_share
-from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.findings import BACTERIAL, NORMAL, Thresholds, bacterial_share, p_pneumonia
 
 MAX_SIZES: Final = 3
@@ -73,14 +73,14 @@ def _sampled(scored: ScoredSet, thresholds: Thresholds, bootstrap: int, seed: in
 def _measures(
     truth: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], thresholds: Thresholds, weights: Floats
 ) -> dict[str, Floats]:
-    ill = truth != NORMAL
+    ill, sick = truth != NORMAL, of_known_kind(truth)
     total, share = p_pneumonia(scores), bacterial_share(scores)
     called = total >= np.float32(thresholds.pneumonia)
     return {
         "auroc": ranking_measures(total, ill, weights)["auroc"],
         "sensitivity": weighted_share(called[ill], weights[:, ill]),
         "specificity": weighted_share(~called[~ill], weights[:, ~ill]),
-        "bacterial_viral_auroc": _auroc_or_nan(share[ill], truth[ill] == BACTERIAL, weights[:, ill]),
+        "bacterial_viral_auroc": _auroc_or_nan(share[sick], truth[sick] == BACTERIAL, weights[:, sick]),
     }
 
 

@@ -63,6 +63,7 @@ def evaluation_page(
         calibration_measures=CALIBRATION_MEASURES,
         prevalence=prevalence,
         caution=CAUTIONS.get(evaluation.get("split", "")),
+        unknown_kind=evaluation["images_by_class"].get("pneumonia_unknown_kind", 0),
         unscored=sum(evaluation.get("rejected", {}).values()),
         figures={
             "pneumonia": Markup(curves_figure(pneumonia, prevalence)),

@@ -6,7 +6,7 @@ from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.datasets.kermany import LabelledImage, are_kermanys, parse_kermany_name
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL
+from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL
 from pneumonia_core.phantoms.data_sets import kermany_name
 
 
@@ -72,9 +72,12 @@ def test_nothing_to_cut_validation_from_is_said():
 
 def test_labels_table_is_read(tmp_path):
     table = tmp_path / "labels.csv"
-    table.write_text("uri,label,patient_id,split\na.png,viral,p1,test\n/x/b.png,normal,p2,train\n")
+    table.write_text(
+        "uri,label,patient_id,split\na.png,viral,p1,test\n/x/b.png,normal,p2,train\nc.png,pneumonia,p3,test\n"
+    )
     read = read_labelled(str(table))
     assert {(i.uri, i.label, i.patient_id, i.split) for i in read} == {
+        (f"file://{tmp_path}/c.png", PNEUMONIA_UNKNOWN_KIND, "p3", "test"),
         (f"file://{tmp_path}/a.png", VIRAL, "p1", "test"),
         ("file:///x/b.png", NORMAL, "p2", "train"),
     }
@@ -143,6 +146,27 @@ def test_official_test_split_is_read_from_its_own_folder_and_from_that_above(off
             (BACTERIAL, "person100_bacteria", "test"),
             (VIRAL, "person1_virus", "test"),
         ]
+
+
+def test_folders_of_other_data_say_the_class_and_not_the_kind(tmp_path, caplog):
+    for name in ("NORMAL/00000013_005.png", "PNEUMONIA/00000013_006.png", "PNEUMONIA/scan.png"):
+        (tmp_path / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "test" / name).touch()
+    assert [(image.label, image.patient_id) for image in read_labelled(str(tmp_path))] == [
+        (NORMAL, "00000013"),
+        (PNEUMONIA_UNKNOWN_KIND, "00000013"),
+        (PNEUMONIA_UNKNOWN_KIND, "PNEUMONIA/scan"),
+    ]
+    assert "1 of 3 file names do not tell the patient" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["NORMAL/person1_virus_6.jpeg", "PNEUMONIA/IM-0001-0001.jpeg", "NORMAL/a.png"]
+)
+def test_name_that_contradicts_its_folder_or_is_unlike_the_others_is_refused(official_test, name):
+    (official_test / name).touch()
+    with pytest.raises(InvalidInput, match="does not say class and patient"):
+        read_labelled(str(official_test))
 
 
 def test_folder_a_level_off_is_refused_with_where_the_images_are(official_test, tmp_path):

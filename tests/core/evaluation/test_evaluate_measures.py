@@ -17,9 +17,11 @@ from pneumonia_core.evaluation.calibration_measures import (
     expected_calibration_error,
     reliability,
 )
+from pneumonia_core.evaluation.document import headline
 from pneumonia_core.findings import (
     BACTERIAL,
     NORMAL,
+    PNEUMONIA_UNKNOWN_KIND,
     VIRAL,
     Thresholds,
     bacterial_share,
@@ -210,6 +212,29 @@ def test_thousand_resamples_of_six_hundred_images_are_quick() -> None:
     evaluate(labels, probabilities, patients, HALVES, bootstrap=1000)
 
 
+@pytest.mark.parametrize("kinds_known", [True, False])
+def test_pneumonia_of_unknown_kind_counts_against_normal_alone(kinds_known: bool) -> None:
+    labels, probabilities, patients = scored(300)
+    hidden = (labels != NORMAL) & ((np.arange(300) % 2 == 0) | (not kinds_known))
+    report = evaluate(
+        np.where(hidden, PNEUMONIA_UNKNOWN_KIND, labels), probabilities, patients, HALVES, bootstrap=20
+    )
+    json.dumps(report, allow_nan=False)
+    whole = evaluate(labels, probabilities, patients, HALVES, bootstrap=20)
+    known = evaluate(labels[~hidden], probabilities[~hidden], patients[~hidden], HALVES, bootstrap=20)
+    task = report["tasks"]["pneumonia_vs_normal"]
+    for name in ("auroc", "accuracy", "sensitivity", "specificity"):
+        assert task[name]["value"] == whole["tasks"]["pneumonia_vs_normal"][name]["value"]
+    assert report["images_by_class"]["pneumonia_unknown_kind"] == hidden.sum()
+    kind, accuracy = report["tasks"]["bacterial_vs_viral"], report["three_class"]["accuracy"]
+    if kinds_known:
+        assert kind["auroc"]["value"] == known["tasks"]["bacterial_vs_viral"]["auroc"]["value"]
+        assert accuracy["value"] == known["three_class"]["accuracy"]["value"]
+    else:
+        assert kind["auroc"] == accuracy == {"value": None, "low": None, "high": None}
+        assert headline(report)["three_class_accuracy"] is None
+
+
 @pytest.mark.parametrize("present", [(NORMAL,), (BACTERIAL, VIRAL), (NORMAL, BACTERIAL)])
 def test_measures_of_an_absent_class_are_null(present: tuple[int, ...]) -> None:
     labels, probabilities, _ = scored(100)
@@ -240,7 +265,7 @@ def test_predictive_values_are_those_of_bayes_rule() -> None:
     ("labels", "probabilities", "message"),
     [
         ([], np.zeros((0, 3)), "no scored images"),
-        ([0, 3], np.full((2, 3), 1 / 3), "labels are 0 to 2"),
+        ([0, 4], np.full((2, 3), 1 / 3), "labels are 0 to 3"),
         ([0, 1], np.full((2, 3), 0.5), "sum 1"),
         ([0, 1], np.full((2, 2), 0.5), "do not fit"),
         ([0, 1], np.full((2, 3), np.nan), "sum 1"),

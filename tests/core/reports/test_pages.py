@@ -14,7 +14,7 @@ from support.scores import evaluate, subgroups
 from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
 from pneumonia_core.evaluation.robustness import PerturbedScores, robustness
-from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds
+from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL, Thresholds
 from pneumonia_core.reports.checklist import reporting_items
 from pneumonia_core.reports.evaluation_page import evaluation_page
 from pneumonia_core.reports.model_card import model_card
@@ -26,7 +26,7 @@ def evaluation(present: tuple[int, ...] = (NORMAL, BACTERIAL, VIRAL), **options:
     rng = np.random.default_rng(0)
     labels = rng.choice(present, 150)
     logits = rng.normal(0, 1.2, (150, 3))
-    logits[np.arange(150), labels] += 2
+    logits[np.arange(150), np.minimum(labels, VIRAL)] += 2
     powers = np.exp(logits)
     probabilities = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
     options = {"bootstrap": 60, **options}
@@ -107,6 +107,13 @@ def test_evaluation_page_without_a_class_says_what_is_undefined(
     assert outline.tags["svg"] == figures
     assert "–" in outline.texts
     assert "nan" not in "".join(outline.texts).lower()
+
+
+def test_evaluation_page_says_where_the_kind_of_pneumonia_is_unknown() -> None:
+    page = evaluation_page(evaluation((NORMAL, PNEUMONIA_UNKNOWN_KIND)), "a")
+    unknown = evaluation((NORMAL, PNEUMONIA_UNKNOWN_KIND))["images_by_class"]["pneumonia_unknown_kind"]
+    assert f"{unknown} with pneumonia whose kind is unknown." in page
+    assert "pneumonia whose kind" not in evaluation_page(evaluation(), "a")
 
 
 def test_evaluation_page_says_which_prevalence_is_assumed() -> None:
