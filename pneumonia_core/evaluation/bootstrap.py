@@ -1,4 +1,9 @@
-"""Bootstrap over patients: the resamples, and the interval that they give a measure."""
+"""Bootstrap over patients: the resamples, and the interval that they give a measure.
+
+A percentile interval fails at the edge: a share of 1 is 1 in every resample, and one just below it varies too
+little. So shares and areas under curves have the exact interval of so many trials as their patients are
+worth: `estimate` with `effective_patients` or `effective_pairs`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,11 +11,18 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv
 
 from pneumonia_core.evaluation.document import Measure
 
 Floats = npt.NDArray[np.float64]
 LEVEL: Final = 0.95
+TAIL: Final = (1 - LEVEL) / 2
+# With so many patients judged wrong (or right, if that is rarer), the variance over resamples counts as much
+# as the number of patients. With fewer than two, an interval could move away from 1 as the last mistake goes.
+PRIOR_PATIENTS: Final = 2.0
+# Weights to a prevalence leave a rounding error.
+_ROUNDING: Final = 1e-9
 BLOCK_CELLS: Final = 2_000_000  # resamples x images in memory at a time
 
 
@@ -52,25 +64,90 @@ def patient_resamples(
 
 
 def estimate(values: Floats, patients: float | None = None) -> Estimate:
-    """The value (row 0) with the 95 % percentile interval over the other rows.
+    """The value (row 0) with its 95 % interval from the other rows.
 
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.) For a proportion, pass the
-    number of `patients` that its images are of. A proportion of exactly 0 or 1 does not vary over resamples;
-    it gets the exact interval for that many trials (Clopper and Pearson, Biometrika 26, 1934). Any other
-    proportion of the images of a single patient does not vary either, and gets no interval.
+    Without `patients` that is the percentile interval (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, chapter 13). For a share or an area under a curve, pass the number of patients that it is
+    worth at 0 and 1 (`effective_patients`, `effective_pairs`): it then has the interval of
+    `_limits_of_share`.
     """
     resampled = values[1:][np.isfinite(values[1:])]
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail]) if len(resampled) else (np.nan, np.nan)
-    if patients and np.isfinite(low):
-        # Weights to a prevalence leave a rounding error.
-        if values[0] > 1 - 1e-9:
-            low = tail ** (1 / patients)
-        elif values[0] < 1e-9:
-            high = 1 - tail ** (1 / patients)
-        elif patients <= 1:
-            low = high = np.nan
+    if not len(resampled) or not np.isfinite(values[0]):
+        low = high = np.nan
+    elif patients is None:
+        low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
+    else:
+        low, high = _limits_of_share(float(values[0]), float(resampled.var()), patients)
     return Estimate(number(values[0]), number(low), number(high))
+
+
+def _limits_of_share(share: float, variance: float, patients: float) -> tuple[float, float]:
+    """The exact interval (Clopper and Pearson, Biometrika 26, 1934) for an effective number of trials.
+
+    Korn and Graubard (Survey Methodology 24, 1998) take share * (1 - share) / variance for that number. Near
+    0 and 1 the variance is hardly known, and there the number tends to `patients`: a weighted mean of the two
+    reciprocals, by the expected number of patients of the rarer outcome and PRIOR_PATIENTS. The share of the
+    images of a single patient has no interval unless it is 0 or 1.
+    """
+    rare = min(share, 1 - share)
+    if patients <= 0 or (patients <= 1 and rare > _ROUNDING):
+        return np.nan, np.nan
+    trials = patients
+    if rare > _ROUNDING:
+        seen = patients * rare
+        reciprocal = (seen * variance / (share * (1 - share)) + PRIOR_PATIENTS / patients) / (
+            seen + PRIOR_PATIENTS
+        )
+        trials = 1 / reciprocal
+    right = trials * share
+    low = 0.0 if share < _ROUNDING else float(betaincinv(right, trials - right + 1, TAIL))
+    high = 1.0 if share > 1 - _ROUNDING else float(betaincinv(right + 1, trials - right, 1 - TAIL))
+    return low, high
+
+
+def effective_patients(patients: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
+    """The number of equal patients that the images of these `patients` [N] are worth.
+
+    The images of a patient count as one opinion, which weighs as much as all of them: (sum w)^2 / sum w^2
+    over the patients (Kish, Survey Sampling, 1965). `weights` [N] of the images are 1 by default.
+    """
+    keys = np.asarray(patients)
+    if not len(keys):
+        return 0.0
+    of = np.unique(keys, return_inverse=True)[1].reshape(-1)
+    each = np.bincount(of, weights=None if weights is None else np.asarray(weights, np.float64))
+    return float(each.sum() ** 2 / np.square(each).sum())
+
+
+def effective_pairs(positive: float, negative: float) -> float:
+    """The number of trials that an AUROC near 0 or 1 over so many positive and negative patients is worth.
+
+    That is A (1 - A) / variance as A approaches 1, with the variance of Newcombe (Statistics in Medicine 25,
+    2006, method 5), which symmetrises that of Hanley and McNeil (Radiology 143, 1982).
+    """
+    return 4 * positive * negative / (positive + negative + 2) if positive and negative else 0.0
+
+
+def ratio_limits(numerator: Estimate, denominator: Estimate) -> tuple[float, float]:
+    """The 95 % limits of a ratio of two independent shares, from the intervals of the two.
+
+    (MOVER-R: Donner and Zou, Statistical Methods in Medical Research 21, 2012.) NaN where an interval is
+    missing, infinity where the denominator may be 0.
+    """
+    (a, a_low, a_high), (b, b_low, b_high) = _limits(numerator), _limits(denominator)
+    product, least, greatest = a * b, a_low * (2 * a - a_low), a_high * (2 * a - a_high)
+    # Rounding may leave a root of less than nothing.
+    below = product + np.sqrt(np.maximum(0.0, product**2 - least * b_high * (2 * b - b_high)))
+    above = product + np.sqrt(np.maximum(0.0, product**2 - greatest * b_low * (2 * b - b_low)))
+    low = least / below if below != 0 else 0.0
+    high = above / (b_low * (2 * b - b_low)) if b_low != 0 else np.inf
+    return float(low), float(high)
+
+
+def _limits(estimated: Estimate) -> tuple[float, float, float]:
+    values = (estimated.value, estimated.low, estimated.high)
+    value, low, high = (np.nan if each is None else each for each in values)
+    return value, low, high
 
 
 def number(value: float) -> float | None:

@@ -1,7 +1,6 @@
 """The evaluation of scores: every measure with its interval over patients, and the curves."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -9,7 +8,15 @@ import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.evaluation.bootstrap import LEVEL, Estimate, Floats, estimate, number
+from pneumonia_core.evaluation.bootstrap import (
+    LEVEL,
+    Estimate,
+    Floats,
+    effective_patients,
+    estimate,
+    number,
+    ratio_limits,
+)
 from pneumonia_core.evaluation.calibration_measures import RELIABILITY_BINS
 from pneumonia_core.evaluation.document import (
     CalibrationFigures,
@@ -24,7 +31,7 @@ from pneumonia_core.evaluation.document import (
 )
 from pneumonia_core.evaluation.measures import (
     Task,
-    patients_of_proportions,
+    effective_sizes,
     sampled_measures,
     tasks_of,
     to_prevalence,
@@ -47,10 +54,10 @@ def evaluate(
 ) -> Evaluation:
     """The evaluation of a scored set, as evaluation.json holds it.
 
-    Intervals are 95 % percentile intervals over `bootstrap` resamples of the patients (Efron and Tibshirani
-    1993). An accuracy, sensitivity, specificity or recall of exactly 0 or 1 has an exact interval
-    (`bootstrap.estimate`), and so has a predictive value that follows from one. Undefined values are null:
-    those of a single class, or without resamples. Images whose kind of pneumonia is unknown count in the
+    Intervals are 95 % intervals from `bootstrap` resamples of the patients: exact ones of shares and areas
+    under curves (`bootstrap.estimate`), and from these the ones of predictive values
+    (`bootstrap.ratio_limits`); percentile intervals of calibration measures. Undefined values are null: those
+    of a single class, or without resamples. Images whose kind of pneumonia is unknown count in the
     measures of pneumonia alone.
 
     With `prevalence`, the figures are those expected where that share of the images shows pneumonia. Images
@@ -70,10 +77,10 @@ def evaluate(
     tasks = tasks_of(truth, scored.probabilities, thresholds, prevalence, prior)
     found = finding_labels(scored.probabilities, thresholds)
     sampled, skipped = sampled_measures(truth, found, patient_index, tasks, prevalence, bootstrap, seed)
-    counts = patients_of_proportions(truth, patient_index, tasks, prevalence)
+    sizes = effective_sizes(truth, patient_index, tasks, prevalence)
 
     def estimated(name: str) -> Estimate:
-        return estimate(sampled[name], counts.get(name))
+        return estimate(sampled[name], sizes.get(name))
 
     weights = to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0]
     return {
@@ -90,18 +97,22 @@ def evaluate(
             "seed": seed,
         },
         "prevalence": {"evaluated": share_evaluated, "assumed": prevalence, "calibrated_at": prior},
-        "tasks": {task.name: _task_figures(task, weights, sampled, estimated) for task in tasks},
+        "tasks": {
+            task.name: _task_figures(task, patient_index, weights, sampled, estimated) for task in tasks
+        },
         "three_class": _three_class_figures(truth, found, estimated),
         "predictive_values": _predictive_values(
-            sampled,
-            estimated("pneumonia_vs_normal.sensitivity"),
-            estimated("pneumonia_vs_normal.specificity"),
+            estimated("pneumonia_vs_normal.sensitivity"), estimated("pneumonia_vs_normal.specificity")
         ),
     }
 
 
 def _task_figures(
-    task: Task, weights: Floats, sampled: dict[str, Floats], estimated: Callable[[str], Estimate]
+    task: Task,
+    patient_index: npt.NDArray[np.int64],
+    weights: Floats,
+    sampled: dict[str, Floats],
+    estimated: Callable[[str], Estimate],
 ) -> TaskFigures:
     def measure(name: str) -> Measure:
         return estimated(f"{task.name}.{name}").as_json()
@@ -111,7 +122,7 @@ def _task_figures(
         "intercept": measure("intercept"),
         "ece": measure("ece"),
         "brier": measure("brier"),
-        "bins": _bins(task, sampled),
+        "bins": _bins(task, patient_index[task.rows], weights[task.rows], sampled),
     }
     roc, pr = _curves(task, weights[task.rows])
     return {
@@ -143,19 +154,27 @@ def _three_class_figures(
     }
 
 
-def _bins(task: Task, sampled: dict[str, Floats]) -> list[ReliabilityBin]:
+def _bins(
+    task: Task, patient_index: npt.NDArray[np.int64], weights: Floats, sampled: dict[str, Floats]
+) -> list[ReliabilityBin]:
+    """The reliability bins; `patient_index` and `weights` are those of the task's images."""
     indices = np.minimum((task.probability * RELIABILITY_BINS).astype(np.int64), RELIABILITY_BINS - 1)
-    counts = np.bincount(indices, minlength=RELIABILITY_BINS)
-    return [
-        {
-            "low": k / RELIABILITY_BINS,
-            "high": (k + 1) / RELIABILITY_BINS,
-            "images": int(counts[k]),
-            "predicted": number(sampled[f"{task.name}.bin_predicted"][0, k]),
-            "observed": estimate(sampled[f"{task.name}.bin_observed"][:, k]).as_json(),
-        }
-        for k in range(RELIABILITY_BINS)
-    ]
+    bins: list[ReliabilityBin] = []
+    for k in range(RELIABILITY_BINS):
+        inside = indices == k
+        observed = sampled[f"{task.name}.bin_observed"][:, k]
+        bins.append(
+            {
+                "low": k / RELIABILITY_BINS,
+                "high": (k + 1) / RELIABILITY_BINS,
+                "images": int(inside.sum()),
+                "predicted": number(sampled[f"{task.name}.bin_predicted"][0, k]),
+                "observed": estimate(
+                    observed, effective_patients(patient_index[inside], weights[inside])
+                ).as_json(),
+            }
+        )
+    return bins
 
 
 def _curves(task: Task, weights: Floats) -> tuple[RocCurve, PrecisionRecallCurve] | tuple[None, None]:
@@ -177,49 +196,36 @@ def _thinned(curve: Floats) -> list[float]:
     return [round(float(value), 6) for value in curve[kept]]
 
 
-def _predictive_values(
-    sampled: dict[str, Floats], sensitivity: Estimate, specificity: Estimate
-) -> list[PredictiveValues]:
+def _predictive_values(sensitivity: Estimate, specificity: Estimate) -> list[PredictiveValues]:
     """Predictive values over prevalence, by Bayes' rule from sensitivity and specificity.
 
-    Where sensitivity or specificity is perfect, so is a predictive value in every resample. At a low
-    prevalence that would claim too much, so its interval follows from the exact intervals of the two.
+    Each follows from one ratio of a share of errors to a share of hits, and its interval from that of the
+    ratio.
     """
-    rows: list[PredictiveValues] = []
-    for prevalence in PREVALENCES:
-        ppv_limits, npv_limits = _by_bayes(_ends(sensitivity), _ends(specificity), prevalence)
-        ppv, npv = _by_bayes(
-            sampled["pneumonia_vs_normal.sensitivity"], sampled["pneumonia_vs_normal.specificity"], prevalence
-        )
-        rows.append(
-            {
-                "prevalence": prevalence,
-                "ppv": _widened(estimate(ppv), ppv_limits).as_json(),
-                "npv": _widened(estimate(npv), npv_limits).as_json(),
-            }
-        )
-    return rows
+    missed, false_alarms = _complement(sensitivity), _complement(specificity)
+    return [
+        {
+            "prevalence": prevalence,
+            "ppv": _predictive_value(false_alarms, sensitivity, (1 - prevalence) / prevalence),
+            "npv": _predictive_value(missed, specificity, prevalence / (1 - prevalence)),
+        }
+        for prevalence in PREVALENCES
+    ]
 
 
-def _ends(estimated: Estimate) -> Floats:
-    return np.array([estimated.low, estimated.high], np.float64)
+def _complement(share: Estimate) -> Estimate:
+    def less_than_one(value: float | None) -> float | None:
+        return None if value is None else 1 - value
+
+    return Estimate(less_than_one(share.value), less_than_one(share.high), less_than_one(share.low))
 
 
-def _by_bayes(sensitivity: Floats, specificity: Floats, prevalence: float) -> tuple[Floats, Floats]:
-    """Positive and negative predictive value."""
-    ill, well = prevalence, 1 - prevalence
-    with np.errstate(invalid="ignore"):
-        return (
-            sensitivity * ill / (sensitivity * ill + (1 - specificity) * well),
-            specificity * well / (specificity * well + (1 - sensitivity) * ill),
-        )
-
-
-def _widened(estimated: Estimate, limits: Floats) -> Estimate:
-    """An estimate of 0 or 1 with its interval widened to the limits, low and high; any other as it is."""
-    low, high = limits
-    if estimated.value == 1:
-        return replace(estimated, low=number(low))
-    if estimated.value == 0:
-        return replace(estimated, high=number(high))
-    return estimated
+def _predictive_value(errors: Estimate, hits: Estimate, odds_against: float) -> Measure:
+    """hits / (hits + odds_against * errors), null where nothing has this finding."""
+    if errors.value is None or hits.value is None or errors.value + hits.value == 0:
+        return Estimate(None, None, None).as_json()
+    value = hits.value / (hits.value + odds_against * errors.value)
+    low, high = ratio_limits(errors, hits)
+    return Estimate(
+        value, number(1 / (1 + odds_against * high)), number(1 / (1 + odds_against * low))
+    ).as_json()

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia_core.evaluation.bootstrap import Floats, patient_resamples
+from pneumonia_core.evaluation.bootstrap import (
+    Floats,
+    effective_pairs,
+    effective_patients,
+    patient_resamples,
+)
 from pneumonia_core.evaluation.calibration import prior_corrected
 from pneumonia_core.evaluation.calibration_measures import (
     brier,
@@ -177,36 +182,37 @@ def weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
     return share
 
 
-def patients_of_proportions(
+def effective_sizes(
     truth: npt.NDArray[np.int64],
     patient_index: npt.NDArray[np.int64],
     tasks: list[Task],
     prevalence: float | None,
 ) -> dict[str, float]:
-    """The number of patients behind each proportion, by the dotted name of the proportion."""
+    """The number of patients that each share and area is worth at 0 and 1, by its dotted name.
+
+    Under prevalence weights those who weigh more count for more (exact intervals of weighted shares: Korn and
+    Graubard, Survey Methodology 24, 1998).
+    """
     weights = to_prevalence(np.ones((1, len(truth))), truth, prevalence)[0]
 
     def patients(rows: npt.NDArray[np.int64]) -> float:
-        return _effective_patients(patient_index[rows], weights[rows])
+        return effective_patients(patient_index[rows], weights[rows])
 
-    counts = {"three_class.accuracy": patients(np.flatnonzero(of_three_classes(truth)))}
+    sizes = {"three_class.accuracy": patients(np.flatnonzero(of_three_classes(truth)))}
     for label, name in enumerate(CLASSES):
-        counts[f"three_class.{name}"] = patients(np.flatnonzero(truth == label))
+        sizes[f"three_class.{name}"] = patients(np.flatnonzero(truth == label))
     for task in tasks:
-        counts[f"{task.name}.accuracy"] = patients(task.rows)
-        counts[f"{task.name}.sensitivity"] = patients(task.rows[task.positive])
-        counts[f"{task.name}.specificity"] = patients(task.rows[~task.positive])
-    return counts
-
-
-def _effective_patients(patient_index: npt.NDArray[np.int64], weights: Floats) -> float:
-    """The number of patients of these images; under prevalence weights, Kish's effective sample size.
-
-    (Kish, Survey Sampling, 1965. Exact intervals of weighted proportions are based on it: Korn and Graubard,
-    Survey Methodology 24, 1998.)
-    """
-    if not len(weights):
-        return 0.0
-    _, of, images = np.unique(patient_index, return_inverse=True, return_counts=True)
-    each = np.bincount(of, weights) / images
-    return float(each.sum() ** 2 / np.square(each).sum())
+        positive, negative = patients(task.rows[task.positive]), patients(task.rows[~task.positive])
+        pairs = effective_pairs(positive, negative)
+        of_task = {
+            "accuracy": patients(task.rows),
+            "sensitivity": positive,
+            "specificity": negative,
+            "sensitivity_at_specificity_90": positive,
+            "sensitivity_at_specificity_95": positive,
+            "auroc": pairs,
+            # A mean over the positive images.
+            "auprc": min(pairs, positive),
+        }
+        sizes.update({f"{task.name}.{name}": size for name, size in of_task.items()})
+    return sizes

@@ -6,11 +6,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia_core.evaluation.bootstrap import Floats, estimate, patient_resamples
+from pneumonia_core.evaluation.bootstrap import (
+    Floats,
+    effective_pairs,
+    effective_patients,
+    estimate,
+    patient_resamples,
+)
 from pneumonia_core.evaluation.document import Measure, Subgroup
 from pneumonia_core.evaluation.measures import ranking_measures, weighted_share
 from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
-from pneumonia_core.findings import BACTERIAL, NORMAL, Thresholds, bacterial_share, p_pneumonia
+from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds, bacterial_share, p_pneumonia
 
 MAX_SIZES: Final = 3
 
@@ -39,14 +45,20 @@ def _subgroup(
     factor: str, group: str, scored: ScoredSet, thresholds: Thresholds, bootstrap: int, seed: int
 ) -> Subgroup:
     ill = scored.labels != NORMAL
+    sick = scored.labels == BACTERIAL, scored.labels == VIRAL
+    positive, negative, bacterial, viral = (
+        effective_patients(scored.patients[some]) for some in (ill, ~ill, *sick)
+    )
     patients = {
-        "sensitivity": len(np.unique(scored.patients[ill])),
-        "specificity": len(np.unique(scored.patients[~ill])),
+        "sensitivity": positive,
+        "specificity": negative,
+        "auroc": effective_pairs(positive, negative),
+        "bacterial_viral_auroc": effective_pairs(bacterial, viral),
     }
     sampled = _sampled(scored, thresholds, bootstrap, seed)
 
     def measure(name: str) -> Measure:
-        return estimate(sampled[name], patients.get(name)).as_json()
+        return estimate(sampled[name], patients[name]).as_json()
 
     return {
         "factor": factor,

@@ -10,7 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from support.scores import evaluate, scored
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.evaluation.bootstrap import estimate, patient_resamples
+from pneumonia_core.evaluation.bootstrap import (
+    effective_pairs,
+    effective_patients,
+    estimate,
+    patient_resamples,
+)
 from pneumonia_core.evaluation.calibration_measures import (
     brier,
     calibration_line,
@@ -75,6 +80,8 @@ def test_resampled_measures_are_those_of_scikit_learn_with_sample_weights() -> N
     report = evaluate(labels, probabilities, patients, HALVES, bootstrap=40, seed=5)
     positive, score = binary(labels, probabilities, "pneumonia_vs_normal")
     index = np.unique(patients, return_inverse=True)[1]
+    well, ill = effective_patients(index[~positive]), effective_patients(index[positive])
+    pairs = effective_pairs(ill, well)
     values: dict[str, list[float]] = {"auroc": [], "auprc": [], "three": []}
     for weights, _ in patient_resamples(labels, index, 40, 5):
         for row in weights:
@@ -83,12 +90,14 @@ def test_resampled_measures_are_those_of_scikit_learn_with_sample_weights() -> N
             right = finding_labels(probabilities, HALVES) == labels
             values["three"].append(np.average(right, weights=row))
     assert report["tasks"]["pneumonia_vs_normal"]["auroc"] == pytest.approx(
-        estimate(np.array(values["auroc"])).as_json()
+        estimate(np.array(values["auroc"]), pairs).as_json()
     )
     assert report["tasks"]["pneumonia_vs_normal"]["auprc"] == pytest.approx(
-        estimate(np.array(values["auprc"])).as_json()
+        estimate(np.array(values["auprc"]), min(pairs, ill)).as_json()
     )
-    assert report["three_class"]["accuracy"] == pytest.approx(estimate(np.array(values["three"])).as_json())
+    assert report["three_class"]["accuracy"] == pytest.approx(
+        estimate(np.array(values["three"]), effective_patients(index)).as_json()
+    )
 
 
 def test_three_class_figures_count_findings() -> None:
