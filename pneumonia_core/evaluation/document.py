@@ -113,8 +113,19 @@ class Subgroup(TypedDict):
     bacterial_viral_auroc: Measure
 
 
+class KindEffect(TypedDict):
+    """The effect of a perturbation on the bacterial share; null without images of known kind."""
+
+    auroc_change: Measure
+    mean_change: float | None
+    p99_change: float | None
+
+
 class PerturbationEffect(TypedDict):
-    """The effect of a perturbation on p_pneumonia. `shift` is the mean change by class and of pneumonia."""
+    """The effect of a perturbation, most of it on p_pneumonia.
+
+    `shift` is the mean change by class and of pneumonia.
+    """
 
     name: str
     label: str
@@ -124,12 +135,16 @@ class PerturbationEffect(TypedDict):
     shift: dict[str, float | None]
     shift_difference: float | None
     findings_changed: float
+    bacterial_viral: KindEffect
+    three_class_accuracy_change: Measure
 
 
 class Robustness(TypedDict):
     images: int
     images_by_class: dict[str, int]
     auroc: Measure
+    bacterial_viral_auroc: Measure
+    three_class_accuracy: Measure
     median_aspect: dict[str, float] | None
     rows: list[PerturbationEffect]
 

@@ -36,7 +36,7 @@ def _environment(html: bool) -> jinja2.Environment:
     )
     environment.filters.update(
         shown=shown, md=_markdown_escaped, value=value, signed=signed, percent=percent, interval=interval,
-        count=count, share=share, prose=_prose, megabytes=megabytes, duration=duration,
+        bracketed=bracketed, count=count, share=share, prose=_prose, megabytes=megabytes, duration=duration,
     )  # fmt: skip
     return environment
 
@@ -87,6 +87,12 @@ def interval(measure: dict[str, float | None], digits: int = 3) -> str:
         return ""
     dash = " to " if low < 0 else "–"
     return f"{signed(low, digits)}{dash}{signed(high, digits)}"
+
+
+def bracketed(measure: dict[str, float | None], digits: int = 3) -> str:
+    """The interval of a measure to stand behind its value: ' (0.969–0.985)', or nothing."""
+    text = interval(measure, digits)
+    return f" ({text})" if text else ""
 
 
 def signed(number: float | None, digits: int = 3) -> str:

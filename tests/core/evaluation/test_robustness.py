@@ -18,7 +18,7 @@ from pneumonia_core.evaluation.perturbations import (
 )
 from pneumonia_core.evaluation.robustness import PerturbedScores, balanced_sample, robustness
 from pneumonia_core.evaluation.subgroups import size_groups
-from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds
+from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL, Thresholds
 from pneumonia_core.imaging.decode import decode, read_picture, to_square
 from pneumonia_core.phantoms.radiograph import phantom
 
@@ -134,12 +134,38 @@ def test_changes_are_those_of_a_hand_computed_example():
     json.dumps(report, allow_nan=False)
 
 
+def test_changes_of_kind_and_three_classes_are_those_of_a_hand_computed_example():
+    """Two of three kinds are ranked right before; after, one viral image is called bacterial."""
+    labels = [NORMAL, BACTERIAL, VIRAL, VIRAL, PNEUMONIA_UNKNOWN_KIND]
+    both = np.stack([with_shares([0.5, 0.8, 0.9, 0.1, 0.5]), with_shares([0.5, 0.8, 0.7, 0.6, 0.1])], axis=1)
+    report = robustness(perturbed(labels, list("abcde"), both), HALVES, bootstrap=50)
+    assert report["bacterial_viral_auroc"]["value"] == 0.5
+    assert report["three_class_accuracy"]["value"] == 0.75
+    (row,) = report["rows"]
+    kind = row["bacterial_viral"]
+    assert kind["auroc_change"]["value"] == 0.5
+    assert kind["mean_change"] == pytest.approx((0 + 0.2 + 0.5) / 3, abs=1e-6)
+    assert kind["p99_change"] == pytest.approx(np.quantile([0, 0.2, 0.5], 0.99), abs=1e-6)
+    assert row["three_class_accuracy_change"]["value"] == pytest.approx(-0.25)
+    assert kind["auroc_change"]["low"] <= 0.5 <= kind["auroc_change"]["high"]
+    assert (row["mean_change"], row["findings_changed"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0.4))
+
+
+def with_shares(bacterial: list[float]) -> np.ndarray:
+    """Of a normal image, and of others with a bacterial share."""
+    share = np.array(bacterial)
+    total = np.where(np.arange(len(share)) == 0, 0.1, 0.9)
+    return np.stack([1 - total, total * share, total * (1 - share)], axis=-1).astype(np.float32)
+
+
 def test_images_of_one_class_have_changes_but_no_auroc():
     both = np.stack([probabilities(np.array([0.2, 0.3]))] * 2, axis=1)
     (row,) = robustness(perturbed([NORMAL] * 2, [1, 2], both), HALVES, bootstrap=5)["rows"]
     assert row["auroc_change"]["value"] is None
     assert row["shift"]["pneumonia"] is None
     assert row["shift_difference"] is None
+    assert row["bacterial_viral"]["mean_change"] is None
+    assert row["bacterial_viral"]["auroc_change"]["value"] is None
 
 
 def test_groups_have_the_measures_of_their_images_alone():

@@ -88,6 +88,10 @@ def test_evaluation_page_shows_groups_and_what_moves_the_scores() -> None:
         assert row["label"] in texts
         assert value(row["auroc_change"]) in texts
         assert signed(row["p99_change"]) in texts
+        assert signed(row["bacterial_viral"]["p99_change"]) in texts
+        for change in (row["bacterial_viral"]["auroc_change"], row["three_class_accuracy_change"]):
+            assert value(change) in texts
+            assert interval(change) in texts
     assert "1.20 times its height for normal, 1.50 for pneumonia" in "".join(texts)
     assert "What moves the scores" not in evaluation_page(evaluation(), "a")
 
