@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,18 +56,24 @@ class ClusterNode:
 
 
 @dataclass(frozen=True)
-class BlindNode:
-    """A node that does not see a folder, and the file in which its workers write the chunks that they did."""
+class MountingNode:
+    """A node with mounts of its own, and the file in which its workers write the chunks that they did."""
 
+    started: subprocess.Popen[bytes]
     done_log: Path
+
+    def lose(self, folder: Path) -> None:
+        """An empty file system takes the place of the folder, on this node alone."""
+        inside = ["nsenter", "--mount", "--target", str(self.started.pid)]
+        subprocess.run([*inside, "mount", "-t", "tmpfs", "none", str(folder)], check=True)
 
     @property
     def done(self) -> list[str]:
         return self.done_log.read_text().splitlines() if self.done_log.exists() else []
 
 
-def can_unmount() -> bool:
-    """Whether this process may hide a folder from a node."""
+def can_mount() -> bool:
+    """Whether this process may give a node mounts of its own."""
     return subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode == 0
 
 
@@ -99,25 +104,26 @@ class NodeCluster:
         return added
 
     @contextlib.contextmanager
-    def node_without(self, folder: Path) -> Iterator["BlindNode"]:
-        """A node of one CPU on which another, empty file system is mounted over the folder."""
-        own = Rules(self._folder / "blind.rules")
-        log = self._folder / "blind.done"
-        own.set(f"part.after=log:{log}")
-        mount = f"mount -t tmpfs none {shlex.quote(str(folder))}"
-        ray = f"{sys.executable} -m ray.scripts.scripts start --block --address {self.cluster.address}"
-        node = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", f"{mount} && exec {ray} --num-cpus 1"],
+    def mounting_node(self, *rules: str) -> Iterator["MountingNode"]:
+        """A node of one CPU that may lose a folder; its workers follow these failpoints."""
+        self._count += 1
+        name = f"node-{self._count}"
+        own = Rules(self._folder / f"{name}.rules")
+        done_log = self._folder / f"{name}.done"
+        own.set(f"part.after=log:{done_log}", *rules)
+        ray = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1")
+        started = subprocess.Popen(
+            ["unshare", "--mount", *ray, "--address", self.cluster.address],
             env={**os.environ, VARIABLE: own.variable},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
-            wait_for_process(node.pid, "raylet/raylet")
-            yield BlindNode(log)
+            wait_for_process(started.pid, "raylet/raylet")
+            yield MountingNode(started, done_log)
         finally:
-            kill_with_descendants(node.pid)
-            node.wait()
+            kill_with_descendants(started.pid)
+            started.wait()
 
     def remove(self, node: ClusterNode) -> None:
         """Kill a node with all its workers."""

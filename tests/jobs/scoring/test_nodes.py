@@ -6,10 +6,10 @@ import signal
 import time
 
 import pytest
-from support.nodes import can_unmount, node_cluster
+from support.nodes import can_mount, node_cluster
 from support.processes import kill_with_descendants, wait_for_process
 from support.runs_killed import CHUNK, COLUMNS, IMAGES, check_equal, command, ended, finish, start, wait_until
-from support.scoring import pneumonia, rows
+from support.scoring import rows
 
 from pneumonia_core.phantoms.data_sets import write_archive
 
@@ -92,15 +92,18 @@ def test_one_full_disk_and_one_broken_connection_cost_a_retry(undisturbed, nodes
 
 
 @pytest.mark.slow
-def test_fleet_that_is_away_for_a_while_ends_nothing(undisturbed, nodes, night, tmp_path):
+@pytest.mark.timeout(1800)
+# Ray takes a node for dead after less than the first.
+@pytest.mark.parametrize("away_s", [20, pytest.param(1200, marks=pytest.mark.soak)])
+def test_fleet_that_is_away_for_a_while_ends_nothing(undisturbed, nodes, night, tmp_path, away_s):
     fleet = [nodes.add(SLOWLY), nodes.add(SLOWLY)]
     process = night()
     wait_until(lambda: all(node.done for node in fleet), process)
     for node in fleet:
         node.workers_do("decode=sleep:1.5")
         nodes.remove(node)
-    # Ray takes a node for dead after this time.
-    time.sleep(20)
+    time.sleep(away_s)
+    assert process.poll() is None, process.communicate()
     new = nodes.add()
     wait_until(lambda: new.done, process)
     ended(process)
@@ -140,14 +143,23 @@ def own_archive(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_unmount(), reason="needs mount namespaces, which only root may make")
-def test_node_without_the_mount_is_left_out_and_no_image_is_called_missing(
+@pytest.mark.skipif(not can_mount(), reason="needs mount namespaces, which only root may make")
+def test_node_that_loses_the_mount_is_left_out_and_no_image_is_called_missing(
     own_archive, tiny_bundle, undisturbed, nodes, tmp_path
 ):
-    with nodes.node_without(own_archive) as blind:
-        sound = nodes.add(SLOWLY)
-        done = pneumonia(*command(own_archive, tiny_bundle, tmp_path / "r", *nodes.options))
-    assert done.returncode == 0, done.stderr
+    arguments = command(own_archive, tiny_bundle, tmp_path / "r", *nodes.options)
+    slowly = "decode=sleep:0.1"
+    with nodes.mounting_node(slowly) as first, nodes.mounting_node(slowly) as second:
+        process = start(arguments)
+        try:
+            wait_until(lambda: first.done or second.done, process)
+            # One that works: a run of one actor has no other.
+            blind, sound = (first, second) if first.done else (second, first)
+            blind.lose(own_archive)
+            done_before = len(blind.done)
+            ended(process)
+        finally:
+            kill_with_descendants(process.pid)
     unlike = ("image_uri",)
     assert (
         rows(tmp_path / "r")
@@ -156,8 +168,9 @@ def test_node_without_the_mount_is_left_out_and_no_image_is_called_missing(
         .sort_by("image_sha256")
         .equals(undisturbed.drop_columns(unlike).sort_by("image_sha256"))
     )
-    assert len(sound.done) == IMAGES // CHUNK
-    assert not blind.done
+    # Images of the two chunks that it has in work may have been read before.
+    assert len(blind.done) <= done_before + 2
+    assert sound.done
 
 
 @pytest.mark.parametrize(
