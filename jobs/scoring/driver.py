@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from jobs.console.output import Progress, say
-from jobs.ray_runtime.resources import notice_new_nodes, present_nodes
+from jobs.ray_runtime.resources import Node, notice_new_nodes, present_nodes
 from jobs.scoring.context import ScoringContext, start_ray
 from jobs.scoring.execution.dispatcher import Dispatcher
 from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Receipt
@@ -144,17 +144,18 @@ class Driver:
         for chunk in report.turned_away:
             self._dispatcher.returned(chunk, now)
         if now - self._nodes_at >= _NODES_EVERY_S:
-            self._look_at_nodes(execution, now)
+            present = present_nodes()
+            self._look_at(present, execution, now)
             unbegun = 0 if stopping else self._dispatcher.out - self._dispatcher.begun_count
-            execution.ask_for_nodes(self._actors.total(), unbegun)
+            execution.ask_for_nodes(present, self._actors.total(), unbegun)
         self._actors = Counter(node for node in report.actors.values() if node in self._nodes)
         self._workers = self._nodes if execution.decodes_anywhere else frozenset(self._actors)
         if now - self._joined_at < _ACTORS_START_S:
             # A chunk that fails on one node waits for the actors of another.
             self._workers |= self._seated & self._nodes
 
-    def _look_at_nodes(self, execution: "Execution", now: float) -> None:
-        present = present_nodes()
+    def _look_at(self, present: Sequence[Node], execution: "Execution", now: float) -> None:
+        """Notice which nodes have joined, and which are lost."""
         nodes = frozenset(node.node_id for node in present)
         if nodes - self._nodes:
             self._joined_at, self._seated = now, execution.seated(present)

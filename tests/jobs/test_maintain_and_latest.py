@@ -14,6 +14,7 @@ from support.scoring import commit_as_scored, rows, score, scoring_request
 from jobs import latest, maintain, runs
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef
+from pneumonia_core.runs.parts import write_part
 from pneumonia_core.runs.registry import new_run
 from pneumonia_core.runs.run import marker, unscored_rows
 from pneumonia_core.scoring.chunk import RowConstants
@@ -113,6 +114,16 @@ def test_vacuum_removes_runs_that_died_before_they_were_marked_and_no_others(tab
         run(maintain.command, table, "--vacuum", "0s")
         left = {path.name for path in (table / "runs").glob("[!.]*")}
         assert left == {dead.run_id, alive.run_id}
+
+
+def test_part_that_a_worker_of_a_lost_node_writes_after_the_commit_is_removed(table, tiny_bundle):
+    location = open_location(str(table))
+    with new_run(location, scoring_request(tiny_bundle, table.parent / "archive"), 1) as ended:
+        ended.finish("committed")
+    write_part(ended.folder, 0, rows(table))
+    run(maintain.command, table, "--vacuum", "0s")
+    assert not list(table.glob("runs/*/parts"))
+    assert rows(table).num_rows == 2
 
 
 def test_latest_names_a_file_that_another_program_has_removed(table):

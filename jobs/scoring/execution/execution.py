@@ -11,7 +11,7 @@ import ray
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from jobs.ray_runtime.growth import NodeRequest, may_grow
-from jobs.ray_runtime.resources import Node, present_nodes
+from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.actors import ChunkJob
 from jobs.scoring.execution.graph import scoring_graph
 from jobs.scoring.execution.outcomes import Outcome, outcomes
@@ -82,12 +82,12 @@ class Execution:
         """Those of these nodes on which actors belong."""
         return frozenset(seat.node_id for seat in self._placement.seated(nodes))
 
-    def ask_for_nodes(self, actors: int, unbegun: int) -> None:
+    def ask_for_nodes(self, present: Sequence[Node], actors: int, unbegun: int) -> None:
         """Ask the autoscaler for what so many unbegun chunks need, when so many actors have all seats.
 
         Ray Data asks by itself, at most every ten seconds, and then for twice the nodes that there are.
         """
-        seats = self._placement.seated(present_nodes())
+        seats = self._placement.seated(present)
         room = math.inf if self._placement.most is None else self._placement.most - len(seats)
         # A size that the present nodes have, for the autoscaler may add no larger ones.
         cpus = min((seat.cpus for seat in seats), default=1.0)
