@@ -1,6 +1,7 @@
 """Weak scaling of scoring over nodes on this machine, with workers that sleep some ms an image.
 
     python tests/bench/weak_scaling.py --model BUNDLE [--nodes 1,4,16] [--images 3125] [--sleep-ms 5]
+        [--chunk-size 256] [--actors 1,16]
 
 Each node has one CPU, one actor and `--images` images. A worker sleeps and rejects the image instead of
 reading it, so that many nodes fit on two cores. Printed for each number of nodes:
@@ -50,6 +51,7 @@ class Bench:
     sleep_s: float
     chunk: int
     images: int
+    actors: str | None
     folder: Path
 
     def log(self, node: int) -> Path:
@@ -63,6 +65,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3125, help="images for each node")
     parser.add_argument("--sleep-ms", type=float, default=5.0)
     parser.add_argument("--chunk-size", type=int, default=256)
+    parser.add_argument("--actors", help="as of `pneumonia score`")
     options = parser.parse_args()
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles everything again. Unset it.")
@@ -71,7 +74,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             sleep_s = options.sleep_ms / 1000
             bench = Bench(
-                options.model.resolve(), sleep_s, options.chunk_size, options.images, Path(temporary)
+                options.model.resolve(),
+                sleep_s,
+                options.chunk_size,
+                options.images,
+                options.actors,
+                Path(temporary),
             )
             rate = measure(bench, nodes)
         first = first or rate
@@ -171,6 +179,8 @@ def score(bench: Bench, source: Path, address: str, nodes: int) -> tuple[Samples
     results = bench.folder / f"{source.stem}-results"
     command = ["score", str(source), "--model", str(bench.model), "--results", str(results)]
     settings = ["--address", address, "--engine", "openvino", "--chunk-size", str(bench.chunk)]
+    if bench.actors:
+        settings += ["--actors", bench.actors]
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs.cli", *command, *settings],
         cwd=ROOT,
