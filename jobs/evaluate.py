@@ -12,7 +12,7 @@ from jobs.console.options import (
     num_cpus_option,
     precision_option,
 )
-from jobs.evaluation.options import EvaluateOptions
+from jobs.evaluation.options import MOST_EXPLAINED, EvaluateOptions
 
 
 @job_command("evaluate")
@@ -52,6 +52,13 @@ from jobs.evaluation.options import EvaluateOptions
     default=400,
     show_default=True,
     help="Images to score again re-encoded, blurred, brightened, rotated and reshaped; 0 for none.",
+)
+@click.option(
+    "--explanations",
+    type=click.IntRange(0, MOST_EXPLAINED),
+    default=MOST_EXPLAINED,
+    show_default=True,
+    help="Worst mistakes to show on the page, with maps of what spoke for them; 0 for none.",
 )
 @address_option
 @num_cpus_option

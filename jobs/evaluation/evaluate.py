@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jobs.console.command import Result
 from jobs.console.output import say
+from jobs.evaluation.explained_mistakes import explain_mistakes
 from jobs.evaluation.labelled_scores import request_scores, score_labelled
 from jobs.evaluation.options import EvaluateOptions
 from jobs.evaluation.perturbed_scores import measure_robustness
@@ -16,6 +17,7 @@ from pneumonia_core.evaluation.document import Evaluation, as_text, headline, pr
 from pneumonia_core.evaluation.table_scores import evaluate_table, read_scores
 from pneumonia_core.reports.evaluation_page import evaluation_page, page_facts
 from pneumonia_core.reports.evaluation_text import evaluation_lines
+from pneumonia_core.reports.explanations import Explanations
 from pneumonia_core.storage.files import write_bytes
 from pneumonia_core.storage.location import open_location
 
@@ -33,6 +35,7 @@ def evaluate_bundle(options: EvaluateOptions) -> Result:
         scores = read_scores(labels, patients, rows)
         with ray_errors_explained():
             robustness = measure_robustness(images, scores, bundle, options)
+            explanations = explain_mistakes(images, scores, bundle, options.explanations)
     evaluation = evaluate_table(
         scores,
         bundle.thresholds,
@@ -44,7 +47,7 @@ def evaluate_bundle(options: EvaluateOptions) -> Result:
     evaluation["model_id"] = bundle.model_id
     evaluation["split"] = options.split
     evaluation["robustness"] = robustness
-    return _report(evaluation, bundle, options.data, folder)
+    return _report(evaluation, bundle, options.data, explanations, folder)
 
 
 def _output_folder(output: str) -> Path:
@@ -58,9 +61,12 @@ def _output_folder(output: str) -> Path:
     return folder
 
 
-def _report(evaluation: Evaluation, bundle: Bundle, data: str, folder: Path) -> Result:
+def _report(
+    evaluation: Evaluation, bundle: Bundle, data: str, explanations: Explanations | None, folder: Path
+) -> Result:
     facts = page_facts(evaluation, data, bundle.spec.network, bundle.image_size)
-    page = evaluation_page(evaluation, f"Evaluation on {evaluation['split']}", facts)
+    title = f"Evaluation on {evaluation['split']}"
+    page = evaluation_page(evaluation, title, facts, explanations)
     document_path, page_path = folder / "evaluation.json", folder / "evaluation.html"
     # The page is drawn before the first of the two is written, so that they are of one evaluation.
     write_bytes(open_location(str(document_path)), as_text(evaluation).encode())

@@ -1,6 +1,10 @@
 """What an evaluation is asked to do."""
 
 from dataclasses import dataclass
+from typing import Final
+
+# Their pictures keep the page below a megabyte.
+MOST_EXPLAINED: Final = 12
 
 
 @dataclass(frozen=True)
@@ -8,7 +12,8 @@ class EvaluateOptions:
     """The options of `pneumonia evaluate`.
 
     `prevalence` is the share of pneumonia that the figures are weighted to, None for that of the images.
-    `robustness` is the number of images that are perturbed, 0 for none.
+    `robustness` is the number of images that are perturbed, `explanations` that of the mistakes
+    that the page shows; 0 for none.
     """
 
     model: str
@@ -20,5 +25,6 @@ class EvaluateOptions:
     prevalence: float | None = None
     bootstrap: int = 1000
     robustness: int = 400
+    explanations: int = MOST_EXPLAINED
     address: str | None = None
     num_cpus: int | None = None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 FORMAT_VERSION: Final = 1
+KERAS_MODEL: Final = "model.keras"
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,17 @@ def read_engine_files(bundle: Bundle, engine: str) -> dict[str, bytes]:
             files[name] = _read_file(bundle.path, name)
             _check_hash(bundle.path, name, hashlib.sha256(files[name]).hexdigest(), expected)
     return files
+
+
+def read_keras_model(bundle: Bundle) -> bytes:
+    """The content of a bundle's model.keras. Raises InvalidInput where it has changed since the bundle was
+    opened.
+    """
+    data = _read_file(bundle.path, KERAS_MODEL)
+    _check_hash(
+        bundle.path, KERAS_MODEL, hashlib.sha256(data).hexdigest(), bundle.document["files"][KERAS_MODEL]
+    )
+    return data
 
 
 def compute_model_id(model: "keras.Model", spec: ModelSpec) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 from pneumonia_core.evaluation.document import Evaluation
-from pneumonia_core.findings import CLASSES
+from pneumonia_core.findings import CLASSES, LABELS
+from pneumonia_core.reports.explanations import Explanations
 from pneumonia_core.reports.figures import curves_figure, predictive_figure, reliability_figure
 from pneumonia_core.reports.render import render_html
 
@@ -39,13 +40,16 @@ CAUTIONS = {
 
 
 def evaluation_page(
-    evaluation: Evaluation, title: str, facts: Mapping[str, Mapping[str, object]] | None = None
+    evaluation: Evaluation,
+    title: str,
+    facts: Mapping[str, Mapping[str, object]] | None = None,
+    explanations: Explanations | None = None,
 ) -> str:
     """One self-contained HTML page of an evaluation.
 
     It shows `split`, `rejected`, `subgroups` and `robustness` where they are in it. `facts` are further
     tables by heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}}; names and values are
-    escaped.
+    escaped. `explanations` are the worst mistakes to show.
     """
     tasks = evaluation["tasks"]
     prevalence = stated_prevalence(evaluation)
@@ -59,11 +63,13 @@ def evaluation_page(
         pneumonia=pneumonia,
         kind=kind,
         classes=CLASSES,
+        labels=LABELS,
         measures=MEASURES,
         calibration_measures=CALIBRATION_MEASURES,
         prevalence=prevalence,
         caution=CAUTIONS.get(evaluation.get("split", "")),
         unknown_kind=evaluation["images_by_class"].get("pneumonia_unknown_kind", 0),
+        explanations=explanations,
         unscored=sum(evaluation.get("rejected", {}).values()),
         figures={
             "pneumonia": Markup(curves_figure(pneumonia, prevalence)),

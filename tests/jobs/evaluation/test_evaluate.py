@@ -7,29 +7,34 @@ import pytest
 from deltalake import DeltaTable
 from support.buckets import BUCKET, s3_server, using
 from support.images.archived import zip_bytes
+from support.pages import assert_self_contained
 from support.scoring import pneumonia
 
 from jobs.evaluation.evaluate import evaluate_bundle
+from jobs.evaluation.explained_mistakes import read_and_explain
 from jobs.evaluation.labelled_scores import results_location
 from jobs.evaluation.options import EvaluateOptions
 from jobs.evaluation.perturbed_scores import score_perturbed
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from pneumonia_core.archives.entries import ImageRef
+from pneumonia_core.bundles.bundle import read_keras_model
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
-from pneumonia_core.findings import p_pneumonia
+from pneumonia_core.findings import BACTERIAL, NORMAL, p_pneumonia
 from pneumonia_core.phantoms.data_sets import write_labelled
+from pneumonia_core.reports.mistakes import Mistake, MistakeKind
 from pneumonia_core.runs.registry import open_run
 from pneumonia_core.storage.s3 import client as s3_client
 
 
-def options(bundle, data, folder, robustness=0, **others):
+def options(bundle, data, folder, robustness=0, explanations=0, **others):
     return EvaluateOptions(
         model=str(bundle.path),
         data=str(data),
         split="train",
         output=str(folder),
         robustness=robustness,
+        explanations=explanations,
         bootstrap=50,
         **others,
     )
@@ -40,7 +45,7 @@ def evaluated(ray_here, tiny_bundle, tmp_path_factory):
     """The document, the folder, and what the command returned."""
     data, folder = tmp_path_factory.mktemp("labelled"), tmp_path_factory.mktemp("evaluated")
     write_labelled(data, 16, 1, seed=4)
-    result = evaluate_bundle(options(tiny_bundle, data, folder, robustness=12))
+    result = evaluate_bundle(options(tiny_bundle, data, folder, robustness=12, explanations=12))
     return json.loads((folder / "evaluation.json").read_text()), folder, result, data
 
 
@@ -62,6 +67,30 @@ def test_evaluation_has_groups_and_robustness_also_on_its_page(evaluated):
     page = (folder / "evaluation.html").read_text()
     assert "What moves the scores" in page
     assert "Parts of the images" in page
+
+
+def test_page_shows_the_worst_mistakes_read_again(evaluated):
+    document, folder, _, data = evaluated
+    page = (folder / "evaluation.html").read_text()
+    outline = assert_self_contained(page)
+    confusion = np.array(document["three_class"]["confusion"])
+    wrong = min(12, confusion.sum() - np.trace(confusion))
+    assert outline.tags["img"] == 2 * wrong > 0
+    shown = {name for name in files_in(data) if name.rpartition("/")[2] in page}
+    assert len(shown) == wrong
+    assert "15 × 15 cells" in page
+    assert "could not be read again" not in page
+
+
+def test_explained_mistake_that_is_gone_is_counted(evaluated, tiny_bundle):
+    _, _, _, data = evaluated
+    there = sorted(data.rglob("*.jpeg"))[0].as_uri()
+    refs = [ImageRef("file:///absent.jpeg"), ImageRef(there)]
+    mistakes = [Mistake(number, MistakeKind.FALSE_ALARM, NORMAL, BACTERIAL, 0.9) for number in range(2)]
+    squares, maps = read_and_explain(read_keras_model(tiny_bundle), refs, 64, mistakes)
+    assert squares[0] is None
+    assert squares[1].shape == (64, 64)
+    assert maps.maps.shape == (1, 15, 15)
 
 
 def test_perturbed_images_are_first_scored_as_they_are(evaluated, tiny_bundle):
