@@ -43,13 +43,14 @@ _EVERYWHERE: Final = (
     ("Model performance with intervals, by group", "23a–23b", "results: performance",
      "Quantitative Analyses; by group and under perturbation in the page of `pneumonia evaluate`"),
     ("Failure analysis", "23a", "results: performance",
-     "confusion matrix: Quantitative Analyses; no image was reviewed by a radiologist"),
+     "confusion matrix: Quantitative Analyses; the worst mistakes: page of `pneumonia evaluate`; "
+     "no image was reviewed by a radiologist"),
     ("Model updating", "24", "–", "not applicable: a new training writes a new bundle"),
     ("Interpretation and limitations", "25–26", "discussion", "Caveats and Recommendations"),
     ("Usability: poor or unavailable input, expertise", "27a–27c", "discussion",
      "Intended Use; rejected images carry their reason in the results table"),
     ("Explainability", "–", "model",
-     "not applicable: no explanation is given, and none should be read into a score"),
+     "coarse maps of the worst mistakes in the page of `pneumonia evaluate`; none belongs to a score"),
     ("External test", "–", "evaluation",
      "not applicable: no part of a training; "
      "`pneumonia evaluate` does it on labelled images of another hospital"),

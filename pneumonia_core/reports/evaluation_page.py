@@ -33,8 +33,8 @@ CAUTIONS = {
     "train": _TRAINED_ON,
     "val": _TRAINED_ON,
     "validation": (
-        "A model that was trained on this data set has its thresholds and calibration from these images: "
-        "the figures are somewhat too good."
+        "A model that was trained on this data set has its epoch, thresholds and calibration from these "
+        "images: the figures are too good, and do not say how good the model is elsewhere."
     ),
 }
 

@@ -9,6 +9,7 @@ from pneumonia_core.findings import CLASSES
 from pneumonia_core.imaging.contract import JPEG_QUALITY
 from pneumonia_core.reports.checklist import reporting_items
 from pneumonia_core.reports.evaluation_page import CALIBRATION_MEASURES, MEASURES, stated_prevalence
+from pneumonia_core.reports.hub_metadata import front_matter
 from pneumonia_core.reports.render import render_markdown
 
 
@@ -23,7 +24,7 @@ class CardFacts(TypedDict):
     - `class_weights`: by class, the weight of a training image in the loss
     - `training`: further facts of the training by name (recipe, number of images and patients, seconds)
     - `evaluated_on`: the images of the evaluation, such as "validation patients, cut from train". If it
-      contains "validation", the card says that thresholds and calibration were fitted on these images
+      contains "validation", the card says that they were chosen on and measure no quality
     """
 
     network: str
@@ -42,10 +43,14 @@ class CardFacts(TypedDict):
 
 
 def model_card(facts: CardFacts, evaluation: Evaluation) -> str:
-    """The model card as Markdown."""
+    """The model card as Markdown, with front matter for the Hugging Face Hub."""
     data_set = facts.get("data_set", "other")
     data_set = data_set if data_set in DATA_SETS else "other"
-    return render_markdown(
+    evaluated_on = facts.get("evaluated_on", "held-back images")
+    chosen_on = "validation" in evaluated_on
+    name = "-".join(part for part in (facts["network"], facts.get("model_id")) if part)
+    of_what = f"{evaluated_on} (chosen on these, so optimistic)" if chosen_on else evaluated_on
+    return front_matter(name, data_set, of_what, evaluation) + render_markdown(
         "model_card.md",
         facts={
             "model_id": None,
@@ -57,9 +62,10 @@ def model_card(facts: CardFacts, evaluation: Evaluation) -> str:
             "ages_years": None,
             "class_weights": None,
             "training": {},
-            "evaluated_on": "held-back images",
             **facts,
+            "evaluated_on": evaluated_on,
         },
+        chosen_on=chosen_on,
         data_set=data_set,
         items=reporting_items(data_set),
         evaluation=evaluation,
