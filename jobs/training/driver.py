@@ -34,7 +34,8 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.storage.arrow import arrow_file_system
 from pneumonia_core.training.checkpoint import load_checkpoint
 from pneumonia_core.training.history import EpochFigures, best_epoch, stopped_early
-from pneumonia_core.training.recipe import Recipe, class_weights
+from pneumonia_core.training.loss import ClassWeights
+from pneumonia_core.training.recipe import Recipe
 
 SAMPLE_IMAGES: Final = 64
 CHECKPOINTS_KEPT: Final = 2
@@ -44,12 +45,13 @@ POLL_S: Final = 0.3
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training: the weights to release in Keras's order, its history and its start."""
+    """The result of a training: the weights to release in Keras's order, its history and its settings."""
 
     weights: list[np.ndarray]
     history: tuple[EpochFigures, ...]
     recipe: Recipe
     first_stage: str
+    class_weights: ClassWeights
 
 
 def run_training(
@@ -60,7 +62,7 @@ def run_training(
         recipe=recipe,
         gpus=placement.gpus,
         steps_per_epoch=max(1, len(data.training.labels) // recipe.batch_size),
-        class_weights=class_weights(data.training.labels),
+        class_weights=ClassWeights.balanced(data.training.labels),
         sample=ray.put(data.training.images(SAMPLE_IMAGES)),
         validation_images=ray.put(data.validation_images),
         validation_labels=ray.put(data.validation.labels),
@@ -86,7 +88,7 @@ def run_training(
         ) from fit.error
     assert fit.result is not None
     assert fit.result.checkpoint is not None
-    return _trained(fit.result.checkpoint)
+    return _trained(fit.result.checkpoint, config.class_weights)
 
 
 def _trainer(
@@ -135,13 +137,13 @@ class FitThread:
             self.done.set()
 
 
-def _trained(checkpoint: Checkpoint) -> Trained:
+def _trained(checkpoint: Checkpoint, class_weights: ClassWeights) -> Trained:
     with checkpoint.as_directory() as folder:
         last = load_checkpoint(Path(folder))
     recipe, history = last.initial.recipe, last.history
     if stopped_early(recipe, history):
         say(f"no better epoch since epoch {best_epoch(history)}: its weights are kept")
-    return Trained(last.released_weights(), history, recipe, last.initial.first_stage)
+    return Trained(last.released_weights(), history, recipe, last.initial.first_stage, class_weights)
 
 
 def _as_error(failure: PermanentFailure, run: TrainingRun) -> PneumoniaError:

@@ -1,7 +1,7 @@
 """The folder of a training in the storage: its settings, its result, and Ray Train's checkpoints."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from jobs.console.output import say
@@ -17,6 +17,7 @@ from pneumonia_core.storage.files import (
     write_bytes,
 )
 from pneumonia_core.storage.location import Location
+from pneumonia_core.training.recipe import DEFAULT_RECIPE
 
 SETTINGS: Final = "settings.json"
 RESULT: Final = "result.json"
@@ -99,6 +100,9 @@ def open_training(storage: Location, name: str, settings: dict[str, Any], resume
 
 def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
     before = json.loads(read_bytes(run.folder.child(SETTINGS)))["settings"]
+    # A training of an earlier version has not the settings that were added since: it goes on with defaults.
+    added = {name: value for name, value in asdict(DEFAULT_RECIPE).items() if name in settings}
+    before = {**added, **before}
     if changed := differing_options(before, settings):
         raise InvalidInput(
             f"the training {run.name} was started with other options:\n{changed}\n"

@@ -15,6 +15,7 @@ from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.pretrained import load_weights
 from pneumonia_core.system.environment import cpu_training_precision, gpu_training_precision
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint
+from pneumonia_core.training.loss import ClassWeights
 from pneumonia_core.training.recipe import Recipe, check_first_stage, first_fresh_stage, first_trained_stage
 
 
@@ -29,7 +30,7 @@ class WorkerConfig:
     recipe: Recipe
     gpus: int
     steps_per_epoch: int
-    class_weights: tuple[float, ...]
+    class_weights: ClassWeights
     sample: "ray.ObjectRef[Any]"
     validation_images: "ray.ObjectRef[Any]"
     validation_labels: "ray.ObjectRef[Any]"

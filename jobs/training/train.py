@@ -22,7 +22,6 @@ from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS, LabelledImage, kno
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.domain import parse_ages
 from pneumonia_core.errors import InvalidInput, Remedy
-from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
 from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.storage.location import open_location
@@ -32,7 +31,6 @@ from pneumonia_core.training.recipe import (
     FROM_SCRATCH_RATE,
     Recipe,
     check_first_stage,
-    class_weights,
 )
 
 if TYPE_CHECKING:
@@ -220,6 +218,6 @@ def _training_record(run: TrainingRun, trained: "Trained", data: TrainingData) -
         "recipe": {**asdict(recipe), "weights": Path(recipe.weights).name},
         "first_trained_stage": trained.first_stage,
         "images": {"training": len(data.training.labels), "validation": len(data.validation.labels)},
-        "class_weights": dict(zip(CLASSES, class_weights(data.training.labels), strict=True)),
+        "class_weights": asdict(trained.class_weights),
         "history": [asdict(epoch) for epoch in trained.history],
     }

@@ -20,11 +20,12 @@ from jobs.training.batches import batches_of_epoch, prefetched
 from jobs.training.initial_state import WorkerConfig, first_weights, last_checkpoint
 from jobs.training.messages import EpochDone, HeadFitted, InputsShown, PermanentFailure, Started, StepDone
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.training.augment import draw, reencode_some
+from pneumonia_core.training.augment import augmentation_of, draw, reencode_some
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, save_checkpoint
 from pneumonia_core.training.history import EpochFigures, TrainingFigures, best_epoch, is_over
 from pneumonia_core.training.learner import Learner, TrainingBatch
 from pneumonia_core.training.linear_probe import fit_linear_probe
+from pneumonia_core.training.loss import HierarchicalLoss
 from pneumonia_core.training.recipe import Recipe
 from pneumonia_core.training.validation import ValidationShard
 
@@ -163,8 +164,7 @@ def _fit_head(worker: Worker, learner: Learner, validation: ValidationShard) -> 
     kernel, bias = fit_linear_probe(
         np.concatenate(features),
         np.concatenate(labels),
-        worker.config.class_weights,
-        recipe.label_smoothing,
+        HierarchicalLoss.of(recipe, worker.config.class_weights),
         learner.total,
     )
     learner.set_head(kernel, bias)
@@ -220,13 +220,14 @@ def _train_epoch(worker: Worker, learner: Learner, epoch: int) -> TrainingFigure
 
 def _batches(worker: Worker, epoch: int) -> Iterator[TrainingBatch]:
     """This worker's batches of an epoch, with the parameters of their augmentation."""
-    recipe = worker.recipe
+    recipe, strength = worker.recipe, augmentation_of(worker.recipe)
     rng = np.random.default_rng([recipe.seed, epoch, worker.rank])
     size = recipe.batch_size // worker.world
     steps = worker.config.steps_per_epoch
     for images, labels in batches_of_epoch(worker.shard, size, steps, recipe.seed + epoch):
-        reencoded = reencode_some(images, rng)
-        yield TrainingBatch(reencoded, labels.astype(np.int32), draw(rng, size, recipe.image_size))
+        reencoded = reencode_some(images, rng, strength)
+        variation = draw(rng, size, recipe.image_size, strength)
+        yield TrainingBatch(reencoded, labels.astype(np.int32), variation)
 
 
 def _report(worker: Worker, checkpoint: Checkpoint) -> None:

@@ -6,13 +6,15 @@ it runs inside the training step, on the device that trains.
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 from PIL import Image
+
+from pneumonia_core.training.recipe import Recipe
 
 NOISE_FIELDS: Final = 16
 
@@ -43,6 +45,30 @@ class Augmentation:
     noise: float = 6.0
     jpeg_quality: tuple[int, int] = (40, 95)
     encoder_share: float = 0.4
+
+
+# By their names in a recipe.
+STRENGTHS: Final = {
+    "none": Augmentation(
+        translation=0, rotation_deg=0, zoom=(1, 1), flip=False, in_place=1, contrast=0, brightness=0,
+        encoder_share=0,
+    ),
+    "light": Augmentation(
+        translation=0.04, rotation_deg=3, zoom=(0.9, 1.1), contrast=0.15, brightness=0.08, blur=0.15,
+        noise=3, jpeg_quality=(60, 95), encoder_share=0.3,
+    ),
+    "default": Augmentation(),
+    "strong": Augmentation(
+        translation=0.1, rotation_deg=10, zoom=(0.65, 1.5), contrast=0.4, brightness=0.2, blur=0.3,
+        noise=10, jpeg_quality=(25, 95), encoder_share=0.6,
+    ),
+}  # fmt: skip
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation:
+    """The strength that a recipe names."""
+    strength = STRENGTHS[recipe.augment]
+    return replace(strength, flip=strength.flip and recipe.flip)
 
 
 class Variation(NamedTuple):

@@ -9,22 +9,26 @@ from keras import ops
 
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.prefilter import smooth
+from pneumonia_core.training.batch_norm import BatchStatistics
+from pneumonia_core.training.recipe import Recipe
 
 
 class AveragedNetwork:
     """A second classifier, `model`, that follows the weights of the one that trains.
 
-    It predicts in batches of `batch_size`, on this worker alone.
+    It predicts in batches of the recipe's size, on this worker alone, and sees images as scoring does.
     """
 
-    def __init__(self, model: keras.Model, classifier: keras.Model, decay: float, batch_size: int) -> None:
+    def __init__(self, model: keras.Model, classifier: keras.Model, recipe: Recipe) -> None:
         self.model = model
-        self._decay = decay
-        self._batch_size = batch_size
+        self._decay = recipe.averaging
+        self._batch_size = recipe.batch_size
+        self._smooths = recipe.smooth
         self._pairs = _trained_pairs(classifier, model)
-        self._logits = tf.function(lambda images: model(smooth(images), training=False), autograph=False)
-        features = keras.Model(model.input, model.get_layer("features").output)
-        self._features = tf.function(lambda images: features(smooth(images), training=False), autograph=False)
+        self._logits = self._compiled(model)
+        trunk = keras.Model(model.input, model.get_layer("features").output)
+        self._features = self._compiled(trunk)
+        self._statistics = BatchStatistics(trunk)
 
     def follow(self, steps: tf.Tensor) -> None:
         """Move the average towards the classifier after its `steps`-th step.
@@ -36,16 +40,31 @@ class AveragedNetwork:
         for current, average in self._pairs:
             average.assign_sub((1 - decay) * (average - current))
 
+    def measure_statistics(self, images: np.ndarray) -> None:
+        """Take the batch-normalisation statistics from training images uint8 [N, H, W] as scoring sees them.
+
+        An average of the statistics of past steps is that of other weights, and of augmented images.
+        """
+        count = max(1, len(images) // self._batch_size)
+        self._statistics.measure(self._seen(part) for part in np.array_split(images, count))
+
     def get_weights(self) -> list[np.ndarray]:
         return list(self.model.get_weights())
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32 [N, 3] for images uint8 [N, H, W], smoothed as in scoring."""
+        """Logits float32 [N, 3] for images uint8 [N, H, W]."""
         return self._in_batches(self._logits, images, len(CLASSES))
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Input of the head, float32 [N, D], for images uint8 [N, H, W], smoothed as in scoring."""
+        """Input of the head, float32 [N, D], for images uint8 [N, H, W]."""
         return self._in_batches(self._features, images, self.model.get_layer("features").output.shape[-1])
+
+    def _compiled(self, model: keras.Model) -> tf.types.experimental.PolymorphicFunction:
+        return tf.function(lambda images: model(self._seen(images), training=False), autograph=False)
+
+    def _seen(self, images: tf.Tensor) -> tf.Tensor:
+        """Images float32 [B, H, W] as the network sees them."""
+        return smooth(images) if self._smooths else ops.cast(images, "float32")
 
     def _in_batches(
         self, predict: tf.types.experimental.PolymorphicFunction, images: np.ndarray, width: int

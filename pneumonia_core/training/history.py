@@ -1,8 +1,9 @@
 """The history of a training: the figures of each epoch, the best epoch, and when the training ends."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Self
 
 from pneumonia_core.training.recipe import Recipe
 
@@ -21,24 +22,37 @@ class TrainingFigures:
 class ValidationFigures:
     """How good the averaged network is on the validation images.
 
-    `auroc_pneumonia` is pneumonia vs normal by p_pneumonia; `auroc_bacterial` is bacterial vs viral among
-    images with pneumonia by the bacterial share.
+    `auroc_pneumonia` is pneumonia vs normal by p_pneumonia; `auroc_bacterial` is bacterial vs viral by the
+    bacterial share, among images with pneumonia of a known kind. Their standard errors are those of
+    `auroc_standard_error`, the log-losses those of `tempered_log_loss`. Figures of the kind are None without
+    images of both kinds.
     """
 
     validation_loss: float
     auroc_pneumonia: float
-    auroc_bacterial: float
-    accuracy_three_class: float
+    auroc_bacterial: float | None
+    accuracy_three_class: float | None
     validation_s: float
+    auroc_pneumonia_se: float | None = None
+    auroc_bacterial_se: float | None = None
+    log_loss_pneumonia: float | None = None
+    log_loss_bacterial: float | None = None
 
     def describe(self) -> str:
         """Both AUROCs as a phrase for a person."""
-        return describe_aurocs(self.auroc_pneumonia, self.auroc_bacterial)
+        pneumonia = _describe("pneumonia vs normal", self.auroc_pneumonia, self.auroc_pneumonia_se)
+        if self.auroc_bacterial is None:
+            return f"validation AUROC {pneumonia}"
+        kind = _describe("bacterial vs viral", self.auroc_bacterial, self.auroc_bacterial_se)
+        return f"validation AUROC {pneumonia}, {kind}"
 
 
 @dataclass(frozen=True)
 class EpochFigures:
-    """TrainingFigures and ValidationFigures of one epoch, flat, as checkpoints and bundles hold them."""
+    """TrainingFigures and ValidationFigures of one epoch, flat, as checkpoints and bundles hold them.
+
+    Checkpoints of versions that did not measure the last four have None.
+    """
 
     epoch: int
     loss: float
@@ -47,9 +61,13 @@ class EpochFigures:
     waited_for_data_s: float
     validation_loss: float
     auroc_pneumonia: float
-    auroc_bacterial: float
-    accuracy_three_class: float
+    auroc_bacterial: float | None
+    accuracy_three_class: float | None
     validation_s: float
+    auroc_pneumonia_se: float | None = None
+    auroc_bacterial_se: float | None = None
+    log_loss_pneumonia: float | None = None
+    log_loss_bacterial: float | None = None
 
     @classmethod
     def of(cls, epoch: int, trained: TrainingFigures, validated: ValidationFigures) -> Self:
@@ -59,23 +77,44 @@ class EpochFigures:
     def from_json(cls, figures: Mapping[str, Any]) -> Self:
         return cls(**figures)
 
+    @property
+    def validated(self) -> ValidationFigures:
+        return ValidationFigures(**{name: getattr(self, name) for name in _VALIDATED})
+
     def scalars(self) -> dict[str, float]:
-        """Every figure by its name, except the number of the epoch."""
-        return {name: value for name, value in asdict(self).items() if name != "epoch"}
+        """Every measured figure by its name, except the number of the epoch."""
+        return {name: value for name, value in asdict(self).items() if name != "epoch" and value is not None}
 
     def describe(self) -> str:
         """Both AUROCs as a phrase for a person."""
-        return describe_aurocs(self.auroc_pneumonia, self.auroc_bacterial)
+        return self.validated.describe()
 
 
-def describe_aurocs(pneumonia: float, bacterial: float) -> str:
-    return f"validation AUROC {pneumonia:.4f} pneumonia vs normal, {bacterial:.4f} bacterial vs viral"
+_VALIDATED: Final = tuple(field.name for field in fields(ValidationFigures))
+
+
+def _describe(task: str, auroc: float, standard_error: float | None) -> str:
+    error = "" if standard_error is None else f" ± {standard_error:.4f}"
+    return f"{auroc:.4f}{error} {task}"
 
 
 def best_epoch(history: Sequence[EpochFigures]) -> int:
-    """The number, from 1, of the first epoch with the highest mean of both AUROCs; 0 before any epoch."""
-    means = [figures.auroc_pneumonia + figures.auroc_bacterial for figures in history]
-    return means.index(max(means)) + 1 if means else 0
+    """The number, from 1, of the first epoch with the least sum of both log-losses; 0 before any epoch.
+
+    AUROCs are too coarse to choose by: that of pneumonia is nearly 1 from the second epoch on.
+    """
+    losses = [_selection_loss(figures) for figures in history]
+    return losses.index(min(losses)) + 1 if losses else 0
+
+
+def _selection_loss(figures: EpochFigures) -> float:
+    """Infinite for an epoch of a version that did not measure it.
+
+    It is rounded, because processors may differ in the last digits, and all workers must choose alike.
+    """
+    if figures.log_loss_pneumonia is None:
+        return math.inf
+    return round(figures.log_loss_pneumonia + (figures.log_loss_bacterial or 0.0), 6)
 
 
 def is_over(recipe: Recipe, history: Sequence[EpochFigures]) -> bool:

@@ -7,14 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
-from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.classifier import build_classifier, train_from
+from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.training.augment import Augmenter, Variation
 from pneumonia_core.training.averaged import AveragedNetwork
 from pneumonia_core.training.batch_norm import with_fused_normalization
 from pneumonia_core.training.checkpoint import numbered
+from pneumonia_core.training.loss import ClassWeights, HierarchicalLoss
 from pneumonia_core.training.optimizer import LossScale, all_finite, staged_optimizer
 from pneumonia_core.training.recipe import Recipe
 
@@ -54,7 +54,7 @@ class Learner:
         recipe: Recipe,
         initial_weights: Sequence[np.ndarray],
         first_stage: str,
-        class_weights: Sequence[float],
+        class_weights: ClassWeights,
         steps_per_epoch: int,
         strategy: tf.distribute.Strategy | None = None,
         fresh_from: str | None = "conv1",
@@ -64,7 +64,7 @@ class Learner:
         self._strategy = strategy or tf.distribute.get_strategy()
         devices = strategy.extended.worker_devices if strategy else ()
         self._devices = max(1, len(devices))
-        self._class_weights = tf.constant(class_weights, tf.float32)
+        self._loss_of = HierarchicalLoss.of(recipe, class_weights)
         # Between GPUs, TensorFlow's NCCL cannot add bfloat16.
         on_gpus = any("GPU" in device for device in devices)
         self._compressed = recipe.precision == "mixed_bfloat16" and not on_gpus
@@ -73,7 +73,7 @@ class Learner:
         with self._strategy.scope():
             self.classifier = _classifier(recipe, initial_weights, first_stage)
             self._optimizer = staged_optimizer(recipe, steps_per_epoch, self.classifier, fresh_from)
-        self.averaged = AveragedNetwork(average, self.classifier, recipe.averaging, recipe.batch_size)
+        self.averaged = AveragedNetwork(average, self.classifier, recipe)
         self._loss_scale = (loss_scale or LossScale()) if recipe.precision == "mixed_float16" else None
         self._step = tf.function(self._distributed_step, autograph=False)
         self._share = tf.function(self._distributed_share, autograph=False)
@@ -90,7 +90,7 @@ class Learner:
 
     def augmented(self, batch: TrainingBatch) -> np.ndarray:
         """The batch's images as a step sees them, uint8 [B, H, W]."""
-        return np.asarray(self._augment(batch.images, batch.variation)).round().astype(np.uint8)
+        return np.asarray(self._inputs(batch.images, batch.variation)).round().astype(np.uint8)
 
     def step(self, batch: TrainingBatch) -> tf.Tensor:
         """Train on this worker's part of a global batch. Returns its part of the loss, a scalar tensor."""
@@ -220,11 +220,16 @@ class Learner:
         self, images: tf.Tensor, labels: tf.Tensor, variation: Variation
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The loss, and the gradients of the scaled loss."""
-        x = self._augment(images, variation)
+        x = self._inputs(images, variation)
         with tf.GradientTape() as tape:
             loss = self._loss(labels, self.classifier(x, training=True))
             scaled = loss * self._loss_scale.factor if self._loss_scale else loss
         return loss, tape.gradient(scaled, self.classifier.trainable_variables)
+
+    def _inputs(self, images: np.ndarray | tf.Tensor, variation: Variation) -> tf.Tensor:
+        """Varied images float32 [B, H, W], filtered as scoring filters them."""
+        varied = self._augment(images, variation)
+        return smooth(varied) if self._recipe.smooth else varied
 
     def _summed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """The gradients, added over all workers.
@@ -244,11 +249,8 @@ class Learner:
         return summed
 
     def _loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Cross-entropy of smoothed labels, weighted by class, divided by the global batch size."""
-        smoothing = self._recipe.label_smoothing
-        truth = ops.one_hot(labels, len(CLASSES)) * (1 - smoothing) + smoothing / len(CLASSES)
-        losses = ops.categorical_crossentropy(truth, logits, from_logits=True)
-        return ops.sum(losses * ops.take(self._class_weights, labels)) / self._recipe.batch_size
+        """This replica's part of the mean loss of the global batch."""
+        return self._loss_of.total(labels, logits) / self._recipe.batch_size
 
     def _distributed_total(self, values: tf.Tensor) -> tf.Tensor:
         # all_reduce refuses an argument, because it is on no device.

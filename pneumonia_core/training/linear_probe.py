@@ -5,12 +5,16 @@ A random head on a trained trunk sends random gradients into it. A fitted one le
 once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import astuple
 from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, logsumexp
+
+from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, VIRAL
+from pneumonia_core.training.loss import HierarchicalLoss, LossTerms
 
 PENALTY: Final = 1e-3
 MAX_ITERATIONS: Final = 200
@@ -21,29 +25,27 @@ Total = Callable[[np.ndarray], np.ndarray]
 def fit_linear_probe(
     features: np.ndarray,
     labels: np.ndarray,
-    class_weights: Sequence[float],
-    smoothing: float,
+    loss: HierarchicalLoss,
     total: Total,
     penalty: float = PENALTY,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel float32 [D, K] and bias float32 [K] of a logistic regression over all workers' images.
+    """Kernel float32 [D, 3] and bias float32 [3] of the least loss over all workers' images.
 
     `features` float32 [N, D] and `labels` int [N] are this worker's. `total` adds an array over all workers,
     so every worker gets the same result, and it does not depend on how the images are shared. `penalty` is on
-    the squares of the kernel for standardised features.
+    the squares of the kernel for standardised features. The loss is taken with `q` = 0: a linear head has no
+    room to learn single wrong labels.
     """
-    classes = len(class_weights)
-    truth = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
-    weights = np.asarray(class_weights, np.float64)[labels]
+    classes = len(CLASSES)
+    by_label = loss.terms()
+    terms = LossTerms(*(np.asarray(values, np.float64)[labels] for values in astuple(by_label)))
     mean, deviation, count = _moments(features, total)
     standard = (features - mean) / deviation
 
     def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         kernel, bias = flat[:-classes].reshape(-1, classes), flat[-classes:]
-        logits = standard @ kernel + bias
-        loss = -float(np.sum(weights * np.sum(truth * log_softmax(logits, axis=1), axis=1)))
-        errors = weights[:, None] * (softmax(logits, axis=1) - truth)
-        sums = total(np.concatenate([[loss], (standard.T @ errors).ravel(), errors.sum(axis=0)])) / count
+        value, errors = _loss_and_errors(standard @ kernel + bias, terms)
+        sums = total(np.concatenate([[value], (standard.T @ errors).ravel(), errors.sum(axis=0)])) / count
         sums[0] += penalty / 2 * float(np.sum(kernel**2))
         sums[1:-classes] += penalty * kernel.ravel()
         return float(sums[0]), sums[1:]
@@ -54,6 +56,21 @@ def fit_linear_probe(
     ).x
     kernel = found[:-classes].reshape(-1, classes) / deviation[:, None]
     return kernel.astype(np.float32), (found[-classes:] - mean @ kernel).astype(np.float32)
+
+
+def _loss_and_errors(logits: np.ndarray, terms: LossTerms) -> tuple[float, np.ndarray]:
+    """The loss summed over images, and its gradient [N, 3] by their logits [N, 3]."""
+    pneumonia = logsumexp(logits[:, BACTERIAL:], axis=1) - logits[:, NORMAL]
+    kind = logits[:, BACTERIAL] - logits[:, VIRAL]
+    first = np.logaddexp(0, pneumonia) - terms.pneumonia_target * pneumonia
+    second = np.logaddexp(0, kind) - terms.kind_target * kind
+    share = expit(kind)
+    by_pneumonia = terms.pneumonia_weight * (expit(pneumonia) - terms.pneumonia_target)
+    by_kind = terms.kind_weight * (share - terms.kind_target)
+    errors = np.stack(
+        [-by_pneumonia, by_pneumonia * share + by_kind, by_pneumonia * (1 - share) - by_kind], axis=1
+    )
+    return float(np.sum(terms.pneumonia_weight * first + terms.kind_weight * second)), errors
 
 
 def _moments(features: np.ndarray, total: Total) -> tuple[np.ndarray, np.ndarray, float]:

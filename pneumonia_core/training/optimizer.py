@@ -5,6 +5,7 @@ from typing import Final
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from pneumonia_core.networks.classifier import stage_of
 from pneumonia_core.training.recipe import Recipe, stage_rates
@@ -48,21 +49,29 @@ def all_finite(gradients: list[tf.Tensor]) -> tf.Tensor:
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
 
 
-class StagedAdamW(keras.optimizers.AdamW):
-    """AdamW with a factor on the learning rate of each variable, in the order of the variables."""
+class StagedAdamW(keras.optimizers.Adam):
+    """AdamW with a factor on the learning rate of each variable, in the order of the variables.
+
+    Kernels decay by `decay` times the learning rate of their stage in each step (Loshchilov and Hutter, ICLR
+    2019). In Keras's AdamW, kernels of slow stages would decay as fast as those of new ones.
+    """
 
     def __init__(
         self,
         learning_rate: keras.optimizers.schedules.LearningRateSchedule,
-        weight_decay: float,
+        decay: float,
         factors: Sequence[float],
     ) -> None:
-        super().__init__(learning_rate, weight_decay=weight_decay)
+        super().__init__(learning_rate)
+        self._decay = decay
         self._factors = tuple(factors)
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        factor = self._factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        rate = learning_rate * self._factors[self._get_variable_index(variable)]
+        is_kernel = len(variable.shape) > 1
+        if self._decay and is_kernel:
+            self.assign_sub(variable, variable * ops.cast(self._decay * rate, variable.dtype))
+        super().update_step(gradient, variable, rate)
 
 
 def staged_optimizer(
@@ -80,7 +89,6 @@ def staged_optimizer(
         decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
     )
     optimizer = StagedAdamW(schedule, recipe.weight_decay, _factors(classifier, fresh_from))
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(classifier.trainable_variables)
     return optimizer
 

@@ -4,16 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.catalog import STAGES
 
 REFERENCE_BATCH: Final = 32
 FINE_TUNING_RATE: Final = 5e-4
 FROM_SCRATCH_RATE: Final = 1e-3
 RATE_OF_STAGE_BEFORE: Final = 0.5
+# How strongly training images vary; augment.STRENGTHS says what each means.
+AUGMENT: Final = ("none", "light", "default", "strong")
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,12 @@ class Recipe:
     `train_from` is the first stage that trains (`conv1`, `layer1` … `layer4`, `head`); earlier stages keep
     their loaded weights. None leaves it to `first_trained_stage`. `precision` is a Keras dtype policy, or
     `auto` until a worker has seen its processor. After `patience` epochs without a better one the training
-    ends. 0 means never: the last epochs of the schedule are mostly its best. The defaults are known to work
-    on the Kermany set.
+    ends. 0 means never: the last epochs of the schedule are mostly its best.
+
+    `weight_decay` is AdamW's, per unit of learning rate. `label_smoothing` is of pneumonia or normal;
+    `kind_weight`, `kind_smoothing` and `kind_q` are of the term for bacterial or viral (`HierarchicalLoss`).
+    `augment` is one of AUGMENT; without `flip` no image is mirrored. With `smooth` the network sees images
+    through `prefilter.smooth`, in training as in scoring.
     """
 
     network: str = "resnet50"
@@ -37,11 +40,17 @@ class Recipe:
     warmup_epochs: float = 0.5
     weight_decay: float = 1e-4
     label_smoothing: float = 0.05
+    kind_weight: float = 1.0
+    kind_smoothing: float = 0.05
+    kind_q: float = 0.0
     dropout: float = 0.3
     averaging: float = 0.98
     precision: str = "auto"
     patience: int = 0
     seed: int = 0
+    augment: str = "default"
+    flip: bool = True
+    smooth: bool = True
 
     @property
     def peak_learning_rate(self) -> float:
@@ -80,12 +89,6 @@ def stage_rates(fresh_from: str | None) -> dict[str, float]:
     """
     first = STAGES.index(fresh_from or "head")
     return {stage: RATE_OF_STAGE_BEFORE ** max(0, first - at) for at, stage in enumerate(STAGES)}
-
-
-def class_weights(labels: np.ndarray) -> tuple[float, ...]:
-    """The loss weight of each class: inverse to its number of images, with mean 1 over these labels."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
-    return tuple(float(len(labels) / (len(CLASSES) * max(count, 1))) for count in counts)
 
 
 def check_first_stage(recipe: Recipe, loaded_stages: tuple[str, ...]) -> None:

@@ -1,16 +1,31 @@
 """Validation during training: figures, curves and confusion on the validation images."""
 
+import math
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
-from scipy.special import softmax
-from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, bacterial_share, p_pneumonia
+from pneumonia_core.evaluation.bootstrap import number
+from pneumonia_core.evaluation.measures import auroc_standard_error
+from pneumonia_core.findings import (
+    BACTERIAL,
+    CLASSES,
+    NORMAL,
+    PNEUMONIA_UNKNOWN_KIND,
+    VIRAL,
+    bacterial_share,
+    p_pneumonia,
+)
 from pneumonia_core.training.history import ValidationFigures
 from pneumonia_core.training.learner import Learner
+
+_UNKNOWN: Final = (None, None, None)
+_SMALLEST: Final = 1e-15
 
 
 @dataclass(frozen=True)
@@ -42,23 +57,58 @@ class ValidationShard:
         started = time.perf_counter()
         logits = np.zeros((len(self.labels), len(CLASSES)), np.float32)
         logits[self.rank :: self.world] = learner.averaged.logits(self.images)
-        probabilities = softmax(learner.total(logits).astype(np.float64), axis=1)
-        figures = validation_figures(self.labels, probabilities, started)
-        return Validated(figures, probabilities.astype(np.float32))
+        total = learner.total(logits).astype(np.float64)
+        figures = validation_figures(self.labels, total, started)
+        return Validated(figures, softmax(total, axis=1).astype(np.float32))
 
 
-def validation_figures(labels: np.ndarray, probabilities: np.ndarray, started: float) -> ValidationFigures:
-    """Figures for labels int [N] and probabilities [N, 3]; `started` is by time.perf_counter."""
-    diseased = labels != NORMAL
-    return ValidationFigures(
-        validation_loss=float(log_loss(labels, probabilities, labels=range(len(CLASSES)))),
-        auroc_pneumonia=float(roc_auc_score(diseased, p_pneumonia(probabilities))),
-        auroc_bacterial=float(
-            roc_auc_score(labels[diseased] == BACTERIAL, bacterial_share(probabilities[diseased]))
-        ),
-        accuracy_three_class=float(np.mean(probabilities.argmax(axis=1) == labels)),
-        validation_s=time.perf_counter() - started,
+def validation_figures(labels: np.ndarray, logits: np.ndarray, started: float) -> ValidationFigures:
+    """Figures for labels int [N] and logits float64 [N, 3]; `started` is by time.perf_counter.
+
+    Labels are indices into CLASSES, or PNEUMONIA_UNKNOWN_KIND.
+    """
+    probabilities = softmax(logits, axis=1)
+    ill, known = labels != NORMAL, labels != PNEUMONIA_UNKNOWN_KIND
+    of_truth = np.where(
+        known, probabilities[np.arange(len(labels)), labels * known], 1 - probabilities[:, NORMAL]
     )
+    pneumonia = _binary_figures(ill, logsumexp(logits[:, BACTERIAL:], axis=1) - logits[:, NORMAL])
+    odds = logits[:, BACTERIAL] - logits[:, VIRAL]
+    has_kinds = {BACTERIAL, VIRAL} <= set(labels.tolist())
+    kind = _binary_figures(labels[ill & known] == BACTERIAL, odds[ill & known]) if has_kinds else _UNKNOWN
+    correct = probabilities.argmax(axis=1) == labels
+    return ValidationFigures(
+        validation_loss=float(-np.log(np.maximum(of_truth, _SMALLEST)).mean()),
+        auroc_pneumonia=pneumonia[0],
+        auroc_bacterial=kind[0],
+        accuracy_three_class=float(correct[known].mean()) if has_kinds else None,
+        validation_s=time.perf_counter() - started,
+        auroc_pneumonia_se=pneumonia[1],
+        auroc_bacterial_se=kind[1],
+        log_loss_pneumonia=pneumonia[2],
+        log_loss_bacterial=kind[2],
+    )
+
+
+def tempered_log_loss(truth: np.ndarray, odds: np.ndarray) -> float:
+    """The mean log-loss of sigmoid(odds / T) for truth bool [N] and log-odds [N], at the best T.
+
+    A network that is too sure of what it knows is no worse a network: calibration mends it. A weak prior, a
+    standard normal on log T, keeps perfectly separated images from a loss of 0.
+    """
+    signed = np.where(truth, odds, -odds)
+
+    def objective(log_t: float) -> float:
+        return float(np.logaddexp(0, -signed * math.exp(-log_t)).sum() + log_t**2 / 2)
+
+    best = minimize_scalar(objective, bounds=(-5, 5), method="bounded").x
+    return float(np.logaddexp(0, -signed * math.exp(-best)).mean())
+
+
+def _binary_figures(truth: np.ndarray, odds: np.ndarray) -> tuple[float, float | None, float]:
+    """AUROC, its standard error and the log-loss."""
+    error = number(auroc_standard_error(truth, odds))
+    return float(roc_auc_score(truth, odds)), error, tempered_log_loss(truth, odds)
 
 
 @dataclass(frozen=True)
@@ -70,16 +120,24 @@ class BinaryScores:
 
 
 def binary_tasks(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, BinaryScores]:
-    """The two tasks that probabilities [N, 3] of images with labels int [N] answer, by name."""
-    diseased = labels != NORMAL
-    return {
-        "pneumonia vs normal": BinaryScores(diseased, p_pneumonia(probabilities)),
-        "bacterial vs viral": BinaryScores(
-            labels[diseased] == BACTERIAL, bacterial_share(probabilities[diseased])
-        ),
-    }
+    """The two tasks that probabilities [N, 3] of images with labels int [N] answer, by name.
+
+    Without images of both kinds there is only the first.
+    """
+    tasks = {"pneumonia vs normal": BinaryScores(labels != NORMAL, p_pneumonia(probabilities))}
+    if {BACTERIAL, VIRAL} <= set(labels.tolist()):
+        of_kind = np.isin(labels, (BACTERIAL, VIRAL))
+        tasks["bacterial vs viral"] = BinaryScores(
+            labels[of_kind] == BACTERIAL, bacterial_share(probabilities[of_kind])
+        )
+    return tasks
 
 
 def confusion_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Numbers of images int [truth, most probable class], in the order of CLASSES."""
-    return np.asarray(confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(CLASSES))))
+    """Numbers of images int [truth, most probable class], in the order of CLASSES.
+
+    Images with pneumonia of unknown kind are left out.
+    """
+    known = labels != PNEUMONIA_UNKNOWN_KIND
+    found = probabilities[known].argmax(axis=1)
+    return np.asarray(confusion_matrix(labels[known], found, labels=range(len(CLASSES))))

@@ -55,6 +55,7 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     from pneumonia_core.system.environment import cpu_training_precision
     from pneumonia_core.training.augment import draw, reencode_some
     from pneumonia_core.training.learner import Learner, TrainingBatch
+    from pneumonia_core.training.loss import ClassWeights
     from pneumonia_core.training.recipe import Recipe
 
     recipe = Recipe(
@@ -67,7 +68,9 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     labels = np.array([i.label for i in training], np.int32)
     steps = len(images) // recipe.batch_size
     classifier = build_classifier(recipe.network, recipe.image_size)
-    learner = Learner(recipe, classifier.get_weights(), options.train_from, (1.0,) * 3, steps)
+    learner = Learner(
+        recipe, classifier.get_weights(), options.train_from, ClassWeights.balanced(labels), steps
+    )
     rng = np.random.default_rng(0)
 
     def batches():

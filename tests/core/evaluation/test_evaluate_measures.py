@@ -23,6 +23,7 @@ from pneumonia_core.evaluation.calibration_measures import (
     reliability,
 )
 from pneumonia_core.evaluation.document import headline
+from pneumonia_core.evaluation.measures import auroc_standard_error
 from pneumonia_core.findings import (
     BACTERIAL,
     NORMAL,
@@ -283,3 +284,24 @@ def test_predictive_values_are_those_of_bayes_rule() -> None:
 def test_unusable_input_is_named(labels: list[int], probabilities: np.ndarray, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         evaluate(labels, probabilities, list(range(len(labels))), HALVES)
+
+
+@pytest.mark.parametrize("distinct", [10**6, 5])
+def test_standard_error_of_an_auroc_is_that_of_delong_also_with_ties(distinct):
+    rng = np.random.default_rng(1)
+    truth = rng.random(300) < 0.3
+    scores = np.round((rng.normal(0, 1, 300) + truth) * distinct)
+    won = (scores[truth][:, None] > scores[~truth]) + 0.5 * (scores[truth][:, None] == scores[~truth])
+    by_positive, by_negative = won.mean(axis=1), won.mean(axis=0)
+    expected = by_positive.var(ddof=1) / truth.sum() + by_negative.var(ddof=1) / (~truth).sum()
+    assert auroc_standard_error(truth, scores) == pytest.approx(np.sqrt(expected))
+
+
+def test_standard_error_of_an_auroc_is_how_much_it_varies():
+    rng = np.random.default_rng(2)
+    truth = np.arange(200) < 80
+    draws = [rng.normal(0, 1, 200) + truth for _ in range(400)]
+    found = np.std([(draw[truth][:, None] > draw[~truth]).mean() for draw in draws])
+    told = np.mean([auroc_standard_error(truth, draw) for draw in draws])
+    assert told == pytest.approx(found, rel=0.1)
+    assert np.isnan(auroc_standard_error(truth[79:], draws[0][79:]))

@@ -4,12 +4,18 @@ import time
 import numpy as np
 import pytest
 
-from pneumonia_core.training.augment import Augmentation, Augmenter, draw, reencode_some
+from pneumonia_core.training.augment import (
+    STRENGTHS,
+    Augmentation,
+    Augmenter,
+    augmentation_of,
+    draw,
+    reencode_some,
+)
+from pneumonia_core.training.recipe import AUGMENT, Recipe
 
 SIZE = 96
-STILL = Augmentation(
-    translation=0, rotation_deg=0, zoom=(1, 1), flip=False, contrast=0, brightness=0, encoder_share=0
-)
+STILL = STRENGTHS["none"]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,24 @@ def spot_of(image):
 
 def test_no_strength_leaves_the_images_alone(images):
     np.testing.assert_allclose(augmented(images, STILL), images, atol=1e-3)
+
+
+def test_each_named_strength_varies_images_more_than_the_one_before(images):
+    assert tuple(STRENGTHS) == AUGMENT
+    many = np.repeat(images, 8, axis=0)
+    moved = []
+    for name in AUGMENT:
+        strength = augmentation_of(Recipe(augment=name, flip=False))
+        varied = augmented(reencode_some(many, np.random.default_rng(0), strength), strength)
+        moved.append(np.abs(varied - many).mean())
+    assert moved[0] == pytest.approx(0, abs=1e-3)
+    assert moved == sorted(moved)
+
+
+def test_no_image_is_mirrored_where_the_recipe_says_so(images):
+    for name in AUGMENT:
+        assert not augmentation_of(Recipe(augment=name, flip=False)).flip
+    assert augmentation_of(Recipe()) == Augmentation()
 
 
 def test_the_same_seed_gives_the_same_images_and_another_seed_others(images):

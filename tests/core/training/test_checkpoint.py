@@ -10,9 +10,20 @@ from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_ch
 from pneumonia_core.training.history import EpochFigures
 from pneumonia_core.training.recipe import Recipe
 
+FIGURES = {
+    "epoch", "loss", "learning_rate", "images_per_s", "waited_for_data_s", "validation_loss",
+    "auroc_pneumonia", "auroc_bacterial", "accuracy_three_class", "validation_s",
+}  # fmt: skip
+RECIPE = {
+    "network", "weights", "image_size", "epochs", "batch_size", "train_from", "learning_rate",
+    "warmup_epochs", "weight_decay", "label_smoothing",
+    "dropout", "averaging", "precision", "patience", "seed",
+}  # fmt: skip
+
 
 def epoch(number, auroc):
-    return EpochFigures(number, 0.5, 1e-3, 40.0, 0.1, 0.4, auroc, auroc, 0.8, 2.0)
+    figures = EpochFigures(number, 0.5, 1e-3, 40.0, 0.1, 0.4, auroc, auroc, 0.8, 2.0)
+    return dataclasses.replace(figures, log_loss_pneumonia=1 - auroc, log_loss_bacterial=1 - auroc)
 
 
 @pytest.fixture
@@ -54,14 +65,19 @@ def test_files_keep_the_names_of_the_first_version(checkpoint, tmp_path):
     document = json.loads((tmp_path / "state.json").read_text())
     assert set(document) == {"recipe", "first_stage", "fresh_from", "loaded_layers", "epoch", "history"}
     assert document["epoch"] == 2
-    assert set(document["history"][0]) == {
-        "epoch", "loss", "learning_rate", "images_per_s", "waited_for_data_s", "validation_loss",
-        "auroc_pneumonia", "auroc_bacterial", "accuracy_three_class", "validation_s",
-    }  # fmt: skip
-    assert set(document["recipe"]) == {
-        "network", "weights", "image_size", "epochs", "batch_size", "train_from", "learning_rate",
-        "warmup_epochs", "weight_decay", "label_smoothing",
-        "dropout", "averaging", "precision", "patience", "seed",
-    }  # fmt: skip
+    assert set(document["history"][0]) >= FIGURES
+    assert set(document["recipe"]) >= RECIPE
     with np.load(tmp_path / "state.npz") as arrays:
         assert {"classifier.0000", "averaged.0011", "best.0000", "best.0011"} <= set(arrays.files)
+
+
+def test_a_checkpoint_of_the_first_version_opens(checkpoint, tmp_path):
+    """It has no more than the first version's recipe and figures; the rest are the defaults."""
+    save_checkpoint(tmp_path, checkpoint)
+    document = json.loads((tmp_path / "state.json").read_text())
+    document["recipe"] = {name: value for name, value in document["recipe"].items() if name in RECIPE}
+    document["history"] = [{name: figures[name] for name in FIGURES} for figures in document["history"]]
+    (tmp_path / "state.json").write_text(json.dumps(document))
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.initial == checkpoint.initial
+    assert [figures.log_loss_pneumonia for figures in loaded.history] == [None, None]

@@ -9,15 +9,18 @@ import pytest
 import tensorflow as tf
 from support.paths import REPOSITORY
 
+from pneumonia_core.findings import PNEUMONIA_UNKNOWN_KIND
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.training.augment import Augmentation, draw
 from pneumonia_core.training.learner import Learner, TrainingBatch
+from pneumonia_core.training.loss import ClassWeights, HierarchicalLoss
 from pneumonia_core.training.optimizer import FIRST_FACTOR, STEPS_TO_GROW, LossScale
 from pneumonia_core.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("exact_float32")
 SIZE, STEPS = 32, 4
+WEIGHTS = ClassWeights(1.5, 0.75, 0.5, 2.0)
 STILL = Augmentation(
     translation=0, rotation_deg=0, zoom=(1, 1), flip=False, contrast=0, brightness=0, encoder_share=0
 )
@@ -28,9 +31,7 @@ def recipe(**changes):
     return Recipe(**{**settings, "precision": "float32", **changes})
 
 
-def learner(
-    first_stage="conv1", strategy=None, loss_scale=None, weights_of_classes=(0.5, 1.0, 2.0), **changes
-):
+def learner(first_stage="conv1", strategy=None, loss_scale=None, weights_of_classes=WEIGHTS, **changes):
     keras.utils.set_random_seed(3)
     weights = build_classifier("resnet18", SIZE).get_weights()
     return Learner(
@@ -56,13 +57,45 @@ def test_steps_lower_the_loss_of_a_batch_they_repeat():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_the_loss_is_the_class_weighted_cross_entropy_of_smoothed_labels():
-    one, given = learner("head"), batch(0)
-    logits = np.asarray(one.classifier(given.images, training=True), np.float64)
-    truth = np.eye(3)[given.labels] * 0.95 + 0.05 / 3
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    expected = (-(truth * log_p).sum(axis=1) * np.array([0.5, 1.0, 2.0])[given.labels]).mean()
-    assert float(learner("head").step(given)) == pytest.approx(expected, rel=1e-4)
+def test_the_loss_is_that_of_the_recipe_over_the_global_batch():
+    settings = {"label_smoothing": 0.1, "kind_weight": 0.5, "kind_smoothing": 0.2, "kind_q": 0.7}
+    one, given = learner("head", **settings), batch(0)
+    given.labels[0] = PNEUMONIA_UNKNOWN_KIND
+    logits = one.classifier(smooth(given.images), training=True)
+    expected = HierarchicalLoss(WEIGHTS, 0.1, 0.5, 0.2, 0.7).total(tf.constant(given.labels), logits)
+    assert float(one.step(given)) == pytest.approx(float(expected) / 8, rel=1e-4)
+
+
+def test_decay_shrinks_kernels_by_the_rate_of_their_stage():
+    """Against the same step without decay; the first step is at half the peak rate, of two to warm up."""
+    before, moved = {}, {}
+    for decay in (0.0, 0.5):
+        keras.utils.set_random_seed(3)
+        weights = build_classifier("resnet18", SIZE).get_weights()
+        rate = recipe(weight_decay=decay, learning_rate=2e-3)
+        one = Learner(rate, weights, "layer3", WEIGHTS, STEPS, fresh_from="layer4")
+        for name in ("layer3.0.conv1", "layer4.0.conv1"):
+            before[name] = one.classifier.get_layer(name).kernel.numpy()
+        one.step(batch(0))
+        rate = one.learning_rate
+        moved[decay] = {name: one.classifier.get_layer(name).kernel.numpy() for name in before}
+        moved[decay]["gamma"] = one.classifier.get_layer("layer4.0.bn1").gamma.numpy()
+    np.testing.assert_array_equal(moved[0.0]["gamma"], moved[0.5]["gamma"])
+    applied = 1e-3 / 2
+    for name, factor in (("layer3.0.conv1", 0.5), ("layer4.0.conv1", 1.0)):
+        shrunk = moved[0.0][name] - moved[0.5][name]
+        np.testing.assert_allclose(shrunk, 0.5 * factor * applied * before[name], atol=2e-6)
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_training_sees_images_as_scoring_does(filtered):
+    """A network that trains on filtered images is scored on filtered ones, and otherwise on neither."""
+    one, given = learner("head", smooth=filtered), batch(0)
+    seen = np.asarray(smooth(given.images)) if filtered else given.images.astype(np.float32)
+    np.testing.assert_allclose(one.augmented(given), seen.round(), atol=1)
+    np.testing.assert_allclose(
+        one.averaged.logits(given.images), np.asarray(one.averaged.model(seen)), atol=1e-4
+    )
 
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine_to_zero():
@@ -234,7 +267,7 @@ def test_stages_train_the_slower_the_more_they_know():
     for fresh_from in ("layer3", "layer4"):
         weights = build_classifier("resnet18", SIZE).get_weights()
         keras.utils.set_random_seed(0)
-        one = Learner(recipe(), weights, "layer3", (1.0,) * 3, STEPS, fresh_from=fresh_from)
+        one = Learner(recipe(), weights, "layer3", WEIGHTS, STEPS, fresh_from=fresh_from)
         kernel = one.classifier.get_layer("layer3.0.conv1").kernel
         before = kernel.numpy()
         one.step(batch(0))
@@ -285,7 +318,7 @@ def in_float16(strategy):
 
     The loss overflows, not an image: some processors' float16 ReLU gives 0 for NaN.
     """
-    weights = (0.5, 1.0, np.inf)
+    weights = ClassWeights(1.0, 1.0, 1.0, np.inf)
     one = learner("layer4", strategy, None, weights, precision="mixed_float16", weight_decay=0.0)
     keep_statistics(one)
     kernel = one.classifier.get_layer("layer4.0.conv1").kernel

@@ -1,22 +1,15 @@
-"""The choices of a recipe: which stages train, at which rates, with which class weights."""
+"""The choices of a recipe: which stages train, and at which rates."""
 
-import numpy as np
 import pytest
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.training.recipe import (
     Recipe,
     check_first_stage,
-    class_weights,
     first_fresh_stage,
     first_trained_stage,
     stage_rates,
 )
-
-
-def test_class_weights_are_the_higher_the_rarer_the_class():
-    assert class_weights(np.array([0, 1, 1, 1, 2, 2])) == pytest.approx((2.0, 2 / 3, 1.0))
-    assert class_weights(np.array([0, 0, 1, 1])) == pytest.approx((2 / 3, 2 / 3, 4 / 3))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,14 @@ def test_resuming_with_other_options_shows_the_difference(tmp_path):
     assert "seed" not in str(refused.value)
 
 
+def test_a_training_of_a_version_with_fewer_settings_goes_on_with_the_defaults_of_the_others(tmp_path):
+    storage = open_location(str(tmp_path))
+    unfinished(storage, {"epochs": 3})
+    assert open_training(storage, "t", {"epochs": 3, "flip": True}, resume=True).result is None
+    with pytest.raises(InvalidInput, match=r"flip: true .* false"):
+        open_training(storage, "t", {"epochs": 3, "flip": False}, resume=True)
+
+
 def test_resuming_on_other_images_is_refused(tmp_path):
     run = unfinished(open_location(str(tmp_path)), {})
     run.pin_data("abc")

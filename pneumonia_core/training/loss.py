@@ -1,0 +1,117 @@
+"""The loss of a training: whether there is pneumonia and, given pneumonia, of which kind."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL
+from pneumonia_core.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ClassWeights:
+    """The weight of a training image in each term of the loss.
+
+    `normal` and `pneumonia` are for the first term, `bacterial` and `viral` for the second.
+    """
+
+    normal: float
+    pneumonia: float
+    bacterial: float
+    viral: float
+
+    @classmethod
+    def balanced(cls, labels: np.ndarray) -> Self:
+        """Weights for labels int [N] under which both answers to a question count the same.
+
+        Over the images that a question is put to, the mean weight is 1. Both weights of the kind are 0 where
+        it is known of no image.
+        """
+        normal, bacterial, viral, unknown = np.bincount(labels, minlength=len(CLASSES) + 1).tolist()
+        return cls(*_balanced(normal, bacterial + viral + unknown), *_balanced(bacterial, viral))
+
+
+def _balanced(first: int, second: int) -> tuple[float, float]:
+    both = first + second
+    return both / (2 * max(first, 1)), both / (2 * max(second, 1))
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Targets and weights of the two terms, each float32 [N]."""
+
+    pneumonia_target: np.ndarray
+    pneumonia_weight: np.ndarray
+    kind_target: np.ndarray
+    kind_weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class HierarchicalLoss:
+    """The loss of three logits [normal, bacterial, viral], in two terms.
+
+    With m = logsumexp(bacterial, viral) - normal, the first term is the cross-entropy of sigmoid(m) and
+    pneumonia. With d = bacterial - viral, the second term is that of sigmoid(d) and the bacterial kind. Only
+    images with pneumonia of a known kind add to it. Without smoothing, and with weights of 1, the sum of both
+    is the cross-entropy of the three classes. Apart, the second can be softer, because the labels of the kind
+    are not all true.
+
+    With `q` above 0 the second term is the generalised cross-entropy (1 - p^q) / q, where p is the
+    probability of the label (Zhang and Sabuncu, NeurIPS 2018, eq. 6). It gives less weight to images that the
+    network thinks are labelled wrongly; at 0 it is the cross-entropy.
+    """
+
+    weights: ClassWeights
+    smoothing: float
+    kind_weight: float
+    kind_smoothing: float
+    q: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, weights: ClassWeights) -> Self:
+        return cls(weights, recipe.label_smoothing, recipe.kind_weight, recipe.kind_smoothing, recipe.kind_q)
+
+    def terms(self) -> LossTerms:
+        """Targets and weights by label: of CLASSES, then PNEUMONIA_UNKNOWN_KIND."""
+        labels = np.arange(len(CLASSES) + 1)
+        ill = labels != NORMAL
+        kinds = np.zeros(len(labels))
+        kinds[[BACTERIAL, VIRAL]] = self.weights.bacterial, self.weights.viral
+        assert kinds[PNEUMONIA_UNKNOWN_KIND] == 0
+        return LossTerms(
+            pneumonia_target=_smoothed(ill, self.smoothing),
+            pneumonia_weight=np.where(ill, self.weights.pneumonia, self.weights.normal).astype(np.float32),
+            kind_target=_smoothed(labels == BACTERIAL, self.kind_smoothing),
+            kind_weight=(self.kind_weight * kinds).astype(np.float32),
+        )
+
+    def total(self, labels: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
+        """The sum over images, a scalar, for labels int [B] and logits float32 [B, 3]."""
+        terms = self.terms()
+
+        def of_labels(values: np.ndarray) -> keras.KerasTensor:
+            return ops.take(ops.convert_to_tensor(values), labels, axis=0)
+
+        pneumonia = ops.logsumexp(logits[:, BACTERIAL:], axis=1) - logits[:, NORMAL]
+        kind = logits[:, BACTERIAL] - logits[:, VIRAL]
+        first = ops.softplus(pneumonia) - of_labels(terms.pneumonia_target) * pneumonia
+        second = self._of_kind(kind, of_labels(terms.kind_target))
+        return ops.sum(of_labels(terms.pneumonia_weight) * first + of_labels(terms.kind_weight) * second)
+
+    def _of_kind(self, logit: keras.KerasTensor, target: keras.KerasTensor) -> keras.KerasTensor:
+        if self.q == 0:
+            return ops.softplus(logit) - target * logit
+        return target * self._of_log(ops.log_sigmoid(logit)) + (1 - target) * self._of_log(
+            ops.log_sigmoid(-logit)
+        )
+
+    def _of_log(self, log_p: keras.KerasTensor) -> keras.KerasTensor:
+        """(1 - p^q) / q of the logarithm of p."""
+        return -ops.expm1(self.q * log_p) / self.q
+
+
+def _smoothed(positive: np.ndarray, smoothing: float) -> np.ndarray:
+    return (positive * (1 - smoothing) + smoothing / 2).astype(np.float32)
