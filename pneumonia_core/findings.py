@@ -1,5 +1,6 @@
 """The three classes, and the rule that turns their probabilities into a finding."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,18 @@ class Thresholds:
 
     pneumonia: float
     bacterial: float
+
+
+def missing_classes(labels: Iterable[int]) -> list[str]:
+    """The classes that a training with these labels lacks.
+
+    It needs normal images, and either both kinds of pneumonia or pneumonia of unknown kind alone.
+    """
+    present = set(labels)
+    kinds = {BACTERIAL, VIRAL}
+    without_kinds = PNEUMONIA_UNKNOWN_KIND in present and not kinds & present
+    needed = {NORMAL} if without_kinds else {NORMAL, *kinds}
+    return [CLASSES[label] for label in sorted(needed - present)]
 
 
 def p_pneumonia(probabilities: npt.ArrayLike) -> npt.NDArray[np.float32]:

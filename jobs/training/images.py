@@ -13,7 +13,7 @@ from jobs.console.output import say
 from pneumonia_core.archives.entries import SOURCE_FIELDS, ImageRef, TarEntry, image_refs, source_values
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import CLASSES
+from pneumonia_core.findings import LABELS
 from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.scoring.isolation import decode_all
@@ -197,7 +197,7 @@ def report_left_out(
     }
     if gone := sorted(set(labels) - used):
         raise InvalidInput(
-            f"No {' and no '.join(CLASSES[label] for label in gone)} image is left for {name}. Fix the "
+            f"No {' and no '.join(LABELS[label] for label in gone)} image is left for {name}. Fix the "
             "unreadable files and remove duplicates (`pneumonia inspect` lists both)."
         )
 

@@ -19,7 +19,7 @@ from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
 from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
-from pneumonia_core.findings import CLASSES, LABELS
+from pneumonia_core.findings import LABELS, missing_classes
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file, write_bytes
 from pneumonia_core.storage.location import Location, open_location
@@ -197,8 +197,9 @@ def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], li
 
     A patient is in validation if the hash of the patient's key is in the lowest tenth. That holds on every
     machine and whatever patients are added later, so no patient that an older model was trained on moves to
-    validation. In a small set, each class gives at least the patient with its lowest hash, so that every
-    class is present. (The official val split has 16 images, none of them viral.)
+    validation. In a small set, each label gives at least the patient with its lowest hash, so that every
+    one is present. (The official val split has 16 images, none of them viral.) Raises InvalidInput where a
+    part lacks a class (`missing_classes`).
     """
     usable = [image for image in images if image.split in ("train", "val")]
     if not usable:
@@ -206,18 +207,17 @@ def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], li
             "the data set holds only test images. Training and validation need images in train or val."
         )
     validation_patients: set[str] = set()
-    for label in range(len(CLASSES)):
+    for label in range(len(LABELS)):
         patients = sorted({image.patient_id for image in usable if image.label == label}, key=_patient_hash)
         below = sum(_patient_hash(patient) < VALIDATION_FRACTION for patient in patients)
-        validation_patients.update(patients[: min(max(1, below), len(patients) - 1)])
+        validation_patients.update(patients[: max(0, min(max(1, below), len(patients) - 1))])
     training = [image for image in usable if image.patient_id not in validation_patients]
     validation = [image for image in usable if image.patient_id in validation_patients]
     for name, part in (("training", training), ("validation", validation)):
-        absent = [CLASSES[label] for label in range(len(CLASSES)) if all(i.label != label for i in part)]
-        if absent:
+        if absent := missing_classes(image.label for image in part):
             raise InvalidInput(
                 f"the {name} part has no {', '.join(absent)} image: each class needs images of two or more "
-                "patients."
+                f"patients. Where the kind of pneumonia is not known, label all of it {LABELS[-1]!r}."
             )
     return training, validation
 

@@ -9,7 +9,6 @@ from keras import ops
 
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.networks.prefilter import smooth
-from pneumonia_core.training.batch_norm import BatchStatistics
 from pneumonia_core.training.recipe import Recipe
 
 
@@ -26,9 +25,7 @@ class AveragedNetwork:
         self._smooths = recipe.smooth
         self._pairs = _trained_pairs(classifier, model)
         self._logits = self._compiled(model)
-        trunk = keras.Model(model.input, model.get_layer("features").output)
-        self._features = self._compiled(trunk)
-        self._statistics = BatchStatistics(trunk)
+        self._features = self._compiled(keras.Model(model.input, model.get_layer("features").output))
 
     def follow(self, steps: tf.Tensor) -> None:
         """Move the average towards the classifier after its `steps`-th step.
@@ -39,14 +36,6 @@ class AveragedNetwork:
         decay = ops.minimum(self._decay, done / (done + 9))
         for current, average in self._pairs:
             average.assign_sub((1 - decay) * (average - current))
-
-    def measure_statistics(self, images: np.ndarray) -> None:
-        """Take the batch-normalisation statistics from training images uint8 [N, H, W] as scoring sees them.
-
-        An average of the statistics of past steps is that of other weights, and of augmented images.
-        """
-        count = max(1, len(images) // self._batch_size)
-        self._statistics.measure(self._seen(part) for part in np.array_split(images, count))
 
     def get_weights(self) -> list[np.ndarray]:
         return list(self.model.get_weights())

@@ -1,9 +1,6 @@
 """Batch normalisation for training as one TensorFlow kernel instead of a dozen."""
 
-from collections.abc import Iterable
-
 import keras
-import numpy as np
 import tensorflow as tf
 
 
@@ -43,35 +40,3 @@ def with_fused_normalization(model: keras.Model) -> keras.Model:
         return kind.from_config(layer.get_config())
 
     return keras.models.clone_model(model, clone_function=clone)
-
-
-class BatchStatistics:
-    """The batch-normalisation statistics of the layers of a network that train.
-
-    `measure` replaces them by those of given images, under the weights that the network has ("precise"
-    statistics; Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 3).
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        self._layers = [
-            layer
-            for layer in model.layers
-            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-        ]
-        for layer in self._layers:
-            # Each batch then leaves its own statistics. The network itself never trains.
-            layer.momentum = 0.0
-        self._forward = tf.function(lambda images: model(images, training=True), autograph=False)
-
-    def measure(self, batches: Iterable[tf.Tensor]) -> None:
-        """Take the statistics from batches float32 [B, H, W] of about the same size."""
-        means, variances = [], []
-        for batch in batches if self._layers else ():
-            self._forward(batch)
-            means.append([layer.moving_mean.numpy() for layer in self._layers])
-            variances.append([layer.moving_variance.numpy() for layer in self._layers])
-        for index, layer in enumerate(self._layers):
-            of_batches = np.stack([mean[index] for mean in means])
-            within = np.mean([variance[index] for variance in variances], axis=0)
-            layer.moving_mean.assign(of_batches.mean(axis=0))
-            layer.moving_variance.assign(within + of_batches.var(axis=0))

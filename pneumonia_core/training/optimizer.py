@@ -58,7 +58,7 @@ class StagedAdamW(keras.optimizers.Adam):
 
     def __init__(
         self,
-        learning_rate: keras.optimizers.schedules.LearningRateSchedule,
+        learning_rate: keras.optimizers.schedules.LearningRateSchedule | float,
         decay: float,
         factors: Sequence[float],
     ) -> None:

@@ -47,6 +47,37 @@ def test_no_patient_is_in_both_parts_and_every_class_is_in_each():
     assert {i.label for i in few_training} == {i.label for i in few} == {0, 1, 2}
 
 
+def of_labels(*labels: int) -> list[LabelledImage]:
+    return [
+        LabelledImage(ref=image.ref, label=labels[image.label], patient_id=image.patient_id, split="train")
+        for image in images(4)
+        if image.label < len(labels)
+    ]
+
+
+def test_pneumonia_of_unknown_kind_is_split_alone_and_beside_known_kinds():
+    for given in (
+        of_labels(NORMAL, PNEUMONIA_UNKNOWN_KIND),
+        [*images(4), *of_labels(PNEUMONIA_UNKNOWN_KIND)],
+    ):
+        parts = split_training(given)
+        assert {i.label for i in parts[0]} == {i.label for i in parts[1]} == {i.label for i in given}
+
+
+@pytest.mark.parametrize(
+    ("labels", "absent"),
+    [
+        ((NORMAL, BACTERIAL), "no viral"),
+        ((NORMAL, BACTERIAL, PNEUMONIA_UNKNOWN_KIND), "no viral"),
+        ((PNEUMONIA_UNKNOWN_KIND,), "no normal"),
+        ((NORMAL,), "no bacterial, viral"),
+    ],
+)
+def test_a_kind_without_the_other_is_refused_and_so_is_pneumonia_without_normal(labels, absent):
+    with pytest.raises(InvalidInput, match=rf"{absent} image.*label all of it 'pneumonia'"):
+        split_training(of_labels(*labels))
+
+
 def test_a_tenth_of_the_patients_is_validation_and_stays_it_whoever_comes():
     _, before = split_training(images(1000))
     _, after = split_training(images(2000))
