@@ -25,6 +25,7 @@ from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
 from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.training.history import released_epoch
 from pneumonia_core.training.recipe import (
     DEFAULT_RECIPE,
     FINE_TUNING_RATE,
@@ -198,6 +199,7 @@ def _release(
     )
     validation = ValidationSet(data.validation_images, data.validation.labels, data.validation.patients)
     released = release(request.models, classifier, data.training.images(GUARD_IMAGES), validation, provenance)
+    say(f"the network that is kept: {released_epoch(recipe, trained.history).describe()} (± standard error)")
     say(f"bundle {released.bundle.path}")
     return {
         "state": "done",

@@ -117,6 +117,11 @@ def _selection_loss(figures: EpochFigures) -> float:
     return round(figures.log_loss_pneumonia + (figures.log_loss_bacterial or 0.0), 6)
 
 
+def released_epoch(recipe: Recipe, history: Sequence[EpochFigures]) -> EpochFigures:
+    """The epoch whose averaged weights are released: the best where patience ran out, else the last."""
+    return history[best_epoch(history) - 1 if stopped_early(recipe, history) else -1]
+
+
 def is_over(recipe: Recipe, history: Sequence[EpochFigures]) -> bool:
     """Whether a training with this history ends."""
     return len(history) >= recipe.epochs or stopped_early(recipe, history)

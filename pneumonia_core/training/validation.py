@@ -93,7 +93,7 @@ def validation_figures(labels: np.ndarray, logits: np.ndarray, started: float) -
 def tempered_log_loss(truth: np.ndarray, odds: np.ndarray) -> float:
     """The mean log-loss of sigmoid(odds / T) for truth bool [N] and log-odds [N], at the best T.
 
-    A network that is too sure of what it knows is no worse a network: calibration mends it. A weak prior, a
+    Calibration corrects a network that is only too sure; the order of its scores is as good. A weak prior, a
     standard normal on log T, keeps perfectly separated images from a loss of 0.
     """
     signed = np.where(truth, odds, -odds)

@@ -302,6 +302,6 @@ def test_standard_error_of_an_auroc_is_how_much_it_varies():
     truth = np.arange(200) < 80
     draws = [rng.normal(0, 1, 200) + truth for _ in range(400)]
     found = np.std([(draw[truth][:, None] > draw[~truth]).mean() for draw in draws])
-    told = np.mean([auroc_standard_error(truth, draw) for draw in draws])
-    assert told == pytest.approx(found, rel=0.1)
+    reported = np.mean([auroc_standard_error(truth, draw) for draw in draws])
+    assert reported == pytest.approx(found, rel=0.1)
     assert np.isnan(auroc_standard_error(truth[79:], draws[0][79:]))

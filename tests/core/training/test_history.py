@@ -48,11 +48,11 @@ def test_an_epoch_of_a_version_without_log_losses_is_never_better():
     assert old.describe() == "validation AUROC 1.0000 pneumonia vs normal, 1.0000 bacterial vs viral"
 
 
-def test_each_auroc_is_told_with_its_standard_error():
-    told = "validation AUROC 0.9900 ± 0.0020 pneumonia vs normal"
-    assert epoch(1, 0.1).describe() == f"{told}, 0.8000 ± 0.0300 bacterial vs viral"
+def test_each_auroc_is_phrase_with_its_standard_error():
+    phrase = "validation AUROC 0.9900 ± 0.0020 pneumonia vs normal"
+    assert epoch(1, 0.1).describe() == f"{phrase}, 0.8000 ± 0.0300 bacterial vs viral"
     unknown = dataclasses.replace(epoch(1, 0.1, None), auroc_bacterial=None, auroc_bacterial_se=None)
-    assert unknown.describe() == told
+    assert unknown.describe() == phrase
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,9 @@ def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data,
         precision="float32",
         **SMALL,
     )
-    best = int(re.search(r"no better epoch since epoch (\d+)", capsys.readouterr().err)[1])
+    shown = capsys.readouterr().err
+    best = int(re.search(r"no better epoch since epoch (\d+)", shown)[1])
+    assert re.search(r"that is kept: validation AUROC [\d.]+ ± [\d.]+ pneumonia", shown)
     assert result["epochs"] == best + 2
     history = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]["history"]
     # The figures of the bundle are those of the weights that are kept; calibration leaves this one as it is.
