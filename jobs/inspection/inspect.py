@@ -86,7 +86,8 @@ def inspection_table(summary: AuditSummary, details: AuditDetails, skipped: dict
         if numbers:
             lines += ["", f"{name:<14}{_listed(numbers)}"]
     lines += ["", *_size_lines(summary["sizes"])]
-    lines += _shortcut_lines(summary["cues"])
+    lines += _shortcut_lines("pneumonia", summary["cues"])
+    lines += _shortcut_lines("bacterial", summary["kind_cues"])
     lines += _group_lines("equal files", summary["duplicates"], details["duplicates"])
     lines += _group_lines("look-alikes", summary["lookalikes"], details["lookalikes"])
     if patients := summary["patients"]:
@@ -130,8 +131,8 @@ def _size_lines(sizes: Sizes) -> list[str]:
     return aligned_columns([["", "least", "median", "most"], *rows], right=range(1, 4)) if rows else []
 
 
-def _shortcut_lines(shortcuts: dict[str, list[Shortcut]]) -> list[str]:
-    """The AUROC of each shortcut by split, with an asterisk where it gives the class away."""
+def _shortcut_lines(answer: str, shortcuts: dict[str, list[Shortcut]]) -> list[str]:
+    """The AUROC for `answer` of each shortcut by split, with an asterisk where it gives that away."""
     if not shortcuts:
         return []
     by_part = {
@@ -139,7 +140,7 @@ def _shortcut_lines(shortcuts: dict[str, list[Shortcut]]) -> list[str]:
         for part, found in shortcuts.items()
     }
     names = list(dict.fromkeys(name for found in by_part.values() for name in found))
-    rows = [["AUROC for pneumonia of", *(f"{part} " for part in by_part)]]
+    rows = [[f"AUROC for {answer} of", *(f"{part} " for part in by_part)]]
     rows += [[name, *(found.get(name, "– ") for found in by_part.values())] for name in names]
     return [
         "",

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from pneumonia_core.datasets.annotations import Annotation, annotate
 from pneumonia_core.datasets.duplicates import Alike, lookalikes, same_files
-from pneumonia_core.datasets.shortcuts import Shortcut, shortcut_aurocs
+from pneumonia_core.datasets.shortcuts import SHORTCUT_FACTS, Shortcut, shortcut_aurocs
+from pneumonia_core.findings import BACTERIAL, CLASSES, VIRAL
 
-_SHORTCUT_FACTS: Final = ("width", "height", "size_bytes", "quantisation", "mode", "format")
+_KINDS: Final = (CLASSES[BACTERIAL], CLASSES[VIRAL])
 
 
 class SizeRange(TypedDict):
@@ -58,6 +59,7 @@ class AuditSummary(TypedDict):
     sizes: Sizes
     rejected: dict[str, int]  # by reason
     cues: dict[str, list[Shortcut]]  # shortcuts by split, and of `all` where there are several splits
+    kind_cues: dict[str, list[Shortcut]]  # the same of bacterial vs viral, among images of a known kind
     duplicates: GroupCounts  # equal files
     lookalikes: GroupCounts
     patients: PatientCounts | None  # null where none is known
@@ -107,7 +109,7 @@ def audit(surveyed: pa.Table) -> tuple[AuditSummary, AuditDetails]:
         "quantisation": _counts(surveyed["quantisation"]),
         "sizes": _sizes(surveyed.filter(pa.array(readable))),
         "rejected": _counts(surveyed["reason"]),
-        "cues": _shortcuts(surveyed, annotations, readable),
+        **_shortcuts(surveyed, annotations, readable),
         "duplicates": _group_counts(same, annotations),
         "lookalikes": _group_counts(alike, annotations),
         "patients": _patient_counts(patients),
@@ -165,22 +167,44 @@ def _size_range(column: pa.ChunkedArray) -> SizeRange | None:
     return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
 
 
+class _Shortcuts(TypedDict):
+    cues: dict[str, list[Shortcut]]
+    kind_cues: dict[str, list[Shortcut]]
+
+
 def _shortcuts(
     surveyed: pa.Table, annotations: Sequence[Annotation], readable: npt.NDArray[np.bool_]
-) -> dict[str, list[Shortcut]]:
-    """The shortcuts of readable images with a class, by split; and of `all` with several splits."""
-    labelled = readable & np.array([one.label is not None for one in annotations], bool)
+) -> _Shortcuts:
+    """The shortcuts of readable images: to pneumonia among those with a class, and to the kind."""
+    patients = pa.array([one.patient_id for one in annotations], pa.string())
+    facts = surveyed.append_column("patient", patients).select(list(SHORTCUT_FACTS))
     splits = np.array([one.split or "no split" for one in annotations], dtype=str)
+    labels = [one.label for one in annotations]
+    labelled = readable & np.array([label is not None for label in labels], bool)
+    of_kind = readable & np.array([label in _KINDS for label in labels], bool)
     ill = np.array([bool(one.is_ill) for one in annotations], bool)
-    present = sorted({str(split) for split in splits[labelled]})
-    parts = {split: labelled & (splits == split) for split in present}
+    bacterial = np.array([label == CLASSES[BACTERIAL] for label in labels], bool)
+    return {
+        "cues": _by_split(facts, splits, labelled, ill),
+        "kind_cues": _by_split(facts, splits, of_kind, bacterial),
+    }
+
+
+def _by_split(
+    facts: pa.Table,
+    splits: npt.NDArray[np.str_],
+    chosen: npt.NDArray[np.bool_],
+    positive: npt.NDArray[np.bool_],
+) -> dict[str, list[Shortcut]]:
+    """The shortcuts of the chosen images by split; and of `all` with several splits."""
+    parts = {str(split): chosen & (splits == split) for split in np.unique(splits[chosen])}
     if len(parts) > 1:
-        parts["all"] = labelled
+        parts["all"] = chosen
     found = {}
     for part, mask in parts.items():
-        rows = surveyed.select(_SHORTCUT_FACTS).filter(pa.array(mask))
-        columns = {name: rows[name].to_pylist() for name in _SHORTCUT_FACTS}
-        found[part] = shortcut_aurocs(columns, ill[mask])
+        rows = facts.filter(pa.array(mask))
+        columns = {name: rows[name].to_pylist() for name in SHORTCUT_FACTS}
+        found[part] = shortcut_aurocs(columns, positive[mask])
     return {part: shortcuts for part, shortcuts in found.items() if shortcuts}
 
 
@@ -217,15 +241,8 @@ def _patient_counts(patients: dict[str, set[str]]) -> PatientCounts | None:
 
 def _concerns(summary: AuditSummary) -> list[str]:
     """What to know before training on the images, or trusting a figure measured on them."""
-    concerns: list[str] = []
-    for part, shortcuts in summary["cues"].items():
-        flagged = [f"{one['cue']} {one['auroc']:.3f}" for one in shortcuts if one["flagged"]]
-        if flagged and not (part == "all" and concerns):
-            where = "" if part in ("no split", "all") else f" in {part}"
-            concerns.append(
-                f"normal and pneumonia{where} can be told apart without looking at the lung (AUROC: "
-                f"{', '.join(flagged)}): a network may learn that instead."
-            )
+    concerns = _shortcut_concerns("normal and pneumonia", summary["cues"])
+    concerns += _shortcut_concerns("bacterial and viral pneumonia", summary["kind_cues"])
     for counts, what in ((summary["duplicates"], "the same file"), (summary["lookalikes"], "look-alikes")):
         if counts["across_classes"]:
             concerns.append(f"{counts['across_classes']} groups of {what} are in both classes.")
@@ -236,4 +253,17 @@ def _concerns(summary: AuditSummary) -> list[str]:
         concerns.append(f"{patients['across_splits']} patients are in more than one split.")
     if summary["readable"] < summary["images"]:
         concerns.append(f"{summary['images'] - summary['readable']} images cannot be read.")
+    return concerns
+
+
+def _shortcut_concerns(classes: str, found: dict[str, list[Shortcut]]) -> list[str]:
+    concerns: list[str] = []
+    for part, shortcuts in found.items():
+        flagged = [f"{one['cue']} {one['auroc']:.3f}" for one in shortcuts if one["flagged"]]
+        if flagged and not (part == "all" and concerns):
+            where = "" if part in ("no split", "all") else f" in {part}"
+            concerns.append(
+                f"{classes}{where} can be told apart without looking at the lung (AUROC: "
+                f"{', '.join(flagged)}): a network may learn that instead."
+            )
     return concerns

@@ -56,6 +56,11 @@ def facts(count: int, **columns: object) -> dict[str, list[object]]:
         "quantisation": "q75",
         "mode": "L",
         "format": "jpeg",
+        "brightness": 120.0,
+        "contrast": 50.0,
+        "sharpness": 0.1,
+        "border": 0.0,
+        "patient": None,
     }
     return {name: columns.get(name, [value] * count) for name, value in plain.items()}  # type: ignore[misc]
 
@@ -90,6 +95,36 @@ def test_size_and_aspect_are_cues_and_bytes_of_files_encoded_alike_are_not():
     cues = found(facts(200, size_bytes=sizes, width=widths), ill)
     assert cues["bytes"] == (1.0, True)
     assert cues["aspect (width / height)"] == (1.0, True)
+
+
+def test_borders_are_a_cue_and_what_disease_changes_is_shown_alone():
+    ill = np.arange(200) % 2 > 0
+    wide = [0.1 if sick else 0.0 for sick in ill]
+    cues = found(facts(200, border=wide, brightness=wide), ill)
+    assert cues["border"] == (1.0, True)
+    assert cues["brightness"] == (1.0, False)
+
+
+def test_series_of_patients_that_are_mostly_of_one_class_are_told_apart():
+    """Numbers without order: even hundreds are ill. Patients without a number are left out."""
+    ill = np.arange(400) // 100 % 2 == 0
+    patients = [f"ward2-{n}" for n in range(400)]
+    assert found(facts(400, patient=patients), ill)["file series"] == (1.0, False)
+    assert "file series" not in found(facts(400, patient=["a"] * 400), ill)
+
+
+def test_cues_to_the_kind_are_those_among_pneumonia_of_a_known_kind():
+    rows = []
+    for label, border in (("normal", 0.5), ("bacterial", 0.0), ("viral", 0.2), ("pneumonia", 0.9)):
+        for n in range(25):
+            carried = json.dumps({"label": label, "patient_id": f"{label}{n}", "split": "train"})
+            rows.append({"image_uri": f"{label}{n}", "archive": "file:///t.csv", "carried": carried,
+                         "sha256": f"{label}{n}", "width": 9, "height": 9, "border": border})  # fmt: skip
+    summary, _ = audit(pa.Table.from_pylist(rows, schema=SCHEMA))
+    aurocs = {cue["cue"]: cue["auroc"] for cue in summary["kind_cues"]["train"]}
+    assert aurocs["border"] == 0.0
+    assert any("bacterial and viral pneumonia in train" in concern for concern in summary["concerns"])
+    assert {cue["cue"]: cue["auroc"] for cue in summary["cues"]["train"]}["border"] == 0.3333
 
 
 def test_few_images_of_a_class_say_nothing_of_cues():
@@ -131,5 +166,5 @@ def test_archive_without_classes_has_no_class_columns():
     summary, _ = audit(pa.Table.from_pylist(rows, schema=SCHEMA))
     assert summary["classes"] is None
     assert summary["patients"] is None
-    assert summary["cues"] == {}
+    assert summary["cues"] == summary["kind_cues"] == {}
     assert summary["concerns"] == ["3 images cannot be read."]

@@ -5,15 +5,17 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from support.images.pictures import as_jpeg
 
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.datasets.image_facts import (
     IMAGE_FACTS,
     ImageFacts,
+    border,
     facts_of_bytes,
     facts_of_image,
+    sharpness,
 )
 from pneumonia_core.phantoms.radiograph import phantom
 
@@ -75,3 +77,28 @@ def test_grey_levels_of_a_picture_do_not_change_its_hash_much(picture):
     darker = Image.fromarray((levels * 0.85 + 5).astype(np.uint8))
     one, two = (np.frombuffer(facts_of_bytes(as_jpeg(p)).looks, np.uint8) for p in (picture, darker))
     assert np.bitwise_count(one ^ two).sum() <= 12
+
+
+def test_bars_beside_the_film_are_its_border():
+    film = np.random.default_rng(0).integers(0, 256, (100, 100)).astype(np.uint8)
+    assert border(film) == 0
+    film[:, :10] = film[:, 90:] = 3
+    assert border(film) == pytest.approx(0.2)
+    film[60:] = 250
+    assert border(film) == pytest.approx(1 - 0.8 * 0.6)
+    assert border(np.zeros((8, 8), np.uint8)) == 1
+
+
+def test_blur_lowers_the_sharpness_and_exposure_does_not_change_it(picture):
+    film = np.asarray(picture)
+    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(2)))
+    assert sharpness(blurred) < 0.7 * sharpness(film)
+    assert sharpness(film // 2) == pytest.approx(sharpness(film), rel=0.1)
+
+
+def test_exposure_is_the_mean_and_deviation_of_the_grey_levels(picture):
+    buffer = io.BytesIO()
+    picture.resize((224, 224)).save(buffer, "PNG")
+    facts = facts_of_bytes(buffer.getvalue())
+    pixels = np.asarray(picture.resize((224, 224)), float)
+    assert (facts.brightness, facts.contrast) == pytest.approx((pixels.mean(), pixels.std()), abs=1)
