@@ -52,7 +52,7 @@ def tiny_bundle(tmp_path_factory):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 255, (64, 64, 64)).astype(np.uint8)
     parity = ParityImages(images, np.arange(64) % 3)
-    spec = ModelSpec("tiny", 64, Thresholds(0.5, 0.5), 1.0, "none", {"note": "fixed random weights"})
+    spec = ModelSpec("tiny", 64, Thresholds(0.5, 0.5), "none", {"note": "fixed random weights"})
     baseline = np.full((10, 3), 1 / 3, np.float32)
     folder = tmp_path_factory.mktemp("models")
     return write_bundle(folder, model, spec, parity, baseline, {"MODEL_CARD.md": "# Tiny\n"})
@@ -83,7 +83,7 @@ def guarded_bundle(tmp_path_factory):
     validation = ValidationSet(images[240:], labels[240:], np.arange(240, 360))
     provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
     folder = tmp_path_factory.mktemp("guarded")
-    return release(folder, classifier, images[:240], validation, provenance).bundle
+    return release(folder, [classifier], images[:240], validation, provenance).bundle
 
 
 @pytest.fixture(scope="session")

@@ -198,7 +198,9 @@ def _release(
         ages_years=request.ages_years or KNOWN_AGES_YEARS.get(data_set),
     )
     validation = ValidationSet(data.validation_images, data.validation.labels, data.validation.patients)
-    released = release(request.models, classifier, data.training.images(GUARD_IMAGES), validation, provenance)
+    released = release(
+        request.models, [classifier], data.training.images(GUARD_IMAGES), validation, provenance
+    )
     say(f"the network that is kept: {released_epoch(recipe, trained.history).describe()} (± standard error)")
     say(f"bundle {released.bundle.path}")
     return {

@@ -2,5 +2,5 @@
 
 Opening a bundle imports neither Keras nor TensorFlow.
 
-May import: errors, findings, domain, system, storage, imaging.
+May import: errors, findings, calibration, domain, system, storage, imaging.
 """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pneumonia_core.bundles.engines import EngineReport
+from pneumonia_core.calibration import Calibration
 from pneumonia_core.domain import Domain
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import CLASSES, Thresholds
@@ -26,16 +27,20 @@ KERAS_MODEL: Final = "model.keras"
 class ModelSpec:
     """A trained network without its weights.
 
-    `training` is free JSON for a reader. `domain` is None where the network has no domain guard.
+    `training` is free JSON for a reader. `domain` is None where the network has no domain guard. The exported
+    graph computes the `calibration`; it is None in bundles of version 0.1.0, which have another kind.
+    `members` is the number of networks in the graph, `mirror` whether it also scores the mirrored image.
     """
 
     network: str
     image_size: int
     thresholds: Thresholds
-    temperature: float
     data_fingerprint: str
     training: dict[str, Any] = field(default_factory=dict)
     domain: Domain | None = None
+    calibration: Calibration | None = None
+    members: int = 1
+    mirror: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,12 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
             network=document["network"],
             image_size=document["image"]["size"],
             thresholds=Thresholds(**document["thresholds"]),
-            temperature=document["temperature"],
             data_fingerprint=document["data_fingerprint"],
             training=document["training"],
             domain=_parse_domain(document.get("domain")),
+            calibration=_parse_calibration(document.get("calibration")),
+            members=document.get("members", 1),
+            mirror=document.get("mirror", False),
         ),
         engines={
             name: EngineReport(**{k: v for k, v in entry.items() if k != "parity_passed"})
@@ -135,7 +142,8 @@ def compute_model_id(model: "keras.Model", spec: ModelSpec) -> str:
         "network": spec.network,
         "image": [spec.image_size, GEOMETRY, FILTER, JPEG_QUALITY, SMOOTHING],
         "thresholds": asdict(spec.thresholds),
-        "temperature": spec.temperature,
+        "calibration": asdict(spec.calibration) if spec.calibration else None,
+        "mirror": spec.mirror,
         **({"domain": asdict(spec.domain)} if spec.domain else {}),
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
@@ -218,6 +226,10 @@ def _parse_domain(written: dict[str, Any] | None) -> Domain | None:
         return None
     ages = written["ages_years"]
     return Domain(written["threshold"], (ages[0], ages[1]) if ages else None)
+
+
+def _parse_calibration(written: dict[str, float] | None) -> Calibration | None:
+    return Calibration(**written) if written else None
 
 
 def _missing(folder: Path, name: str) -> InvalidInput:

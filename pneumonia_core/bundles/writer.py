@@ -100,7 +100,11 @@ def _write_manifest(folder: Path, model_id: str, spec: ModelSpec, engines: dict[
         "network": spec.network,
         "image": image_preparation(spec.image_size),
         "thresholds": asdict(spec.thresholds),
-        "temperature": spec.temperature,
+        # Version 0.1.0 requires it. The graph computes the calibration.
+        "temperature": 1.0,
+        "calibration": asdict(spec.calibration) if spec.calibration else None,
+        "members": spec.members,
+        "mirror": spec.mirror,
         "domain": asdict(spec.domain) if spec.domain else None,
         "engines": {
             name: {**asdict(report), "parity_passed": report.parity_passed}

@@ -1,4 +1,4 @@
 """How good scores are, with intervals; calibration and robustness.
 
-May import: errors, findings, domain, system, storage, imaging.
+May import: errors, findings, calibration, domain, system, storage, imaging.
 """

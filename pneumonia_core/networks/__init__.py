@@ -1,4 +1,4 @@
 """ResNets: building them, pretrained weights, the graph that scoring exports.
 
-May import: errors, findings, domain, system, storage, imaging.
+May import: errors, findings, calibration, domain, system, storage, imaging.
 """

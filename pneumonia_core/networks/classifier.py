@@ -140,8 +140,7 @@ def stage_of(network: str, layer_name: str) -> str:
 
 def _outer_stage(layer_name: str) -> str:
     """The stage of a layer before layer1 or behind layer4."""
-    of_head = ("features", "dropout", "logits", "temperature", "probabilities")
-    return "head" if layer_name in of_head else "conv1"
+    return "head" if layer_name in ("features", "dropout", "logits") else "conv1"
 
 
 @contextmanager

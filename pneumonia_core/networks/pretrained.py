@@ -14,6 +14,7 @@ from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.networks.catalog import STAGES, check_source
 from pneumonia_core.networks.classifier import KERAS_APPLICATIONS, copy_weights, stages_of_layers
 from pneumonia_core.networks.resnet import norm_name
+from pneumonia_core.networks.scoring_model import members_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def _load_keras(classifier: keras.Model, file: Path) -> list[str]:
 def _copy_fitting(source: keras.Model, target: keras.Model) -> list[str]:
     if source.name != target.name:
         raise ValueError(f"it holds a {source.name}")
-    return copy_weights(source, target)
+    # The first of the members of a bundle of several.
+    return copy_weights(members_of(source)[0], target)
 
 
 def _load_folded(classifier: keras.Model, file: Path, images: np.ndarray | None) -> list[str]:

@@ -25,7 +25,7 @@ _EVERYWHERE: Final = (
     ("Heterogeneity between clusters", "12d", "evaluation",
      "not applicable: no site or device is recorded with the images"),
     ("Measures of performance and their uncertainty", "12e", "evaluation", "Metrics; Quantitative Analyses"),
-    ("Recalibration, thresholds", "12f–12g", "model", "Model Details (temperature, Youden’s J)"),
+    ("Recalibration, thresholds", "12f–12g", "model", "Model Details (calibration, Youden’s J)"),
     ("Class imbalance", "13", "training",
      "the loss is weighted by class: Training Data (class weights); "
      "no image was added or left out for it"),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
+from pneumonia_core.calibration import Calibration
 from pneumonia_core.datasets.kermany import DATA_SETS
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.findings import CLASSES
@@ -19,6 +20,8 @@ class CardFacts(TypedDict):
     - `image_size`: side of the network's square in pixels
     - `version`: that of this package
     - `weights`: what training started from, such as "imagenet" or "none"
+    - `members`: number of networks whose answers the model averages
+    - `mirror`: whether it also averages the mirrored image
     - `ages_years`: ages of the youngest and the oldest training patient
     - `data_set`: one of `kermany.DATA_SETS`; it decides what the card says about origin, licence and limits
     - `class_weights`: by class, the weight of a training image in the loss
@@ -31,7 +34,9 @@ class CardFacts(TypedDict):
     image_size: int
     model_id: NotRequired[str | None]
     version: NotRequired[str | None]
-    temperature: NotRequired[float | None]
+    calibration: NotRequired[Calibration | None]
+    members: NotRequired[int]
+    mirror: NotRequired[bool]
     data_fingerprint: NotRequired[str | None]
     date: NotRequired[str | None]
     weights: NotRequired[str | None]
@@ -55,7 +60,9 @@ def model_card(facts: CardFacts, evaluation: Evaluation) -> str:
         facts={
             "model_id": None,
             "version": None,
-            "temperature": None,
+            "calibration": None,
+            "members": 1,
+            "mirror": False,
             "data_fingerprint": None,
             "date": None,
             "weights": None,

@@ -2,7 +2,8 @@
 
 import datetime
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ from pneumonia_core.bundles.bundle import Bundle, ModelSpec, compute_model_id
 from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.bundles.parity import ParityImages
 from pneumonia_core.bundles.writer import write_bundle
+from pneumonia_core.calibration import Calibration, log_odds
 from pneumonia_core.domain import Domain
-from pneumonia_core.evaluation.calibration import Calibration, fit_calibration
+from pneumonia_core.evaluation.calibration import fit_calibration
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
 from pneumonia_core.evaluation.scored_set import ScoredSet
@@ -40,11 +42,20 @@ _VARIED: Final = Augmentation(
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Labelled images outside the training set: uint8 [N, H, W], labels int64 [N], patient keys [N]."""
+    """Labelled images outside the training set: uint8 [N, H, W], labels int64 [N], patient keys [N].
+
+    `folds` int [N] is for members that were trained on folds: each image was held out of the training of the
+    one member with this number. Without it no member was trained on any of the images.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     patients: np.ndarray
+    folds: np.ndarray | None = None
+
+    def unseen_by(self, member: int) -> np.ndarray:
+        """The images that this member was not trained on, bool [N]."""
+        return np.ones(len(self.labels), bool) if self.folds is None else self.folds == member
 
     def parity_images(self) -> ParityImages:
         """Up to PARITY_IMAGES of them, evenly spread, because they are sorted by class."""
@@ -90,49 +101,81 @@ class Release:
 
 def release(
     models_dir: Path,
-    classifier: keras.Model,
+    members: Sequence[keras.Model],
     trained_on: np.ndarray,
     validation: ValidationSet,
     provenance: Provenance,
+    mirror: bool = False,
 ) -> Release:
-    """Write the bundle of a trained float32 classifier, and evaluate it on the validation images.
+    """Write the bundle of trained float32 classifiers, and evaluate it on the validation images.
 
-    The calibration is folded into the classifier's head. Calibration and thresholds are fitted on the
-    validation images, so the evaluation is slightly optimistic; the model card says so. The domain guard is
-    fitted on `trained_on`, training images uint8 [N, H, W]; domain_guard.GUARD_IMAGES suffice.
+    The bundle averages the `members`, classifiers of one network; with `mirror` it also averages the image
+    and its mirror image. Calibration and thresholds are fitted on the validation images, so the evaluation is
+    slightly optimistic; the model card says so. Out-of-fold scores are those of one member each, so the
+    evaluation of several members is that of one. The domain guard is fitted on `trained_on`, training images
+    uint8 [N, H, W] of the first member; domain_guard.GUARD_IMAGES suffice.
     """
-    logits = _outputs(classifier, validation.images)
-    calibration, thresholds = _calibrate(classifier, validation, logits)
-    probabilities = _probabilities(calibration, logits)
-    guard, validation_scores = _fit_guard(classifier, trained_on, validation.images)
+    odds = _held_out_odds(members, validation, validation.images, mirror)
+    calibration, thresholds = _calibrate(members, validation, odds, mirror)
+    probabilities = calibration.probabilities(odds)
+    guard, validation_scores = _fit_guard(members[0], trained_on, validation.images[validation.unseen_by(0)])
     domain = Domain(choose_threshold(validation_scores), provenance.ages_years)
     evaluation = evaluate(ScoredSet.of(validation.labels, validation.patients, probabilities), thresholds)
     evaluation["domain"] = {
         "threshold": domain.threshold,
         "flagged_share": float(np.mean(validation_scores > domain.threshold)),
     }
-    _calibrate_head(classifier, calibration)
-    spec = _spec(classifier, calibration, thresholds, domain, provenance)
-    scorer = scoring_model(classifier, calibration.temperature, guard)
+    spec = ModelSpec(
+        network=members[0].name,
+        image_size=members[0].input_shape[1],
+        thresholds=thresholds,
+        data_fingerprint=provenance.data_fingerprint,
+        training=provenance.training,
+        domain=domain,
+        calibration=calibration,
+        members=len(members),
+        mirror=mirror,
+    )
+    scorer = scoring_model(members, calibration, guard, mirror)
     documents = _documents(compute_model_id(scorer, spec), spec, provenance, evaluation)
     bundle = write_bundle(models_dir, scorer, spec, validation.parity_images(), probabilities, documents)
     return Release(bundle, evaluation)
 
 
 def _calibrate(
-    classifier: keras.Model, validation: ValidationSet, logits: np.ndarray
+    members: Sequence[keras.Model], validation: ValidationSet, odds: np.ndarray, mirror: bool
 ) -> tuple[Calibration, Thresholds]:
-    """Calibration and thresholds for the validation images with these `logits`, and variations of them.
+    """Calibration and thresholds for the validation images with these log-odds, and variations of them.
 
     A slightly shifted film gets a slightly different score. Thresholds fitted to the unvaried films of one
     hospital alone may not suit the next.
     """
     rng = np.random.default_rng(1)
-    varied = [_outputs(classifier, _vary(validation.images, rng)) for _ in range(VARIATIONS)]
-    scores, labels = np.concatenate([logits, *varied]), np.tile(validation.labels, VARIATIONS + 1)
+    varied = [
+        _held_out_odds(members, validation, _vary(validation.images, rng), mirror) for _ in range(VARIATIONS)
+    ]
+    scores, labels = np.concatenate([odds, *varied]), np.tile(validation.labels, VARIATIONS + 1)
     calibration = fit_calibration(scores, labels, VARIATIONS + 1)
-    probabilities = _probabilities(calibration, scores)
+    probabilities = calibration.probabilities(scores)
     return calibration, choose_thresholds(labels, probabilities, VARIATIONS + 1)
+
+
+def _held_out_odds(
+    members: Sequence[keras.Model], validation: ValidationSet, images: np.ndarray, mirror: bool
+) -> np.ndarray:
+    """Log-odds float64 [N, 2] of the validation images, or of variations of them, by members not trained on
+    them."""
+    total, count = np.zeros((len(images), 2)), np.zeros((len(images), 1))
+    for number, member in enumerate(members):
+        unseen = validation.unseen_by(number)
+        total[unseen] += _log_odds(member, images[unseen], mirror)
+        count[unseen] += 1
+    return total / count
+
+
+def _log_odds(member: keras.Model, images: np.ndarray, mirror: bool) -> np.ndarray:
+    odds = log_odds(_outputs(member, images))
+    return (odds + log_odds(_outputs(member, images[:, :, ::-1]))) / 2 if mirror else odds
 
 
 def _fit_guard(
@@ -145,35 +188,6 @@ def _fit_guard(
     varied = _outputs(probe, _vary(trained_on, rng))
     guard = fit_guard(np.concatenate([reencoded, varied]))
     return guard, domain_scores(guard, _outputs(probe, validation))
-
-
-def _calibrate_head(classifier: keras.Model, calibration: Calibration) -> None:
-    """Fold the calibration, except for its temperature, into the classifier's last layer."""
-    head = classifier.get_layer("logits")
-    kernel, bias = (weight.astype(np.float64) for weight in head.get_weights())
-    head.set_weights([kernel @ calibration.matrix, bias @ calibration.matrix + calibration.offset])
-
-
-def _spec(
-    classifier: keras.Model,
-    calibration: Calibration,
-    thresholds: Thresholds,
-    domain: Domain,
-    provenance: Provenance,
-) -> ModelSpec:
-    return ModelSpec(
-        network=classifier.name,
-        image_size=classifier.input_shape[1],
-        thresholds=thresholds,
-        temperature=calibration.temperature,
-        data_fingerprint=provenance.data_fingerprint,
-        training={**provenance.training, "calibration": asdict(calibration)},
-        domain=domain,
-    )
-
-
-def _probabilities(calibration: Calibration, logits: np.ndarray) -> np.ndarray:
-    return np.exp(calibration.log_probabilities(logits)).astype(np.float32)
 
 
 def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -205,7 +219,9 @@ def _documents(
             "version": __version__,
             "network": spec.network,
             "image_size": spec.image_size,
-            "temperature": spec.temperature,
+            "calibration": spec.calibration,
+            "members": spec.members,
+            "mirror": spec.mirror,
             "data_fingerprint": spec.data_fingerprint,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "weights": provenance.weights,

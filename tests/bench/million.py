@@ -104,7 +104,7 @@ x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 8, strides=8)(x
 model = keras.Model(image, {{"probabilities": keras.layers.Softmax()(keras.layers.Dense(3)(x))}})
 images = np.random.default_rng(0).integers(0, 255, (64, 32, 32)).astype(np.uint8)
 parity = ParityImages(images, np.arange(64) % 3)
-spec = ModelSpec("tiny", 32, Thresholds(0.5, 0.5), 1.0, "none", {{}})
+spec = ModelSpec("tiny", 32, Thresholds(0.5, 0.5), "none", {{}})
 models, baseline = Path({str(folder / "models")!r}), np.full((9, 3), 1 / 3, np.float32)
 print(write_bundle(models, model, spec, parity, baseline, {{}}).path)
 """

@@ -12,8 +12,6 @@ from pneumonia_core.networks.classifier import (
     stages_of_layers,
     train_from,
 )
-from pneumonia_core.networks.prefilter import smooth
-from pneumonia_core.networks.scoring_model import scoring_model
 
 pytestmark = pytest.mark.usefixtures("exact_float32")
 SIZE = 64
@@ -71,38 +69,6 @@ def test_pixels_reach_each_backbone_as_its_published_weights_expect(images):
 
 def test_image_batches_with_and_without_a_channel_give_the_same_logits(classifier, images):
     np.testing.assert_array_equal(classifier(images), classifier(images.astype("float32")[..., None]))
-
-
-def test_scoring_model_is_softmax_of_a_smoothed_images_logits_over_temperature(classifier, images):
-    scorer = scoring_model(classifier, 1.7)
-    expected = keras.ops.softmax(classifier(smooth(images)) / 1.7)
-    np.testing.assert_allclose(scorer(images)["probabilities"], expected, atol=1e-6)
-    assert scorer.input.dtype == "uint8"
-    assert list(scorer.output) == ["probabilities"]
-
-
-def test_scoring_model_of_a_mixed_precision_classifier_computes_in_float32(classifier, images):
-    mixed = build_classifier("resnet18", SIZE, precision="mixed_bfloat16")
-    mixed.set_weights(classifier.get_weights())
-    scores = scoring_model(mixed, 1.0)(images)["probabilities"]
-    np.testing.assert_allclose(scores, scoring_model(classifier, 1.0)(images)["probabilities"], atol=1e-6)
-
-
-@pytest.mark.parametrize("network", ["resnet18", pytest.param("resnet50v2", marks=pytest.mark.slow)])
-def test_exported_models_score_as_the_keras_model(network, images, tmp_path):
-    import openvino
-    import tensorflow as tf
-
-    scorer = scoring_model(build_classifier(network, SIZE), 1.3)
-    scorer.save(tmp_path / "model.keras")
-    scorer = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    reference = np.asarray(scorer(images)["probabilities"])
-    scorer.export(str(tmp_path / "saved"), format="tf_saved_model", verbose=False)
-    scorer.export(str(tmp_path / "model.xml"), format="openvino", verbose=False)
-    saved = tf.saved_model.load(str(tmp_path / "saved"))
-    np.testing.assert_allclose(saved.serve(images)["probabilities"], reference, atol=1e-5)
-    compiled = openvino.compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    np.testing.assert_allclose(compiled(images)["probabilities"], reference, atol=1e-5)
 
 
 def test_stages_before_the_first_trained_one_are_frozen_with_their_statistics(images):

@@ -14,6 +14,7 @@ from support.images.strangers import strangers
 
 from pneumonia_core.bundles.bundle import compute_model_id, open_bundle
 from pneumonia_core.bundles.choice import load_engine
+from pneumonia_core.calibration import Calibration
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.imaging.decode import decode
@@ -25,6 +26,8 @@ from pneumonia_core.networks.scoring_model import domain_features, scoring_model
 from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.storage.ranges import read_file
 from pneumonia_core.training.release import Provenance, ValidationSet, release
+
+CALIBRATION = Calibration(1.5, 0.2, 0.5, -0.1)
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +105,12 @@ def test_scoring_model_computes_the_score_of_the_guard_and_is_read_back_without_
     images = np.random.default_rng(3).integers(0, 256, (24, 64, 64), dtype=np.uint8)
     features = np.asarray(keras.Model(classifier.input, domain_features(classifier))(smooth(images)))
     guard = fit_guard(features[:16])
-    scoring_model(classifier, 1.5, guard).save(tmp_path / "model.keras")
+    scoring_model([classifier], CALIBRATION, guard).save(tmp_path / "model.keras")
     scorer = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     outputs = scorer(images)
     np.testing.assert_allclose(outputs["domain"], domain_scores(guard, features), rtol=1e-4)
     np.testing.assert_array_equal(
-        outputs["probabilities"], scoring_model(classifier, 1.5)(images)["probabilities"]
+        outputs["probabilities"], scoring_model([classifier], CALIBRATION)(images)["probabilities"]
     )
 
 
@@ -194,7 +197,7 @@ def test_films_of_adults_and_what_is_no_chest_are_out_of_domain_of_childrens(sha
     load_weights(classifier, str(shared_data / "weights" / "resnet18_imagenet_trunk.npz"), seen[:32])
     released = release(
         tmp_path,
-        classifier,
+        [classifier],
         seen,
         ValidationSet(
             held_back, np.array([i.label for i in validation]), np.array([i.patient_id for i in validation])

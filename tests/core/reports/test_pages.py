@@ -12,6 +12,7 @@ from support.pages import NASTY, RUN, assert_self_contained
 from support.paths import REPOSITORY
 from support.scores import evaluate, subgroups
 
+from pneumonia_core.calibration import Calibration
 from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
 from pneumonia_core.evaluation.robustness import PerturbedScores, robustness
@@ -278,14 +279,18 @@ def test_figure_of_predictive_values_marks_the_prevalence_that_the_page_names() 
 
 def test_model_card_lists_the_training_facts_escaped() -> None:
     facts = {
-        "network": "resnet18", "image_size": 64, "model_id": "a_b", "temperature": 1.25, "version": "0.1.0",
-        "weights": "imagenet", "data_fingerprint": "ff00",
+        "network": "resnet18", "image_size": 64, "model_id": "a_b", "version": "0.1.0", "weights": "imagenet",
+        "calibration": Calibration(1.25, -0.5, 0.75, 0.125), "members": 3, "mirror": True,
+        "data_fingerprint": "ff00",
         "training": {"images_per_s": 31.5, "data": "<b>|*x*"},
     }  # fmt: skip
     card = model_card(facts, evaluation())
     assert "- images per s: 31.5" in card
     assert r"\<b\>\|\*x\*" in card
-    assert "temperature of 1.250" in card
+    assert "multiplied by 1.250 and then moved by -0.500" in card
+    assert "by 0.750 and 0.125" in card
+    assert "the log-odds of 3 networks" in card
+    assert "of its mirror image" in card
     assert r"a\_b" in card
     assert "ff00" in card
 
