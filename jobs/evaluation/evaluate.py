@@ -40,6 +40,7 @@ def evaluate_bundle(options: EvaluateOptions) -> Result:
         scores,
         bundle.thresholds,
         bundle.domain,
+        conformal=bundle.spec.conformal,
         prevalence=options.prevalence,
         calibrated_at=prevalence_evaluated(bundle.path / "evaluation.json"),
         bootstrap=options.bootstrap,

@@ -70,4 +70,5 @@ def _row_constants(context: ScoringContext, run: Run, view: TableView, choice: E
         bundle.image_size,
         view.newest_row(),
         bundle.domain,
+        bundle.spec.conformal,
     )

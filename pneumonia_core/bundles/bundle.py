@@ -12,7 +12,7 @@ from pneumonia_core.bundles.engines import EngineReport
 from pneumonia_core.calibration import Calibration
 from pneumonia_core.domain import Domain
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import CLASSES, Thresholds
+from pneumonia_core.findings import CLASSES, Conformal, Thresholds
 from pneumonia_core.imaging.contract import FILTER, GEOMETRY, JPEG_QUALITY, SMOOTHING
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class ModelSpec:
     `training` is free JSON for a reader. `domain` is None where the network has no domain guard. The exported
     graph computes the `calibration`; it is None in bundles of version 0.1.0, which have another kind.
     `members` is the number of networks in the graph, `mirror` whether it also scores the mirrored image.
+    `conformal` is None where there are no findings sets, as in bundles of version 0.1.0.
     """
 
     network: str
@@ -41,6 +42,7 @@ class ModelSpec:
     calibration: Calibration | None = None
     members: int = 1
     mirror: bool = False
+    conformal: Conformal | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
             calibration=_parse_calibration(document.get("calibration")),
             members=document.get("members", 1),
             mirror=document.get("mirror", False),
+            conformal=_parse_conformal(document.get("conformal")),
         ),
         engines={
             name: EngineReport(**{k: v for k, v in entry.items() if k != "parity_passed"})
@@ -144,6 +147,7 @@ def compute_model_id(model: "keras.Model", spec: ModelSpec) -> str:
         "thresholds": asdict(spec.thresholds),
         "calibration": asdict(spec.calibration) if spec.calibration else None,
         "mirror": spec.mirror,
+        "conformal": asdict(spec.conformal) if spec.conformal else None,
         **({"domain": asdict(spec.domain)} if spec.domain else {}),
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
@@ -230,6 +234,10 @@ def _parse_domain(written: dict[str, Any] | None) -> Domain | None:
 
 def _parse_calibration(written: dict[str, float] | None) -> Calibration | None:
     return Calibration(**written) if written else None
+
+
+def _parse_conformal(written: dict[str, float] | None) -> Conformal | None:
+    return Conformal(**written) if written else None
 
 
 def _missing(folder: Path, name: str) -> InvalidInput:

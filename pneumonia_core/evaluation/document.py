@@ -154,6 +154,15 @@ class DomainFigures(TypedDict):
     flagged_share: float
 
 
+class FindingsSetFigures(TypedDict):
+    """The `coverage` asked for, the share `covered` by class, and the sizes of the findings sets."""
+
+    coverage: float
+    covered: dict[str, Measure]
+    mean_size: Measure
+    images_by_size: list[int]  # sets of one class, two, three
+
+
 class Evaluation(TypedDict):
     """The content of evaluation.json. `pneumonia evaluate` and training add the last keys."""
 
@@ -172,6 +181,7 @@ class Evaluation(TypedDict):
     precision: NotRequired[str]
     subgroups: NotRequired[list[Subgroup]]
     domain: NotRequired[DomainFigures]
+    findings_sets: NotRequired[FindingsSetFigures]
     robustness: NotRequired[Robustness | None]
     rejected: NotRequired[dict[str, int]]
 

@@ -11,11 +11,12 @@ import numpy.typing as npt
 from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
 from pneumonia_core.domain import Domain
 from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.evaluation.conformal import findings_set_figures
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
 from pneumonia_core.evaluation.scored_set import ScoredSet
 from pneumonia_core.evaluation.subgroups import size_groups, subgroups
-from pneumonia_core.findings import CLASSES, Thresholds
+from pneumonia_core.findings import CLASSES, Conformal, Thresholds
 
 Row = Mapping[str, Any]
 
@@ -78,11 +79,14 @@ def evaluate_table(
     thresholds: Thresholds,
     domain: Domain | None,
     *,
+    conformal: Conformal | None = None,
     prevalence: float | None = None,
     calibrated_at: float | None = None,
     bootstrap: int = 1000,
 ) -> Evaluation:
-    """As `evaluate`, with figures by image size and colour mode, the share out of domain, and rejections."""
+    """As `evaluate`, with figures by image size and colour mode, and of findings sets, the share out of
+    domain, and rejections.
+    """
     factors = {
         "image size": size_groups(scores.widths, scores.heights),
         "colour mode": [mode or "unknown" for mode in scores.modes],
@@ -95,6 +99,8 @@ def evaluate_table(
         evaluation["precision"] = scores.precision
     evaluation["subgroups"] = subgroups(scores.scored, thresholds, factors, bootstrap)
     evaluation["rejected"] = scores.rejected
+    if conformal is not None:
+        evaluation["findings_sets"] = findings_set_figures(scores.scored, thresholds, conformal, bootstrap)
     if domain is not None:
         flagged = sum(familiar is False for familiar in scores.in_domain)
         evaluation["domain"] = {

@@ -61,9 +61,16 @@ _COLUMNS: Final = (
         True,
         "What the engine computed in: float32, bfloat16, float16 or int8; null in rows of version 0.1.0",
     ),
+    (
+        "findings_set",
+        "string",
+        True,
+        "Findings that cannot be ruled out at the coverage of the bundle, such as bacterial,viral; null when "
+        "rejected or not in the bundle",
+    ),
 )
 # Columns that a later version added, all nullable. Tables and parts of earlier versions lack them.
-ADDED_COLUMNS: Final = ("precision",)
+ADDED_COLUMNS: Final = ("precision", "findings_set")
 SCHEMA: Final = Schema(
     [
         Field(name, PrimitiveType(kind), nullable=nullable, metadata={"comment": comment})

@@ -13,7 +13,7 @@ from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
 from pneumonia_core.bundles.engines import BATCH_SIZE, Scores
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.errors import Rejection
-from pneumonia_core.findings import Thresholds, findings, p_pneumonia
+from pneumonia_core.findings import Conformal, Thresholds, findings, findings_sets, p_pneumonia
 from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.runs.parts import PART_SCHEMA
 from pneumonia_core.scoring.engine_batch import ENGINE_ERROR, BatchScorer, concatenate, every_image_fails
@@ -35,6 +35,7 @@ class RowConstants:
     image_size: int
     not_before: datetime.datetime | None = None
     domain: Domain | None = None
+    conformal: Conformal | None = None
 
     def now(self) -> datetime.datetime:
         """The time of a row that is written now, in UTC."""
@@ -126,6 +127,7 @@ def _part_table(
         "finding": pa.array(
             findings(probabilities, constants.thresholds).astype(object), pa.string(), mask=unknown
         ),
+        "findings_set": _findings_sets(probabilities, unknown, constants),
         **_domain_columns(images, positions, scores.domain, unknown, constants.domain),
         **_rejections(images, rejections),
         "attempt": rows["attempt"],
@@ -154,6 +156,13 @@ def _with_mode(carried: str | None, mode: str | None) -> str | None:
     if SOURCE_MODE_COLUMN not in values or values[SOURCE_MODE_COLUMN] is not None:
         return carried
     return json.dumps({**values, SOURCE_MODE_COLUMN: mode})
+
+
+def _findings_sets(probabilities: np.ndarray, unknown: np.ndarray, constants: RowConstants) -> pa.Array:
+    if constants.conformal is None:
+        return pa.nulls(len(probabilities), pa.string())
+    sets = findings_sets(probabilities, constants.thresholds, constants.conformal)
+    return pa.array(sets.astype(object), pa.string(), mask=unknown)
 
 
 def _domain_columns(

@@ -18,6 +18,7 @@ from pneumonia_core.bundles.writer import write_bundle
 from pneumonia_core.calibration import Calibration, log_odds
 from pneumonia_core.domain import Domain
 from pneumonia_core.evaluation.calibration import fit_calibration
+from pneumonia_core.evaluation.conformal import findings_set_figures, fit_conformal
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
 from pneumonia_core.evaluation.scored_set import ScoredSet
@@ -30,6 +31,7 @@ from pneumonia_core.reports.model_card import model_card
 from pneumonia_core.training.augment import Augmentation, Augmenter, draw, reencode_some
 
 PARITY_IMAGES: Final = 512
+DEFAULT_COVERAGE: Final = 0.9
 VARIATIONS: Final = 3
 # The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image
 # for its file. Each image gets a random JPEG quality, so that the guard does not learn the training files'
@@ -106,21 +108,26 @@ def release(
     validation: ValidationSet,
     provenance: Provenance,
     mirror: bool = False,
+    coverage: float = DEFAULT_COVERAGE,
 ) -> Release:
     """Write the bundle of trained float32 classifiers, and evaluate it on the validation images.
 
     The bundle averages the `members`, classifiers of one network; with `mirror` it also averages the image
-    and its mirror image. Calibration and thresholds are fitted on the validation images, so the evaluation is
-    slightly optimistic; the model card says so. Out-of-fold scores are those of one member each, so the
-    evaluation of several members is that of one. The domain guard is fitted on `trained_on`, training images
-    uint8 [N, H, W] of the first member; domain_guard.GUARD_IMAGES suffice.
+    and its mirror image. Its findings sets keep the `coverage`. Calibration, thresholds and the cuts of the
+    sets are fitted on the validation images, so the evaluation is slightly optimistic; the model card says
+    so. Out-of-fold scores are those of one member each, so the evaluation of several members is that of one.
+    The domain guard is fitted on `trained_on`, training images uint8 [N, H, W] of the first member;
+    domain_guard.GUARD_IMAGES suffice.
     """
     odds = _held_out_odds(members, validation, validation.images, mirror)
     calibration, thresholds = _calibrate(members, validation, odds, mirror)
     probabilities = calibration.probabilities(odds)
     guard, validation_scores = _fit_guard(members[0], trained_on, validation.images[validation.unseen_by(0)])
     domain = Domain(choose_threshold(validation_scores), provenance.ages_years)
-    evaluation = evaluate(ScoredSet.of(validation.labels, validation.patients, probabilities), thresholds)
+    scored = ScoredSet.of(validation.labels, validation.patients, probabilities)
+    conformal = fit_conformal(scored, thresholds, coverage)
+    evaluation = evaluate(scored, thresholds)
+    evaluation["findings_sets"] = findings_set_figures(scored, thresholds, conformal)
     evaluation["domain"] = {
         "threshold": domain.threshold,
         "flagged_share": float(np.mean(validation_scores > domain.threshold)),
@@ -135,6 +142,7 @@ def release(
         calibration=calibration,
         members=len(members),
         mirror=mirror,
+        conformal=conformal,
     )
     scorer = scoring_model(members, calibration, guard, mirror)
     documents = _documents(compute_model_id(scorer, spec), spec, provenance, evaluation)

@@ -1,6 +1,7 @@
 """A bundle holds what scoring needs, and notices any change."""
 
 import hashlib
+import json
 import shutil
 
 import pytest
@@ -19,6 +20,21 @@ def test_opened_bundle_tells_what_it_was_written_with(tiny_bundle):
     assert opened == tiny_bundle
     assert len(opened.model_id) == 16
     assert set(opened.engines) == {"openvino", "tensorflow"}
+
+
+def test_bundle_of_an_earlier_version_lacks_what_later_ones_added(copied):
+    document = json.loads((copied / "bundle.json").read_text())
+    # The only such key that version 0.1.0 requires.
+    assert document["temperature"] == 1.0
+    for added in ("domain", "calibration", "members", "mirror", "conformal"):
+        del document[added]
+    for engine in document["engines"].values():
+        del engine["domain_agreement"]
+    (copied / "bundle.json").write_text(json.dumps(document))
+    opened = open_bundle(copied)
+    assert (opened.domain, opened.spec.calibration, opened.spec.conformal) == (None, None, None)
+    assert (opened.spec.members, opened.spec.mirror) == (1, False)
+    assert opened.engines["openvino"].parity_passed
 
 
 def test_one_changed_byte_is_noticed(copied):

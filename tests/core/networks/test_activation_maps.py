@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from pneumonia_core.calibration import Calibration
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL
 from pneumonia_core.networks.activation_maps import activation_maps
 from pneumonia_core.networks.classifier import build_classifier
@@ -37,7 +38,7 @@ def log_odds(logits: tf.Tensor, found: int, of_kind: bool) -> tf.Tensor:
 
 
 def test_map_is_grad_cam_of_the_log_odds(classifier: keras.Model, images: np.ndarray) -> None:
-    scorer = scoring_model(classifier, 1.3)
+    scorer = scoring_model([classifier], Calibration(1.3, 0.2, 0.5, 0.1))
     found = activation_maps(scorer, images, FOUND, OF_KIND)
     assert found is not None
     assert found.maps.shape == (4, 2, 2)

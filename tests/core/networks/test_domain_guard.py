@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import shutil
 
 import keras
 import numpy as np
@@ -147,18 +146,6 @@ def test_what_changes_in_domain_changes_the_model_id(guarded_bundle):
     others = [None, Domain(spec.domain.threshold, None), Domain(9.0, spec.domain.ages_years)]
     ids = {compute_model_id(model, dataclasses.replace(spec, domain=other)) for other in others}
     assert len(ids | {compute_model_id(model, spec)}) == 4
-
-
-def test_bundle_of_an_earlier_version_has_no_domain(tiny_bundle, tmp_path):
-    folder = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
-    document = json.loads((folder / "bundle.json").read_text())
-    del document["domain"]
-    for engine in document["engines"].values():
-        del engine["domain_agreement"]
-    (folder / "bundle.json").write_text(json.dumps(document))
-    opened = open_bundle(folder)
-    assert opened.domain is None
-    assert opened.engines["openvino"].parity_passed
 
 
 def test_what_is_no_upright_chest_stands_out_even_to_random_weights(guarded_bundle, unseen):

@@ -295,6 +295,28 @@ def test_model_card_lists_the_training_facts_escaped() -> None:
     assert "ff00" in card
 
 
+def test_page_and_card_tell_the_coverage_and_the_size_of_findings_sets() -> None:
+    share = {"value": 0.875, "low": 0.8, "high": 0.925}
+    figures = evaluation()
+    assert "Findings sets" not in evaluation_page(figures, "a")
+    figures["findings_sets"] = {
+        "coverage": 0.9,
+        "covered": dict.fromkeys(("normal", "bacterial", "viral"), share),
+        "mean_size": {"value": 1.375, "low": 1.25, "high": 1.5},
+        "images_by_size": [100, 41, 9],
+    }
+    page, card = (
+        evaluation_page(figures, "a"),
+        model_card({"network": "resnet18", "image_size": 64}, figures),
+    )
+    assert "90 % of the images of each class" in page
+    assert "90 % of the images of each class" in card
+    assert "0.800 to 0.925" in page
+    assert "100 sets have one, 41 two, 9 all three" in page
+    assert "has 1.375 findings on average" in page
+    assert "has 1.375 findings on average" in card
+
+
 def test_model_card_says_how_classes_are_weighted_and_images_prepared() -> None:
     facts = {"network": "resnet18", "image_size": 64, "class_weights": {"normal": 1.29, "bacterial": 0.7}}
     card = model_card(facts, evaluation())

@@ -1,9 +1,70 @@
-"""What a released bundle tells of itself."""
+"""What a released bundle tells of itself, and what it is fitted on."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
 
 from pneumonia_core import __version__
+from pneumonia_core.bundles.bundle import compute_model_id, open_bundle
+from pneumonia_core.calibration import Calibration, log_odds
+from pneumonia_core.findings import NORMAL, Conformal
+from pneumonia_core.networks.classifier import build_classifier
+from pneumonia_core.networks.prefilter import smooth
+from pneumonia_core.phantoms.radiograph import phantom
+from pneumonia_core.training.release import Provenance, ValidationSet, release
 
 
 def test_model_card_names_the_model_and_the_version_that_made_it(guarded_bundle):
     card = (guarded_bundle.path / "MODEL_CARD.md").read_text()
     assert card.startswith(f"# Model card: resnet18 {guarded_bundle.model_id}\n")
     assert f"Made with pneumonia-scoring {__version__}." in card
+    assert "Each map was fitted on validation on its own" in card
+
+
+def test_bundle_keeps_its_calibration_and_the_cuts_of_its_findings_sets(guarded_bundle):
+    document = json.loads((guarded_bundle.path / "bundle.json").read_text())
+    spec = open_bundle(guarded_bundle.path).spec
+    assert spec.calibration == Calibration(**document["calibration"])
+    assert spec.conformal == Conformal(**document["conformal"])
+    assert spec.conformal.coverage == 0.9
+    figures = json.loads((guarded_bundle.path / "evaluation.json").read_text())["findings_sets"]
+    # On the images that the cuts were fitted on, more than the level by one image at most, or by ties.
+    assert all(measure["value"] >= 0.9 for measure in figures["covered"].values())
+
+
+def test_what_changes_a_score_or_a_findings_set_changes_the_model_id(guarded_bundle):
+    model = keras.saving.load_model(guarded_bundle.path / "model.keras", safe_mode=True)
+    spec = guarded_bundle.spec
+    others = [
+        dataclasses.replace(spec, calibration=Calibration(1.0, 0.0, 1.0, 0.0)),
+        dataclasses.replace(spec, conformal=None),
+        dataclasses.replace(spec, mirror=True),
+    ]
+    assert len({compute_model_id(model, other) for other in (spec, *others)}) == 4
+
+
+@pytest.mark.slow
+def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on(tmp_path):
+    keras.utils.set_random_seed(0)
+    members = [build_classifier("resnet18", 64) for _ in range(2)]
+    images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(180)])
+    labels, folds = np.arange(180) % 3, np.arange(180) // 90
+    provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"})
+    released = release(
+        tmp_path, members, images[90:], ValidationSet(images, labels, np.arange(180), folds), provenance, True
+    )
+    assert (released.bundle.spec.members, released.bundle.spec.mirror) == (2, True)
+    odds = np.concatenate(
+        [
+            log_odds(member(smooth(some))) + log_odds(member(smooth(some[:, :, ::-1])))
+            for member, some in zip(members, (images[:90], images[90:]), strict=True)
+        ]
+    )
+    figures = released.evaluation["tasks"]["pneumonia_vs_normal"]
+    assert figures["auroc"]["value"] == pytest.approx(roc_auc_score(labels != NORMAL, odds[:, 0]), abs=1e-6)
+    assert all(report.parity_passed for report in released.bundle.engines.values())
+    assert "averages the log-odds of 2 networks" in (released.bundle.path / "MODEL_CARD.md").read_text()

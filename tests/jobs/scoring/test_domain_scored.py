@@ -13,6 +13,7 @@ from support.scoring import rows, score, scoring_request
 from jobs.evaluation.evaluate import evaluate_bundle
 from jobs.evaluation.options import EvaluateOptions
 from jobs.runs import command as runs_command
+from pneumonia_core.findings import CLASSES, findings_sets
 from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.phantoms.radiograph import phantom
 
@@ -55,6 +56,16 @@ def test_rows_tell_the_domain_score_and_whether_it_is_in_the_domain(night, guard
     assert (table["broken.jpeg"]["domain_score"], table["broken.jpeg"]["in_domain"]) == (None, None)
 
 
+def test_rows_tell_the_findings_that_cannot_be_ruled_out(night, guarded_bundle):
+    _, _, table = night
+    scored = [row for row in table.values() if row["status"] == "scored"]
+    probabilities = [[row[f"p_{name}"] for name in CLASSES] for row in scored]
+    sets = findings_sets(probabilities, guarded_bundle.thresholds, guarded_bundle.spec.conformal)
+    assert [row["findings_set"] for row in scored] == sets.tolist()
+    assert all(row["finding"] in row["findings_set"].split(",") for row in scored)
+    assert table["broken.jpeg"]["findings_set"] is None
+
+
 def test_age_outside_the_training_ages_is_out_of_domain(night, guarded_bundle):
     _, _, table = night
     found = {age: table[f"age_{age}.dcm"] for age in AGES}
@@ -88,6 +99,7 @@ def test_bundle_without_a_guard_leaves_the_columns_null(tmp_path, tiny_bundle, r
     result = score(results, scoring_request(tiny_bundle, archive))
     row = rows(results).to_pylist()[0]
     assert (row["status"], row["domain_score"], row["in_domain"]) == ("scored", None, None)
+    assert row["findings_set"] is None
     assert result["out_of_domain"] is None
 
 
@@ -103,9 +115,13 @@ def test_evaluation_tells_how_much_of_the_set_is_out_of_domain(tmp_path, guarded
             bootstrap=20,
         )
     )
-    reported = json.loads((tmp_path / "out" / "evaluation.json").read_text())["domain"]
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    reported = evaluation["domain"]
     assert reported["threshold"] == guarded_bundle.domain.threshold
     (scores,) = (tmp_path / "out" / "results").iterdir()
-    flagged = [row["in_domain"] is False for row in rows(scores).to_pylist()]
+    table = rows(scores).to_pylist()
+    flagged = [row["in_domain"] is False for row in table]
+    sizes = [row["findings_set"].count(",") + 1 for row in table]
+    assert evaluation["findings_sets"]["mean_size"]["value"] == pytest.approx(np.mean(sizes))
     assert reported["flagged_share"] == np.mean(flagged)
     assert "out of domain" in (tmp_path / "out" / "evaluation.html").read_text()
