@@ -6,7 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.evaluation.bootstrap import Estimate, Floats, effective_patients, estimate, patient_resamples
+from pneumonia_core.evaluation.bootstrap import (
+    Estimate,
+    Floats,
+    effective_patients,
+    estimate,
+    patient_resamples,
+)
 from pneumonia_core.evaluation.document import FindingsSetFigures
 from pneumonia_core.evaluation.scored_set import ScoredSet
 from pneumonia_core.findings import CLASSES, Conformal, Thresholds, always_in_set, in_findings_set

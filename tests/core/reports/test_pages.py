@@ -311,7 +311,7 @@ def test_page_and_card_tell_the_coverage_and_the_size_of_findings_sets() -> None
     )
     assert "90 % of the images of each class" in page
     assert "90 % of the images of each class" in card
-    assert "0.800 to 0.925" in page
+    assert "0.800–0.925" in page
     assert "100 sets have one, 41 two, 9 all three" in page
     assert "has 1.375 findings on average" in page
     assert "has 1.375 findings on average" in card
