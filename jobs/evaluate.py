@@ -16,7 +16,13 @@ from jobs.evaluation.options import MOST_EXPLAINED, EvaluateOptions
 
 
 @job_command("evaluate")
-@click.option("--model", required=True, type=LocationType(), help="Bundle to measure.")
+@click.option(
+    "--model",
+    required=True,
+    multiple=True,
+    type=LocationType(),
+    help="Bundle to measure. Several are compared pair by pair on the same images.",
+)
 @click.option(
     "--data",
     required=True,
@@ -35,6 +41,11 @@ from jobs.evaluation.options import MOST_EXPLAINED, EvaluateOptions
     required=True,
     type=LocationType(),
     help="Folder for evaluation.json, evaluation.html and the scores.",
+)
+@click.option(
+    "--by",
+    metavar="NAME,…",
+    help="Figures by group: columns of a labels table, such as sex,age,site; of DICOM files sex and age.",
 )
 @engine_option
 @precision_option
@@ -63,11 +74,18 @@ from jobs.evaluation.options import MOST_EXPLAINED, EvaluateOptions
 @address_option
 @num_cpus_option
 def command(**options: Any) -> Result:  # noqa: ANN401 - click's options
-    """Score the labelled images of DATA and measure the scores: JSON and one HTML page."""
+    """Score the labelled images of DATA and measure the scores: JSON and one HTML page.
+
+    With several models each has its own folder under the output, beside comparison.json and comparison.html.
+    """
     # Here, because `pneumonia evaluate --help` needs neither matplotlib nor scikit-learn.
+    from jobs.evaluation.compare import compare_bundles
     from jobs.evaluation.evaluate import evaluate_bundle
 
-    return evaluate_bundle(EvaluateOptions(**options))
+    models = options.pop("model")
+    if len(models) > 1:
+        return compare_bundles(models, EvaluateOptions(model=models[0], **options))
+    return evaluate_bundle(EvaluateOptions(model=models[0], **options))
 
 
 if __name__ == "__main__":

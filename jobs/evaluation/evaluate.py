@@ -1,10 +1,12 @@
 """Measure a bundle on a labelled set: the scoring pipeline scores its images like any archive's."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.console.command import Result
 from jobs.console.output import say
 from jobs.evaluation.explained_mistakes import explain_mistakes
+from jobs.evaluation.factors import find_factors
 from jobs.evaluation.labelled_scores import request_scores, score_labelled
 from jobs.evaluation.options import EvaluateOptions
 from jobs.evaluation.perturbed_scores import measure_robustness
@@ -13,6 +15,7 @@ from jobs.scoring.context import ExecutionOptions
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
 from pneumonia_core.datasets.labelled import images_of_split
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.evaluation.comparison.compare import ModelScores
 from pneumonia_core.evaluation.document import Evaluation, as_text, headline, prevalence_evaluated
 from pneumonia_core.evaluation.table_scores import evaluate_table, read_scores
 from pneumonia_core.reports.evaluation_page import evaluation_page, page_facts
@@ -24,9 +27,23 @@ from pneumonia_core.storage.location import open_location
 
 def evaluate_bundle(options: EvaluateOptions) -> Result:
     """Measure as the command does, in the Ray session that is open or in one of its own."""
+    return measure_bundle(options).result
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The scores that a bundle gave the images, and the command's result."""
+
+    scores: ModelScores
+    result: Result
+
+
+def measure_bundle(options: EvaluateOptions) -> Evaluated:
+    """As `evaluate_bundle`, with the scores."""
     images = images_of_split(options.data, options.split)
-    folder = _output_folder(options.output)
-    request = request_scores(images, folder, options)
+    folder = output_folder(options.output)
+    factors = find_factors(options.by, options.data, images)
+    request = request_scores(images, folder, options, factors.carried)
     bundle = open_bundle(options.model)
     execution = ExecutionOptions(address=options.address, num_cpus=options.num_cpus)
     with ray_session(options.address, options.num_cpus):
@@ -40,6 +57,7 @@ def evaluate_bundle(options: EvaluateOptions) -> Result:
         scores,
         bundle.thresholds,
         bundle.domain,
+        by=factors.values(rows),
         conformal=bundle.spec.conformal,
         prevalence=options.prevalence,
         calibrated_at=prevalence_evaluated(bundle.path / "evaluation.json"),
@@ -48,10 +66,12 @@ def evaluate_bundle(options: EvaluateOptions) -> Result:
     evaluation["model_id"] = bundle.model_id
     evaluation["split"] = options.split
     evaluation["robustness"] = robustness
-    return _report(evaluation, bundle, options.data, explanations, folder)
+    result = _report(evaluation, bundle, options.data, explanations, folder)
+    return Evaluated(ModelScores(bundle.model_id, bundle.thresholds, scores), result)
 
 
-def _output_folder(output: str) -> Path:
+def output_folder(output: str) -> Path:
+    """The folder, made where it is missing. Raises InvalidInput where it is not on this machine."""
     if "://" in output:
         raise InvalidInput(f"--output {output}: give a folder on this machine, or one that is mounted here.")
     folder = Path(output).absolute()

@@ -13,6 +13,7 @@ from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from jobs.scoring.run import score_archives
+from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import write_manifest
 from pneumonia_core.errors import RejectedImage
@@ -25,10 +26,15 @@ from pneumonia_core.storage.ranges import stat_file
 MANIFEST: Final = "images.parquet"
 
 
-def request_scores(images: Sequence[LabelledImage], folder: Path, options: EvaluateOptions) -> RunRequest:
-    """The request to score these images by a manifest in `folder`. Raises InvalidInput without a bundle."""
+def request_scores(
+    images: Sequence[LabelledImage], folder: Path, options: EvaluateOptions, filled: Sequence[str]
+) -> RunRequest:
+    """The request to score these images by a manifest in `folder`, and to fill the columns `filled`.
+
+    Raises InvalidInput without a bundle.
+    """
     manifest = folder / MANIFEST
-    rules = write_manifest(images, open_location(str(manifest)))
+    rules = write_manifest(images, open_location(str(manifest)), filled)
     scoring = ScoreOptions(
         (str(manifest),), options.model, engine=options.engine, precision=options.precision, rescore="all"
     )
@@ -51,9 +57,11 @@ def results_location(folder: Path, request: RunRequest, uris: Sequence[str]) -> 
     """The results folder for these images, this model and this engine, and nothing else.
 
     Images that are scored under other options must not count as done. A run that was killed resumes with the
-    images that it has listed, so it must not resume for those of another split.
+    images that it has listed, so it must not resume for those of another split. Rows without a column that is
+    asked for must not count as done either.
     """
-    images = hashlib.sha256("\n".join(uris).encode()).hexdigest()[:8]
+    asked = [name for name in request.rules.carry if name != SOURCE_MODE_COLUMN]
+    images = hashlib.sha256("\n".join([*uris, *asked]).encode()).hexdigest()[:8]
     name = f"{request.model_id}-{request.engine}-{request.precision}-{images}"
     return open_location(str(folder / "results")).child(name)
 

@@ -11,9 +11,9 @@ MOST_EXPLAINED: Final = 12
 class EvaluateOptions:
     """The options of `pneumonia evaluate`.
 
-    `prevalence` is the share of pneumonia that the figures are weighted to, None for that of the images.
-    `robustness` is the number of images that are perturbed, `explanations` that of the mistakes
-    that the page shows; 0 for none.
+    `by` names what the images are grouped by, divided by commas. `prevalence` is the share of pneumonia that
+    the figures are weighted to, None for that of the images. `robustness` is the number of images that are
+    perturbed, `explanations` that of the mistakes that the page shows; 0 for none.
     """
 
     model: str
@@ -22,6 +22,7 @@ class EvaluateOptions:
     split: str = "test"
     engine: str = "auto"
     precision: str = "auto"
+    by: str | None = None
     prevalence: float | None = None
     bootstrap: int = 1000
     robustness: int = 400

@@ -30,8 +30,16 @@ MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
 # name.
 ABSENT_VERSION: Final = "absent"
 _NOT_ALLOWED_VERSION: Final = "forbidden"
-# A column that a manifest may carry without values: scoring fills it with the colour mode of each source.
+# Columns that a manifest may carry without values: scoring fills them from each source, with this field of
+# `contract.Source`.
 SOURCE_MODE_COLUMN: Final = "source_mode"
+SOURCE_SEX_COLUMN: Final = "source_sex"
+SOURCE_AGE_COLUMN: Final = "source_age_years"
+SOURCE_COLUMNS: Final = {
+    SOURCE_MODE_COLUMN: "mode",
+    SOURCE_SEX_COLUMN: "sex",
+    SOURCE_AGE_COLUMN: "age_years",
+}
 _FIRST_ROWS: Final = 1000
 _AT_ONCE: Final = 256
 _THREADS: Final = 16

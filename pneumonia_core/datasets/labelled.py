@@ -54,6 +54,18 @@ def read_labelled(data: str) -> list[LabelledImage]:
     return _read_container(uri) if suffix.endswith(ARCHIVE_SUFFIXES) else read_kermany_folder(location)
 
 
+def read_columns(data: str, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The values in further `columns` of a labels table, in the order of `read_labelled`, null as None.
+
+    Raises InvalidInput where a column is not there once.
+    """
+    location = open_location(data)
+    folder = location.uri.rpartition("/")[0]
+    rows = _read_rows(location, [*_COLUMNS, *(name for name in columns if name not in _COLUMNS)])
+    rows.sort(key=lambda row: _image_uri(str(row["uri"]), folder, location))
+    return {name: [row[name] for row in rows] for name in columns}
+
+
 def _read_container(uri: str) -> list[LabelledImage]:
     skipped: Counter[SkipReason] = Counter()
     images = read_kermany_members(uri, list_archive(uri, skipped))
@@ -77,8 +89,8 @@ def _read_labels_table(location: Location) -> list[LabelledImage]:
     return sorted(images, key=lambda image: image.uri)
 
 
-def _read_rows(location: Location) -> list[dict[str, Any]]:
-    """The rows of a labels table, with _COLUMNS. Raises InvalidInput without rows, or without a column."""
+def _read_rows(location: Location, columns: Sequence[str] = _COLUMNS) -> list[dict[str, Any]]:
+    """The rows of a labels table, with `columns`. Raises InvalidInput without rows, or without a column."""
     try:
         with open_file(location) as file:
             table = pq.read_table(file) if location.uri.lower().endswith(".parquet") else _read_csv(file)
@@ -92,16 +104,16 @@ def _read_rows(location: Location) -> list[dict[str, Any]]:
         raise InvalidInput(
             f"{location.uri}: the labels table cannot be read. Check that it is a whole table."
         ) from error
-    for name in _COLUMNS:
+    for name in columns:
         if table.column_names.count(name) != 1:
             problem = "is missing from" if name not in table.column_names else "is more than once in"
             raise InvalidInput(
                 f"{location.uri}: the column {name} {problem} the labels table. It needs "
-                f"{', '.join(_COLUMNS)}, each once."
+                f"{', '.join(columns)}, each once."
             )
     if not table.num_rows:
         raise InvalidInput(f"{location.uri}: the labels table has no rows.")
-    rows: list[dict[str, Any]] = table.select(list(_COLUMNS)).to_pylist()
+    rows: list[dict[str, Any]] = table.select(list(columns)).to_pylist()
     return rows
 
 
@@ -177,19 +189,21 @@ def images_of_split(data: str, split: str) -> list[LabelledImage]:
     return chosen
 
 
-def write_manifest(images: Sequence[LabelledImage], location: Location) -> ListingRules:
+def write_manifest(
+    images: Sequence[LabelledImage], location: Location, filled: Sequence[str] = (SOURCE_MODE_COLUMN,)
+) -> ListingRules:
     """Write a manifest that names the images, and give the rules under which it may be listed.
 
     The rules allow every storage that the images are in: whoever gives a labelled set may read it. They also
-    have scoring write the colour mode of each source.
+    have scoring fill the columns `filled`, of manifests.SOURCE_COLUMNS.
     """
     buffer = io.BytesIO()
     names = [image.uri for image in images]
-    table = pa.table({"uri": names, SOURCE_MODE_COLUMN: pa.nulls(len(names), pa.string())})
+    table = pa.table({"uri": names, **{column: pa.nulls(len(names), pa.string()) for column in filled}})
     pq.write_table(table, buffer)
     write_bytes(location, buffer.getvalue())
     buckets = {"/".join(image.uri.split("/")[:3]) for image in images if not image.uri.startswith("file://")}
-    return ListingRules(carry=(SOURCE_MODE_COLUMN,), allow_prefixes=("/", *sorted(buckets)))
+    return ListingRules(carry=tuple(filled), allow_prefixes=("/", *sorted(buckets)))
 
 
 def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:

@@ -105,12 +105,39 @@ class Subgroup(TypedDict):
     factor: str
     group: str
     images: int
+    patients: int
     normal: int
     pneumonia: int
     auroc: Measure
     sensitivity: Measure
     specificity: Measure
     bacterial_viral_auroc: Measure
+
+
+class SubgroupGap(TypedDict):
+    """The largest difference of a measure between two groups of a factor, `highest` less `lowest`."""
+
+    factor: str
+    measure: str
+    highest: str
+    lowest: str
+    gap: Measure
+
+
+class RiskCoveragePoint(TypedDict):
+    """The accuracy on the share `coverage` of the images that the model is surest of."""
+
+    coverage: float
+    accuracy: Measure
+
+
+class RiskCoverage(TypedDict):
+    """`aurc` is the area under selective risk over coverage, `error_rate` the risk at full coverage."""
+
+    task: str
+    aurc: Measure
+    error_rate: float
+    points: list[RiskCoveragePoint]
 
 
 class KindEffect(TypedDict):
@@ -180,6 +207,8 @@ class Evaluation(TypedDict):
     engine: NotRequired[str]
     precision: NotRequired[str]
     subgroups: NotRequired[list[Subgroup]]
+    subgroup_gaps: NotRequired[list[SubgroupGap]]
+    risk_coverage: NotRequired[RiskCoverage]
     domain: NotRequired[DomainFigures]
     findings_sets: NotRequired[FindingsSetFigures]
     robustness: NotRequired[Robustness | None]

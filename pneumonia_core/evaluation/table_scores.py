@@ -14,8 +14,11 @@ from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.evaluation.conformal import findings_set_figures
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
+from pneumonia_core.evaluation.groups.factors import groups_of, size_groups
+from pneumonia_core.evaluation.groups.gaps import gaps
+from pneumonia_core.evaluation.groups.subgroups import subgroups
+from pneumonia_core.evaluation.risk_coverage import risk_coverage
 from pneumonia_core.evaluation.scored_set import ScoredSet
-from pneumonia_core.evaluation.subgroups import size_groups, subgroups
 from pneumonia_core.findings import CLASSES, Conformal, Thresholds
 
 Row = Mapping[str, Any]
@@ -79,15 +82,22 @@ def evaluate_table(
     thresholds: Thresholds,
     domain: Domain | None,
     *,
+    by: Mapping[str, Sequence[object]] | None = None,
     conformal: Conformal | None = None,
     prevalence: float | None = None,
     calibrated_at: float | None = None,
     bootstrap: int = 1000,
 ) -> Evaluation:
-    """As `evaluate`, with figures by image size and colour mode, and of findings sets, the share out of
-    domain, and rejections.
+    """As `evaluate`, with figures by group and of findings sets, the share out of domain, and rejections.
+
+    Groups are those of `by`, {factor: value of each image of the labelled set} (`factors.groups_of`), of
+    image size and of colour mode.
     """
     factors = {
+        **{
+            factor: groups_of(factor, [values[position] for position in scores.positions])
+            for factor, values in (by or {}).items()
+        },
         "image size": size_groups(scores.widths, scores.heights),
         "colour mode": [mode or "unknown" for mode in scores.modes],
     }
@@ -98,6 +108,8 @@ def evaluate_table(
     if scores.precision is not None:
         evaluation["precision"] = scores.precision
     evaluation["subgroups"] = subgroups(scores.scored, thresholds, factors, bootstrap)
+    evaluation["subgroup_gaps"] = gaps(scores.scored, thresholds, factors, bootstrap)
+    evaluation["risk_coverage"] = risk_coverage(scores.scored, thresholds, bootstrap)
     evaluation["rejected"] = scores.rejected
     if conformal is not None:
         evaluation["findings_sets"] = findings_set_figures(scores.scored, thresholds, conformal, bootstrap)

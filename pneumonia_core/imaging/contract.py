@@ -33,8 +33,8 @@ class Source:
 
     `width` and `height` are the stored ones, in pixels. `mode` is Pillow's (L, RGB, I;16) or, of DICOM, the
     photometric interpretation. DICOM alone has a `study_key`, the keyed hash of its identifier, and the
-    patient's age. `sha256` and `size_bytes` are those of the file's bytes; whoever read the file fills them
-    in.
+    patient's age and sex (M, F or O). `sha256` and `size_bytes` are those of the file's bytes; whoever read
+    the file fills them in.
     """
 
     format: str | None = None
@@ -43,6 +43,7 @@ class Source:
     mode: str | None = None
     study_key: str | None = None
     age_years: float | None = None
+    sex: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
 

@@ -7,7 +7,12 @@ from markupsafe import Markup
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.findings import CLASSES, LABELS
 from pneumonia_core.reports.explanations import Explanations
-from pneumonia_core.reports.figures import curves_figure, predictive_figure, reliability_figure
+from pneumonia_core.reports.figures import (
+    curves_figure,
+    predictive_figure,
+    reliability_figure,
+    risk_coverage_figure,
+)
 from pneumonia_core.reports.render import render_html
 
 MEASURES = {
@@ -47,13 +52,14 @@ def evaluation_page(
 ) -> str:
     """One self-contained HTML page of an evaluation.
 
-    It shows `split`, `rejected`, `subgroups` and `robustness` where they are in it. `facts` are further
+    It shows the keys that not every evaluation has where they are in it. `facts` are further
     tables by heading, such as {"Model": {"network": "resnet50", ...}, "Data": {...}}; names and values are
     escaped. `explanations` are the worst mistakes to show.
     """
     tasks = evaluation["tasks"]
     prevalence = stated_prevalence(evaluation)
     pneumonia, kind = tasks["pneumonia_vs_normal"], tasks["bacterial_vs_viral"]
+    covered = evaluation.get("risk_coverage")
     defined = [task for task in (pneumonia, kind) if task["images"]]
     return render_html(
         "evaluation.html",
@@ -75,6 +81,7 @@ def evaluation_page(
             "pneumonia": Markup(curves_figure(pneumonia, prevalence)),
             "kind": Markup(curves_figure(kind, kind["positives"] / kind["images"] if kind["images"] else 0)),
             "reliability": Markup(reliability_figure(defined)),
+            "risk_coverage": Markup(risk_coverage_figure(covered)) if covered else "",
             "predictive": Markup(predictive_figure(evaluation["predictive_values"], prevalence)),
         },
     )

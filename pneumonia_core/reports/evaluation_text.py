@@ -1,7 +1,8 @@
 """An evaluation in lines of a terminal's 80 characters."""
 
-from pneumonia_core.evaluation.document import Evaluation, Robustness, headline
-from pneumonia_core.reports.evaluation_page import CAUTIONS
+from pneumonia_core.evaluation.document import Evaluation, Robustness, SubgroupGap, headline
+from pneumonia_core.reports.evaluation_page import CAUTIONS, MEASURES
+from pneumonia_core.reports.render import shown
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
@@ -9,7 +10,15 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     figures = headline(evaluation)
     lines = [", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)]
     caution = CAUTIONS.get(evaluation.get("split", ""))
-    return lines + ([caution] if caution else []) + robustness_lines(evaluation.get("robustness"))
+    lines += [caution] if caution else []
+    lines += [_gap_line(gap) for gap in evaluation.get("subgroup_gaps", [])]
+    return lines + robustness_lines(evaluation.get("robustness"))
+
+
+def _gap_line(row: SubgroupGap) -> str:
+    gap, low, high = (_number(row["gap"][end], "") for end in ("value", "low", "high"))
+    pair = f"{shown(row['highest'])} over {shown(row['lowest'])}"
+    return f"{MEASURES[row['measure']]} by {shown(row['factor'])}: {pair} by {gap} ({low} to {high})"
 
 
 def robustness_lines(table: Robustness | None) -> list[str]:

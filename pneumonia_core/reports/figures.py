@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from pneumonia_core.evaluation.document import PredictiveValues, TaskFigures
+from pneumonia_core.evaluation.document import PredictiveValues, RiskCoverage, TaskFigures
 
 INK: Final = "#22303c"
 MUTED: Final = "#8795a1"
@@ -140,6 +140,27 @@ def predictive_figure(values: list[PredictiveValues], prevalence: float) -> str:
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _svg(figure, "predictive")
+
+
+def risk_coverage_figure(figures: RiskCoverage) -> str:
+    """Accuracy over the share of the images that are answered, the surest first, with its intervals."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.8, 3.0), layout="constrained")
+        axes = figure.subplots()
+        shares = [point["coverage"] for point in figures["points"]]
+        value, low, high = (
+            _numbers([point["accuracy"][end] for point in figures["points"]])
+            for end in ("value", "low", "high")
+        )
+        axes.plot(shares, value, color=FIRST, linewidth=1.8)
+        axes.fill_between(shares, low, high, color=FIRST, alpha=0.13, linewidth=0)
+        axes.axhline(1 - figures["error_rate"], color=MUTED, linewidth=0.9, dashes=(4, 3))
+        axes.set(xlim=(0, 1.01), xlabel="share of the images that are answered", ylabel="accuracy")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        return _svg(figure, "risk-coverage")
 
 
 def _numbers(values: Sequence[float | None]) -> npt.NDArray[np.float64]:

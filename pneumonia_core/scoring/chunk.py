@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
+from pneumonia_core.archives.manifests import SOURCE_COLUMNS
 from pneumonia_core.bundles.engines import BATCH_SIZE, Scores
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.errors import Rejection
 from pneumonia_core.findings import Conformal, Thresholds, findings, findings_sets, p_pneumonia
-from pneumonia_core.imaging.contract import Decoded
+from pneumonia_core.imaging.contract import Decoded, Source
 from pneumonia_core.runs.parts import PART_SCHEMA
 from pneumonia_core.scoring.engine_batch import ENGINE_ERROR, BatchScorer, concatenate, every_image_fails
 
@@ -109,7 +109,7 @@ def _part_table(
     unknown = ~scored
     in_table: dict[str, pa.Array | pa.ChunkedArray] = {
         "row_id": rows["row_id"],
-        "carried": _with_modes(rows["carried"], images),
+        "carried": _with_source_columns(rows["carried"], images),
         "image_uri": rows["image_uri"],
         "image_version": rows["image_version"],
         "image_sha256": pa.array([image.source.sha256 for image in images], pa.string()),
@@ -140,22 +140,24 @@ def _part_table(
     return pa.table(in_table).select(PART_SCHEMA.names).cast(PART_SCHEMA)
 
 
-def _with_modes(carried: pa.ChunkedArray, images: list[Decoded]) -> pa.Array | pa.ChunkedArray:
-    """The carried values, with the colour mode of each source where a manifest carries the column for it."""
+def _with_source_columns(carried: pa.ChunkedArray, images: list[Decoded]) -> pa.Array | pa.ChunkedArray:
+    """The carried values, with what each source says where a manifest carries SOURCE_COLUMNS for it."""
     if carried.null_count == len(carried):
         return carried
     texts = zip(carried.to_pylist(), images, strict=True)
-    return pa.array([_with_mode(text, image.source.mode) for text, image in texts], pa.string())
+    return pa.array([_with_source(text, image.source) for text, image in texts], pa.string())
 
 
-def _with_mode(carried: str | None, mode: str | None) -> str | None:
+def _with_source(carried: str | None, source: Source) -> str | None:
     # The text is searched first: a run over millions of rows has other columns, and parsing costs more.
-    if carried is None or SOURCE_MODE_COLUMN not in carried:
+    if carried is None or not any(column in carried for column in SOURCE_COLUMNS):
         return carried
     values = json.loads(carried)
-    if SOURCE_MODE_COLUMN not in values or values[SOURCE_MODE_COLUMN] is not None:
-        return carried
-    return json.dumps({**values, SOURCE_MODE_COLUMN: mode})
+    for column, field in SOURCE_COLUMNS.items():
+        if column in values and values[column] is None:
+            found = getattr(source, field)
+            values[column] = None if found is None else str(found)
+    return json.dumps(values)
 
 
 def _findings_sets(probabilities: np.ndarray, unknown: np.ndarray, constants: RowConstants) -> pa.Array:

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumonia_core.evaluation import evaluate as evaluation
-from pneumonia_core.evaluation import subgroups as groups
 from pneumonia_core.evaluation.document import Evaluation, Subgroup
+from pneumonia_core.evaluation.groups import subgroups as groups
 from pneumonia_core.evaluation.scored_set import ScoredSet
 from pneumonia_core.findings import Thresholds
 

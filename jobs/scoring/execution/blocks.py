@@ -31,6 +31,7 @@ _SOURCE: Final = pa.struct(
         "mode": pa.string(),
         "study_key": pa.string(),
         "age_years": pa.float64(),
+        "sex": pa.string(),
         "sha256": pa.string(),
         "size_bytes": pa.int64(),
     }

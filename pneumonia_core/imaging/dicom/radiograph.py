@@ -90,6 +90,8 @@ _LATERAL_CODES: Final = frozenset(
 _AGE: Final = re.compile(
     r"0*(\d{1,3})(?:\.0*)?\s*(|Y|YO|YRS?|YEARS?|M|MO|MTHS?|MONTHS?|W|WKS?|WEEKS?|D|DAYS?)"
 )
+# Female, male, other (PS3.3 C.7.1.1).
+_SEXES: Final = ("F", "M", "O")
 _PER_YEAR: Final = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 
 
@@ -97,7 +99,7 @@ def open_radiograph(data: bytes) -> tuple[Header, Source]:
     """The header of a DICOM file and what it says of the source. Raises RejectedImage."""
     header = read_header(data)
     width, height = header.integer(tags.COLUMNS, 0), header.integer(tags.ROWS, 0)
-    photometric = header.text(tags.PHOTOMETRIC)
+    photometric, sex = header.text(tags.PHOTOMETRIC), header.text(tags.PATIENT_SEX)
     source = Source(
         format="dicom",
         width=width or None,
@@ -106,6 +108,7 @@ def open_radiograph(data: bytes) -> tuple[Header, Source]:
         mode=photometric if photometric in PHOTOMETRIC_INTERPRETATIONS else None,
         study_key=study_key(header),
         age_years=age_years(header),
+        sex=sex if sex in _SEXES else None,
     )
     return header, source
 

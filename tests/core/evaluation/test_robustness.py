@@ -10,6 +10,7 @@ from support.images.pictures import as_jpeg
 from support.scores import subgroups
 
 from pneumonia_core.errors import RejectedImage
+from pneumonia_core.evaluation.groups.factors import size_groups
 from pneumonia_core.evaluation.perturbations import (
     PERTURBATIONS,
     perturbations,
@@ -17,7 +18,6 @@ from pneumonia_core.evaluation.perturbations import (
     swapped_aspects,
 )
 from pneumonia_core.evaluation.robustness import PerturbedScores, balanced_sample, robustness
-from pneumonia_core.evaluation.subgroups import size_groups
 from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL, Thresholds
 from pneumonia_core.imaging.decode import decode, read_picture, to_square
 from pneumonia_core.phantoms.radiograph import phantom

@@ -114,6 +114,11 @@ def test_study_key_is_the_keyed_hash_of_the_instance_and_age_is_in_years(monkeyp
         assert age == (None if years is None else pytest.approx(years, rel=1e-3)), text
 
 
+def test_sex_is_one_of_dicoms_letters_and_never_other_text():
+    for text, sex in (("F", "F"), ("m", "M"), ("O", "O"), ("Doe", None), ("", None)):
+        assert read_image(dicom_file(PICTURE, PatientSex=text), SIDE).source.sex == sex
+
+
 @pytest.mark.parametrize(("photometric", "mode"), [("MONOCHROME1", "MONOCHROME1"), ("DOE^JANE", None)])
 def test_colour_mode_is_a_photometric_interpretation_and_never_other_text(photometric, mode):
     data = dicom_file(PICTURE, PhotometricInterpretation=photometric)

@@ -14,8 +14,11 @@ from support.scores import evaluate, subgroups
 
 from pneumonia_core.calibration import Calibration
 from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
+from pneumonia_core.evaluation.groups.gaps import gaps
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
+from pneumonia_core.evaluation.risk_coverage import risk_coverage
 from pneumonia_core.evaluation.robustness import PerturbedScores, robustness
+from pneumonia_core.evaluation.scored_set import ScoredSet
 from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL, Thresholds
 from pneumonia_core.reports.checklist import reporting_items
 from pneumonia_core.reports.evaluation_page import evaluation_page
@@ -65,9 +68,12 @@ def whole_evaluation(**options: Any) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     scores = rng.dirichlet([1, 1, 1], (40, 1 + len(PERTURBATIONS))).astype(np.float32)
     labels, patients = np.arange(40) % 3, np.arange(40)
-    groups = {NASTY: ["L"] * 20 + [NASTY] * 20}
+    groups = {NASTY: ["L"] * 18 + [NASTY] * 22}
+    scored = ScoredSet.of(labels, patients, scores[:, 0])
     return {
         **evaluation(**options),
+        "subgroup_gaps": gaps(scored, Thresholds(0.5, 0.5), groups, bootstrap=20),
+        "risk_coverage": risk_coverage(scored, Thresholds(0.5, 0.5), bootstrap=20),
         "subgroups": subgroups(labels, scores[:, 0], patients, Thresholds(0.5, 0.5), groups, bootstrap=20),
         "robustness": robustness(
             PerturbedScores(labels, patients, scores, PERTURBATIONS, {True: 1.2, False: 1.5}),
@@ -86,6 +92,11 @@ def test_evaluation_page_shows_groups_and_what_moves_the_scores() -> None:
         for name in ("auroc", "sensitivity", "specificity", "bacterial_viral_auroc"):
             assert value(row[name]) in texts
             assert interval(row[name]) in texts
+    assert figures["subgroup_gaps"]
+    for row in figures["subgroup_gaps"]:
+        assert value(row["gap"]) in texts
+        assert interval(row["gap"]) in texts
+    assert value(figures["risk_coverage"]["aurc"], 4) in "".join(texts)
     for row in figures["robustness"]["rows"]:
         assert row["label"] in texts
         assert value(row["auroc_change"]) in texts

@@ -7,9 +7,11 @@ import pytest
 from deltalake import DeltaTable
 from support.buckets import BUCKET, s3_server, using
 from support.images.archived import zip_bytes
+from support.images.dicom_files import dicom_file
 from support.pages import assert_self_contained
 from support.scoring import pneumonia
 
+from jobs.evaluation.compare import compare_bundles
 from jobs.evaluation.evaluate import evaluate_bundle
 from jobs.evaluation.explained_mistakes import read_and_explain
 from jobs.evaluation.labelled_scores import results_location
@@ -19,9 +21,11 @@ from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.bundles.bundle import read_keras_model
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
 from pneumonia_core.findings import BACTERIAL, NORMAL, p_pneumonia
 from pneumonia_core.phantoms.data_sets import write_labelled
+from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.reports.mistakes import Mistake, MistakeKind
 from pneumonia_core.runs.registry import open_run
 from pneumonia_core.storage.s3 import client as s3_client
@@ -167,3 +171,67 @@ def test_set_in_a_bucket_is_evaluated_as_the_folder_is(evaluated, tiny_bundle, t
 
 def files_in(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jpeg"))}
+
+
+@pytest.fixture(scope="module")
+def table_of_dicom(tmp_path_factory):
+    """A labels table of 24 radiographs with age and sex in DICOM, and the site in a column of its own."""
+    folder = tmp_path_factory.mktemp("hospital")
+    lines = ["uri,label,patient_id,split,site"]
+    for number in range(24):
+        label = ("normal", "pneumonia", "viral")[number % 3]
+        content = dicom_file(
+            phantom(number % 3, number, 0, (96, 96)),
+            PatientSex="FM"[number % 2],
+            PatientAge=f"{number + 10:03d}Y",
+        )
+        (folder / f"{number}.dcm").write_bytes(content)
+        lines.append(f"{number}.dcm,{label},p{number // 2},test,{'North' if number < 8 else 'South'}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "labels.csv"
+
+
+def test_groups_come_from_dicom_and_from_the_labels_table(ray_here, tiny_bundle, table_of_dicom, tmp_path):
+    asked = EvaluateOptions(
+        str(tiny_bundle.path),
+        str(table_of_dicom),
+        str(tmp_path),
+        by="sex,age,site",
+        bootstrap=50,
+        robustness=0,
+    )
+    evaluate_bundle(asked)
+    document = json.loads((tmp_path / "evaluation.json").read_text())
+    groups = [(row["factor"], row["group"], row["images"]) for row in document["subgroups"]]
+    assert groups[:6] == [
+        ("sex", "F", 12), ("sex", "M", 12), ("age", "5 to under 18 years", 8),
+        ("age", "18 to under 40 years", 16), ("site", "North", 8), ("site", "South", 16),
+    ]  # fmt: skip
+    assert document["images_by_class"]["pneumonia_unknown_kind"] == 8
+    assert document["tasks"]["pneumonia_vs_normal"]["images"] == 24
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "South" in page
+    assert "Planted" not in page
+
+
+def test_two_models_are_compared_on_the_same_images(
+    ray_here, tiny_bundle, guarded_bundle, table_of_dicom, tmp_path
+):
+    models = [str(tiny_bundle.path), str(guarded_bundle.path)]
+    asked = EvaluateOptions(models[0], str(table_of_dicom), str(tmp_path), bootstrap=50, robustness=0)
+    result = compare_bundles(models, asked)
+    (pair,) = json.loads((tmp_path / "comparison.json").read_text())["pairs"]
+    names = [tiny_bundle.model_id, guarded_bundle.model_id]
+    assert [pair["first"], pair["second"]] == names == list(result["models"])
+    assert pair["images"] == 24
+    row = pair["differences"][0]
+    for name, value in zip(names, (row["first"], row["second"]), strict=True):
+        document = json.loads((tmp_path / name / "evaluation.json").read_text())
+        assert document["tasks"]["pneumonia_vs_normal"]["auroc"]["value"] == pytest.approx(value)
+    assert result["verdicts"][0] in (tmp_path / "comparison.html").read_text()
+
+
+def test_a_model_is_not_compared_with_itself(tiny_bundle, tmp_path):
+    models = [str(tiny_bundle.path)] * 2
+    with pytest.raises(InvalidInput, match="given more than once"):
+        compare_bundles(models, EvaluateOptions(models[0], "absent", str(tmp_path)))

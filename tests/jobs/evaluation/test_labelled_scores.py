@@ -40,6 +40,7 @@ def test_image_that_was_away_or_another_counts_as_what_it_is_again(tmp_path):
         ({"split": "train"}, "has no train images; it has test"),
         ({"split": "validation"}, "only test images"),
         ({"model": "absent"}, "absent"),
+        ({"by": "sex,site"}, "cannot group by 'site': .* is not a table with such a column"),
     ],
 )
 def test_wrong_input_is_refused_before_ray_starts(tmp_path, monkeypatch, options, message):

@@ -1,7 +1,6 @@
 """The measures within parts of the images, which show where a model is worse than on average."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +13,10 @@ from pneumonia_core.evaluation.bootstrap import (
     patient_resamples,
 )
 from pneumonia_core.evaluation.document import Measure, Subgroup
+from pneumonia_core.evaluation.groups.factors import in_order
 from pneumonia_core.evaluation.measures import ranking_measures, weighted_share
 from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds, bacterial_share, p_pneumonia
-
-MAX_SIZES: Final = 3
 
 
 def subgroups(
@@ -36,7 +34,7 @@ def subgroups(
     rows = []
     for factor, groups in factors.items():
         names = np.array(groups, dtype=str)
-        for group in sorted(set(groups)):
+        for group in in_order(groups):
             rows.append(_subgroup(factor, group, scored.subset(names == group), thresholds, bootstrap, seed))
     return rows
 
@@ -64,6 +62,7 @@ def _subgroup(
         "factor": factor,
         "group": group,
         "images": len(ill),
+        "patients": len(np.unique(scored.patients)),
         "normal": int((~ill).sum()),
         "pneumonia": int(ill.sum()),
         "auroc": measure("auroc"),
@@ -76,15 +75,16 @@ def _subgroup(
 def _sampled(scored: ScoredSet, thresholds: Thresholds, bootstrap: int, seed: int) -> dict[str, Floats]:
     """Each measure on the group's images and on every resample of its patients."""
     blocks = [
-        _measures(scored.labels, scored.probabilities, thresholds, weights)
+        group_measures(scored.labels, scored.probabilities, thresholds, weights)
         for weights, _ in patient_resamples(scored.labels, scored.patient_index, bootstrap, seed)
     ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _measures(
+def group_measures(
     truth: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], thresholds: Thresholds, weights: Floats
 ) -> dict[str, Floats]:
+    """Each measure of the images of a group, [R] for weights [R, N]; NaN where a class is missing."""
     ill, sick = truth != NORMAL, of_known_kind(truth)
     total, share = p_pneumonia(scores), bacterial_share(scores)
     called = total >= np.float32(thresholds.pneumonia)
@@ -102,22 +102,3 @@ def _auroc_or_nan(
     if not len(scores):
         return np.full(len(weights), np.nan)
     return ranking_measures(scores, positive, weights)["auroc"]
-
-
-def size_groups(widths: Sequence[int | None], heights: Sequence[int | None]) -> list[str]:
-    """The group of each image by the size of its source, for sizes in pixels, None where unknown.
-
-    Where there are at most MAX_SIZES sizes, the group is the size itself. Else the images are cut into thirds
-    by number of pixels; there are fewer groups where equal sizes fill more than a third.
-    """
-    sizes = list(zip(widths, heights, strict=True))
-    distinct = {size for size in sizes if None not in size}
-    if len(distinct) <= MAX_SIZES:
-        return [f"{width} × {height}" if width and height else "unknown" for width, height in sizes]
-    pixels = np.array([width * height if width and height else np.nan for width, height in sizes])
-    limits = np.unique(np.nanquantile(pixels, [1 / 3, 2 / 3, 1], method="inverted_cdf"))
-    names = [
-        f"{number} of {len(limits)}, up to {limit / 1e6:.3g} megapixels"
-        for number, limit in enumerate(limits, start=1)
-    ]
-    return ["unknown" if np.isnan(count) else names[int(np.searchsorted(limits, count))] for count in pixels]
