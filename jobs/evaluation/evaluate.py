@@ -10,6 +10,7 @@ from jobs.evaluation.factors import find_factors
 from jobs.evaluation.labelled_scores import request_scores, score_labelled
 from jobs.evaluation.options import EvaluateOptions
 from jobs.evaluation.perturbed_scores import measure_robustness
+from jobs.evaluation.seen_images import find_seen_images
 from jobs.ray_runtime.session import ray_errors_explained, ray_session
 from jobs.scoring.context import ExecutionOptions
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
@@ -66,6 +67,7 @@ def measure_bundle(options: EvaluateOptions) -> Evaluated:
     evaluation["model_id"] = bundle.model_id
     evaluation["split"] = options.split
     evaluation["robustness"] = robustness
+    evaluation["seen_images"] = find_seen_images(rows, bundle)
     result = _report(evaluation, bundle, options.data, explanations, folder)
     return Evaluated(ModelScores(bundle.model_id, bundle.thresholds, scores), result)
 

@@ -18,6 +18,7 @@ from jobs.ray_runtime.session import names_a_cluster, ray_session
 from jobs.training.data import TrainingData, decode_training_data
 from jobs.training.folder import TrainingRun, open_training
 from jobs.training.placement import TrainingPlacement, plan_workers
+from pneumonia_core.bundles.training_images import TrainingImages
 from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS, LabelledImage, known_data_set
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.domain import parse_ages
@@ -103,6 +104,7 @@ def train(request: TrainingRequest) -> Result:
     """Train and write a bundle, in the Ray session that is open or in a new one."""
     started = time.perf_counter()
     training, validation = split_training(read_labelled(request.data))
+    weights_sha256 = _file_sha256(request.recipe.weights)
     run = _open_run(request)
     if run.result is not None:
         return run.result
@@ -112,7 +114,7 @@ def train(request: TrainingRequest) -> Result:
         data = decode_training_data(training, validation, request.recipe, placement.decode_cpus, journals)
         run.pin_data(data.digest)
         trained = _train_on_cluster(request, data, placement, run)
-        result = _release(request, trained, data, run, training)
+        result = _release(request, trained, data, run, training, weights_sha256)
     result["seconds"] = round(time.perf_counter() - started, 1)
     run.finish(result)
     return result
@@ -133,6 +135,17 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     if recipe.weights == "none":
         check_first_stage(recipe, ())
     return recipe
+
+
+def _file_sha256(weights: str) -> str | None:
+    """The SHA-256 of the file of initial weights; None where they are not from a file of the user's.
+
+    Keras checks the hash of the ImageNet weights that it downloads, so their name says which they are.
+    """
+    if weights in ("none", "imagenet"):
+        return None
+    with Path(weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_run(request: TrainingRequest) -> TrainingRun:
@@ -179,6 +192,7 @@ def _release(
     data: TrainingData,
     run: TrainingRun,
     training: Sequence[LabelledImage],
+    weights_sha256: str | None,
 ) -> Result:
     """Write the bundle; the command's result without its seconds."""
     # These import TensorFlow, as above.
@@ -194,7 +208,8 @@ def _release(
         data_fingerprint=data.digest,
         data_set=data_set,
         weights=Path(recipe.weights).name,
-        training=_training_record(run, trained, data),
+        training=_training_record(run, trained, data, weights_sha256),
+        images=TrainingImages(data.training.contents, data.validation.contents),
         ages_years=request.ages_years or KNOWN_AGES_YEARS.get(data_set),
     )
     validation = ValidationSet(data.validation_images, data.validation.labels, data.validation.patients)
@@ -214,12 +229,15 @@ def _release(
     }
 
 
-def _training_record(run: TrainingRun, trained: "Trained", data: TrainingData) -> dict[str, Any]:
+def _training_record(
+    run: TrainingRun, trained: "Trained", data: TrainingData, weights_sha256: str | None
+) -> dict[str, Any]:
     """What the bundle records of its training."""
     recipe = trained.recipe
     return {
         "run": run.name,
         "recipe": {**asdict(recipe), "weights": Path(recipe.weights).name},
+        "weights_sha256": weights_sha256,
         "first_trained_stage": trained.first_stage,
         "images": {"training": len(data.training.labels), "validation": len(data.validation.labels)},
         "class_weights": asdict(trained.class_weights),

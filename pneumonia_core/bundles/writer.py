@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,13 +34,13 @@ def write_bundle(
     spec: ModelSpec,
     parity_images: ParityImages,
     baseline: np.ndarray,
-    documents: dict[str, str],
+    documents: Mapping[str, str | bytes],
 ) -> Bundle:
     """Write a new bundle under `models_dir` and open it.
 
     `model` is the float32 Keras scoring model: uint8 [B, H, W] to {"probabilities": [B, 3]} and, where `spec`
     has a domain, {"domain": [B]}. Each engine's parity is measured on `parity_images`. `baseline` float32 [N,
-    3] are the probabilities of the validation images. `documents` are further text files, {name: text}.
+    3] are the probabilities of the validation images. `documents` are further files, {name: content}.
     """
     models_dir.mkdir(parents=True, exist_ok=True)
     folder = models_dir / f".writing-{uuid.uuid4().hex}"
@@ -50,8 +51,8 @@ def write_bundle(
         (folder / "openvino").mkdir()
         model.export(str(folder / "openvino" / "model.xml"), format="openvino", verbose=False)
         _write_baseline(folder / "baseline.parquet", baseline)
-        for name, text in documents.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        for name, content in documents.items():
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         reference = predict(model, parity_images.images)
         engines = {
             name: measure_engine(folder, name, spec.thresholds, spec.domain, parity_images, reference)

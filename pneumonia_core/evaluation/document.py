@@ -190,6 +190,17 @@ class FindingsSetFigures(TypedDict):
     images_by_size: list[int]  # sets of one class, two, three
 
 
+class SeenImages(TypedDict):
+    """The images whose file the model was trained on, or was calibrated and validated on.
+
+    `examples` are the URIs of the first of them.
+    """
+
+    training: int
+    validation: int
+    examples: list[str]
+
+
 class Evaluation(TypedDict):
     """The content of evaluation.json. `pneumonia evaluate` and training add the last keys."""
 
@@ -213,6 +224,7 @@ class Evaluation(TypedDict):
     findings_sets: NotRequired[FindingsSetFigures]
     robustness: NotRequired[Robustness | None]
     rejected: NotRequired[dict[str, int]]
+    seen_images: NotRequired[SeenImages | None]
 
 
 def as_text(evaluation: Evaluation) -> str:

@@ -74,6 +74,7 @@ def evaluation_page(
         calibration_measures=CALIBRATION_MEASURES,
         prevalence=prevalence,
         caution=CAUTIONS.get(evaluation.get("split", "")),
+        seen=seen_words(evaluation),
         unknown_kind=evaluation["images_by_class"].get("pneumonia_unknown_kind", 0),
         explanations=explanations,
         unscored=sum(evaluation.get("rejected", {}).values()),
@@ -84,6 +85,20 @@ def evaluation_page(
             "risk_coverage": Markup(risk_coverage_figure(covered)) if covered else "",
             "predictive": Markup(predictive_figure(evaluation["predictive_values"], prevalence)),
         },
+    )
+
+
+def seen_words(evaluation: Evaluation) -> str | None:
+    """How many of the images the model has seen, in one sentence; None without any, or where it is not known.
+
+    Of training's own images the caution says it.
+    """
+    seen = evaluation.get("seen_images")
+    if not seen or not seen["training"] + seen["validation"] or evaluation.get("split") in CAUTIONS:
+        return None
+    return (
+        f"Of these {evaluation['images']:,} images the model was trained on {seen['training']:,} and "
+        f"calibrated or validated on {seen['validation']:,}, by the hash of the file."
     )
 
 

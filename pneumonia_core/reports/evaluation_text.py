@@ -1,7 +1,7 @@
 """An evaluation in lines of a terminal's 80 characters."""
 
 from pneumonia_core.evaluation.document import Evaluation, Robustness, SubgroupGap, headline
-from pneumonia_core.reports.evaluation_page import CAUTIONS, MEASURES
+from pneumonia_core.reports.evaluation_page import CAUTIONS, MEASURES, seen_words
 from pneumonia_core.reports.render import shown
 
 
@@ -11,6 +11,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     lines = [", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)]
     caution = CAUTIONS.get(evaluation.get("split", ""))
     lines += [caution] if caution else []
+    seen = seen_words(evaluation)
+    lines += [f"{seen} The figures are too good."] if seen else []
     lines += [_gap_line(gap) for gap in evaluation.get("subgroup_gaps", [])]
     return lines + robustness_lines(evaluation.get("robustness"))
 

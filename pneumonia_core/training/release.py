@@ -14,6 +14,7 @@ from pneumonia_core import __version__
 from pneumonia_core.bundles.bundle import Bundle, ModelSpec, compute_model_id
 from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.bundles.parity import ParityImages
+from pneumonia_core.bundles.training_images import TRAINING_IMAGES, TrainingImages
 from pneumonia_core.bundles.writer import write_bundle
 from pneumonia_core.calibration import Calibration, log_odds
 from pneumonia_core.domain import Domain
@@ -72,7 +73,7 @@ class Provenance:
 
     `data_set` is one of kermany.DATA_SETS, `weights` what training started from. `training` goes into the
     bundle and the model card; its `class_weights` {class: weight} become a sentence of the card. `ages_years`
-    are the ages of the youngest and the oldest patient, None where they are unknown.
+    are the ages of the youngest and the oldest patient, None where they are unknown; so are `images`.
     """
 
     data_fingerprint: str
@@ -80,6 +81,7 @@ class Provenance:
     weights: str
     training: dict[str, Any]
     ages_years: tuple[float, float] | None = None
+    images: TrainingImages | None = None
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,8 @@ def _batches(images: np.ndarray) -> list[np.ndarray]:
 
 def _documents(
     model_id: str, spec: ModelSpec, provenance: Provenance, evaluation: Evaluation
-) -> dict[str, str]:
-    """The text files of a bundle, {name: text}."""
+) -> dict[str, str | bytes]:
+    """The further files of a bundle, {name: content}."""
     card = model_card(
         {
             "model_id": model_id,
@@ -241,7 +243,13 @@ def _documents(
         },
         evaluation,
     )
-    return {"evaluation.json": json.dumps(evaluation, indent=1) + "\n", "MODEL_CARD.md": card}
+    documents: dict[str, str | bytes] = {
+        "evaluation.json": json.dumps(evaluation, indent=1) + "\n",
+        "MODEL_CARD.md": card,
+    }
+    if provenance.images is not None:
+        documents[TRAINING_IMAGES] = provenance.images.as_parquet()
+    return documents
 
 
 def _listed(training: dict[str, Any]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ from support.paths import REPOSITORY
 
 from jobs.training.train import make_request
 from jobs.training.train import train as run_request
+from pneumonia_core.bundles.bundle import open_bundle
+from pneumonia_core.bundles.training_images import read_training_images
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.findings import NORMAL
@@ -45,7 +48,6 @@ def trained(ray_here, data, tmp_path_factory):
 
 
 def test_two_workers_train_a_bundle_that_scores(trained, parts):
-    from pneumonia_core.bundles.bundle import open_bundle
     from pneumonia_core.bundles.choice import load_engine
 
     result, models = trained
@@ -73,6 +75,12 @@ def test_the_bundle_tells_how_it_was_trained(trained, parts):
     for name, weight in training["class_weights"].items():
         assert f"{name} {weight:.3f}" in card
     assert json.loads((folder / "evaluation.json").read_text())["images"] == len(parts[1])
+    assert training["weights_sha256"] is None
+    seen = read_training_images(open_bundle(folder))
+    assert [seen.training, seen.validation] == [
+        {hashlib.sha256(Path(image.uri.removeprefix("file://")).read_bytes()).hexdigest() for image in part}
+        for part in parts
+    ]
 
 
 def test_the_bundle_knows_the_domain_of_its_training(trained):
