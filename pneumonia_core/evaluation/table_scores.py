@@ -17,8 +17,8 @@ from pneumonia_core.evaluation.evaluate import evaluate
 from pneumonia_core.evaluation.groups.factors import groups_of, size_groups
 from pneumonia_core.evaluation.groups.gaps import gaps
 from pneumonia_core.evaluation.groups.subgroups import subgroups
-from pneumonia_core.evaluation.risk_coverage import risk_coverage
 from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.selective.risk_coverage import risk_coverage
 from pneumonia_core.findings import CLASSES, Conformal, Thresholds
 
 Row = Mapping[str, Any]

@@ -16,9 +16,9 @@ from pneumonia_core.calibration import Calibration
 from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
 from pneumonia_core.evaluation.groups.gaps import gaps
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
-from pneumonia_core.evaluation.risk_coverage import risk_coverage
 from pneumonia_core.evaluation.robustness import PerturbedScores, robustness
 from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.selective.risk_coverage import risk_coverage
 from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL, Thresholds
 from pneumonia_core.reports.checklist import reporting_items
 from pneumonia_core.reports.evaluation_page import evaluation_page

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support.scores import scored
 
-from pneumonia_core.evaluation.risk_coverage import COVERAGES, confidence, risk_coverage
 from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.selective.risk_coverage import COVERAGES, confidence, risk_coverage
 from pneumonia_core.findings import NORMAL, Thresholds, p_pneumonia
 
 
