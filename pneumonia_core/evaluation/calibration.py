@@ -8,20 +8,21 @@ from scipy.special import log_expit
 from pneumonia_core.calibration import BACTERIAL_ODDS, PNEUMONIA_ODDS, Calibration
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.evaluation.bootstrap import Floats
-from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL
+from pneumonia_core.evaluation.scored_set import of_known_kind
+from pneumonia_core.findings import BACTERIAL, NORMAL
 
 
 def fit_calibration(odds: npt.ArrayLike, labels: npt.ArrayLike, copies: int = 1) -> Calibration:
     """The calibration of the greatest likelihood for log-odds [N, 2] (`log_odds`) with labels int [N].
 
-    Each of the two maps is fitted on its own: that of pneumonia on all images, that of bacterial on images
-    of a known kind. `copies` is the number of variations of each image in the arrays; they count as one
-    image. Raises InvalidInput without images.
+    Labels are indices into LABELS. Each of the two maps is fitted on its own: that of pneumonia on all
+    images, that of bacterial on images of a known kind. `copies` is the number of variations of each image in
+    the arrays; they count as one image. Raises InvalidInput without images.
     """
     columns, truth = np.asarray(odds, np.float64), np.asarray(labels, np.int64)
     if len(truth) == 0:
         raise InvalidInput("calibration needs validation images, but there are none.")
-    of_a_kind = np.isin(truth, (BACTERIAL, VIRAL))
+    of_a_kind = of_known_kind(truth)
     pneumonia = _fit_map(columns[:, PNEUMONIA_ODDS], truth != NORMAL, copies)
     kind = _fit_map(columns[of_a_kind, BACTERIAL_ODDS], truth[of_a_kind] == BACTERIAL, copies)
     return Calibration(*pneumonia, *kind)

@@ -1,14 +1,26 @@
 """The thresholds of the finding, chosen on validation images."""
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, Thresholds, bacterial_share, p_pneumonia
+from pneumonia_core.evaluation.scored_set import of_known_kind
+from pneumonia_core.findings import (
+    BACTERIAL,
+    NORMAL,
+    Thresholds,
+    bacterial_share,
+    missing_classes,
+    p_pneumonia,
+)
+
+UNKNOWN_KIND_THRESHOLD: Final = 0.5
 
 
 def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike, copies: int = 1) -> Thresholds:
-    """The thresholds for labels int [N] and probabilities float32 [N, 3].
+    """The thresholds for labels int [N] (indices into LABELS) and probabilities float32 [N, 3].
 
     Each maximises Youden's J = sensitivity + specificity - 1 (Youden 1950), which does not depend on how
     many images are ill. Accuracy would: 74 % of the training images are ill and 62.5 % of the test images,
@@ -21,19 +33,20 @@ def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike, copie
     calibrated probability means that the image itself favours neither answer, and there J is best.
 
     `copies` is the number of variations of each image in the arrays; they are no more evidence than one
-    image. Raises InvalidInput where a class is missing.
+    image. Where no kind of pneumonia is known, the threshold on it is UNKNOWN_KIND_THRESHOLD. Raises
+    InvalidInput where a class is missing.
     """
     truth = np.asarray(labels, dtype=np.int64)
-    missing = [name for label, name in enumerate(CLASSES) if not (truth == label).any()]
-    if missing:
+    if missing := missing_classes(truth.tolist()):
         raise InvalidInput(
             f"thresholds need validation images of every class; {', '.join(missing)} is missing."
         )
-    ill = truth != NORMAL
-    return Thresholds(
-        _choose_threshold(p_pneumonia(probabilities), ill, copies),
-        _choose_threshold(bacterial_share(probabilities)[ill], truth[ill] == BACTERIAL, copies),
-    )
+    pneumonia = _choose_threshold(p_pneumonia(probabilities), truth != NORMAL, copies)
+    known = of_known_kind(truth)
+    if not known.any():
+        return Thresholds(pneumonia, UNKNOWN_KIND_THRESHOLD)
+    share = bacterial_share(probabilities)[known]
+    return Thresholds(pneumonia, _choose_threshold(share, truth[known] == BACTERIAL, copies))
 
 
 def _choose_threshold(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], copies: int) -> float:

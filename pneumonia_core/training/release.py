@@ -22,7 +22,7 @@ from pneumonia_core.evaluation.calibration import fit_calibration
 from pneumonia_core.evaluation.conformal import findings_set_figures, fit_conformal
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
-from pneumonia_core.evaluation.scored_set import ScoredSet
+from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import Thresholds
 from pneumonia_core.networks.domain_guard import DomainGuard, choose_threshold, domain_scores, fit_guard
@@ -46,6 +46,8 @@ _VARIED: Final = Augmentation(
 @dataclass(frozen=True)
 class ValidationSet:
     """Labelled images outside the training set: uint8 [N, H, W], labels int64 [N], patient keys [N].
+
+    Labels are indices into findings.LABELS.
 
     `folds` int [N] is for members that were trained on folds: each image was held out of the training of the
     one member with this number. Without it no member was trained on any of the images.
@@ -127,9 +129,11 @@ def release(
     guard, validation_scores = _fit_guard(members[0], trained_on, validation.images[validation.unseen_by(0)])
     domain = Domain(choose_threshold(validation_scores), provenance.ages_years)
     scored = ScoredSet.of(validation.labels, validation.patients, probabilities)
-    conformal = fit_conformal(scored, thresholds, coverage)
+    # The sets name kinds of pneumonia.
+    conformal = fit_conformal(scored, thresholds, coverage) if of_known_kind(scored.labels).any() else None
     evaluation = evaluate(scored, thresholds)
-    evaluation["findings_sets"] = findings_set_figures(scored, thresholds, conformal)
+    if conformal is not None:
+        evaluation["findings_sets"] = findings_set_figures(scored, thresholds, conformal)
     evaluation["domain"] = {
         "threshold": domain.threshold,
         "flagged_share": float(np.mean(validation_scores > domain.threshold)),

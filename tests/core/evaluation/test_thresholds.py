@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from support.scores import scored
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.evaluation.thresholds import choose_thresholds
+from pneumonia_core.evaluation.thresholds import UNKNOWN_KIND_THRESHOLD, choose_thresholds
 from pneumonia_core.findings import (
     BACTERIAL,
     NORMAL,
+    PNEUMONIA_UNKNOWN_KIND,
     VIRAL,
     Thresholds,
     findings,
@@ -85,3 +86,16 @@ def test_threshold_is_nearly_the_best_on_its_own_images(seed: int, images: int) 
 def test_thresholds_need_every_class() -> None:
     with pytest.raises(InvalidInput, match="viral"):
         choose_thresholds([0, 1], [[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])
+
+
+def test_images_of_an_unknown_kind_count_for_pneumonia_only() -> None:
+    labels, probabilities, _ = scored(400)
+    unknown = np.where(labels == NORMAL, NORMAL, PNEUMONIA_UNKNOWN_KIND)
+    whole = choose_thresholds(labels, probabilities)
+    assert choose_thresholds(unknown, probabilities) == Thresholds(whole.pneumonia, UNKNOWN_KIND_THRESHOLD)
+    half = np.arange(400) % 2 == 0
+    known = half | (labels == NORMAL)
+    partly = choose_thresholds(np.where(half, labels, unknown), probabilities)
+    assert partly == Thresholds(
+        whole.pneumonia, choose_thresholds(labels[known], probabilities[known]).bacterial
+    )
