@@ -20,7 +20,7 @@ from pneumonia_core.training.release import Provenance, ValidationSet, release
 
 def test_model_card_names_the_model_and_the_version_that_made_it(guarded_bundle):
     card = (guarded_bundle.path / "MODEL_CARD.md").read_text()
-    assert card.startswith(f"# Model card: resnet18 {guarded_bundle.model_id}\n")
+    assert f"\n# Model card: resnet18 {guarded_bundle.model_id}\n" in card
     assert f"Made with pneumonia-scoring {__version__}." in card
     assert "Each map was fitted on validation on its own" in card
 
