@@ -142,6 +142,8 @@ def test_bundle_is_measured_as_it_was(commands, tmp_path):
     assert now["three_class"]["confusion"] == then["three_class"]["confusion"]
     for task, measured in then["tasks"].items():
         assert now["tasks"][task]["auroc"]["value"] == pytest.approx(measured["auroc"]["value"]), task
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "a class activation map" in page
 
 
 def test_table_of_two_nights_is_read(nights, tmp_path):

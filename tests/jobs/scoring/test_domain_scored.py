@@ -112,6 +112,7 @@ def test_evaluation_tells_how_much_of_the_set_is_out_of_domain(tmp_path, guarded
             split="train",
             output=str(tmp_path / "out"),
             robustness=0,
+            explanations=0,
             bootstrap=20,
         )
     )
