@@ -3,11 +3,16 @@
 The network that scores an image saw no image of its patient, neither in training nor in choosing thresholds.
 
     python tests/bench/cross_validate.py --data KERMANY --weights FILE --keep FOLDER [--originals FOLDER]
+        [--folds N] [--hold-out FACT] [options of `pneumonia train`]
 
 It uses the commands as a user would. A labels table per fold names the fold's patients `test`. `pneumonia
 train` cuts its validation from the rest, and `pneumonia evaluate` measures the fold. `--originals` is a
 Kermany folder of some of the same images as published. All of their patients are in the first fold: on them
 its network shows how encoding and shape move the scores of unknown images. A finished fold is not repeated.
+
+`--hold-out` makes folds of patients that are alike in a fact and unlike the others in it. So a network that
+learnt the fact instead of the lung is found out. `series` are patients of neighbouring numbers, class by
+class; the other facts are those of the pictures that `pneumonia inspect` measures.
 """
 
 import argparse
@@ -15,6 +20,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,13 +33,17 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from pneumonia_core.archives.entries import ImageRef  # noqa: E402
+from pneumonia_core.datasets.image_facts import facts_of_bytes  # noqa: E402
 from pneumonia_core.datasets.kermany import LabelledImage, parse_kermany_name  # noqa: E402
 from pneumonia_core.datasets.labelled import read_labelled  # noqa: E402
+from pneumonia_core.datasets.shortcuts import PICTURE_FACTS  # noqa: E402
 from pneumonia_core.evaluation.evaluate import evaluate  # noqa: E402
 from pneumonia_core.evaluation.scored_set import ScoredSet  # noqa: E402
 from pneumonia_core.findings import CLASSES, Thresholds  # noqa: E402
+from pneumonia_core.storage.ranges import read_file  # noqa: E402
 
 NETWORK = "resnet18"
+SERIES = "series"
 
 
 def main() -> None:
@@ -43,14 +53,22 @@ def main() -> None:
     parser.add_argument("--keep", required=True, type=Path, help="Folder for tables, bundles and scores.")
     parser.add_argument("--originals", type=Path)
     parser.add_argument("--folds", type=int, default=3)
-    options = parser.parse_args()
+    parser.add_argument("--hold-out", choices=(SERIES, *PICTURE_FACTS))
+    options, training = parser.parse_known_args()
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles again. Unset it.")
     images = [image for image in read_labelled(options.data) if image.split != "test"]
     originals = labelled_originals(options.originals) if options.originals else []
-    folds = assign_folds(images, {image.patient_id for image in originals}, options.folds)
+    if options.hold_out and originals:
+        sys.exit("--originals takes their patients into the first fold; leave it out with --hold-out.")
+    if options.hold_out:
+        folds = fold_by_rank(groups_by_rank(images, options.hold_out), options.folds)
+    else:
+        folds = assign_folds(images, {image.patient_id for image in originals}, options.folds)
     for number in range(options.folds):
-        measure_fold(number, images, originals, folds, options.weights, options.keep)
+        measure_fold(
+            number, images, originals, folds, ["--weights", options.weights, *training], options.keep
+        )
     report([options.keep / f"fold{number}" for number in range(options.folds)], images)
 
 
@@ -75,6 +93,36 @@ def assign_folds(images: list[LabelledImage], first: set[str], folds: int) -> di
     return assigned
 
 
+def groups_by_rank(images: list[LabelledImage], fact: str) -> list[list[str]]:
+    """Patients in the order of a fact, in one list or, where their numbers begin anew, one for each class."""
+    if fact == SERIES:
+        return [
+            sorted({image.patient_id for image in images if image.label == label}, key=patient_number)
+            for label in range(len(CLASSES))
+        ]
+    values: dict[str, list[float]] = {}
+    for image in images:
+        measured = getattr(facts_of_bytes(read_file(image.uri)), fact)
+        values.setdefault(image.patient_id, []).append(measured)
+    return [sorted(values, key=lambda patient: (np.median(values[patient]), patient))]
+
+
+def patient_number(patient: str) -> tuple[str, int]:
+    """The text before a patient's number, and the number: the normal images are of two series."""
+    text, number = re.fullmatch(r"(.*?)(\d+)\D*", patient).groups()
+    return text, int(number)
+
+
+def fold_by_rank(groups: list[list[str]], folds: int) -> dict[str, int]:
+    """The fold of each patient: each group in as many stretches of equal length."""
+    return {
+        patient: fold
+        for group in groups
+        for fold, some in enumerate(np.array_split(np.array(group), folds))
+        for patient in some.tolist()
+    }
+
+
 def fold_hash(patient: str) -> bytes:
     # Not the hash that training cuts its validation by.
     return hashlib.sha256(f"fold {patient}".encode()).digest()
@@ -85,7 +133,7 @@ def measure_fold(
     images: list[LabelledImage],
     originals: list[LabelledImage],
     folds: dict[str, int],
-    weights: str,
+    training: list[str],
     keep: Path,
 ) -> None:
     folder = keep / f"fold{number}"
@@ -95,7 +143,7 @@ def measure_fold(
     if not (folder / "trained.json").exists():
         trained = pneumonia(
             "train", "--data", table, "--models", folder / "models", "--network", NETWORK,
-            "--weights", weights, "--resume",
+            "--resume", *training,
         )  # fmt: skip
         (folder / "trained.json").write_text(json.dumps(trained))
     bundle = json.loads((folder / "trained.json").read_text())["bundle"]
