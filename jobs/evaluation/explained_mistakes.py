@@ -8,7 +8,7 @@ import numpy as np
 
 from jobs.console.output import say
 from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.bundles.bundle import Bundle, read_keras_model
+from pneumonia_core.bundles.bundle import Bundle, ModelSpec, read_keras_model
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.evaluation.table_scores import TableScores
 from pneumonia_core.reports.explanations import Explanations, explanation
@@ -36,7 +36,7 @@ def explain_mistakes(
     refs = [images[scores.positions[mistake.index]].ref for mistake in mistakes]
     # The process ends with its task, and with it what TensorFlow holds.
     task = ray.remote(num_cpus=_THREADS, max_calls=1)(read_and_explain)
-    squares, maps = ray.get(task.remote(read_keras_model(bundle), refs, bundle.image_size, mistakes))
+    squares, maps = ray.get(task.remote(read_keras_model(bundle), refs, bundle.spec, mistakes))
     read = [(number, pixels) for number, pixels in enumerate(squares) if pixels is not None]
     if len(read) < len(refs):
         say(f"{len(refs) - len(read)} of the worst mistakes could not be read again: left out of the page")
@@ -58,14 +58,14 @@ def explain_mistakes(
 
 
 def read_and_explain(
-    model: bytes, refs: Sequence[ImageRef], image_size: int, mistakes: Sequence[Mistake]
+    model: bytes, refs: Sequence[ImageRef], spec: ModelSpec, mistakes: Sequence[Mistake]
 ) -> "tuple[list[np.ndarray | None], ActivationMaps | None]":
     """The pixels uint8 [S, S] of each image, None where it cannot be read, and the maps of those that can.
 
     Each image is decoded in a child process, with the limits of scoring. `model` is the content of the
     bundle's model.keras.
     """
-    squares = [decoded.pixels for decoded in decode_all(refs, image_size, _THREADS, isolated=True)]
+    squares = [decoded.pixels for decoded in decode_all(refs, spec.image_size, _THREADS, isolated=True)]
     kept = [number for number, pixels in enumerate(squares) if pixels is not None]
     if not kept:
         return squares, None
@@ -84,5 +84,6 @@ def read_and_explain(
         np.stack([pixels for pixels in squares if pixels is not None]),
         [mistakes[number].found for number in kept],
         [mistakes[number].kind is MistakeKind.WRONG_KIND for number in kept],
+        spec.smoothing,
     )
     return squares, maps

@@ -214,9 +214,19 @@ def _release(
     )
     validation = ValidationSet(data.validation_images, data.validation.labels, data.validation.patients)
     released = release(
-        request.models, [classifier], data.training.images(GUARD_IMAGES), validation, provenance
+        request.models,
+        [classifier],
+        data.training.images(GUARD_IMAGES),
+        validation,
+        provenance,
+        smoothing=recipe.smoothing,
     )
     say(f"the network that is kept: {released_epoch(recipe, trained.history).describe()} (± standard error)")
+    if trained.class_weights.bacterial == 0:
+        say(
+            "no training image says the kind of pneumonia: bacterial and viral of this bundle mean pneumonia; "
+            "use p_pneumonia"
+        )
     say(f"bundle {released.bundle.path}")
     return {
         "state": "done",

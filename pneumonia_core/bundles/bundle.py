@@ -30,7 +30,8 @@ class ModelSpec:
     `training` is free JSON for a reader. `domain` is None where the network has no domain guard. The exported
     graph computes the `calibration`; it is None in bundles of version 0.1.0, which have another kind.
     `members` is the number of networks in the graph, `mirror` whether it also scores the mirrored image.
-    `conformal` is None where there are no findings sets, as in bundles of version 0.1.0.
+    `conformal` is None where there are no findings sets, as in bundles of version 0.1.0. `smoothing` is that
+    of `prefilter.smooth`.
     """
 
     network: str
@@ -43,6 +44,7 @@ class ModelSpec:
     members: int = 1
     mirror: bool = False
     conformal: Conformal | None = None
+    smoothing: float = SMOOTHING
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
             members=document.get("members", 1),
             mirror=document.get("mirror", False),
             conformal=_parse_conformal(document.get("conformal")),
+            smoothing=document.get("smoothing", SMOOTHING),
         ),
         engines={
             name: EngineReport(**{k: v for k, v in entry.items() if k != "parity_passed"})
@@ -143,7 +146,7 @@ def compute_model_id(model: "keras.Model", spec: ModelSpec) -> str:
         "format": FORMAT_VERSION,
         "classes": CLASSES,
         "network": spec.network,
-        "image": [spec.image_size, GEOMETRY, FILTER, JPEG_QUALITY, SMOOTHING],
+        "image": [spec.image_size, GEOMETRY, FILTER, JPEG_QUALITY, spec.smoothing],
         "thresholds": asdict(spec.thresholds),
         "calibration": asdict(spec.calibration) if spec.calibration else None,
         "mirror": spec.mirror,

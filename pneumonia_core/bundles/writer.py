@@ -106,6 +106,7 @@ def _write_manifest(folder: Path, model_id: str, spec: ModelSpec, engines: dict[
         "calibration": asdict(spec.calibration) if spec.calibration else None,
         "members": spec.members,
         "mirror": spec.mirror,
+        "smoothing": spec.smoothing,
         "conformal": asdict(spec.conformal) if spec.conformal else None,
         "domain": asdict(spec.domain) if spec.domain else None,
         "engines": {

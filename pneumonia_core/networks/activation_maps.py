@@ -15,6 +15,7 @@ import numpy.typing as npt
 from keras import layers, ops
 
 from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, VIRAL
+from pneumonia_core.imaging.contract import SMOOTHING
 from pneumonia_core.networks.prefilter import smooth_about
 from pneumonia_core.networks.scoring_model import MIDDLE_GREY
 
@@ -45,13 +46,17 @@ class _Head:
 
 
 def activation_maps(
-    scorer: keras.Model, images: npt.NDArray[np.uint8], found: Sequence[int], of_kind: Sequence[bool]
+    scorer: keras.Model,
+    images: npt.NDArray[np.uint8],
+    found: Sequence[int],
+    of_kind: Sequence[bool],
+    smoothing: float = SMOOTHING,
 ) -> ActivationMaps | None:
     """What speaks for the findings in images uint8 [N, S, S], to a scoring model.
 
     `found` are indices into CLASSES. With `of_kind` the map shows what speaks for this kind of pneumonia
-    against the other; else, for pneumonia against normal, or the other way round. None where the network does
-    not end in global average pooling and one dense layer.
+    against the other; else, for pneumonia against normal, or the other way round. `smoothing` is that of the
+    scoring model. None where the network does not end in global average pooling and one dense layer.
     """
     members = [layer for layer in scorer.layers if isinstance(layer, keras.Model)] or [scorer]
     heads = [head for head in map(_head, members) if head is not None]
@@ -60,7 +65,11 @@ def activation_maps(
     head = heads[0]
     probe = keras.Model(head.member.input, [head.features, head.dense.output])
     # A member of several starts from images that the scoring model has smoothed for all of them.
-    seen = images if head.member is scorer else ops.convert_to_numpy(smooth_about(images, MIDDLE_GREY))
+    seen = (
+        images
+        if head.member is scorer
+        else ops.convert_to_numpy(smooth_about(images, MIDDLE_GREY, smoothing))
+    )
     kernel = ops.convert_to_numpy(head.dense.kernel)
     maps = []
     for start in range(0, len(seen), _BATCH):

@@ -7,6 +7,7 @@ import keras
 from keras import layers, ops
 
 from pneumonia_core.calibration import Calibration
+from pneumonia_core.imaging.contract import SMOOTHING
 from pneumonia_core.networks.classifier import (
     build_classifier,
     copy_weights,
@@ -28,13 +29,14 @@ def scoring_model(
     calibration: Calibration,
     guard: DomainGuard | None = None,
     mirror: bool = False,
+    smoothing: float = SMOOTHING,
 ) -> keras.Model:
     """The float32 model that a bundle holds: `image` uint8 [B, H, W] to {"probabilities": float32 [B, 3]}.
 
-    The model smooths images (`prefilter.smooth`) and classifies them with each of the `members`, classifiers
-    of one network. With `mirror` it also classifies mirrored images, at twice the cost. It averages the
-    log-odds of all these logits and calibrates the mean. It averages log-odds and not probabilities, because
-    float32 cannot rank probabilities near 1.
+    The model smooths images by `smoothing` (`prefilter.smooth`) and classifies them with each of the
+    `members`, classifiers of one network. With `mirror` it also classifies mirrored images, at twice the
+    cost. It averages the log-odds of all these logits and calibrates the mean. It averages log-odds and not
+    probabilities, because float32 cannot rank probabilities near 1.
 
     With a guard, fitted to features of the first member, it also gives {"domain": float32 [B]}, see
     `domain_guard.domain_scores`. A classifier trained in mixed precision is rebuilt under float32; its
@@ -43,7 +45,7 @@ def scoring_model(
     network, image_size = members[0].name, members[0].input_shape[1]
     with dtype_policy("float32"):
         images = keras.Input((image_size, image_size), dtype="uint8", name="image")
-        smoothed = smooth_about(images, MIDDLE_GREY)
+        smoothed = smooth_about(images, MIDDLE_GREY, smoothing)
         seen = ops.concatenate([smoothed, ops.flip(smoothed, axis=2)], axis=0) if mirror else smoothed
         logits, features = _classify(images, seen, members)
         odds = _mean_log_odds(logits, mirror)

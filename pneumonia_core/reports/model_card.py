@@ -7,7 +7,7 @@ from pneumonia_core.calibration import Calibration
 from pneumonia_core.datasets.kermany import DATA_SETS
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.findings import CLASSES
-from pneumonia_core.imaging.contract import JPEG_QUALITY
+from pneumonia_core.imaging.contract import JPEG_QUALITY, SMOOTHING
 from pneumonia_core.reports.checklist import reporting_items
 from pneumonia_core.reports.evaluation_page import CALIBRATION_MEASURES, MEASURES, stated_prevalence
 from pneumonia_core.reports.hub_metadata import front_matter
@@ -22,6 +22,7 @@ class CardFacts(TypedDict):
     - `weights`: what training started from, such as "imagenet" or "none"
     - `members`: number of networks whose answers the model averages
     - `mirror`: whether it also averages the mirrored image
+    - `smoothing`: that of `prefilter.smooth`
     - `ages_years`: ages of the youngest and the oldest training patient
     - `data_set`: one of `kermany.DATA_SETS`; it decides what the card says about origin, licence and limits
     - `class_weights`: by class, the weight of a training image in the loss
@@ -37,6 +38,7 @@ class CardFacts(TypedDict):
     calibration: NotRequired[Calibration | None]
     members: NotRequired[int]
     mirror: NotRequired[bool]
+    smoothing: NotRequired[float]
     data_fingerprint: NotRequired[str | None]
     date: NotRequired[str | None]
     weights: NotRequired[str | None]
@@ -63,6 +65,7 @@ def model_card(facts: CardFacts, evaluation: Evaluation) -> str:
             "calibration": None,
             "members": 1,
             "mirror": False,
+            "smoothing": SMOOTHING,
             "data_fingerprint": None,
             "date": None,
             "weights": None,

@@ -22,7 +22,7 @@ class AveragedNetwork:
         self.model = model
         self._decay = recipe.averaging
         self._batch_size = recipe.batch_size
-        self._smooths = recipe.smooth
+        self._smoothing = recipe.smoothing
         self._pairs = _trained_pairs(classifier, model)
         self._logits = self._compiled(model)
         self._features = self._compiled(keras.Model(model.input, model.get_layer("features").output))
@@ -49,11 +49,10 @@ class AveragedNetwork:
         return self._in_batches(self._features, images, self.model.get_layer("features").output.shape[-1])
 
     def _compiled(self, model: keras.Model) -> tf.types.experimental.PolymorphicFunction:
-        return tf.function(lambda images: model(self._seen(images), training=False), autograph=False)
+        def predict(images: tf.Tensor) -> tf.Tensor:
+            return model(smooth(images, self._smoothing), training=False)
 
-    def _seen(self, images: tf.Tensor) -> tf.Tensor:
-        """Images float32 [B, H, W] as the network sees them."""
-        return smooth(images) if self._smooths else ops.cast(images, "float32")
+        return tf.function(predict, autograph=False)
 
     def _in_batches(
         self, predict: tf.types.experimental.PolymorphicFunction, images: np.ndarray, width: int

@@ -228,8 +228,7 @@ class Learner:
 
     def _inputs(self, images: np.ndarray | tf.Tensor, variation: Variation) -> tf.Tensor:
         """Varied images float32 [B, H, W], filtered as scoring filters them."""
-        varied = self._augment(images, variation)
-        return smooth(varied) if self._recipe.smooth else varied
+        return smooth(self._augment(images, variation), self._recipe.smoothing)
 
     def _summed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """The gradients, added over all workers.

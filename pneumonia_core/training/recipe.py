@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.imaging.contract import SMOOTHING
 from pneumonia_core.networks.catalog import STAGES
 
 REFERENCE_BATCH: Final = 32
@@ -51,6 +52,11 @@ class Recipe:
     augment: str = "default"
     flip: bool = True
     smooth: bool = True
+
+    @property
+    def smoothing(self) -> float:
+        """The weight of `prefilter.smooth`."""
+        return SMOOTHING if self.smooth else 0.0
 
     @property
     def peak_learning_rate(self) -> float:

@@ -25,6 +25,7 @@ from pneumonia_core.evaluation.evaluate import evaluate
 from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import Thresholds
+from pneumonia_core.imaging.contract import SMOOTHING
 from pneumonia_core.networks.domain_guard import DomainGuard, choose_threshold, domain_scores, fit_guard
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.networks.scoring_model import domain_features, scoring_model
@@ -105,6 +106,14 @@ class Release:
         }
 
 
+@dataclass(frozen=True)
+class _View:
+    """How the scoring graph shows an image to its members."""
+
+    smoothing: float
+    mirror: bool
+
+
 def release(
     models_dir: Path,
     members: Sequence[keras.Model],
@@ -113,6 +122,7 @@ def release(
     provenance: Provenance,
     mirror: bool = False,
     coverage: float = DEFAULT_COVERAGE,
+    smoothing: float = SMOOTHING,
 ) -> Release:
     """Write the bundle of trained float32 classifiers, and evaluate it on the validation images.
 
@@ -120,13 +130,16 @@ def release(
     and its mirror image. Its findings sets keep the `coverage`. Calibration, thresholds and the cuts of the
     sets are fitted on the validation images, so the evaluation is slightly optimistic; the model card says
     so. Out-of-fold scores are those of one member each, so the evaluation of several members is that of one.
+    Images are smoothed by `smoothing` (`prefilter.smooth`), as in training.
     The domain guard is fitted on `trained_on`, training images uint8 [N, H, W] of the first member;
     domain_guard.GUARD_IMAGES suffice.
     """
-    odds = _held_out_odds(members, validation, validation.images, mirror)
-    calibration, thresholds = _calibrate(members, validation, odds, mirror)
+    view = _View(smoothing, mirror)
+    odds = _held_out_odds(members, validation, validation.images, view)
+    calibration, thresholds = _calibrate(members, validation, odds, view)
     probabilities = calibration.probabilities(odds)
-    guard, validation_scores = _fit_guard(members[0], trained_on, validation.images[validation.unseen_by(0)])
+    unseen = validation.images[validation.unseen_by(0)]
+    guard, validation_scores = _fit_guard(members[0], trained_on, unseen, smoothing)
     domain = Domain(choose_threshold(validation_scores), provenance.ages_years)
     scored = ScoredSet.of(validation.labels, validation.patients, probabilities)
     # The sets name kinds of pneumonia.
@@ -149,15 +162,16 @@ def release(
         members=len(members),
         mirror=mirror,
         conformal=conformal,
+        smoothing=smoothing,
     )
-    scorer = scoring_model(members, calibration, guard, mirror)
+    scorer = scoring_model(members, calibration, guard, mirror, smoothing)
     documents = _documents(compute_model_id(scorer, spec), spec, provenance, evaluation)
     bundle = write_bundle(models_dir, scorer, spec, validation.parity_images(), probabilities, documents)
     return Release(bundle, evaluation)
 
 
 def _calibrate(
-    members: Sequence[keras.Model], validation: ValidationSet, odds: np.ndarray, mirror: bool
+    members: Sequence[keras.Model], validation: ValidationSet, odds: np.ndarray, view: _View
 ) -> tuple[Calibration, Thresholds]:
     """Calibration and thresholds for the validation images with these log-odds, and variations of them.
 
@@ -166,7 +180,7 @@ def _calibrate(
     """
     rng = np.random.default_rng(1)
     varied = [
-        _held_out_odds(members, validation, _vary(validation.images, rng), mirror) for _ in range(VARIATIONS)
+        _held_out_odds(members, validation, _vary(validation.images, rng), view) for _ in range(VARIATIONS)
     ]
     scores, labels = np.concatenate([odds, *varied]), np.tile(validation.labels, VARIATIONS + 1)
     calibration = fit_calibration(scores, labels, VARIATIONS + 1)
@@ -175,40 +189,41 @@ def _calibrate(
 
 
 def _held_out_odds(
-    members: Sequence[keras.Model], validation: ValidationSet, images: np.ndarray, mirror: bool
+    members: Sequence[keras.Model], validation: ValidationSet, images: np.ndarray, view: _View
 ) -> np.ndarray:
     """Log-odds float64 [N, 2] of the validation images, or of variations of them, by members not trained on
     them."""
     total, count = np.zeros((len(images), 2)), np.zeros((len(images), 1))
     for number, member in enumerate(members):
         unseen = validation.unseen_by(number)
-        total[unseen] += _log_odds(member, images[unseen], mirror)
+        total[unseen] += _log_odds(member, images[unseen], view)
         count[unseen] += 1
     return total / count
 
 
-def _log_odds(member: keras.Model, images: np.ndarray, mirror: bool) -> np.ndarray:
-    odds = log_odds(_outputs(member, images))
-    return (odds + log_odds(_outputs(member, images[:, :, ::-1]))) / 2 if mirror else odds
+def _log_odds(member: keras.Model, images: np.ndarray, view: _View) -> np.ndarray:
+    odds = log_odds(_outputs(member, images, view.smoothing))
+    if not view.mirror:
+        return odds
+    return (odds + log_odds(_outputs(member, images[:, :, ::-1], view.smoothing))) / 2
 
 
 def _fit_guard(
-    classifier: keras.Model, trained_on: np.ndarray, validation: np.ndarray
+    classifier: keras.Model, trained_on: np.ndarray, validation: np.ndarray, smoothing: float
 ) -> tuple[DomainGuard, np.ndarray]:
     """The guard, and the domain scores float32 [N] of the validation images."""
     probe = keras.Model(classifier.input, domain_features(classifier))
     rng = np.random.default_rng(0)
-    reencoded = _outputs(probe, reencode_some(trained_on, rng, _REENCODED))
-    varied = _outputs(probe, _vary(trained_on, rng))
+    reencoded = _outputs(probe, reencode_some(trained_on, rng, _REENCODED), smoothing)
+    varied = _outputs(probe, _vary(trained_on, rng), smoothing)
     guard = fit_guard(np.concatenate([reencoded, varied]))
-    return guard, domain_scores(guard, _outputs(probe, validation))
+    return guard, domain_scores(guard, _outputs(probe, validation, smoothing))
 
 
-def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _outputs(model: keras.Model, images: np.ndarray, smoothing: float) -> np.ndarray:
     """The output of a model with one output for all images, smoothed as in scoring."""
-    return np.concatenate(
-        [np.asarray(model.predict_on_batch(np.asarray(smooth(batch)))) for batch in _batches(images)]
-    )
+    smoothed = (np.asarray(smooth(batch, smoothing)) for batch in _batches(images))
+    return np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in smoothed])
 
 
 def _vary(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -236,6 +251,7 @@ def _documents(
             "calibration": spec.calibration,
             "members": spec.members,
             "mirror": spec.mirror,
+            "smoothing": spec.smoothing,
             "data_fingerprint": spec.data_fingerprint,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "weights": provenance.weights,

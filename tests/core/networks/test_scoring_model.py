@@ -46,6 +46,12 @@ def test_scoring_model_calibrates_the_log_odds_of_a_smoothed_image(members, imag
     assert list(scorer.output) == ["probabilities"]
 
 
+def test_scoring_model_of_a_network_that_trained_without_the_filter_has_none(members, images):
+    scorer = scoring_model(members[:1], CALIBRATION, smoothing=0.0)
+    expected = CALIBRATION.probabilities(log_odds(members[0](images.astype(np.float32))))
+    np.testing.assert_allclose(scorer(images)["probabilities"], expected, atol=1e-6)
+
+
 def test_scoring_model_of_a_mixed_precision_classifier_computes_in_float32(members, images):
     mixed = build_classifier("resnet18", SIZE, precision="mixed_bfloat16")
     mixed.set_weights(members[0].get_weights())

@@ -43,8 +43,28 @@ def test_what_changes_a_score_or_a_findings_set_changes_the_model_id(guarded_bun
         dataclasses.replace(spec, calibration=Calibration(1.0, 0.0, 1.0, 0.0)),
         dataclasses.replace(spec, conformal=None),
         dataclasses.replace(spec, mirror=True),
+        dataclasses.replace(spec, smoothing=0.0),
     ]
-    assert len({compute_model_id(model, other) for other in (spec, *others)}) == 4
+    assert len({compute_model_id(model, other) for other in (spec, *others)}) == 5
+
+
+@pytest.mark.slow
+def test_network_that_knows_no_kinds_and_no_filter_is_released_as_such(tmp_path):
+    keras.utils.set_random_seed(0)
+    classifier = build_classifier("resnet18", 64)
+    images = np.stack([phantom(number % 2, number, 0, (64, 64)) for number in range(120)])
+    labels = np.where(np.arange(120) % 2 == 0, NORMAL, PNEUMONIA_UNKNOWN_KIND)
+    validation = ValidationSet(images[60:], labels[60:], np.arange(60))
+    provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"})
+    released = release(tmp_path, [classifier], images[:60], validation, provenance, smoothing=0.0)
+    spec = open_bundle(released.bundle.path).spec
+    assert (spec.smoothing, spec.thresholds.bacterial) == (0.0, 0.5)
+    assert (spec.calibration.bacterial_scale, spec.calibration.bacterial_offset) == pytest.approx((1, 0))
+    odds = log_odds(classifier.predict_on_batch(images[60:].astype(np.float32)))[:, 0]
+    auroc = roc_auc_score(labels[60:] != NORMAL, odds)
+    assert released.headline()["auroc_pneumonia_vs_normal"] == pytest.approx(auroc, abs=1e-6)
+    assert released.headline()["auroc_bacterial_vs_viral"] is None
+    assert "smooths a little" not in (released.bundle.path / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.slow

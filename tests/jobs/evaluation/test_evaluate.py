@@ -91,7 +91,7 @@ def test_explained_mistake_that_is_gone_is_counted(evaluated, tiny_bundle):
     there = sorted(data.rglob("*.jpeg"))[0].as_uri()
     refs = [ImageRef("file:///absent.jpeg"), ImageRef(there)]
     mistakes = [Mistake(number, MistakeKind.FALSE_ALARM, NORMAL, BACTERIAL, 0.9) for number in range(2)]
-    squares, maps = read_and_explain(read_keras_model(tiny_bundle), refs, 64, mistakes)
+    squares, maps = read_and_explain(read_keras_model(tiny_bundle), refs, tiny_bundle.spec, mistakes)
     assert squares[0] is None
     assert squares[1].shape == (64, 64)
     assert maps.maps.shape == (1, 15, 15)

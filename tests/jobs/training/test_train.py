@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import json
 import re
@@ -153,6 +154,25 @@ def test_bundle_of_ours_goes_on_with_its_own_head(trained, ray_here, data, tmp_p
     assert "layers from" in said
     assert "a head fitted" not in said
     assert result["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_a_set_that_does_not_say_the_kinds_is_trained_with(ray_here, data, tmp_path, capsys):
+    with (tmp_path / "labels.csv").open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["uri", "label", "patient_id", "split"])
+        for image in read_labelled(str(data)):
+            label = "normal" if image.label == NORMAL else "pneumonia"
+            rows.writerow([image.uri, label, image.patient_id, "train"])
+    result = train(
+        data=str(tmp_path / "labels.csv"), models=str(tmp_path / "m"), workers=1, epochs=1, **SMALL
+    )
+    assert result["validation"]["auroc_bacterial_vs_viral"] is None
+    assert 0 <= result["validation"]["auroc_pneumonia_vs_normal"] <= 1
+    training = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]
+    assert (training["class_weights"]["bacterial"], training["class_weights"]["viral"]) == (0, 0)
+    assert training["history"][0]["auroc_bacterial"] is None
+    assert "bacterial and viral of this bundle mean pneumonia" in capsys.readouterr().err
 
 
 @pytest.mark.slow
