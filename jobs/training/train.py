@@ -224,8 +224,8 @@ def _release(
     say(f"the network that is kept: {released_epoch(recipe, trained.history).describe()} (± standard error)")
     if trained.class_weights.bacterial == 0:
         say(
-            "no training image says the kind of pneumonia: bacterial and viral of this bundle mean pneumonia; "
-            "use p_pneumonia"
+            "no training image says the kind of pneumonia: "
+            "bacterial and viral of this bundle mean pneumonia; use p_pneumonia"
         )
     say(f"bundle {released.bundle.path}")
     return {

@@ -94,7 +94,7 @@ def assign_folds(images: list[LabelledImage], first: set[str], folds: int) -> di
 
 
 def groups_by_rank(images: list[LabelledImage], fact: str) -> list[list[str]]:
-    """Patients in the order of a fact, in one list or, where their numbers begin again, one for each class."""
+    """Patients in the order of a fact: one list or, because their numbers begin again, one for each class."""
     if fact == SERIES:
         return [
             sorted({image.patient_id for image in images if image.label == label}, key=patient_number)
