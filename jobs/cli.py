@@ -12,6 +12,10 @@ COMMANDS = {
     "demo": ("jobs.demo:command", "The whole loop on synthetic X-rays: train, evaluate, score."),
     "train": ("jobs.train:command", "Fine-tune a ResNet on labelled X-rays and write a bundle."),
     "evaluate": ("jobs.evaluate:command", "Measure a bundle on a labelled set; JSON and one HTML page."),
+    "recalibrate": (
+        "jobs.recalibrate:command",
+        "Fit a bundle to local images: a new bundle with their thresholds and calibration.",
+    ),
     "score": ("jobs.score:command", "Score archives of X-rays into a Delta table."),
     "inspect": (
         "jobs.inspect:command",

@@ -233,10 +233,14 @@ def as_text(evaluation: Evaluation) -> str:
 
 
 def prevalence_evaluated(path: Path) -> float | None:
-    """The share of pneumonia in the images of an evaluation.json; None without the file, or at 0 or 1."""
+    """The share of pneumonia that the probabilities of a bundle with this evaluation.json are for.
+
+    It is that of the images, or the one that was assumed in their place. None without the file, or at 0 or 1.
+    """
     if not path.is_file():
         return None
-    share = json.loads(path.read_text(encoding="utf-8"))["prevalence"]["evaluated"]
+    prevalence = json.loads(path.read_text(encoding="utf-8"))["prevalence"]
+    share = prevalence["evaluated"] if prevalence["assumed"] is None else prevalence["assumed"]
     return float(share) if 0 < share < 1 else None
 
 

@@ -49,6 +49,52 @@ def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike, copie
     return Thresholds(pneumonia, _choose_threshold(share, truth[known] == BACTERIAL, copies))
 
 
+def check_both_outcomes(labels: npt.ArrayLike) -> None:
+    """Raise InvalidInput unless images with and without pneumonia are among these labels int [N]."""
+    ill = np.asarray(labels) != NORMAL
+    if ill.all() or not ill.any():
+        raise InvalidInput(
+            "recalibration needs images with and without pneumonia. Add images of the class that is missing."
+        )
+
+
+def choose_local_thresholds(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, sensitivity: float | None, earlier: Thresholds
+) -> Thresholds:
+    """The thresholds for local labels int [N], of findings.LABELS, and probabilities float32 [N, 3].
+
+    With `sensitivity`, that of pneumonia is the largest with at least this sensitivity on these images
+    (`threshold_at_sensitivity`). Else, and for bacterial or viral, they are chosen as `choose_thresholds`
+    does. Where the images do not hold both kinds, the threshold of the kind stays the `earlier` one.
+    """
+    truth = np.asarray(labels, dtype=np.int64)
+    ill, known = truth != NORMAL, of_known_kind(truth)
+    total = p_pneumonia(probabilities)
+    pneumonia = (
+        _choose_threshold(total, ill, copies=1)
+        if sensitivity is None
+        else threshold_at_sensitivity(total, ill, sensitivity)
+    )
+    if len(np.unique(truth[known])) < 2:
+        return Thresholds(pneumonia, earlier.bacterial)
+    share = bacterial_share(probabilities)[known]
+    return Thresholds(pneumonia, _choose_threshold(share, truth[known] == BACTERIAL, copies=1))
+
+
+def threshold_at_sensitivity(
+    scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], sensitivity: float
+) -> float:
+    """The largest threshold at which at least this share of the `positive` [N] have `scores` [N] above it.
+
+    Of the thresholds with the same findings on these images it is the middle one, so that no rounding of an
+    engine moves an image across it.
+    """
+    wanted = int(np.ceil(sensitivity * positive.sum() - 1e-9))
+    lowest = np.sort(scores[positive])[::-1][wanted - 1]
+    below = scores[scores < lowest]
+    return float(np.float32((float(lowest) + float(below.max(initial=0.0))) / 2))
+
+
 def _choose_threshold(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], copies: int) -> float:
     share = positive.mean()
     least, greatest = min(

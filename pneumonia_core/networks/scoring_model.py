@@ -79,6 +79,15 @@ def classifiers_of(scorer: keras.Model) -> list[keras.Model]:
     return classifiers
 
 
+def guard_of(scorer: keras.Model) -> DomainGuard | None:
+    """The domain guard in a scoring model; None where it has none."""
+    if all(layer.name != "domain.white" for layer in scorer.layers):
+        return None
+    mean, variance = scorer.get_layer("domain.standard").get_weights()
+    (whitening,) = scorer.get_layer("domain.white").get_weights()
+    return DomainGuard(mean, variance, whitening)
+
+
 def domain_features(model: keras.Model) -> keras.KerasTensor:
     """The symbolic features float32 [B, D] that the domain guard sees.
 

@@ -14,6 +14,20 @@ from pneumonia_core.reports.hub_metadata import front_matter
 from pneumonia_core.reports.render import render_markdown
 
 
+class Recalibration(TypedDict):
+    """What a model was recalibrated on: the `bundle` that it comes from, by model_id, and its local images.
+
+    `sensitivity` is the one that was asked for, `prevalence` the share of pneumonia that probabilities hold
+    for, null for that of the images.
+    """
+
+    bundle: str
+    images: int
+    patients: int
+    sensitivity: float | None
+    prevalence: float | None
+
+
 class CardFacts(TypedDict):
     """What the card says of a model besides its evaluation; the optional values may be None.
 
@@ -27,6 +41,7 @@ class CardFacts(TypedDict):
     - `data_set`: one of `kermany.DATA_SETS`; it decides what the card says about origin, licence and limits
     - `class_weights`: by class, the weight of a training image in the loss
     - `training`: further facts of the training by name (recipe, number of images and patients, seconds)
+    - `recalibration`: where the model is another one fitted to local images
     - `evaluated_on`: the images of the evaluation, such as "validation patients, cut from train". If it
       contains "validation", the card says that they were chosen on and measure no quality
     """
@@ -46,6 +61,7 @@ class CardFacts(TypedDict):
     data_set: NotRequired[str]
     class_weights: NotRequired[Mapping[str, float] | None]
     training: NotRequired[Mapping[str, object]]
+    recalibration: NotRequired[Recalibration | None]
     evaluated_on: NotRequired[str]
 
 
@@ -72,6 +88,7 @@ def model_card(facts: CardFacts, evaluation: Evaluation) -> str:
             "ages_years": None,
             "class_weights": None,
             "training": {},
+            "recalibration": None,
             **facts,
             "evaluated_on": evaluated_on,
         },

@@ -156,7 +156,7 @@ def release(
         image_size=members[0].input_shape[1],
         thresholds=thresholds,
         data_fingerprint=provenance.data_fingerprint,
-        training=provenance.training,
+        training={**provenance.training, "data_set": provenance.data_set},
         domain=domain,
         calibration=calibration,
         members=len(members),
@@ -165,7 +165,7 @@ def release(
         smoothing=smoothing,
     )
     scorer = scoring_model(members, calibration, guard, mirror, smoothing)
-    documents = _documents(compute_model_id(scorer, spec), spec, provenance, evaluation)
+    documents = bundle_documents(compute_model_id(scorer, spec), spec, provenance, evaluation)
     bundle = write_bundle(models_dir, scorer, spec, validation.parity_images(), probabilities, documents)
     return Release(bundle, evaluation)
 
@@ -238,8 +238,12 @@ def _batches(images: np.ndarray) -> list[np.ndarray]:
     return [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
 
 
-def _documents(
-    model_id: str, spec: ModelSpec, provenance: Provenance, evaluation: Evaluation
+def bundle_documents(
+    model_id: str,
+    spec: ModelSpec,
+    provenance: Provenance,
+    evaluation: Evaluation,
+    evaluated_on: str = "validation patients, cut from the training data",
 ) -> dict[str, str | bytes]:
     """The further files of a bundle, {name: content}."""
     card = model_card(
@@ -259,7 +263,8 @@ def _documents(
             "data_set": provenance.data_set,
             "class_weights": spec.training.get("class_weights"),
             "training": _listed(spec.training),
-            "evaluated_on": "validation patients, cut from the training data",
+            "recalibration": spec.training.get("recalibration"),
+            "evaluated_on": evaluated_on,
         },
         evaluation,
     )
@@ -273,10 +278,10 @@ def _documents(
 
 
 def _listed(training: dict[str, Any]) -> dict[str, Any]:
-    """The entries that the model card lists, one level deep, without lists and without `class_weights`."""
+    """The entries that the model card lists, one level deep, without lists and what it says elsewhere."""
     listed: dict[str, Any] = {}
     for name, value in training.items():
-        if name == "class_weights":
+        if name in ("class_weights", "data_set", "recalibration"):
             continue
         if isinstance(value, dict):
             listed.update({f"{name} {key}".replace("_", " "): inner for key, inner in value.items()})

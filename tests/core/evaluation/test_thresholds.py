@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from support.scores import scored
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.evaluation.thresholds import UNKNOWN_KIND_THRESHOLD, choose_thresholds
+from pneumonia_core.evaluation.thresholds import (
+    UNKNOWN_KIND_THRESHOLD,
+    choose_local_thresholds,
+    choose_thresholds,
+    threshold_at_sensitivity,
+)
 from pneumonia_core.findings import (
     BACTERIAL,
     NORMAL,
@@ -99,3 +104,25 @@ def test_images_of_an_unknown_kind_count_for_pneumonia_only() -> None:
     assert partly == Thresholds(
         whole.pneumonia, choose_thresholds(labels[known], probabilities[known]).bacterial
     )
+
+
+def test_threshold_at_a_sensitivity_is_the_largest_that_has_it() -> None:
+    scores = np.float32([0.1, 0.3, 0.35, 0.6, 0.8, 0.9, 0.95])
+    positive = np.array([False, True, False, True, True, False, True])
+    # Three of four are wanted: 0.6 is in, and what lies between it and 0.35 finds the same.
+    for sensitivity, expected in ((0.75, (0.6 + 0.35) / 2), (0.7, 0.475), (1.0, 0.2), (0.01, 0.925)):
+        threshold = threshold_at_sensitivity(scores, positive, sensitivity)
+        assert threshold == pytest.approx(expected)
+        assert (scores[positive] >= threshold).mean() >= sensitivity
+
+
+@pytest.mark.parametrize(
+    "kinds", [(PNEUMONIA_UNKNOWN_KIND,), (BACTERIAL,), (BACTERIAL, PNEUMONIA_UNKNOWN_KIND)]
+)
+def test_local_images_without_both_kinds_leave_the_threshold_of_the_kind(kinds: tuple[int, ...]) -> None:
+    labels, probabilities, _ = scored(300)
+    chosen = np.resize([NORMAL, *kinds], 300)
+    local = choose_local_thresholds(chosen, probabilities, None, Thresholds(0.5, 0.123))
+    assert local.bacterial == 0.123
+    both = choose_local_thresholds(labels, probabilities, None, Thresholds(0.5, 0.123))
+    assert both == choose_thresholds(labels, probabilities)
