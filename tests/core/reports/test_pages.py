@@ -331,10 +331,8 @@ def test_page_and_card_tell_the_coverage_and_the_size_of_findings_sets() -> None
 def test_model_card_says_how_classes_are_weighted_and_images_prepared() -> None:
     facts = {"network": "resnet18", "image_size": 64, "class_weights": {"normal": 1.29, "bacterial": 0.7}}
     card = model_card(facts, evaluation())
-    assert "those of its class, so that the rarer class weighs more: normal 1.290, bacterial 0.700." in card
-    assert "so that the rarer class weighs more. " in model_card(
-        {"network": "a", "image_size": 64}, evaluation()
-    )
+    assert "the fewer images it is true of: normal 1.290, bacterial 0.700." in card
+    assert "the fewer images it is true of. " in model_card({"network": "a", "image_size": 64}, evaluation())
     assert re.search(r"stretched to a square of 64 pixels .*JPEG of quality 75", card)
     (imbalance,) = [row for row in reporting_items("other") if row["tripod"] == "13"]
     assert "Training Data" in imbalance["where"]
