@@ -19,6 +19,10 @@ _SETS: Final = tuple(
 )
 
 
+# The share of each class whose images have it in their findings set.
+DEFAULT_COVERAGE: Final = 0.9
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """Thresholds `pneumonia` (t1) on p_pneumonia and `bacterial` (t2) on p_bacterial / p_pneumonia."""

@@ -23,6 +23,7 @@ from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS, LabelledImage, kno
 from pneumonia_core.datasets.labelled import read_labelled, split_training
 from pneumonia_core.domain import parse_ages
 from pneumonia_core.errors import InvalidInput, Remedy
+from pneumonia_core.findings import DEFAULT_COVERAGE
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
 from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.storage.location import open_location
@@ -58,13 +59,15 @@ class TrainingRequest:
     name: str | None
     ages_years: tuple[float, float] | None
     data_set: str | None
+    coverage: float
     resume: bool
     address: str | None
 
     def settings(self) -> dict[str, Any]:
         """What must be the same to resume the training."""
         ages = {"ages_years": list(self.ages_years)} if self.ages_years else {}
-        return {**asdict(self.recipe), "data": self.data, **ages}
+        coverage = {} if self.coverage == DEFAULT_COVERAGE else {"coverage": self.coverage}
+        return {**asdict(self.recipe), "data": self.data, **ages, **coverage}
 
 
 def make_request(
@@ -78,6 +81,7 @@ def make_request(
     resume: bool = False,
     address: str | None = None,
     data_set: str | None = None,
+    coverage: float = DEFAULT_COVERAGE,
     **recipe_options: Any,  # noqa: ANN401 - Recipe checks them
 ) -> TrainingRequest:
     """The request that the command's options make. Raises InvalidInput where they are wrong.
@@ -95,6 +99,7 @@ def make_request(
         name=name,
         ages_years=parse_ages(ages) if ages is not None else None,
         data_set=data_set,
+        coverage=coverage,
         resume=resume,
         address=address,
     )
@@ -219,6 +224,7 @@ def _release(
         data.training.images(GUARD_IMAGES),
         validation,
         provenance,
+        coverage=request.coverage,
         smoothing=recipe.smoothing,
     )
     say(f"the network that is kept: {released_epoch(recipe, trained.history).describe()} (± standard error)")

@@ -24,7 +24,7 @@ from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
 from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.evaluation.thresholds import choose_thresholds
-from pneumonia_core.findings import Thresholds
+from pneumonia_core.findings import DEFAULT_COVERAGE, Thresholds
 from pneumonia_core.imaging.contract import SMOOTHING
 from pneumonia_core.networks.domain_guard import DomainGuard, choose_threshold, domain_scores, fit_guard
 from pneumonia_core.networks.prefilter import smooth
@@ -33,7 +33,6 @@ from pneumonia_core.reports.model_card import model_card
 from pneumonia_core.training.augment import Augmentation, Augmenter, draw, reencode_some
 
 PARITY_IMAGES: Final = 512
-DEFAULT_COVERAGE: Final = 0.9
 VARIATIONS: Final = 3
 # The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image
 # for its file. Each image gets a random JPEG quality, so that the guard does not learn the training files'

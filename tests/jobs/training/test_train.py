@@ -165,8 +165,14 @@ def test_a_set_that_does_not_say_the_kinds_is_trained_with(ray_here, data, tmp_p
             label = "normal" if image.label == NORMAL else "pneumonia"
             rows.writerow([image.uri, label, image.patient_id, "train"])
     result = train(
-        data=str(tmp_path / "labels.csv"), models=str(tmp_path / "m"), workers=1, epochs=1, **SMALL
+        data=str(tmp_path / "labels.csv"),
+        models=str(tmp_path / "m"),
+        workers=1,
+        epochs=1,
+        coverage=0.8,
+        **SMALL,
     )
+    assert json.loads((Path(result["bundle"]) / "bundle.json").read_text())["conformal"]["coverage"] == 0.8
     assert result["validation"]["auroc_bacterial_vs_viral"] is None
     assert 0 <= result["validation"]["auroc_pneumonia_vs_normal"] <= 1
     training = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]
