@@ -33,8 +33,8 @@ def fit_linear_probe(
 
     `features` float32 [N, D] and `labels` int [N] are this worker's. `total` adds an array over all workers,
     so every worker gets the same result, and it does not depend on how the images are shared. `penalty` is on
-    the squares of the kernel for standardised features. The loss is taken with `q` = 0: a linear head has no
-    room to learn single wrong labels.
+    the squares of the kernel for standardised features. Labels of the kind are taken for true: a linear head
+    has no room to learn single wrong ones.
     """
     classes = len(CLASSES)
     by_label = loss.terms()

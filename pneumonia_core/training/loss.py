@@ -55,24 +55,24 @@ class HierarchicalLoss:
 
     With m = logsumexp(bacterial, viral) - normal, the first term is the cross-entropy of sigmoid(m) and
     pneumonia. With d = bacterial - viral, the second term is that of sigmoid(d) and the bacterial kind. Only
-    images with pneumonia of a known kind add to it. Without smoothing, and with weights of 1, the sum of both
-    is the cross-entropy of the three classes. Apart, the second can be softer, because the labels of the kind
-    are not all true.
+    images with pneumonia of a known kind add to it. Without smoothing and wrong labels, and with weights of
+    1, the sum of both is the cross-entropy of the three classes.
 
-    With `q` above 0 the second term is the generalised cross-entropy (1 - p^q) / q, where p is the
-    probability of the label (Zhang and Sabuncu, NeurIPS 2018, eq. 6). It gives less weight to images that the
-    network thinks are labelled wrongly; at 0 it is the cross-entropy.
+    Labels of the kind are not all true. `false_bacterial` is the share of viral pneumonias that are labelled
+    bacterial, `false_viral` the reverse. The second term compares labels with the probability that such an
+    image bears them, not with that of the kind itself (forward correction; Patrini et al., CVPR 2017, theorem
+    2). An image that looks viral may then be labelled bacterial, and the network needs no excuse for it.
     """
 
     weights: ClassWeights
     smoothing: float
     kind_weight: float
-    kind_smoothing: float
-    q: float
+    false_bacterial: float
+    false_viral: float
 
     @classmethod
     def of(cls, recipe: Recipe, weights: ClassWeights) -> Self:
-        return cls(weights, recipe.label_smoothing, recipe.kind_weight, recipe.kind_smoothing, recipe.kind_q)
+        return cls(weights, recipe.label_smoothing, recipe.kind_weight, recipe.false_bacterial, recipe.false_viral)
 
     def terms(self) -> LossTerms:
         """Targets and weights by label: of CLASSES, then PNEUMONIA_UNKNOWN_KIND."""
@@ -84,7 +84,7 @@ class HierarchicalLoss:
         return LossTerms(
             pneumonia_target=_smoothed(ill, self.smoothing),
             pneumonia_weight=np.where(ill, self.weights.pneumonia, self.weights.normal).astype(np.float32),
-            kind_target=_smoothed(labels == BACTERIAL, self.kind_smoothing),
+            kind_target=(labels == BACTERIAL).astype(np.float32),
             kind_weight=(self.kind_weight * kinds).astype(np.float32),
         )
 
@@ -101,16 +101,18 @@ class HierarchicalLoss:
         second = self._of_kind(kind, of_labels(terms.kind_target))
         return ops.sum(of_labels(terms.pneumonia_weight) * first + of_labels(terms.kind_weight) * second)
 
-    def _of_kind(self, logit: keras.KerasTensor, target: keras.KerasTensor) -> keras.KerasTensor:
-        if self.q == 0:
-            return ops.softplus(logit) - target * logit
-        return target * self._of_log(ops.log_sigmoid(logit)) + (1 - target) * self._of_log(
-            ops.log_sigmoid(-logit)
-        )
+    def _of_kind(self, logit: keras.KerasTensor, bacterial: keras.KerasTensor) -> keras.KerasTensor:
+        as_bacterial = self._log_labelled(ops.log_sigmoid(logit), self.false_bacterial)
+        as_viral = self._log_labelled(ops.log_sigmoid(-logit), self.false_viral)
+        return -(bacterial * as_bacterial + (1 - bacterial) * as_viral)
 
-    def _of_log(self, log_p: keras.KerasTensor) -> keras.KerasTensor:
-        """(1 - p^q) / q of the logarithm of p."""
-        return -ops.expm1(self.q * log_p) / self.q
+    def _log_labelled(self, log_p: keras.KerasTensor, wrongly: float) -> keras.KerasTensor:
+        """The logarithm of the probability of a label whose kind has `log_p`."""
+        rightly = 1 - self.false_bacterial - self.false_viral
+        if wrongly == 0:
+            # The sum below would lose a small probability to rounding.
+            return log_p + np.log(rightly)
+        return ops.log(wrongly + rightly * ops.exp(log_p))
 
 
 def _smoothed(positive: np.ndarray, smoothing: float) -> np.ndarray:

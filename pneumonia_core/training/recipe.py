@@ -26,7 +26,8 @@ class Recipe:
     ends. 0 means never: the last epochs of the schedule are mostly its best.
 
     `weight_decay` is AdamW's, per unit of learning rate. `label_smoothing` is of pneumonia or normal;
-    `kind_weight`, `kind_smoothing` and `kind_q` are of the term for bacterial or viral (`HierarchicalLoss`).
+    `kind_weight`, `false_bacterial` and `false_viral` are of the term for bacterial or viral
+    (`HierarchicalLoss`).
     `augment` is one of AUGMENT; without `flip` no image is mirrored. With `smooth` the network sees images
     through `prefilter.smooth`, in training as in scoring.
     """
@@ -42,8 +43,8 @@ class Recipe:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.05
     kind_weight: float = 1.0
-    kind_smoothing: float = 0.05
-    kind_q: float = 0.0
+    false_bacterial: float = 0.12
+    false_viral: float = 0.02
     dropout: float = 0.3
     averaging: float = 0.98
     precision: str = "auto"

@@ -58,11 +58,11 @@ def test_steps_lower_the_loss_of_a_batch_they_repeat():
 
 
 def test_the_loss_is_that_of_the_recipe_over_the_global_batch():
-    settings = {"label_smoothing": 0.1, "kind_weight": 0.5, "kind_smoothing": 0.2, "kind_q": 0.7}
+    settings = {"label_smoothing": 0.1, "kind_weight": 0.5, "false_bacterial": 0.2, "false_viral": 0.1}
     one, given = learner("head", **settings), batch(0)
     given.labels[0] = PNEUMONIA_UNKNOWN_KIND
     logits = one.classifier(smooth(given.images), training=True)
-    expected = HierarchicalLoss(WEIGHTS, 0.1, 0.5, 0.2, 0.7).total(tf.constant(given.labels), logits)
+    expected = HierarchicalLoss(WEIGHTS, 0.1, 0.5, 0.2, 0.1).total(tf.constant(given.labels), logits)
     assert float(one.step(given)) == pytest.approx(float(expected) / 8, rel=1e-4)
 
 

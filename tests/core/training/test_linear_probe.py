@@ -15,7 +15,7 @@ EVEN = ClassWeights(1.0, 1.0, 1.0, 1.0)
 
 
 def loss(smoothing=0.0, weights=EVEN):
-    return HierarchicalLoss(weights, smoothing, 1.0, smoothing, 0.0)
+    return HierarchicalLoss(weights, smoothing, 1.0, 0.0, 0.0)
 
 
 @pytest.fixture
