@@ -124,9 +124,8 @@ def command(**options: Any) -> Result:  # noqa: ANN401 - click's options
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
     Images of whole patients are set aside for validation; calibration and thresholds are fitted on them. A
-    head is fitted to the loaded trunk first. Then the deeper stages train, earlier ones at lower rates. The
-    bundle holds the moving average of the weights after the last epoch, or after the best one where
-    --patience ran out.
+    head is fitted to the loaded trunk first. Then the deeper stages train. The bundle holds the moving
+    average of the weights after the last epoch, or after the best one where --patience ran out.
     """
     # Ray takes a second to import; --help needs none of it.
     from jobs.training.train import make_request, train

@@ -202,6 +202,7 @@ def _release(
     """Write the bundle; the command's result without its seconds."""
     # These import TensorFlow, as above.
     from pneumonia_core.networks.classifier import build_classifier
+    from pneumonia_core.training.augment import augmentation_of
     from pneumonia_core.training.release import Provenance, ValidationSet, release
 
     say("writing the bundle")
@@ -226,6 +227,7 @@ def _release(
         provenance,
         coverage=request.coverage,
         smoothing=recipe.smoothing,
+        strength=augmentation_of(recipe),
     )
     say(f"the network that is kept: {released_epoch(recipe, trained.history).describe()} (± standard error)")
     if trained.class_weights.bacterial == 0:

@@ -146,7 +146,6 @@ def _learner(
         config.class_weights,
         config.steps_per_epoch,
         strategy,
-        initial.fresh_from,
     )
 
 

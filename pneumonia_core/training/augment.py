@@ -17,6 +17,7 @@ from PIL import Image
 from pneumonia_core.training.recipe import Recipe
 
 NOISE_FIELDS: Final = 16
+_AT_ONCE: Final = 32
 
 
 @dataclass(frozen=True)
@@ -177,3 +178,12 @@ def reencode_some(
         Image.fromarray(images[index]).save(file, "JPEG", quality=quality)
         images[index] = np.asarray(Image.open(file))
     return images
+
+
+def vary(images: np.ndarray, strength: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Random variations uint8 [N, H, W] of images uint8 [N, H, W]."""
+    size = images.shape[1]
+    augment = Augmenter(size)
+    batches = (images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE))
+    varied = [np.asarray(augment(batch, draw(rng, len(batch), size, strength))) for batch in batches]
+    return reencode_some(np.concatenate(varied).round().astype(np.uint8), rng, strength)

@@ -15,7 +15,7 @@ from pneumonia_core.training.averaged import AveragedNetwork
 from pneumonia_core.training.batch_norm import with_fused_normalization
 from pneumonia_core.training.checkpoint import numbered
 from pneumonia_core.training.loss import ClassWeights, HierarchicalLoss
-from pneumonia_core.training.optimizer import LossScale, all_finite, staged_optimizer
+from pneumonia_core.training.optimizer import LossScale, all_finite, scheduled_optimizer
 from pneumonia_core.training.recipe import Recipe
 
 
@@ -45,8 +45,7 @@ class Learner:
 
     `averaged` follows its weights; it is evaluated and released. `step`, `share_statistics` and `total` are
     collective operations: every worker must call them alike. A worker with several GPUs gives each a part of
-    its batch. `fresh_from` is the first stage without loaded weights, None where all were loaded: earlier
-    stages train at lower rates. `loss_scale` is for float16, where None starts a new one.
+    its batch. `loss_scale` is for float16, where None starts a new one.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Learner:
         class_weights: ClassWeights,
         steps_per_epoch: int,
         strategy: tf.distribute.Strategy | None = None,
-        fresh_from: str | None = "conv1",
         loss_scale: LossScale | None = None,
     ) -> None:
         self._recipe = recipe
@@ -72,7 +70,7 @@ class Learner:
         average = _classifier(recipe, initial_weights, first_stage)
         with self._strategy.scope():
             self.classifier = _classifier(recipe, initial_weights, first_stage)
-            self._optimizer = staged_optimizer(recipe, steps_per_epoch, self.classifier, fresh_from)
+            self._optimizer = scheduled_optimizer(recipe, steps_per_epoch, self.classifier)
         self.averaged = AveragedNetwork(average, self.classifier, recipe)
         self._loss_scale = (loss_scale or LossScale()) if recipe.precision == "mixed_float16" else None
         self._step = tf.function(self._distributed_step, autograph=False)

@@ -72,7 +72,9 @@ class HierarchicalLoss:
 
     @classmethod
     def of(cls, recipe: Recipe, weights: ClassWeights) -> Self:
-        return cls(weights, recipe.label_smoothing, recipe.kind_weight, recipe.false_bacterial, recipe.false_viral)
+        return cls(
+            weights, recipe.label_smoothing, recipe.kind_weight, recipe.false_bacterial, recipe.false_viral
+        )
 
     def terms(self) -> LossTerms:
         """Targets and weights by label: of CLASSES, then PNEUMONIA_UNKNOWN_KIND."""

@@ -1,14 +1,11 @@
-"""AdamW with a learning rate per stage, and the loss scale that float16 needs."""
+"""AdamW with the recipe's schedule, and the loss scale that float16 needs."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from pneumonia_core.networks.classifier import stage_of
-from pneumonia_core.training.recipe import Recipe, stage_rates
+from pneumonia_core.training.recipe import Recipe
 
 FIRST_FACTOR: Final = 2.0**15
 STEPS_TO_GROW: Final = 2000
@@ -49,37 +46,12 @@ def all_finite(gradients: list[tf.Tensor]) -> tf.Tensor:
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
 
 
-class StagedAdamW(keras.optimizers.Adam):
-    """AdamW with a factor on the learning rate of each variable, in the order of the variables.
+def scheduled_optimizer(
+    recipe: Recipe, steps_per_epoch: int, classifier: keras.Model
+) -> keras.optimizers.AdamW:
+    """The built optimizer of the classifier's trainable variables; only kernels decay.
 
-    Kernels decay by `decay` times the learning rate of their stage in each step (Loshchilov and Hutter, ICLR
-    2019). In Keras's AdamW, kernels of slow stages would decay as fast as those of new ones.
-    """
-
-    def __init__(
-        self,
-        learning_rate: keras.optimizers.schedules.LearningRateSchedule | float,
-        decay: float,
-        factors: Sequence[float],
-    ) -> None:
-        super().__init__(learning_rate)
-        self._decay = decay
-        self._factors = tuple(factors)
-
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        rate = learning_rate * self._factors[self._get_variable_index(variable)]
-        is_kernel = len(variable.shape) > 1
-        if self._decay and is_kernel:
-            self.assign_sub(variable, variable * ops.cast(self._decay * rate, variable.dtype))
-        super().update_step(gradient, variable, rate)
-
-
-def staged_optimizer(
-    recipe: Recipe, steps_per_epoch: int, classifier: keras.Model, fresh_from: str | None
-) -> StagedAdamW:
-    """The built optimizer of the classifier's trainable variables.
-
-    `fresh_from` is the first stage without loaded weights, see `stage_rates`.
+    All stages learn at one rate, those with loaded weights too.
     """
     warmup = max(1, round(recipe.warmup_epochs * steps_per_epoch))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -88,16 +60,7 @@ def staged_optimizer(
         warmup_steps=warmup,
         decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
     )
-    optimizer = StagedAdamW(schedule, recipe.weight_decay, _factors(classifier, fresh_from))
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(classifier.trainable_variables)
     return optimizer
-
-
-def _factors(classifier: keras.Model, fresh_from: str | None) -> list[float]:
-    """The factor on each trainable variable's learning rate."""
-    rates = stage_rates(fresh_from)
-    return [
-        rates[stage_of(classifier.name, layer.name)]
-        for layer in classifier.layers
-        for _ in layer.trainable_variables
-    ]

@@ -11,7 +11,6 @@ from pneumonia_core.networks.catalog import STAGES
 REFERENCE_BATCH: Final = 32
 FINE_TUNING_RATE: Final = 5e-4
 FROM_SCRATCH_RATE: Final = 1e-3
-RATE_OF_STAGE_BEFORE: Final = 0.5
 # How strongly training images vary; augment.STRENGTHS says what each means.
 AUGMENT: Final = ("none", "light", "default", "strong")
 
@@ -87,15 +86,6 @@ def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
 def first_fresh_stage(loaded_stages: tuple[str, ...]) -> str | None:
     """The first stage without loaded weights; None where all were loaded, as from a bundle."""
     return next((stage for stage in STAGES if stage not in loaded_stages), None)
-
-
-def stage_rates(fresh_from: str | None) -> dict[str, float]:
-    """The factor on each stage's learning rate: 1 from `fresh_from` on, halved for each stage before.
-
-    Earlier stages need less change (discriminative fine-tuning, Howard and Ruder 2018).
-    """
-    first = STAGES.index(fresh_from or "head")
-    return {stage: RATE_OF_STAGE_BEFORE ** max(0, first - at) for at, stage in enumerate(STAGES)}
 
 
 def check_first_stage(recipe: Recipe, loaded_stages: tuple[str, ...]) -> None:

@@ -238,20 +238,6 @@ def two_ports():
     return ports
 
 
-def test_stages_train_the_slower_the_more_they_know():
-    """With weights for all but layer4 and the head, layer3 moves half as fast as layer4."""
-    moved = {}
-    for fresh_from in ("layer3", "layer4"):
-        weights = build_classifier("resnet18", SIZE).get_weights()
-        keras.utils.set_random_seed(0)
-        one = Learner(recipe(), weights, "layer3", WEIGHTS, STEPS, fresh_from=fresh_from)
-        kernel = one.classifier.get_layer("layer3.0.conv1").kernel
-        before = kernel.numpy()
-        one.step(batch(0))
-        moved[fresh_from] = np.abs(kernel.numpy() - before).mean()
-    assert moved["layer4"] == pytest.approx(moved["layer3"] / 2, rel=0.05)
-
-
 def trained(precision, strategy=None, rows=slice(None)):
     one = learner("layer4", strategy, precision=precision, learning_rate=1e-3)
     keep_statistics(one)  # half a batch has other statistics than a whole one, which is meant

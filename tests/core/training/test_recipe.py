@@ -6,9 +6,7 @@ from pneumonia_core.errors import InvalidInput
 from pneumonia_core.training.recipe import (
     Recipe,
     check_first_stage,
-    first_fresh_stage,
     first_trained_stage,
-    stage_rates,
 )
 
 
@@ -23,12 +21,6 @@ from pneumonia_core.training.recipe import (
 )
 def test_training_begins_at_layer3_or_where_the_loaded_weights_end(loaded, stage):
     assert first_trained_stage(loaded) == stage
-
-
-def test_earlier_stages_learn_at_half_the_rate():
-    assert first_fresh_stage(("conv1", "layer1", "layer2", "layer3")) == "layer4"
-    rates = stage_rates("layer4")
-    assert (rates["layer2"], rates["layer3"], rates["layer4"], rates["head"]) == (0.25, 0.5, 1.0, 1.0)
 
 
 TRUNK = ("conv1", "layer1", "layer2", "layer3")
