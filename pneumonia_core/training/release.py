@@ -190,9 +190,8 @@ def _choose_thresholds(
 ) -> Thresholds:
     """Thresholds for the validation images, varied as in training.
 
-    Films of the hospital that trained the network are easier than those of the next one: its normals lie far
-    from any doubt, and the best threshold among them calls the normals of others ill. On the development half
-    of Kermany's test split such thresholds had specificities of 0.77 to 0.81. Varied images are harder.
+    Unvaried, the normals of the training hospital lie far from any doubt, and the best threshold among them
+    calls normals of others ill: specificity 0.77 to 0.81 on half of Kermany's test split.
     """
     odds, labels = _varied_odds(members, validation, view, strength, np.random.default_rng(2))
     return choose_thresholds(labels, calibration.probabilities(odds), VARIATIONS)

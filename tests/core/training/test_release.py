@@ -11,10 +11,12 @@ from sklearn.metrics import roc_auc_score
 from pneumonia_core import __version__
 from pneumonia_core.bundles.bundle import compute_model_id, open_bundle
 from pneumonia_core.calibration import Calibration, log_odds
+from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import NORMAL, PNEUMONIA_UNKNOWN_KIND, Conformal
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.phantoms.radiograph import phantom
+from pneumonia_core.training.augment import STRENGTHS
 from pneumonia_core.training.release import Provenance, ValidationSet, release
 
 
@@ -75,7 +77,13 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
     labels, folds = np.arange(180) % 3, np.arange(180) // 90
     provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"})
     released = release(
-        tmp_path, members, images[90:], ValidationSet(images, labels, np.arange(180), folds), provenance, True
+        tmp_path,
+        members,
+        images[90:],
+        ValidationSet(images, labels, np.arange(180), folds),
+        provenance,
+        mirror=True,
+        strength=STRENGTHS["none"],
     )
     assert (released.bundle.spec.members, released.bundle.spec.mirror) == (2, True)
     odds = np.concatenate(
@@ -83,6 +91,11 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
             log_odds(member(smooth(some))) + log_odds(member(smooth(some[:, :, ::-1])))
             for member, some in zip(members, (images[:90], images[90:]), strict=True)
         ]
+    )
+    probabilities = released.bundle.spec.calibration.probabilities(odds / 2)
+    chosen = choose_thresholds(np.tile(labels, 3), np.tile(probabilities, (3, 1)), 3)
+    assert dataclasses.astuple(released.bundle.spec.thresholds) == pytest.approx(
+        dataclasses.astuple(chosen), abs=1e-4
     )
     figures = released.evaluation["tasks"]["pneumonia_vs_normal"]
     assert figures["auroc"]["value"] == pytest.approx(roc_auc_score(labels != NORMAL, odds[:, 0]), abs=1e-6)
