@@ -1,7 +1,7 @@
 """The folder of a training in the storage: its settings, its result, and Ray Train's checkpoints."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs.console.output import say
@@ -17,12 +17,13 @@ from pneumonia_core.storage.files import (
     write_bytes,
 )
 from pneumonia_core.storage.location import Location
-from pneumonia_core.training.recipe import DEFAULT_RECIPE
 
 SETTINGS: Final = "settings.json"
 RESULT: Final = "result.json"
 FAILURE: Final = "failure.txt"
 RAY_MARKER: Final = ".validate_storage_marker"
+# Settings for which version 0.1.0 had no option, so that they say nothing of what its user wanted.
+_WITHOUT_OPTION: Final = {"warmup_epochs", "weight_decay", "label_smoothing", "averaging"}
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,11 @@ def open_training(storage: Location, name: str, settings: dict[str, Any], resume
     """The training of this name: a new one, or with `resume` the present one.
 
     A finished training that is resumed has its `result`. Raises InvalidInput when an unfinished training
-    would be overwritten, or a resumed one has other settings.
+    would be overwritten, or a resumed one has other settings, or the recipe of an earlier version.
     """
     run = TrainingRun(storage, name)
+    if resume and not exists(run.folder.child(SETTINGS)):
+        run = _of_earlier_version(storage, settings) or run
     if exists(run.folder.child(SETTINGS)):
         if resume:
             return _resumed(run, settings)
@@ -98,12 +101,23 @@ def open_training(storage: Location, name: str, settings: dict[str, Any], resume
     return run
 
 
+def _of_earlier_version(storage: Location, settings: dict[str, Any]) -> TrainingRun | None:
+    """The training that an earlier version began with the same options, under the name that it chose."""
+    for name in list_names(storage):
+        run = TrainingRun(storage, name)
+        if not exists(run.folder.child(SETTINGS)):
+            continue
+        before = _settings(run)
+        comparable = before.keys() & settings.keys() - _WITHOUT_OPTION
+        if settings.keys() > before.keys() and all(before[key] == settings[key] for key in comparable):
+            return run
+    return None
+
+
 def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
-    before = json.loads(read_bytes(run.folder.child(SETTINGS)))["settings"]
-    # A training of an earlier version has not the settings that were added since: it goes on with defaults.
-    added = {name: value for name, value in asdict(DEFAULT_RECIPE).items() if name in settings}
-    before = {**added, **before}
-    if changed := differing_options(before, settings):
+    before = _settings(run)
+    earlier = bool(settings.keys() - before.keys())
+    if not earlier and (changed := differing_options(before, settings)):
         raise InvalidInput(
             f"the training {run.name} was started with other options:\n{changed}\n"
             "Give the same options to resume it, or another --name to start a new one."
@@ -111,7 +125,17 @@ def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
     if exists(run.folder.child(RESULT)):
         say(f"the training {run.name} is finished")
         return TrainingRun(run.storage, run.name, json.loads(read_bytes(run.folder.child(RESULT))))
+    if earlier:
+        raise InvalidInput(
+            f"the training {run.name} in {run.storage.uri} was begun by an earlier version, whose loss and "
+            "recipe differ. Finish it with that version, or give another --name to start a new one."
+        )
     return run
+
+
+def _settings(run: TrainingRun) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(read_bytes(run.folder.child(SETTINGS)))["settings"]
+    return settings
 
 
 def _write(location: Location, document: dict[str, Any]) -> None:

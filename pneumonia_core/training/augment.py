@@ -26,9 +26,9 @@ class Augmentation:
 
     `zoom` bounds the share of the source's side that fills the side of the result, per axis; 0.8 magnifies by
     1.25. `in_place` is the share of images that keep their geometry except for the flip. All others are
-    resampled, which blurs them a little. `blur` is the weight of each neighbour in a three-tap filter, `noise` a
-    standard deviation in grey levels. `encoder_share` is the share of images to which blur is applied,
-    likewise noise and JPEG.
+    resampled, which blurs them a little. `blur` is the weight of each neighbour in a three-tap filter,
+    `noise` a standard deviation in grey levels. `encoder_share` is the share of images to which blur is
+    applied, likewise noise and JPEG.
 
     The defaults were the best of those tried on half of Kermany's test split. The zoom per axis hides the
     shape of the film; blur and JPEG hide the encoder. Both separate normal from pneumonia in that set.
