@@ -45,7 +45,9 @@ def parts(data):
 def trained(ray_here, data, tmp_path_factory):
     """A training of two workers and two epochs, and the folder of its models."""
     models = tmp_path_factory.mktemp("models")
-    return train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", **SMALL), models
+    return train(
+        data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", coverage=0.8, **SMALL
+    ), models
 
 
 def test_two_workers_train_a_bundle_that_scores(trained, parts):
@@ -66,7 +68,9 @@ def test_two_workers_train_a_bundle_that_scores(trained, parts):
 
 def test_the_bundle_tells_how_it_was_trained(trained, parts):
     folder = Path(trained[0]["bundle"])
-    training = json.loads((folder / "bundle.json").read_text())["training"]
+    document = json.loads((folder / "bundle.json").read_text())
+    assert document["conformal"]["coverage"] == 0.8
+    training = document["training"]
     assert training["recipe"]["epochs"] == 2
     assert training["first_trained_stage"] == "conv1"
     assert [epoch["epoch"] for epoch in training["history"]] == [1, 2]
@@ -169,10 +173,8 @@ def test_a_set_that_does_not_say_the_kinds_is_trained_with(ray_here, data, tmp_p
         models=str(tmp_path / "m"),
         workers=1,
         epochs=1,
-        coverage=0.8,
         **SMALL,
     )
-    assert json.loads((Path(result["bundle"]) / "bundle.json").read_text())["conformal"]["coverage"] == 0.8
     assert result["validation"]["auroc_bacterial_vs_viral"] is None
     assert 0 <= result["validation"]["auroc_pneumonia_vs_normal"] <= 1
     training = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]
@@ -206,7 +208,8 @@ def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data,
 
 def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
     result, models = trained
-    again = train(data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", resume=True, **SMALL)
+    options = {**SMALL, "ages": "2,4", "coverage": 0.8}
+    again = train(data=str(data), models=str(models), workers=2, epochs=2, resume=True, **options)
     assert again == result
     assert len(list(models.glob("resnet18-*"))) == 1
 
