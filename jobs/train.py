@@ -118,6 +118,11 @@ from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of the images of each class whose findings_set holds it.",
 )
+@click.option(
+    "--mirror",
+    is_flag=True,
+    help="The bundle scores the mean of an image and its mirror image, at twice the computation.",
+)
 @click.option("--resume", is_flag=True, help="Resume the training of this name, if it has begun.")
 @address_option
 def command(**options: Any) -> Result:  # noqa: ANN401 - click's options

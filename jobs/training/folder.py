@@ -1,7 +1,7 @@
 """The folder of a training in the storage: its settings, its result, and Ray Train's checkpoints."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from jobs.console.output import say
@@ -17,6 +17,7 @@ from pneumonia_core.storage.files import (
     write_bytes,
 )
 from pneumonia_core.storage.location import Location
+from pneumonia_core.training.recipe import Recipe
 
 SETTINGS: Final = "settings.json"
 RESULT: Final = "result.json"
@@ -108,15 +109,15 @@ def _of_earlier_version(storage: Location, settings: dict[str, Any]) -> Training
         if not exists(run.folder.child(SETTINGS)):
             continue
         before = _settings(run)
-        comparable = before.keys() & settings.keys() - _WITHOUT_OPTION
-        if settings.keys() > before.keys() and all(before[key] == settings[key] for key in comparable):
+        comparable = (before.keys() | settings.keys()) - _WITHOUT_OPTION - _added_since(before)
+        if _added_since(before) and all(before.get(key) == settings.get(key) for key in comparable):
             return run
     return None
 
 
 def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
     before = _settings(run)
-    earlier = bool(settings.keys() - before.keys())
+    earlier = bool(_added_since(before))
     if not earlier and (changed := differing_options(before, settings)):
         raise InvalidInput(
             f"the training {run.name} was started with other options:\n{changed}\n"
@@ -131,6 +132,11 @@ def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
             "recipe differ. Finish it with that version, or give another --name to start a new one."
         )
     return run
+
+
+def _added_since(settings: dict[str, Any]) -> set[str]:
+    """The fields of the recipe that the version with these settings had not."""
+    return {field.name for field in fields(Recipe)} - settings.keys()
 
 
 def _settings(run: TrainingRun) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class TrainingRequest:
     ages_years: tuple[float, float] | None
     data_set: str | None
     coverage: float
+    mirror: bool
     resume: bool
     address: str | None
 
@@ -67,7 +68,8 @@ class TrainingRequest:
         """What must be the same to resume the training."""
         ages = {"ages_years": list(self.ages_years)} if self.ages_years else {}
         coverage = {} if self.coverage == DEFAULT_COVERAGE else {"coverage": self.coverage}
-        return {**asdict(self.recipe), "data": self.data, **ages, **coverage}
+        mirror = {"mirror": True} if self.mirror else {}
+        return {**asdict(self.recipe), "data": self.data, **ages, **coverage, **mirror}
 
 
 def make_request(
@@ -82,6 +84,7 @@ def make_request(
     address: str | None = None,
     data_set: str | None = None,
     coverage: float = DEFAULT_COVERAGE,
+    mirror: bool = False,
     **recipe_options: Any,  # noqa: ANN401 - Recipe checks them
 ) -> TrainingRequest:
     """The request that the command's options make. Raises InvalidInput where they are wrong.
@@ -100,6 +103,7 @@ def make_request(
         ages_years=parse_ages(ages) if ages is not None else None,
         data_set=data_set,
         coverage=coverage,
+        mirror=mirror,
         resume=resume,
         address=address,
     )
@@ -226,6 +230,7 @@ def _release(
         validation,
         provenance,
         coverage=request.coverage,
+        mirror=request.mirror,
         smoothing=recipe.smoothing,
         strength=augmentation_of(recipe),
     )

@@ -46,7 +46,14 @@ def trained(ray_here, data, tmp_path_factory):
     """A training of two workers and two epochs, and the folder of its models."""
     models = tmp_path_factory.mktemp("models")
     return train(
-        data=str(data), models=str(models), workers=2, epochs=2, ages="2,4", coverage=0.8, **SMALL
+        data=str(data),
+        models=str(models),
+        workers=2,
+        epochs=2,
+        ages="2,4",
+        coverage=0.8,
+        mirror=True,
+        **SMALL,
     ), models
 
 
@@ -70,6 +77,7 @@ def test_the_bundle_tells_how_it_was_trained(trained, parts):
     folder = Path(trained[0]["bundle"])
     document = json.loads((folder / "bundle.json").read_text())
     assert document["conformal"]["coverage"] == 0.8
+    assert document["mirror"] is True
     training = document["training"]
     assert training["recipe"]["epochs"] == 2
     assert training["first_trained_stage"] == "conv1"
@@ -208,7 +216,7 @@ def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data,
 
 def test_a_finished_training_is_not_repeated_when_resumed(trained, data):
     result, models = trained
-    options = {**SMALL, "ages": "2,4", "coverage": 0.8}
+    options = {**SMALL, "ages": "2,4", "coverage": 0.8, "mirror": True}
     again = train(data=str(data), models=str(models), workers=2, epochs=2, resume=True, **options)
     assert again == result
     assert len(list(models.glob("resnet18-*"))) == 1
