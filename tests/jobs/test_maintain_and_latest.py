@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,20 +22,35 @@ from pneumonia_core.scoring.chunk import RowConstants
 from pneumonia_core.storage.location import open_location
 
 
-@pytest.fixture
-def nights(ray_here, tiny_bundle, tmp_path):
-    """Three nights over an archive that loses one image, gets one and changes one."""
-    archive = tmp_path / "archive"
+@pytest.fixture(scope="module")
+def three_nights(ray_here, tiny_bundle, tmp_path_factory):
+    """A folder with three nights over an archive that loses one image, gets one and changes one."""
+    folder = tmp_path_factory.mktemp("nights")
+    archive = folder / "archive"
     write_archive(archive, 12, seed=1)
-    files = sorted(path for path in archive.rglob("*") if path.is_file())
+    files = files_in(archive)
     for night in range(3):
         if night == 1:
             files[0].unlink()
             files[1].write_bytes(files[2].read_bytes())
         if night == 2:
             files[0].write_bytes(files[3].read_bytes())
-        score(tmp_path / "r", scoring_request(tiny_bundle, archive, run_date=f"2026-02-0{night + 1}"))
-    return tmp_path / "r", files
+        score(folder / "r", scoring_request(tiny_bundle, archive, run_date=f"2026-02-0{night + 1}"))
+    return folder
+
+
+def files_in(archive):
+    return sorted(path for path in archive.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def nights(three_nights, tmp_path):
+    """The results and images of the three nights; what a test changes of them is put back."""
+    kept = shutil.copytree(three_nights, tmp_path / "kept")
+    yield three_nights / "r", files_in(three_nights / "archive")
+    shutil.rmtree(three_nights)
+    # The table names images by their paths, and knows them by the times of the files, which a copy keeps.
+    shutil.copytree(kept, three_nights)
 
 
 def run(command, *arguments):
@@ -56,7 +72,7 @@ def test_latest_gives_one_row_for_each_image_still_there(nights, tmp_path):
 def test_image_that_went_is_not_in_latest(nights, tiny_bundle, tmp_path):
     results, files = nights
     files[4].unlink()
-    score(results, scoring_request(tiny_bundle, tmp_path / "archive", run_date="2026-02-04"))
+    score(results, scoring_request(tiny_bundle, results.parent / "archive", run_date="2026-02-04"))
     run(latest.command, results, "--output", tmp_path / "after.csv")
     lines = (tmp_path / "after.csv").read_text().splitlines()
     assert len(lines) == 1 + 11
@@ -73,10 +89,10 @@ def test_maintain_leaves_the_same_rows_in_fewer_files(nights):
     assert len(DeltaTable(str(results / "scores")).file_uris()) == 3
 
 
-def test_night_after_maintenance_is_incremental(nights, tiny_bundle, tmp_path):
+def test_night_after_maintenance_is_incremental(nights, tiny_bundle):
     results, _ = nights
     run(maintain.command, results, "--compact")
-    assert score(results, scoring_request(tiny_bundle, tmp_path / "archive"))["nothing_new"]
+    assert score(results, scoring_request(tiny_bundle, results.parent / "archive"))["nothing_new"]
 
 
 @pytest.fixture
@@ -182,11 +198,11 @@ def test_clock_that_jumped_back_dates_rows_behind_the_newest(tiny_bundle):
     assert dataclasses.replace(facts, not_before=newest).now() > newest
 
 
-def test_latest_is_right_after_the_clock_jumped_back(nights, tiny_bundle, tmp_path, monkeypatch):
+def test_latest_is_right_after_the_clock_jumped_back(nights, tiny_bundle):
     results, files = nights
     future = DeltaTable(str(results / "scores")).to_pyarrow_table()["scored_at"].to_pylist()
     files[5].write_bytes(files[6].read_bytes())
-    score(results, scoring_request(tiny_bundle, tmp_path / "archive", run_date="2020-01-01"))
+    score(results, scoring_request(tiny_bundle, results.parent / "archive", run_date="2020-01-01"))
     table = rows(results)
     changed = [row for row in table.to_pylist() if row["image_uri"] == f"file://{files[5]}"]
     assert max(row["scored_at"] for row in changed) > max(future)

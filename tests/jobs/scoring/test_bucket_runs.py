@@ -22,7 +22,7 @@ from pneumonia_core.storage.files import list_names
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.system.failpoints import VARIABLE
 
-IMAGES = 200
+IMAGES = 80
 FEW = 48
 SAME = ["image_sha256", "size_bytes", "source_format", "width", "height", "status", "p_normal", "p_bacterial",
         "p_viral", "p_pneumonia", "finding", "reject_reason", "reject_detail", "attempt"]  # fmt: skip
