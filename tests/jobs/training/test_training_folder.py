@@ -1,11 +1,19 @@
 """The folder of a training: new, unfinished, resumed, finished."""
 
+from dataclasses import asdict
+
 import pytest
 
 from jobs.training.folder import open_training
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.storage.files import make_folder, write_bytes
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.training.recipe import Recipe
+
+
+def whole(**changed):
+    """All settings of a training, some of them changed."""
+    return {**asdict(Recipe()), **changed}
 
 
 def unfinished(storage, settings):
@@ -17,26 +25,43 @@ def unfinished(storage, settings):
 
 def test_an_unfinished_training_is_not_overwritten_but_resumed(tmp_path):
     storage = open_location(str(tmp_path))
-    unfinished(storage, {"epochs": 3})
+    unfinished(storage, whole(epochs=3))
     with pytest.raises(InvalidInput, match=rf"--resume.*file://{tmp_path}/t"):
-        open_training(storage, "t", {"epochs": 3}, resume=False)
-    assert open_training(storage, "t", {"epochs": 3}, resume=True).result is None
+        open_training(storage, "t", whole(epochs=3), resume=False)
+    assert open_training(storage, "t", whole(epochs=3), resume=True).result is None
 
 
 def test_resuming_with_other_options_shows_the_difference(tmp_path):
     storage = open_location(str(tmp_path))
-    unfinished(storage, {"epochs": 3, "seed": 0})
+    unfinished(storage, whole(epochs=3, seed=0))
     with pytest.raises(InvalidInput, match=r"epochs: 3.*4") as refused:
-        open_training(storage, "t", {"epochs": 4, "seed": 0}, resume=True)
+        open_training(storage, "t", whole(epochs=4, seed=0), resume=True)
     assert "seed" not in str(refused.value)
 
 
-def test_a_training_of_a_version_with_fewer_settings_goes_on_with_the_defaults_of_the_others(tmp_path):
+def of_earlier_version(**options):
+    """The settings of version 0.1.0, which had no `flip`, and no option for `averaging`."""
+    settings = {**whole(**options), "averaging": 0.98}
+    del settings["flip"]
+    return settings
+
+
+def test_an_unfinished_training_of_an_earlier_version_is_not_gone_on_with(tmp_path):
     storage = open_location(str(tmp_path))
-    unfinished(storage, {"epochs": 3})
-    assert open_training(storage, "t", {"epochs": 3, "flip": True}, resume=True).result is None
-    with pytest.raises(InvalidInput, match=r"flip: true .* false"):
-        open_training(storage, "t", {"epochs": 3, "flip": False}, resume=True)
+    unfinished(storage, of_earlier_version(epochs=3))
+    for name in ("t", "the name that this version chooses"):
+        with pytest.raises(InvalidInput, match="the training t in .* earlier version"):
+            open_training(storage, name, whole(epochs=3), resume=True)
+    other = open_training(storage, "another", whole(epochs=4), resume=True)
+    assert (other.name, other.result) == ("another", None)
+
+
+def test_a_finished_training_of_an_earlier_version_tells_its_result(tmp_path):
+    storage = open_location(str(tmp_path))
+    unfinished(storage, of_earlier_version(epochs=3)).finish({"state": "done"})
+    for coverage, result in ((None, {"state": "done"}), (0.8, None)):
+        asked = whole(epochs=3) if coverage is None else whole(epochs=3, coverage=coverage)
+        assert open_training(storage, f"new {coverage}", asked, resume=True).result == result
 
 
 def test_resuming_on_other_images_is_refused(tmp_path):
@@ -49,12 +74,12 @@ def test_resuming_on_other_images_is_refused(tmp_path):
 
 def test_a_finished_training_keeps_its_result_and_no_checkpoint(tmp_path):
     storage = open_location(str(tmp_path))
-    run = unfinished(storage, {"epochs": 3})
+    run = unfinished(storage, whole(epochs=3))
     (tmp_path / "t" / ".validate_storage_marker").touch()
     run.finish({"state": "done"})
     assert [file.name for file in sorted((tmp_path / "t").iterdir())] == ["result.json", "settings.json"]
-    assert open_training(storage, "t", {"epochs": 3}, resume=True).result == {"state": "done"}
-    assert open_training(storage, "t", {"epochs": 4}, resume=False).result is None
+    assert open_training(storage, "t", whole(epochs=3), resume=True).result == {"state": "done"}
+    assert open_training(storage, "t", whole(epochs=4), resume=False).result is None
 
 
 def test_what_else_lies_in_a_training_s_folder_is_left_alone(tmp_path):
