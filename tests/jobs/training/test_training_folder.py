@@ -50,7 +50,7 @@ def test_an_unfinished_training_of_an_earlier_version_is_not_gone_on_with(tmp_pa
     storage = open_location(str(tmp_path))
     unfinished(storage, of_earlier_version(epochs=3))
     for name in ("t", "the name that this version chooses"):
-        with pytest.raises(InvalidInput, match="the training t in .* earlier version"):
+        with pytest.raises(InvalidInput, match=r"the training t in .* earlier version"):
             open_training(storage, name, whole(epochs=3), resume=True)
     other = open_training(storage, "another", whole(epochs=4), resume=True)
     assert (other.name, other.result) == ("another", None)
