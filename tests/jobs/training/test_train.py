@@ -198,15 +198,20 @@ def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data,
         models=str(tmp_path),
         workers=1,
         epochs=9,
-        patience=2,
+        patience=1,
         learning_rate=0.0,
+        # So that the statistics of normalisation settle at once: they alone move.
+        averaging=0.5,
         precision="float32",
         **SMALL,
     )
     shown = capsys.readouterr().err
-    best = int(re.search(r"no better epoch since epoch (\d+)", shown)[1])
-    assert re.search(r"that is kept: validation AUROC [\d.]+ ± [\d.]+ pneumonia", shown)
-    assert result["epochs"] == best + 2
+    ended = re.search(r"no better epoch since epoch (\d+)", shown)
+    assert ended, shown
+    best = int(ended[1])
+    # Four validation images are too few for a standard error.
+    assert re.search(r"that is kept: validation AUROC [\d.]+ pneumonia", shown)
+    assert result["epochs"] == best + 1
     history = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]["history"]
     # The figures of the bundle are those of the weights that are kept; calibration leaves this one as it is.
     assert result["validation"]["auroc_bacterial_vs_viral"] == pytest.approx(
