@@ -74,7 +74,8 @@ def guarded_bundle(tmp_path_factory):
 
     from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.phantoms.radiograph import phantom
-    from pneumonia_core.training.release import Provenance, ValidationSet, release
+    from pneumonia_core.training.release import Provenance, release
+    from pneumonia_core.training.validation import ValidationSet
 
     keras.utils.set_random_seed(7)
     classifier = build_classifier("resnet18", 64)

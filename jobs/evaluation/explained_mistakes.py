@@ -14,7 +14,6 @@ from pneumonia_core.evaluation.table_scores import TableScores
 from pneumonia_core.reports.explanations import Explanations, explanation
 from pneumonia_core.reports.mistakes import Mistake, MistakeKind, worst_mistakes
 from pneumonia_core.scoring.isolation import decode_all
-from pneumonia_core.system.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     # Keras takes seconds to import, and only the task needs it.
@@ -69,18 +68,14 @@ def read_and_explain(
     kept = [number for number, pixels in enumerate(squares) if pixels is not None]
     if not kept:
         return squares, None
-    # Both take seconds to import.
-    import keras
-
+    # These import TensorFlow and Keras, which takes seconds.
     from pneumonia_core.bundles.tensorflow_engine import set_devices
     from pneumonia_core.networks.activation_maps import activation_maps
+    from pneumonia_core.networks.scoring_model import load_scoring_model
 
     set_devices(_THREADS, gpu=False)
-    with ScratchFolder("explain") as folder:
-        (folder / "model.keras").write_bytes(model)
-        scorer = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
     maps = activation_maps(
-        scorer,
+        load_scoring_model(model),
         np.stack([pixels for pixels in squares if pixels is not None]),
         [mistakes[number].found for number in kept],
         [mistakes[number].kind is MistakeKind.WRONG_KIND for number in kept],

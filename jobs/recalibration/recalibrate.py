@@ -17,7 +17,7 @@ from jobs.ray_runtime.session import ray_session
 from jobs.scoring.context import ExecutionOptions
 from pneumonia_core.archives.manifests import SOURCE_AGE_COLUMN, SOURCE_MODE_COLUMN
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
-from pneumonia_core.bundles.parity import ParityImages
+from pneumonia_core.bundles.parity import PARITY_IMAGES, ParityImages
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import images_of_split, read_labelled
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 # Scores are kept here while a recalibration goes on, so that it resumes.
 WORK_FOLDER: Final = "recalibration"
-PARITY_IMAGES: Final = 512
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,8 @@ def _release(
     # These import TensorFlow, as above.
     from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.training.augment import augmentation_of
-    from pneumonia_core.training.release import Provenance, ValidationSet, release
+    from pneumonia_core.training.release import Provenance, release
+    from pneumonia_core.training.validation import ValidationSet
 
     say("writing the bundle")
     recipe = trained.recipe

@@ -4,7 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from pneumonia_core.system.environment import cpu_has_bfloat16
 if TYPE_CHECKING:
     # Keras is only imported where a bundle is written.
     import keras
+
+
+# Images that suffice to measure an engine on.
+PARITY_IMAGES: Final = 512
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
-from pneumonia_core.evaluation.document import Measure
+from pneumonia_core.evaluation.document import BootstrapFacts, Measure
 
 Floats = npt.NDArray[np.float64]
 LEVEL: Final = 0.95
@@ -61,6 +61,18 @@ def patient_resamples(
         weights = drawn[:, patient_index].astype(np.float64)
         complete = (weights @ member > 0).all(axis=1)
         yield weights[complete], int((~complete).sum())
+
+
+def bootstrap_facts(resamples: int, skipped: int, seed: int) -> BootstrapFacts:
+    """What a document says of its `resamples`, of which `skipped` lacked a class."""
+    return {
+        "unit": "patient",
+        "level": LEVEL,
+        "resamples": resamples,
+        "used": resamples - skipped,
+        "skipped": skipped,
+        "seed": seed,
+    }
 
 
 def estimate(values: Floats, patients: float | None = None) -> Estimate:

@@ -14,6 +14,7 @@ from pneumonia_core.evaluation.bootstrap import (
     patient_resamples,
 )
 from pneumonia_core.evaluation.document import FindingsSetFigures
+from pneumonia_core.evaluation.measures import weighted_mean
 from pneumonia_core.evaluation.scored_set import ScoredSet
 from pneumonia_core.findings import CLASSES, Conformal, Thresholds, always_in_set, in_findings_set
 
@@ -55,7 +56,7 @@ def findings_set_figures(
     blocks = [weights for weights, _ in patient_resamples(truth, patients, bootstrap, seed)]
 
     def mean(values: npt.NDArray[np.generic], chosen: npt.NDArray[np.bool_]) -> Floats:
-        return np.concatenate([_weighted_mean(values[chosen], weights[:, chosen]) for weights in blocks])
+        return np.concatenate([weighted_mean(values[chosen], weights[:, chosen]) for weights in blocks])
 
     def covered(label: int) -> Estimate:
         of_class = truth == label
@@ -68,9 +69,3 @@ def findings_set_figures(
         "mean_size": estimate(mean(sizes, everyone)).as_json(),
         "images_by_size": np.bincount(sizes.astype(int), minlength=len(CLASSES) + 1)[1:].tolist(),
     }
-
-
-def _weighted_mean(values: npt.NDArray[np.generic], weights: Floats) -> Floats:
-    with np.errstate(invalid="ignore"):
-        means: Floats = (weights @ values.astype(np.float64)) / weights.sum(axis=1)
-    return means

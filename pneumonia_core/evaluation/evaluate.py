@@ -9,9 +9,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.evaluation.bootstrap import (
-    LEVEL,
     Estimate,
     Floats,
+    bootstrap_facts,
     effective_patients,
     estimate,
     number,
@@ -88,14 +88,7 @@ def evaluate(
         "patients": int(patient_index.max()) + 1,
         "images_by_class": images_by_label(truth),
         "thresholds": {"pneumonia": float(thresholds.pneumonia), "bacterial": float(thresholds.bacterial)},
-        "bootstrap": {
-            "unit": "patient",
-            "level": LEVEL,
-            "resamples": bootstrap,
-            "used": bootstrap - skipped,
-            "skipped": skipped,
-            "seed": seed,
-        },
+        "bootstrap": bootstrap_facts(bootstrap, skipped, seed),
         "prevalence": {"evaluated": share_evaluated, "assumed": prevalence, "calibrated_at": prior},
         "tasks": {
             task.name: _task_figures(task, patient_index, weights, sampled, estimated) for task in tasks

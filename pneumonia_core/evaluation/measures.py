@@ -118,9 +118,9 @@ def _measures(
 ) -> dict[str, Floats]:
     """All measures by dotted name, each [R] or, for the reliability bins, [R, 10]."""
     right, counted = found == truth, of_three_classes(truth)
-    measures = {"three_class.accuracy": weighted_share(right[counted], weights[:, counted])}
+    measures = {"three_class.accuracy": weighted_mean(right[counted], weights[:, counted])}
     for label, name in enumerate(CLASSES):
-        measures[f"three_class.{name}"] = weighted_share(right[truth == label], weights[:, truth == label])
+        measures[f"three_class.{name}"] = weighted_mean(right[truth == label], weights[:, truth == label])
     for task in tasks:
         for name, values in _task_measures(task, weights[:, task.rows]).items():
             measures[f"{task.name}.{name}"] = values
@@ -130,9 +130,9 @@ def _measures(
 def _task_measures(task: Task, weights: Floats) -> dict[str, Floats]:
     positive, called = task.positive, task.called
     measures = ranking_measures(task.scores, positive, weights)
-    measures["accuracy"] = weighted_share(called == positive, weights)
-    measures["sensitivity"] = weighted_share(called[positive], weights[:, positive])
-    measures["specificity"] = weighted_share(~called[~positive], weights[:, ~positive])
+    measures["accuracy"] = weighted_mean(called == positive, weights)
+    measures["sensitivity"] = weighted_mean(called[positive], weights[:, positive])
+    measures["specificity"] = weighted_mean(~called[~positive], weights[:, ~positive])
     curve = reliability(task.probability, positive, weights)
     both = positive.any() and not positive.all()
     undefined = np.full(len(weights), np.nan)
@@ -177,10 +177,11 @@ def ranking_measures(
     return measures
 
 
-def weighted_share(happened: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+def weighted_mean(values: npt.NDArray[np.generic], weights: Floats) -> Floats:
+    """The mean of `values` [N] under each row of `weights` [R, N]; of bool, the share that is true."""
     with np.errstate(invalid="ignore"):
-        share: Floats = (weights @ happened.astype(np.float64)) / weights.sum(axis=1)
-    return share
+        means: Floats = (weights @ values.astype(np.float64)) / weights.sum(axis=1)
+    return means
 
 
 def effective_sizes(

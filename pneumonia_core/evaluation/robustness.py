@@ -15,7 +15,7 @@ from pneumonia_core.evaluation.bootstrap import (
     patient_resamples,
 )
 from pneumonia_core.evaluation.document import Robustness
-from pneumonia_core.evaluation.measures import ranking_measures, weighted_share
+from pneumonia_core.evaluation.measures import ranking_measures, weighted_mean
 from pneumonia_core.evaluation.perturbations import Perturbation
 from pneumonia_core.evaluation.scored_set import images_by_label, of_known_kind, of_three_classes
 from pneumonia_core.findings import (
@@ -125,7 +125,7 @@ def _resampled(
         {
             "auroc": _auroc(total, truth != NORMAL, weights),
             "kind_auroc": _auroc(share[kind], truth[kind] == BACTERIAL, weights[:, kind]),
-            "accuracy": weighted_share(right, weights[:, counted]),
+            "accuracy": weighted_mean(right, weights[:, counted]),
         }
         for weights, _ in patient_resamples(truth, patient_index, bootstrap, seed)
     ]

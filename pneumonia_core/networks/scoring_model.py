@@ -17,6 +17,7 @@ from pneumonia_core.networks.classifier import (
 )
 from pneumonia_core.networks.domain_guard import LARGEST_DEVIATION, DomainGuard
 from pneumonia_core.networks.prefilter import smooth_about
+from pneumonia_core.system.scratch import ScratchFolder
 
 # The domain guard sees the features of these stages. Earlier stages encode mostly brightness and grain, the
 # last one only what separates the classes.
@@ -55,6 +56,14 @@ def scoring_model(
         scorer = keras.Model(images, outputs, name=network)
     scorer.trainable = False
     return scorer
+
+
+def load_scoring_model(content: bytes) -> keras.Model:
+    """The scoring model in the `content` of a bundle's model.keras; no code in it is run."""
+    with ScratchFolder("keras") as folder:
+        file = folder / "model.keras"
+        file.write_bytes(content)
+        return keras.saving.load_model(file, compile=False, safe_mode=True)
 
 
 def members_of(scorer: keras.Model) -> list[keras.Model]:

@@ -11,9 +11,10 @@ from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
-from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, VIRAL
+from pneumonia_core.calibration import log_odds
+from pneumonia_core.findings import CLASSES
 from pneumonia_core.training.loss import HierarchicalLoss, LossTerms
 
 PENALTY: Final = 1e-3
@@ -60,8 +61,7 @@ def fit_linear_probe(
 
 def _loss_and_errors(logits: np.ndarray, terms: LossTerms) -> tuple[float, np.ndarray]:
     """The loss summed over images, and its gradient [N, 3] by their logits [N, 3]."""
-    pneumonia = logsumexp(logits[:, BACTERIAL:], axis=1) - logits[:, NORMAL]
-    kind = logits[:, BACTERIAL] - logits[:, VIRAL]
+    pneumonia, kind = log_odds(logits).T
     first = np.logaddexp(0, pneumonia) - terms.pneumonia_target * pneumonia
     second = np.logaddexp(0, kind) - terms.kind_target * kind
     share = expit(kind)

@@ -13,7 +13,6 @@ import numpy as np
 from pneumonia_core import __version__
 from pneumonia_core.bundles.bundle import Bundle, ModelSpec, compute_model_id
 from pneumonia_core.bundles.engines import BATCH_SIZE
-from pneumonia_core.bundles.parity import ParityImages
 from pneumonia_core.bundles.training_images import TRAINING_IMAGES, TrainingImages
 from pneumonia_core.bundles.writer import write_bundle
 from pneumonia_core.calibration import Calibration, log_odds
@@ -31,8 +30,8 @@ from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.networks.scoring_model import domain_features, scoring_model
 from pneumonia_core.reports.model_card import model_card
 from pneumonia_core.training.augment import STRENGTHS, Augmentation, reencode_some, vary
+from pneumonia_core.training.validation import ValidationSet
 
-PARITY_IMAGES: Final = 512
 VARIATIONS: Final = 3
 # The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image
 # for its file. Each image gets a random JPEG quality, so that the guard does not learn the training files'
@@ -41,32 +40,6 @@ _REENCODED: Final = Augmentation(jpeg_quality=(40, 95), encoder_share=1.0)
 _VARIED: Final = Augmentation(
     translation=0.03, rotation_deg=3.0, zoom=(0.92, 1.05), in_place=0, contrast=0.12, brightness=0.06
 )
-
-
-@dataclass(frozen=True)
-class ValidationSet:
-    """Labelled images outside the training set: uint8 [N, H, W], labels int64 [N], patient keys [N].
-
-    Labels are indices into findings.LABELS.
-
-    `folds` int [N] is for members that were trained on folds: each image was held out of the training of the
-    one member with this number. Without it no member was trained on any of the images.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    patients: np.ndarray
-    folds: np.ndarray | None = None
-
-    def unseen_by(self, member: int) -> np.ndarray:
-        """The images that this member was not trained on, bool [N]."""
-        return np.ones(len(self.labels), bool) if self.folds is None else self.folds == member
-
-    def parity_images(self) -> ParityImages:
-        """Up to PARITY_IMAGES of them, evenly spread, because they are sorted by class."""
-        count = len(self.labels)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, PARITY_IMAGES)).round().astype(int))
-        return ParityImages(self.images[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -146,13 +119,6 @@ def release(
     scored = ScoredSet.of(validation.labels, validation.patients, probabilities)
     # The sets name kinds of pneumonia.
     conformal = fit_conformal(scored, thresholds, coverage) if of_known_kind(scored.labels).any() else None
-    evaluation = evaluate(scored, thresholds)
-    if conformal is not None:
-        evaluation["findings_sets"] = findings_set_figures(scored, thresholds, conformal)
-    evaluation["domain"] = {
-        "threshold": domain.threshold,
-        "flagged_share": float(np.mean(validation_scores > domain.threshold)),
-    }
     spec = ModelSpec(
         network=members[0].name,
         image_size=members[0].input_shape[1],
@@ -166,10 +132,29 @@ def release(
         conformal=conformal,
         smoothing=smoothing,
     )
+    evaluation = evaluate_release(scored, spec, validation_scores)
     scorer = scoring_model(members, calibration, guard, mirror, smoothing)
     documents = bundle_documents(compute_model_id(scorer, spec), spec, provenance, evaluation)
     bundle = write_bundle(models_dir, scorer, spec, validation.parity_images(), probabilities, documents)
     return Release(bundle, evaluation)
+
+
+def evaluate_release(
+    scored: ScoredSet, spec: ModelSpec, domain_scores: np.ndarray | None, prevalence: float | None = None
+) -> Evaluation:
+    """The evaluation that a new bundle holds; its calibration is for `prevalence`, None for that of `scored`.
+
+    `domain_scores` float32 [M] are None where there is no guard.
+    """
+    evaluation = evaluate(scored, spec.thresholds, prevalence=prevalence, calibrated_at=prevalence)
+    if spec.conformal is not None:
+        evaluation["findings_sets"] = findings_set_figures(scored, spec.thresholds, spec.conformal)
+    if spec.domain is not None and domain_scores is not None:
+        evaluation["domain"] = {
+            "threshold": spec.domain.threshold,
+            "flagged_share": float(np.mean(domain_scores > spec.domain.threshold)),
+        }
+    return evaluation
 
 
 def _calibrate(

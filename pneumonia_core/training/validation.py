@@ -7,9 +7,11 @@ from typing import Final, Self
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
+from pneumonia_core.bundles.parity import PARITY_IMAGES, ParityImages
+from pneumonia_core.calibration import log_odds
 from pneumonia_core.evaluation.bootstrap import number
 from pneumonia_core.evaluation.measures import auroc_standard_error
 from pneumonia_core.findings import (
@@ -26,6 +28,32 @@ from pneumonia_core.training.learner import Learner
 
 _UNKNOWN: Final = (None, None, None)
 _SMALLEST: Final = 1e-15
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Labelled images outside the training set: uint8 [N, H, W], labels int64 [N], patient keys [N].
+
+    Labels are indices into findings.LABELS.
+
+    `folds` int [N] is for members that were trained on folds: each image was held out of the training of the
+    one member with this number. Without it no member was trained on any of the images.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+    folds: np.ndarray | None = None
+
+    def unseen_by(self, member: int) -> np.ndarray:
+        """The images that this member was not trained on, bool [N]."""
+        return np.ones(len(self.labels), bool) if self.folds is None else self.folds == member
+
+    def parity_images(self) -> ParityImages:
+        """Up to PARITY_IMAGES of them, evenly spread, because they are sorted by class."""
+        count = len(self.labels)
+        chosen = np.unique(np.linspace(0, count - 1, min(count, PARITY_IMAGES)).round().astype(int))
+        return ParityImages(self.images[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -72,8 +100,8 @@ def validation_figures(labels: np.ndarray, logits: np.ndarray, started: float) -
     of_truth = np.where(
         known, probabilities[np.arange(len(labels)), labels * known], 1 - probabilities[:, NORMAL]
     )
-    pneumonia = _binary_figures(ill, logsumexp(logits[:, BACTERIAL:], axis=1) - logits[:, NORMAL])
-    odds = logits[:, BACTERIAL] - logits[:, VIRAL]
+    odds_of_pneumonia, odds = log_odds(logits).T
+    pneumonia = _binary_figures(ill, odds_of_pneumonia)
     has_kinds = {BACTERIAL, VIRAL} <= set(labels.tolist())
     kind = _binary_figures(labels[ill & known] == BACTERIAL, odds[ill & known]) if has_kinds else _UNKNOWN
     correct = probabilities.argmax(axis=1) == labels

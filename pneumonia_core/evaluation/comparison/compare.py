@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.evaluation.bootstrap import LEVEL, Floats, estimate, number
+from pneumonia_core.evaluation.bootstrap import Floats, bootstrap_facts, estimate, number
 from pneumonia_core.evaluation.comparison.document import Comparison, Difference, McNemar
 from pneumonia_core.evaluation.measures import sampled_measures, tasks_of
 from pneumonia_core.evaluation.scored_set import ScoredSet, of_three_classes
@@ -50,14 +50,7 @@ def compare(first: ModelScores, second: ModelScores, bootstrap: int = 1000, seed
         "images": len(one.labels),
         "patients": len(np.unique(one.patients)),
         "scored_by_one_alone": alone,
-        "bootstrap": {
-            "unit": "patient",
-            "level": LEVEL,
-            "resamples": bootstrap,
-            "used": bootstrap - skipped,
-            "skipped": skipped,
-            "seed": seed,
-        },
+        "bootstrap": bootstrap_facts(bootstrap, skipped, seed),
         "differences": [_difference(name, sampled[name], against[name]) for name in COMPARED],
         "mcnemar": mcnemar_tests(
             one.labels,

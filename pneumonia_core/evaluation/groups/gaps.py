@@ -76,13 +76,12 @@ def _sampled(
     seed: int,
 ) -> dict[str, dict[str, Floats]]:
     """By group each measure on the data and on every resample, the same resamples for all groups."""
+    groups = {name: scored.subset(of_group) for name, of_group in members.items()}
     parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in members}
     for weights, _ in patient_resamples(scored.labels, scored.patient_index, bootstrap, seed):
-        for name, of_group in members.items():
-            some = scored.subset(of_group)
-            parts[name].append(
-                group_measures(some.labels, some.probabilities, thresholds, weights[:, of_group])
-            )
+        for name, group in groups.items():
+            of_group = weights[:, members[name]]
+            parts[name].append(group_measures(group.labels, group.probabilities, thresholds, of_group))
     return {
         name: {measure: np.concatenate([block[measure] for block in blocks]) for measure in _NEEDS}
         for name, blocks in parts.items()

@@ -14,7 +14,7 @@ from pneumonia_core.evaluation.bootstrap import (
 )
 from pneumonia_core.evaluation.document import Measure, Subgroup
 from pneumonia_core.evaluation.groups.factors import in_order
-from pneumonia_core.evaluation.measures import ranking_measures, weighted_share
+from pneumonia_core.evaluation.measures import ranking_measures, weighted_mean
 from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds, bacterial_share, p_pneumonia
 
@@ -90,8 +90,8 @@ def group_measures(
     called = total >= np.float32(thresholds.pneumonia)
     return {
         "auroc": ranking_measures(total, ill, weights)["auroc"],
-        "sensitivity": weighted_share(called[ill], weights[:, ill]),
-        "specificity": weighted_share(~called[~ill], weights[:, ~ill]),
+        "sensitivity": weighted_mean(called[ill], weights[:, ill]),
+        "specificity": weighted_mean(~called[~ill], weights[:, ~ill]),
         "bacterial_viral_auroc": _auroc_or_nan(share[sick], truth[sick] == BACTERIAL, weights[:, sick]),
     }
 

@@ -1,32 +1,28 @@
 """Recalibration: a new bundle of the same network, with calibration, thresholds and guard of local images."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import keras
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
-from pneumonia_core.bundles.bundle import KERAS_MODEL, Bundle, ModelSpec, compute_model_id, read_keras_model
+from pneumonia_core.bundles.bundle import Bundle, ModelSpec, compute_model_id, read_keras_model
 from pneumonia_core.bundles.parity import ParityImages
 from pneumonia_core.bundles.training_images import TrainingImages, read_training_images
 from pneumonia_core.bundles.writer import write_bundle
 from pneumonia_core.calibration import UNCALIBRATED, Calibration, log_odds
 from pneumonia_core.domain import Domain
 from pneumonia_core.evaluation.calibration import fit_calibration, prior_corrected
-from pneumonia_core.evaluation.conformal import findings_set_figures, fit_conformal
-from pneumonia_core.evaluation.document import Evaluation
-from pneumonia_core.evaluation.evaluate import evaluate
+from pneumonia_core.evaluation.conformal import fit_conformal
 from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.evaluation.thresholds import check_both_outcomes, choose_local_thresholds
 from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL, Thresholds
 from pneumonia_core.networks.domain_guard import choose_threshold
-from pneumonia_core.networks.scoring_model import classifiers_of, guard_of, scoring_model
-from pneumonia_core.training.release import Provenance, Release, bundle_documents
+from pneumonia_core.networks.scoring_model import classifiers_of, guard_of, load_scoring_model, scoring_model
+from pneumonia_core.training.release import Provenance, Release, bundle_documents, evaluate_release
 
 # The logarithm of a float32 probability that has become 0.
 _LEAST: Final = float(np.finfo(np.float32).tiny)
@@ -82,8 +78,8 @@ def recalibrate(models_dir: Path, bundle: Bundle, local: LocalImages, use: Local
         fitted, thresholds = _to_prevalence(fitted, thresholds, scored, use.prevalence)
     rescored = ScoredSet.of(scored.labels, scored.patients, fitted.probabilities(odds))
     spec = _spec(bundle, local, use, rescored, fitted, thresholds)
-    evaluation = _evaluation(rescored, spec, local, use)
-    old = _keras_model(bundle)
+    evaluation = evaluate_release(rescored, spec, local.domain_scores, use.prevalence)
+    old = load_scoring_model(read_keras_model(bundle))
     scorer = scoring_model(
         classifiers_of(old), spec.calibration or UNCALIBRATED, guard_of(old), spec.mirror, spec.smoothing
     )
@@ -154,25 +150,6 @@ def _domain(old: Domain | None, local: LocalImages) -> Domain | None:
     # Ages are stated in completed years.
     known = (float(np.floor(min(ages))), float(np.floor(max(ages)))) if ages else old.ages_years
     return Domain(choose_threshold(local.domain_scores), known)
-
-
-def _evaluation(rescored: ScoredSet, spec: ModelSpec, local: LocalImages, use: LocalUse) -> Evaluation:
-    evaluation = evaluate(rescored, spec.thresholds, prevalence=use.prevalence, calibrated_at=use.prevalence)
-    if spec.conformal is not None:
-        evaluation["findings_sets"] = findings_set_figures(rescored, spec.thresholds, spec.conformal)
-    if spec.domain is not None and local.domain_scores is not None:
-        evaluation["domain"] = {
-            "threshold": spec.domain.threshold,
-            "flagged_share": float(np.mean(local.domain_scores > spec.domain.threshold)),
-        }
-    return evaluation
-
-
-def _keras_model(bundle: Bundle) -> keras.Model:
-    with tempfile.NamedTemporaryFile(suffix=f"-{KERAS_MODEL}") as file:
-        file.write(read_keras_model(bundle))
-        file.flush()
-        return keras.saving.load_model(file.name, compile=False, safe_mode=True)
 
 
 def _provenance(bundle: Bundle, local: LocalImages, spec: ModelSpec) -> Provenance:

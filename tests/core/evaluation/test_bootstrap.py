@@ -16,7 +16,7 @@ from pneumonia_core.evaluation.bootstrap import (
     patient_resamples,
     ratio_limits,
 )
-from pneumonia_core.evaluation.measures import ranking_measures, weighted_share
+from pneumonia_core.evaluation.measures import ranking_measures, weighted_mean
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds
 
 HALVES = Thresholds(0.5, 0.5)
@@ -56,7 +56,7 @@ def test_share_grows_towards_1_with_its_interval(images_each: int) -> None:
     estimates = []
     for mistakes in range(12, -1, -1):
         right = np.arange(len(patients)) * 7 % len(patients) >= mistakes
-        values = resampled(lambda weights, right=right: weighted_share(right, weights), truth, patients)
+        values = resampled(lambda weights, right=right: weighted_mean(right, weights), truth, patients)
         estimates.append(estimate(values, effective_patients(patients)))
     assert_growing(estimates)
     assert estimates[-1].as_json() == exact(40, 40)
@@ -105,7 +105,7 @@ def test_shares_of_simulated_patients_are_covered() -> None:
         right = rng.random(len(patients)) < rng.beta(0.97 * 3, 0.03 * 3, 60)[patients]
         index = np.unique(patients, return_inverse=True)[1]
         values = np.concatenate(
-            [weighted_share(right, w) for w, _ in patient_resamples(0 * patients, index, 200, 0)]
+            [weighted_mean(right, w) for w, _ in patient_resamples(0 * patients, index, 200, 0)]
         )
         found = estimate(values, effective_patients(patients))
         covered += found.low <= 0.97 <= found.high

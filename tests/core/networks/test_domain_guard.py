@@ -24,7 +24,8 @@ from pneumonia_core.networks.pretrained import load_weights
 from pneumonia_core.networks.scoring_model import domain_features, scoring_model
 from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.storage.ranges import read_file
-from pneumonia_core.training.release import Provenance, ValidationSet, release
+from pneumonia_core.training.release import Provenance, release
+from pneumonia_core.training.validation import ValidationSet
 
 CALIBRATION = Calibration(1.5, 0.2, 0.5, -0.1)
 

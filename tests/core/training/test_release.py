@@ -17,7 +17,8 @@ from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.training.augment import STRENGTHS
-from pneumonia_core.training.release import Provenance, ValidationSet, release
+from pneumonia_core.training.release import Provenance, release
+from pneumonia_core.training.validation import ValidationSet
 
 
 def test_model_card_names_the_model_and_the_version_that_made_it(guarded_bundle):
