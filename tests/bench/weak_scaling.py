@@ -1,12 +1,12 @@
-"""Weak scaling of scoring over nodes on this machine, with workers that sleep some ms an image.
+"""Weak scaling of scoring over nodes on this machine, with an engine that sleeps some ms an image.
 
-    python tests/bench/weak_scaling.py --model BUNDLE [--nodes 1,4,16] [--images 3125] [--sleep-ms 5]
+    python tests/bench/weak_scaling.py --model BUNDLE [--nodes 1,4,16] [--images 3328] [--sleep-ms 5]
         [--chunk-size 256] [--actors 1,16]
 
-Each node has one CPU, one actor and `--images` images. A worker sleeps and rejects the image instead of
-reading it, so that many nodes fit on two cores. Printed for each number of nodes:
+Each node has one CPU, one actor and `--images` images, a whole number of chunks. They are small pictures, and
+the engine sleeps before each batch, so that many nodes fit on two cores. Printed for each number of nodes:
 
-- the images per second from the first image that is begun to the last part, which includes the nodes' start
+- the images per second from the first batch that is begun to the last part, which includes the nodes' start
   one after the other and the end, where some have no chunk left; efficiency is its share of what actors that
   only sleep would do, and of the first number of nodes;
 - the rate while all nodes work and chunks wait, and how much of this time the actors do not sleep;
@@ -18,6 +18,7 @@ reading it, so that many nodes fit on two cores. Printed for each number of node
 """
 
 import argparse
+import io
 import json
 import os
 import resource
@@ -29,7 +30,11 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from process_times import ProcessTimes
+
+from pneumonia_core.bundles.engines import BATCH_SIZE
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +42,8 @@ ROOT = Path(__file__).parents[2]
 @dataclass
 class Samples:
     """What the command's nodes did: at each time, how many bytes each node's log had, and how many parts
-    there were. A log has a line of equal length for each image that was begun."""
+    there were. A log has a line for each batch that was begun: its images, each as many bytes.
+    Chunks are whole batches."""
 
     times: list[float] = field(default_factory=list)
     logs: list[list[int]] = field(default_factory=list)
@@ -62,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--nodes", default="1,4,16")
-    parser.add_argument("--images", type=int, default=3125, help="images for each node")
+    parser.add_argument("--images", type=int, default=3328, help="images for each node")
     parser.add_argument("--sleep-ms", type=float, default=5.0)
     parser.add_argument("--chunk-size", type=int, default=256)
     parser.add_argument("--actors", help="as of `pneumonia score`")
@@ -95,7 +101,7 @@ def measure(bench: Bench, nodes: int) -> float:
     )
     try:
         for node in range(nodes):
-            rules = f"decode=log:{bench.log(node)};decode=sleep:{bench.sleep_s};decode=reject:blank"
+            rules = f"engine=log:{bench.log(node)};engine=sleep:{bench.sleep_s * BATCH_SIZE}"
             environment = {"PNEUMONIA_FAILPOINTS": rules}
             cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars=environment)
         small = archive(bench.folder / "small.zip", bench.chunk)
@@ -145,7 +151,7 @@ def report(bench: Bench, samples: Samples, nodes: int) -> float:
 
 
 def time_of(samples: Samples, node: int, line: int) -> float:
-    """When this node's log first had so many lines."""
+    """When this node had first begun so many images."""
     for at, logs in zip(samples.times, samples.logs, strict=True):
         if logs[node] >= line:
             return at
@@ -160,17 +166,20 @@ def queue_empty(bench: Bench, samples: Samples, nodes: int) -> float:
     """When the first image of the last chunk was begun. A chunk is so many images in the archive's order."""
     begun: dict[int, float] = {}
     for node in range(nodes):
-        chunks = [int(line[-12:-5]) // bench.chunk for line in bench.log(node).read_text().splitlines(True)]
-        for line, chunk in enumerate(chunks, start=1):
+        images = bench.log(node).read_text().replace("\\n", "\n").splitlines()
+        for number, image in enumerate(images, start=1):
+            chunk = int(image[-11:-4]) // bench.chunk
             if chunk not in begun:
-                begun[chunk] = time_of(samples, node, line)
+                begun[chunk] = time_of(samples, node, number)
     return max(begun.values())
 
 
 def archive(path: Path, images: int) -> Path:
+    picture = io.BytesIO()
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(picture, "PNG")
     with zipfile.ZipFile(path, "w") as file:
         for number in range(images):
-            file.writestr(f"{number:07d}.png", b"\x89PNG\r\n\x1a\n")
+            file.writestr(f"{number:07d}.png", picture.getvalue())
     return path
 
 
@@ -201,15 +210,15 @@ def score(bench: Bench, source: Path, address: str, nodes: int) -> tuple[Samples
 def follow(bench: Bench, process: subprocess.Popen[str], results: Path, nodes: int) -> Samples:
     """Samples until the command ends. CPU times count from the first image on, to the last part."""
     samples = Samples()
-    # file://…!/0000000.png and the end of the line.
+    # file://…!/0000000.png and two characters between one and the next.
     length = 0
     looked_at = most = 0.0
     while process.poll() is None:
         sizes = [log.stat().st_size if log.exists() else 0 for log in map(bench.log, range(nodes))]
         if any(sizes):
-            length = length or len(first_line(bench, nodes))
+            length = length or len(first_image(bench, nodes))
             samples.times.append(time.monotonic())
-            samples.logs.append([size // length for size in sizes])
+            samples.logs.append([size // (length * BATCH_SIZE - 1) * BATCH_SIZE for size in sizes])
             samples.parts.append(len(list(results.glob("runs/*/parts/*.parquet"))))
             if samples.cpu is None:
                 samples.cpu = ProcessTimes()
@@ -220,9 +229,9 @@ def follow(bench: Bench, process: subprocess.Popen[str], results: Path, nodes: i
     return samples
 
 
-def first_line(bench: Bench, nodes: int) -> bytes:
+def first_image(bench: Bench, nodes: int) -> bytes:
     logs = [log for log in map(bench.log, range(nodes)) if log.exists()]
-    return next(log.read_bytes().splitlines(True)[0] for log in logs if log.stat().st_size)
+    return next(log.read_bytes().split(b"\\n")[0] + b"\\n" for log in logs if log.stat().st_size)
 
 
 if __name__ == "__main__":
