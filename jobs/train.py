@@ -123,6 +123,15 @@ from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_
     is_flag=True,
     help="The bundle scores the mean of an image and its mirror image, at twice the computation.",
 )
+@click.option(
+    "--folds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="From 2 on: train so many networks, each without one part of the patients. The bundle scores their "
+    "mean, and is calibrated on images that a network was not trained on. Training and scoring take so many "
+    "times as long.",
+)
 @click.option("--resume", is_flag=True, help="Resume the training of this name, if it has begun.")
 @address_option
 def command(**options: Any) -> Result:  # noqa: ANN401 - click's options

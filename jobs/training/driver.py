@@ -84,7 +84,7 @@ def run_training(
     if fit.error is not None:
         raise PneumoniaError(
             f"the training was interrupted by lost workers or their storage ({_headline(fit.error)}). "
-            f"The same command with --resume --name {run.name} continues after the last epoch."
+            f"The same command with --resume --name {run.command_name} continues after the last epoch."
         ) from fit.error
     assert fit.result is not None
     assert fit.result.checkpoint is not None

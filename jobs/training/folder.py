@@ -23,6 +23,7 @@ SETTINGS: Final = "settings.json"
 RESULT: Final = "result.json"
 FAILURE: Final = "failure.txt"
 RAY_MARKER: Final = ".validate_storage_marker"
+_FOLD: Final = "fold-"
 # Settings for which version 0.1.0 had no option, so that they say nothing of what its user wanted.
 _WITHOUT_OPTION: Final = {"warmup_epochs", "weight_decay", "label_smoothing", "averaging"}
 
@@ -31,29 +32,51 @@ _WITHOUT_OPTION: Final = {"warmup_epochs", "weight_decay", "label_smoothing", "a
 class TrainingRun:
     """An open training. Ray Train writes its checkpoints to `folder`, which is `name` in the storage.
 
-    `result` is that of a finished training.
+    `result` is that of a finished training. A training by folds has a folder in its own for each of them,
+    which is the training of one network and `part_of` the whole.
     """
 
     storage: Location
     name: str
     result: dict[str, Any] | None = None
+    part_of: str | None = None
 
     @property
     def folder(self) -> Location:
         return self.storage.child(self.name)
 
     @property
+    def command_name(self) -> str:
+        """The --name that resumes the training."""
+        return self.part_of or self.name
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether the training can resume from a checkpoint."""
-        return any(name.startswith("checkpoint") for name in list_names(self.folder))
+        return any(
+            name.startswith("checkpoint") or (name.startswith(_FOLD) and self.fold(name).has_checkpoint)
+            for name in list_names(self.folder)
+        )
+
+    def fold(self, name: str) -> "TrainingRun":
+        """The training of this name in the folder of the whole."""
+        return TrainingRun(self.folder, name, part_of=self.name)
+
+    def open_fold(self, number: int) -> "TrainingRun":
+        """The training without this fold, new or begun before, under the settings of the whole."""
+        run = self.fold(f"{_FOLD}{number}")
+        if not exists(run.folder.child(SETTINGS)):
+            make_folder(run.folder)
+            _write(run.folder.child(SETTINGS), {"settings": _settings(self)})
+        return run
 
     def pin_data(self, digest: str) -> None:
         """Record the digest of the data. Raises InvalidInput when a resumed training had other data."""
         settings = json.loads(read_bytes(self.folder.child(SETTINGS)))
         if settings.get("data_digest", digest) != digest:
             raise InvalidInput(
-                f"the training {self.name} began with other images. Restore them to resume. To start over, "
-                f"delete {self.folder.uri} or give another --name."
+                f"the training {self.command_name} began with other images. Restore them to resume. To start "
+                f"over, delete {self.folder.uri} or give another --name."
             )
         _write(self.folder.child(SETTINGS), {**settings, "data_digest": digest})
 
@@ -62,7 +85,7 @@ class TrainingRun:
         _write(self.folder.child(RESULT), result)
         for name in list_names(self.folder):
             entry = self.folder.child(name)
-            if name.startswith("checkpoint") or name == FAILURE:
+            if name.startswith(("checkpoint", _FOLD)) or name == FAILURE:
                 (delete_folder if is_folder(entry) else delete_file)(entry)
         # list_names leaves out names that begin with a dot.
         delete_file(self.folder.child(RAY_MARKER))

@@ -6,28 +6,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from jobs.console.command import Result
-from jobs.console.output import say
 from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen_gpus
 from jobs.ray_runtime.resources import GROWTH_S, Node, wait_for
 from jobs.ray_runtime.session import names_a_cluster, ray_session
-from jobs.training.data import TrainingData, decode_training_data
 from jobs.training.folder import TrainingRun, open_training
 from jobs.training.placement import TrainingPlacement, plan_workers
-from pneumonia_core.bundles.training_images import TrainingImages
-from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS, LabelledImage, known_data_set
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.kermany import known_data_set
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_folds, split_training
 from pneumonia_core.domain import parse_ages
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.findings import DEFAULT_COVERAGE
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
-from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.storage.location import open_location
-from pneumonia_core.training.history import released_epoch
 from pneumonia_core.training.recipe import (
     DEFAULT_RECIPE,
     FINE_TUNING_RATE,
@@ -36,10 +30,6 @@ from pneumonia_core.training.recipe import (
     check_first_stage,
 )
 
-if TYPE_CHECKING:
-    # The driver imports TensorFlow.
-    from jobs.training.driver import Trained
-
 
 @dataclass(frozen=True)
 class TrainingRequest:
@@ -47,7 +37,7 @@ class TrainingRequest:
 
     `data` is a local path or URI as read_labelled takes it. `workers` and `name` None are chosen. `data_set`
     is one of kermany.DATA_SETS; None goes by the file names. `ages_years` None are those of the data set,
-    where it is known.
+    where it is known. `folds` is the number of networks; from 2 on, each is trained without one fold.
     """
 
     recipe: Recipe
@@ -61,6 +51,7 @@ class TrainingRequest:
     data_set: str | None
     coverage: float
     mirror: bool
+    folds: int
     resume: bool
     address: str | None
 
@@ -69,7 +60,8 @@ class TrainingRequest:
         ages = {"ages_years": list(self.ages_years)} if self.ages_years else {}
         coverage = {} if self.coverage == DEFAULT_COVERAGE else {"coverage": self.coverage}
         mirror = {"mirror": True} if self.mirror else {}
-        return {**asdict(self.recipe), "data": self.data, **ages, **coverage, **mirror}
+        folds = {"folds": self.folds} if self.folds > 1 else {}
+        return {**asdict(self.recipe), "data": self.data, **ages, **coverage, **mirror, **folds}
 
 
 def make_request(
@@ -85,6 +77,7 @@ def make_request(
     data_set: str | None = None,
     coverage: float = DEFAULT_COVERAGE,
     mirror: bool = False,
+    folds: int = 1,
     **recipe_options: Any,  # noqa: ANN401 - Recipe checks them
 ) -> TrainingRequest:
     """The request that the command's options make. Raises InvalidInput where they are wrong.
@@ -104,6 +97,7 @@ def make_request(
         data_set=data_set,
         coverage=coverage,
         mirror=mirror,
+        folds=folds,
         resume=resume,
         address=address,
     )
@@ -112,18 +106,28 @@ def make_request(
 def train(request: TrainingRequest) -> Result:
     """Train and write a bundle, in the Ray session that is open or in a new one."""
     started = time.perf_counter()
-    training, validation = split_training(read_labelled(request.data))
+    images = read_labelled(request.data)
+    parts = split_folds(images, request.folds) if request.folds > 1 else [split_training(images)]
     weights_sha256 = _file_sha256(request.recipe.weights)
     run = _open_run(request)
     if run.result is not None:
         return run.result
     with ray_session(request.address):
+        # TensorFlow takes seconds to import, and a session must set its environment first.
+        from jobs.training.members import train_members
+        from jobs.training.release import Origin, release_members
+
         placement = _place_workers(request)
-        journals = run.folder.child("decoding")
-        data = decode_training_data(training, validation, request.recipe, placement.decode_cpus, journals)
-        run.pin_data(data.digest)
-        trained = _train_on_cluster(request, data, placement, run)
-        result = _release(request, trained, data, run, training, weights_sha256)
+        logs = request.models / "tensorboard" / run.name
+        members = train_members(parts, request.recipe, placement, run, logs)
+        origin = Origin(
+            data_set=request.data_set or known_data_set(image.uri for image in parts[0][0]),
+            ages_years=request.ages_years,
+            weights_sha256=weights_sha256,
+        )
+        result = release_members(
+            members, run, request.models, origin, coverage=request.coverage, mirror=request.mirror
+        )
     result["seconds"] = round(time.perf_counter() - started, 1)
     run.finish(result)
     return result
@@ -179,91 +183,3 @@ def _check_gpus_are_seen(nodes: Sequence[Node]) -> None:
     blind = blind_nodes(nodes, node_capabilities(nodes, look_for_gpus=True))
     if blind:
         raise InvalidInput(unseen_gpus(blind, len(nodes)), Remedy.INSTALL_GPU)
-
-
-def _train_on_cluster(
-    request: TrainingRequest, data: TrainingData, placement: TrainingPlacement, run: TrainingRun
-) -> "Trained":
-    # TensorFlow takes seconds to import, and a session must set its environment first.
-    from jobs.training.driver import run_training
-
-    say(
-        f"{len(data.training.labels):,} training and {len(data.validation.labels):,} validation images of "
-        f"{request.recipe.image_size} px, {placement.count} worker{'s' if placement.count > 1 else ''}"
-        + (f" with {placement.gpus} GPU{'s' if placement.gpus > 1 else ''} each" if placement.gpus else "")
-    )
-    return run_training(request.recipe, data, placement, run, request.models / "tensorboard" / run.name)
-
-
-def _release(
-    request: TrainingRequest,
-    trained: "Trained",
-    data: TrainingData,
-    run: TrainingRun,
-    training: Sequence[LabelledImage],
-    weights_sha256: str | None,
-) -> Result:
-    """Write the bundle; the command's result without its seconds."""
-    # These import TensorFlow, as above.
-    from pneumonia_core.networks.classifier import build_classifier
-    from pneumonia_core.training.augment import augmentation_of
-    from pneumonia_core.training.release import Provenance, release
-    from pneumonia_core.training.validation import ValidationSet
-
-    say("writing the bundle")
-    recipe = trained.recipe
-    classifier = build_classifier(recipe.network, recipe.image_size)
-    classifier.set_weights(trained.weights)
-    data_set = request.data_set or known_data_set(image.uri for image in training)
-    provenance = Provenance(
-        data_fingerprint=data.digest,
-        data_set=data_set,
-        weights=Path(recipe.weights).name,
-        training=_training_record(run, trained, data, weights_sha256),
-        images=TrainingImages(data.training.contents, data.validation.contents),
-        ages_years=request.ages_years or KNOWN_AGES_YEARS.get(data_set),
-    )
-    validation = ValidationSet(data.validation_images, data.validation.labels, data.validation.patients)
-    released = release(
-        request.models,
-        [classifier],
-        data.training.images(GUARD_IMAGES),
-        validation,
-        provenance,
-        coverage=request.coverage,
-        mirror=request.mirror,
-        smoothing=recipe.smoothing,
-        strength=augmentation_of(recipe),
-    )
-    say(f"the network that is kept: {released_epoch(recipe, trained.history).describe()} (± standard error)")
-    if trained.class_weights.bacterial == 0:
-        say(
-            "no training image says the kind of pneumonia: "
-            "bacterial and viral of this bundle mean pneumonia; use p_pneumonia"
-        )
-    say(f"bundle {released.bundle.path}")
-    return {
-        "state": "done",
-        "bundle": str(released.bundle.path),
-        "model_id": released.bundle.model_id,
-        "run": run.name,
-        "validation": released.headline(),
-        "epochs": len(trained.history),
-        "images_per_s": round(float(np.mean([epoch.images_per_s for epoch in trained.history])), 1),
-    }
-
-
-def _training_record(
-    run: TrainingRun, trained: "Trained", data: TrainingData, weights_sha256: str | None
-) -> dict[str, Any]:
-    """What the bundle records of its training."""
-    recipe = trained.recipe
-    return {
-        "run": run.name,
-        "recipe": {**asdict(recipe), "weights": Path(recipe.weights).name},
-        "weights_sha256": weights_sha256,
-        "first_trained_stage": trained.first_stage,
-        "images": {"training": len(data.training.labels), "validation": len(data.validation.labels)},
-        "class_weights": asdict(trained.class_weights),
-        "history": [asdict(epoch) for epoch in trained.history],
-    }

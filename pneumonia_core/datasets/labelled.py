@@ -1,6 +1,5 @@
-"""Labelled images with patient and split, from Kermany folders or labels tables; the split by patient."""
+"""Labelled images with patient and split, from Kermany folders or labels tables."""
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -18,13 +17,13 @@ from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, SOURCE_MODE_COL
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
 from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
-from pneumonia_core.findings import LABELS, missing_classes
+from pneumonia_core.findings import LABELS
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file, write_bytes
 from pneumonia_core.storage.location import Location, open_location
 
-VALIDATION_FRACTION: Final = 0.1
 # What a table says of an image besides its URI.
 LABEL_COLUMNS: Final = ("label", "patient_id", "split")
 _COLUMNS: Final = ("uri", *LABEL_COLUMNS)
@@ -204,38 +203,3 @@ def write_manifest(
     write_bytes(location, buffer.getvalue())
     buckets = {"/".join(image.uri.split("/")[:3]) for image in images if not image.uri.startswith("file://")}
     return ListingRules(carry=tuple(filled), allow_prefixes=("/", *sorted(buckets)))
-
-
-def split_training(images: list[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Training and validation images, cut from the splits train and val by patient.
-
-    A patient is in validation if the hash of the patient's key is in the lowest tenth. That holds on every
-    machine and whatever patients are added later, so no patient that an older model was trained on moves to
-    validation. In a small set, each label gives at least the patient with its lowest hash, so that every
-    one is present. (The official val split has 16 images, none of them viral.) Raises InvalidInput where a
-    part lacks a class (`missing_classes`).
-    """
-    usable = [image for image in images if image.split in ("train", "val")]
-    if not usable:
-        raise InvalidInput(
-            "the data set holds only test images. Training and validation need images in train or val."
-        )
-    validation_patients: set[str] = set()
-    for label in range(len(LABELS)):
-        patients = sorted({image.patient_id for image in usable if image.label == label}, key=_patient_hash)
-        below = sum(_patient_hash(patient) < VALIDATION_FRACTION for patient in patients)
-        validation_patients.update(patients[: max(0, min(max(1, below), len(patients) - 1))])
-    training = [image for image in usable if image.patient_id not in validation_patients]
-    validation = [image for image in usable if image.patient_id in validation_patients]
-    for name, part in (("training", training), ("validation", validation)):
-        if absent := missing_classes(image.label for image in part):
-            raise InvalidInput(
-                f"the {name} part has no {', '.join(absent)} image: each class needs images of two or more "
-                f"patients. Where the kind of pneumonia is not known, label all of it {LABELS[-1]!r}."
-            )
-    return training, validation
-
-
-def _patient_hash(patient_id: str) -> float:
-    """From 0 to 1, evenly spread."""
-    return int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:7], "big") / 256**7

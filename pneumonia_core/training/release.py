@@ -134,7 +134,8 @@ def release(
     )
     evaluation = evaluate_release(scored, spec, validation_scores)
     scorer = scoring_model(members, calibration, guard, mirror, smoothing)
-    documents = bundle_documents(compute_model_id(scorer, spec), spec, provenance, evaluation)
+    model_id = compute_model_id(scorer, spec)
+    documents = bundle_documents(model_id, spec, provenance, evaluation, validation.description)
     bundle = write_bundle(models_dir, scorer, spec, validation.parity_images(), probabilities, documents)
     return Release(bundle, evaluation)
 
@@ -244,7 +245,7 @@ def bundle_documents(
     spec: ModelSpec,
     provenance: Provenance,
     evaluation: Evaluation,
-    evaluated_on: str = "validation patients, cut from the training data",
+    evaluated_on: str,
 ) -> dict[str, str | bytes]:
     """The further files of a bundle, {name: content}."""
     card = model_card(

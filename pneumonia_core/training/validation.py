@@ -45,6 +45,13 @@ class ValidationSet:
     patients: np.ndarray
     folds: np.ndarray | None = None
 
+    @property
+    def description(self) -> str:
+        """What an evaluation on these images says of them."""
+        if self.folds is None:
+            return "validation patients, cut from the training data"
+        return "validation by folds: each patient by the one network that was not trained on it"
+
     def unseen_by(self, member: int) -> np.ndarray:
         """The images that this member was not trained on, bool [N]."""
         return np.ones(len(self.labels), bool) if self.folds is None else self.folds == member

@@ -17,7 +17,8 @@ from support.images.strangers import strangers  # noqa: E402
 
 from pneumonia_core.bundles.bundle import open_bundle  # noqa: E402
 from pneumonia_core.bundles.choice import load_engine  # noqa: E402
-from pneumonia_core.datasets.labelled import read_labelled, split_training  # noqa: E402
+from pneumonia_core.datasets.labelled import read_labelled  # noqa: E402
+from pneumonia_core.datasets.split import split_training  # noqa: E402
 from pneumonia_core.imaging.decode import decode  # noqa: E402
 from pneumonia_core.phantoms.radiograph import phantom  # noqa: E402
 

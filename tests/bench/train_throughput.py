@@ -48,7 +48,8 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, cores))
     from jobs.training.batches import prefetched
-    from pneumonia_core.datasets.labelled import read_labelled, split_training
+    from pneumonia_core.datasets.labelled import read_labelled
+    from pneumonia_core.datasets.split import split_training
     from pneumonia_core.imaging.decode import decode
     from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.storage.ranges import read_file

@@ -4,7 +4,8 @@ import pytest
 
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.datasets.kermany import LabelledImage, are_kermanys, parse_kermany_name
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.findings import BACTERIAL, NORMAL, PNEUMONIA_UNKNOWN_KIND, VIRAL
 from pneumonia_core.phantoms.data_sets import kermany_name

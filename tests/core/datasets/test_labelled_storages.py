@@ -5,7 +5,8 @@ from support.buckets import BUCKET, s3_server, using
 from support.images.archived import tar_bytes, zip_bytes
 
 from pneumonia_core.archives.archive import read_image_bytes
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.storage.s3 import client as s3_client

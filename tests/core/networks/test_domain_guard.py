@@ -14,7 +14,8 @@ from support.images.strangers import strangers
 from pneumonia_core.bundles.bundle import compute_model_id, open_bundle
 from pneumonia_core.bundles.choice import load_engine
 from pneumonia_core.calibration import Calibration
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.imaging.decode import decode
 from pneumonia_core.networks.classifier import build_classifier

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 from sklearn.metrics import roc_auc_score
 
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.findings import BACTERIAL, CLASSES, NORMAL, VIRAL
 from pneumonia_core.imaging.decode import decode

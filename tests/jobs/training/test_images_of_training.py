@@ -11,7 +11,8 @@ from support.images.archived import write_kinds
 
 from jobs.training.images import decode_labelled, report_left_out
 from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.imaging.decode import decode
 from pneumonia_core.phantoms.data_sets import write_labelled

@@ -15,7 +15,8 @@ from jobs.training.train import make_request
 from jobs.training.train import train as run_request
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.bundles.training_images import read_training_images
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.findings import NORMAL
 from pneumonia_core.phantoms.data_sets import write_labelled
@@ -217,6 +218,21 @@ def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data,
     assert result["validation"]["auroc_bacterial_vs_viral"] == pytest.approx(
         history[best - 1]["auroc_bacterial"], abs=1e-6
     )
+
+
+@pytest.mark.slow
+def test_networks_without_a_fold_each_are_one_bundle(ray_here, data, tmp_path):
+    result = train(data=str(data), models=str(tmp_path), workers=1, epochs=1, folds=2, **SMALL)
+    bundle = open_bundle(result["bundle"])
+    assert bundle.members == 2
+    everything = len(read_labelled(str(data)))
+    assert result["validation"]["images"] == everything
+    training = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]
+    assert [(epoch["fold"], epoch["epoch"]) for epoch in training["history"]] == [(0, 1), (1, 1)]
+    assert sum(training["images"].values()) == everything
+    seen = read_training_images(bundle)
+    assert [len(seen.training), len(seen.validation)] == [everything, 0]
+    assert "by folds" in (Path(result["bundle"]) / "MODEL_CARD.md").read_text()
 
 
 def test_a_finished_training_is_not_repeated_when_resumed(trained, data):

@@ -101,3 +101,20 @@ def test_only_a_training_with_a_checkpoint_goes_on(tmp_path):
     storage = open_location(str(tmp_path))
     assert not open_training(storage, "t", {}, resume=False).has_checkpoint
     assert unfinished(storage, {}).has_checkpoint
+
+
+def test_a_training_by_folds_is_one_training(tmp_path):
+    storage = open_location(str(tmp_path))
+    run = open_training(storage, "t", whole(folds=2), resume=False)
+    for number in range(2):
+        fold = run.open_fold(number)
+        fold.pin_data("digest")
+        make_folder(fold.folder.child("checkpoint_1"))
+        write_bytes(fold.folder.child("checkpoint_1").child("state.json"), b"{}")
+    with pytest.raises(InvalidInput, match="--resume"):
+        open_training(storage, "t", whole(folds=2), resume=False)
+    resumed = open_training(storage, "t", whole(folds=2), resume=True)
+    with pytest.raises(InvalidInput, match="the training t began with other images"):
+        resumed.open_fold(1).pin_data("another")
+    resumed.finish({"state": "done"})
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["result.json", "settings.json"]
