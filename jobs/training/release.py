@@ -25,8 +25,8 @@ from pneumonia_core.training.validation import ValidationSet
 class Origin:
     """What the bundle says of its data and initial weights.
 
-    `data_set` is one of kermany.DATA_SETS. `ages_years` None are those of the data set, where it is known.
-    `weights_sha256` None are no file of the user's.
+    `data_set` is one of kermany.DATA_SETS. `ages_years` None: those of the data set, where it is known.
+    `weights_sha256` None: no file of the user.
     """
 
     data_set: str

@@ -224,7 +224,7 @@ def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data,
 def test_networks_without_a_fold_each_are_one_bundle(ray_here, data, tmp_path):
     result = train(data=str(data), models=str(tmp_path), workers=1, epochs=1, folds=2, **SMALL)
     bundle = open_bundle(result["bundle"])
-    assert bundle.members == 2
+    assert bundle.spec.members == 2
     everything = len(read_labelled(str(data)))
     assert result["validation"]["images"] == everything
     training = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]
