@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -74,7 +74,7 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
     """The bundle in a folder, after a check of the hash of every file, or of those named in `only`.
 
     `PATH@sha256:HEX` also pins the hash of bundle.json. Raises InvalidInput when the folder is not a bundle,
-    is incomplete, or was changed.
+    is incomplete, was changed, or names a file outside it.
     """
     folder, pin = _split_pin(str(path))
     text = _read_manifest(folder)
@@ -180,7 +180,8 @@ def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
     try:
         document = json.loads(text)
         version = document["format_version"]
-        document["files"], document["model_id"], document["engines"], document["image"]["size"]
+        names = list(document["files"])
+        document["model_id"], document["engines"], document["image"]["size"]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{folder}/bundle.json is not as a training writes it. Restore it.") from error
     if version != FORMAT_VERSION:
@@ -188,6 +189,8 @@ def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
             f"{folder}: bundle format {version}, this version reads {FORMAT_VERSION}. "
             "Use the version of pneumonia-scoring that wrote it, or train again."
         )
+    for name in names:
+        _check_name(folder, name)
     prepared = image_preparation(document["image"]["size"])
     if document["image"] != prepared:
         raise InvalidInput(
@@ -201,6 +204,17 @@ def _parse_manifest(folder: Path, text: bytes) -> dict[str, Any]:
 def image_preparation(image_size: int) -> dict[str, Any]:
     """How an image becomes the network's input, as bundle.json records it."""
     return {"size": image_size, "geometry": GEOMETRY, "filter": FILTER, "jpeg_quality": JPEG_QUALITY}
+
+
+def _check_name(folder: Path, name: str) -> None:
+    """Raise InvalidInput for a name in bundle.json that leaves the bundle, also through a link."""
+    parts = PurePosixPath(name).parts
+    is_inside = not name.startswith("/") and ".." not in parts and "\\" not in name and "\0" not in name
+    if not is_inside or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise InvalidInput(
+            f"{folder}/bundle.json names {name!r}, which is outside the bundle. Do not use this bundle, or "
+            "restore it."
+        )
 
 
 def _check_file(folder: Path, name: str, expected: str) -> None:

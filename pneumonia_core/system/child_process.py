@@ -1,5 +1,8 @@
 """Runs risky work in child processes: requests over pipes, with limits on time, memory and CPU.
 
+Requests and answers are `messages` of the types in the function's signature: what a child says that has
+decoded a stranger's bytes is data, and never runs here.
+
 Not `multiprocessing`, because its `spawn` imports the parent's `__main__` again, which in a Ray worker is
 Ray's own program; its `fork` copies a process with threads, whose locks may be held forever; and its pools
 neither limit a single request nor survive the death of a child
@@ -8,9 +11,9 @@ neither limit a single request nor survive the death of a child
 
 import contextlib
 import importlib
+import io
 import math
 import os
-import pickle
 import queue
 import resource
 import select
@@ -20,12 +23,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Final, Generic, TypeVar, cast
+from typing import IO, Final, Generic, Self, TypeVar, cast, get_type_hints
 
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.system.import_path import import_path
+from pneumonia_core.system.messages import Buffer, MalformedMessage, pack, unpack
 
 START_LIMIT_S: Final = 60.0
 MEMORY_LIMIT_BYTES: Final = 4 * 2**30
@@ -36,6 +40,8 @@ _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP,
 # From the end of a child's answers to the end of its process.
 _ENDING_LIMIT_S: Final = 10.0
 _LENGTH: Final = struct.Struct(">Q")
+# A child that announces more is broken: its own memory is limited to as much.
+_MAX_ANSWER_BYTES: Final = MEMORY_LIMIT_BYTES
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
@@ -44,7 +50,7 @@ Answer = TypeVar("Answer")
 class Crashed:
     """Instead of an answer: the child ended on the request by its own fault.
 
-    That is a signal of its own, such as SIGSEGV or SIGABRT, or an exit.
+    That is a signal of its own, such as SIGSEGV or SIGABRT, an exit, or an answer that is not one.
     """
 
 
@@ -58,6 +64,7 @@ class TooSlow:
 class ChildPool(Generic[Request, Answer]):
     """Child processes that call a function of a module, each with one request at a time.
 
+    The function takes one argument, the request. Its annotations are types that `messages` have.
     A child is started when a request finds none idle, and kept for the next request. `ask` may be called from
     several threads. What a child prints is discarded.
     """
@@ -79,6 +86,7 @@ class ChildPool(Generic[Request, Answer]):
             str(math.ceil(limit_s * threads)),
             str(resource.RLIM_INFINITY if memory_bytes is None else memory_bytes),
         ]
+        self._answer = _types_of(function)[1]
         self._limit_s = limit_s
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         self._children: set[_Child] = set()
@@ -94,8 +102,8 @@ class ChildPool(Generic[Request, Answer]):
         """
         for _ in range(MAX_KILLS):
             answer = self._ask_one(request)
-            if isinstance(answer, PneumoniaError):
-                raise answer
+            if isinstance(answer, _Failure):
+                raise answer.as_error()
             if not isinstance(answer, _Killed):
                 return cast("Answer | Crashed | TooSlow", answer)
         raise PneumoniaError(
@@ -107,7 +115,10 @@ class ChildPool(Generic[Request, Answer]):
     def _ask_one(self, request: Request) -> object:
         child = self._take()
         try:
-            answer = child.ask(request, self._limit_s)
+            answer = unpack(child.ask(pack(request), self._limit_s), self._answer)
+        except MalformedMessage:
+            self._end(child)
+            return Crashed()
         except TimeoutError:
             self._end(child)
             return TooSlow(self._limit_s)
@@ -162,6 +173,37 @@ class ChildPool(Generic[Request, Answer]):
             self._children.discard(child)
 
 
+def _types_of(function: Callable[[Request], Answer]) -> tuple[object, object]:
+    """The declared types of a function's request, and of what a child says to it."""
+    hints = get_type_hints(function)
+    return next(iter(hints.values())), hints["return"] | _Failure
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Instead of an answer: the PneumoniaError that the function raised."""
+
+    kind: str
+    text: str
+    remedy: Remedy | None
+
+    @classmethod
+    def of(cls, error: PneumoniaError) -> Self:
+        return cls(type(error).__name__, error.text, error.remedy)
+
+    def as_error(self) -> PneumoniaError:
+        """The error, of its own class where that is known here."""
+        kinds = {kind.__name__: kind for kind in _kinds(PneumoniaError)}
+        kind = kinds.get(self.kind, PneumoniaError)
+        error = kind.__new__(kind)
+        PneumoniaError.__init__(error, self.text, self.remedy)
+        return error
+
+
+def _kinds(kind: type[PneumoniaError]) -> list[type[PneumoniaError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in _kinds(below))]
+
+
 @dataclass(frozen=True)
 class _Killed:
     """Instead of an answer: the child was killed from outside, or by the kernel for want of memory."""
@@ -173,7 +215,6 @@ class _Child:
     def __init__(self, arguments: list[str]) -> None:
         # A program of its own: a fork of a process with threads may hang.
         # With -P it imports nothing from its working folder, which holds no archive either.
-        path = os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path if folder)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, *arguments],
             cwd="/",
@@ -181,7 +222,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(import_path())},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -195,8 +236,10 @@ class _Child:
             self.kill()
             raise
 
-    def ask(self, request: object, limit_s: float) -> object:
-        """The answer. Raises TimeoutError past the limit and EOFError where the child died; then kill it."""
+    def ask(self, request: Sequence[Buffer], limit_s: float) -> bytearray:
+        """The answer's message. Raises TimeoutError past the limit, EOFError where the child died and
+        MalformedMessage where its answer is too long; then kill it.
+        """
         until = time.monotonic() + limit_s
         try:
             self._send(request, until)
@@ -220,17 +263,18 @@ class _Child:
         self._from.close()
         self._to.close()
 
-    def _send(self, message: object, until: float) -> None:
-        data = pickle.dumps(message, protocol=5)
-        for part in (_LENGTH.pack(len(data)), data):
+    def _send(self, message: Sequence[Buffer], until: float) -> None:
+        for part in _framed(message):
             rest = memoryview(part)
             while rest:
                 _wait_for(self._to, select.POLLOUT, until)
                 rest = rest[os.write(self._to.fileno(), rest) :]
 
-    def _receive(self, until: float) -> object:
+    def _receive(self, until: float) -> bytearray:
         length = _LENGTH.unpack(self._read(_LENGTH.size, until))[0]
-        return pickle.loads(self._read(length, until))
+        if length > _MAX_ANSWER_BYTES:
+            raise MalformedMessage("a message that is too long")
+        return self._read(length, until)
 
     def _read(self, count: int, until: float) -> bytearray:
         data = bytearray(count)
@@ -252,6 +296,10 @@ def _wait_for(stream: IO[bytes], event: int, until: float) -> None:
         raise TimeoutError
 
 
+def _framed(message: Sequence[Buffer]) -> list[Buffer]:
+    return [_LENGTH.pack(sum(map(len, message))), *message]
+
+
 def _serve(function: Callable[[object], object], limit_s: int, memory_bytes: int) -> None:
     """Answer requests until they end, within the memory limit and `limit_s` seconds of CPU for each.
 
@@ -260,15 +308,13 @@ def _serve(function: Callable[[object], object], limit_s: int, memory_bytes: int
     if memory_bytes != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    declared = _types_of(function)[0]
+    requests, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     # What a library prints must not come between the answers.
     os.dup2(2, 1)
-    _send_answer(answers, "ready")
-    while True:
-        header = requests.read(_LENGTH.size)
-        if len(header) < _LENGTH.size:
-            return
-        request = pickle.loads(requests.read(_LENGTH.unpack(header)[0]))
+    _send_answer(answers, None)
+    while header := requests.read(_LENGTH.size):
+        request = _read_request(requests, _LENGTH.unpack(header)[0], declared)
         used = resource.getrusage(resource.RUSAGE_SELF)
         resource.setrlimit(
             resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + limit_s, resource.RLIM_INFINITY)
@@ -276,14 +322,19 @@ def _serve(function: Callable[[object], object], limit_s: int, memory_bytes: int
         try:
             answer = function(request)
         except PneumoniaError as error:
-            answer = error
+            answer = _Failure.of(error)
         _send_answer(answers, answer)
 
 
-def _send_answer(stream: IO[bytes], message: object) -> None:
-    data = pickle.dumps(message, protocol=5)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
+def _read_request(stream: io.BufferedReader, length: int, declared: object) -> object:
+    # Arrays of the request are views of it; the engines want theirs writable.
+    message = bytearray(length)
+    stream.readinto(message)
+    return unpack(message, declared)
+
+
+def _send_answer(stream: IO[bytes], value: object) -> None:
+    stream.writelines(_framed(pack(value)))
     stream.flush()
 
 

@@ -25,7 +25,7 @@ def decode_stored(data: bytes, syntax: str, plugin: str, options: dict[str, Any]
     return get_decoder(syntax).as_array(data, index=0, decoding_plugin=plugin, **options)[0]
 
 
-def _answer(request: tuple[bytes, str, str, dict[str, Any]]) -> np.ndarray | Rejection:
+def _answer(request: tuple[bytes, str, str, dict[str, int | str]]) -> np.ndarray | Rejection:
     try:
         return decode_stored(*request)
     except MemoryError:
@@ -39,7 +39,7 @@ _children: Final = ChildPool(_answer, LIMIT_S)
 atexit.register(_children.close)
 
 
-def decompress(data: bytes, syntax: str, plugin: str, options: dict[str, Any]) -> np.ndarray:
+def decompress(data: bytes, syntax: str, plugin: str, options: dict[str, int | str]) -> np.ndarray:
     """Stored values [H, W] or [H, W, samples] of encapsulated pixel data.
 
     `options` are those of pydicom's `Decoder.as_array`. May be called from several threads. Raises

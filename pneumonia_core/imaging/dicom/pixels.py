@@ -94,7 +94,7 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
         _check_native(data, layout)
     else:
         _check_encapsulated(data, header.transfer_syntax, layout)
-    options = {
+    options: dict[str, int | str] = {
         "rows": layout.rows,
         "columns": layout.columns,
         "number_of_frames": 1,

@@ -52,6 +52,26 @@ def test_missing_file_is_noticed(copied):
         open_bundle(copied)
 
 
+@pytest.mark.parametrize(
+    "name", ["/etc/hostname", "../secret", "openvino/../../secret", "..\\secret", "link"]
+)
+def test_file_name_that_leaves_the_bundle_is_refused(copied, name):
+    """Whatever its hash says: the content would be shipped to every node."""
+    (copied.parent / "secret").write_text("key")
+    (copied / "link").symlink_to(copied.parent / "secret")
+    document = json.loads((copied / "bundle.json").read_text())
+    document["files"][name] = hashlib.sha256(b"key").hexdigest()
+    (copied / "bundle.json").write_text(json.dumps(document))
+    with pytest.raises(InvalidInput, match=r"outside the bundle"):
+        open_bundle(copied, only=frozenset())
+
+
+def test_files_of_a_bundle_may_be_links_within_it(copied):
+    (copied / "openvino" / "model.bin").rename(copied / "blob")
+    (copied / "openvino" / "model.bin").symlink_to("../blob")
+    assert open_bundle(copied).path == copied
+
+
 def test_folder_that_is_no_bundle_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(InvalidInput, match=r"bundle\.json") as refused:
         open_bundle(tmp_path)

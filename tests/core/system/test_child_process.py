@@ -12,6 +12,7 @@ import pytest
 from support.children import deaf_child, risky_child
 
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.storage.errors import StorageUnavailable
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 
 
@@ -55,7 +56,7 @@ def test_signal_of_its_own_is_a_crash(pool, fault):
 
 
 def test_child_killed_from_outside_while_it_works_is_started_again(pool, tmp_path):
-    assert pool.ask(("killed at first", tmp_path / "killed")) == "done"
+    assert pool.ask(("killed at first", str(tmp_path / "killed"))) == "done"
 
 
 def test_children_that_are_killed_each_time_are_the_machines_fault(pool):
@@ -71,10 +72,25 @@ def test_crash_of_an_idle_child_is_no_request_s_fault(pool):
     assert pool.ask(("echo", 1)) == 1
 
 
-def test_child_imports_nothing_from_the_folder_that_a_user_is_in(pool, tmp_path, monkeypatch):
-    (tmp_path / "pickle.py").write_text("raise SystemExit(9)")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("lie", ["pickle", "undeclared", "too long"])
+def test_answer_that_is_not_one_is_a_crash_and_runs_nothing(pool, tmp_path, lie):
+    """A child that a stranger's bytes have taken over may say anything."""
+    assert pool.ask((lie, str(tmp_path / "made"))) == Crashed()
+    assert not (tmp_path / "made").exists()
     assert pool.ask(("echo", 1)) == 1
+
+
+def test_child_imports_nothing_from_the_folder_that_a_user_is_in(pool, tmp_path, monkeypatch):
+    for module in ("pickle", "json", "numpy", "dl"):
+        (tmp_path / f"{module}.py").write_text(
+            f"open('/proc/self/cwd/{module} ran', 'w'); raise SystemExit(9)"
+        )
+    monkeypatch.chdir(tmp_path)
+    # `python -m` has the working folder there, and so has a worker of Ray.
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "", *sys.path])
+    assert pool.ask(("import", "dl")) == "not found"
+    assert pool.ask(("folder", None)) == "/"
 
 
 @pytest.mark.timeout(60)
@@ -96,6 +112,13 @@ def test_error_of_the_project_reaches_who_asked(pool):
     with pytest.raises(PneumoniaError, match="no room"):
         pool.ask(("raise", "no room"))
     assert pool.ask(("echo", 1)) == 1
+
+
+def test_error_of_the_project_is_of_its_own_class_for_who_asked(pool):
+    """What is done about one depends on it: a storage that is away costs no image."""
+    with pytest.raises(StorageUnavailable) as raised:
+        pool.ask(("storage", "the bucket is away"))
+    assert (raised.value.text, raised.value.remedy) == ("the bucket is away", Remedy.WHEN_STORAGE_ANSWERS)
 
 
 def test_child_that_does_not_start_is_an_error_and_not_left_behind(monkeypatch):

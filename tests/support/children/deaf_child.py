@@ -2,7 +2,6 @@
 nothing."""
 
 import os
-import pickle
 import sys
 import time
 
@@ -12,6 +11,5 @@ def answer(request: bytes) -> bytes:
 
 
 if os.environ.get("PNEUMONIA_TEST_DEAF") and sys.argv[0].endswith("child_process.py"):
-    ready = pickle.dumps("ready")
-    os.write(1, len(ready).to_bytes(8, "big") + ready)
+    os.write(1, bytes(8))
     time.sleep(60)
