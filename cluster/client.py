@@ -1,6 +1,7 @@
 """Connects to the Jobs API of one cluster: its address, its token, and clear errors when it does not answer.
 
-`connect` changes three things of the whole process:
+`connect` changes four things of the whole process:
+- no_proxy and NO_PROXY, where a proxy is set: this machine is never asked through it;
 - RAY_AUTH_MODE=token, where a token exists: Ray reads the mode at import, and sends no token without it;
 - RAY_API_SERVER_ADDRESS: Ray's client prefers this variable, and RAY_ADDRESS, to its own argument;
 - the log level of Ray's client, which logs each step of a submission.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError
+from pneumonia_core.system.proxies import never_proxy_loopback
 
 if TYPE_CHECKING:
     from cluster.time_limited_client import TimeLimitedClient
@@ -39,6 +41,7 @@ def connect(given: str | None, request_timeout_s: float = REQUEST_TIMEOUT_S) -> 
     another token.
     """
     address = cluster_address(given)
+    never_proxy_loopback(address)
     token = use_token()
     _expect_answer(address)
     os.environ["RAY_API_SERVER_ADDRESS"] = address
@@ -134,7 +137,8 @@ def _expect_answer(address: str) -> None:
     # Ray's client has no time limit on its first requests: an address that swallows packets would block for
     # minutes.
     try:
-        urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_TIMEOUT_S).close()
+        # Not `urlopen`, which keeps the proxies that it finds at its first use.
+        urllib.request.build_opener().open(f"{address}/api/version", timeout=ANSWER_TIMEOUT_S).close()
     except urllib.error.HTTPError:
         return  # the server answers; Ray's client judges the answer
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from jobs.console.output import core_warnings_shown, native_stderr_aside, say
 from jobs.console.remedies import error_line
 from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.system.proxies import never_proxy_loopback
 
 Result = dict[str, Any]
 
@@ -37,6 +38,7 @@ def job_command(
                 _print_config(context)
                 return
             options.pop("config")
+            never_proxy_loopback()
             with native_stderr_aside(), core_warnings_shown():
                 result = _run_job(job, options)
             finish(result)

@@ -23,6 +23,7 @@ from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import exists, list_names, make_folder
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.s3 import client as s3_client
+from pneumonia_core.system.proxies import never_proxy_loopback
 
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
 # deltalake decodes these, and would use the table of another folder.
@@ -74,6 +75,7 @@ def storage_options(location: Location) -> dict[str, str]:
     # Of two processes that commit the same version, the bucket lets one win.
     options = {"aws_conditional_put": "etag"}
     if url := s3_client.endpoint():
+        never_proxy_loopback(url)
         options["aws_endpoint_url"] = url
         options["aws_allow_http"] = str(url.startswith("http://")).lower()
     if region := s3_client.region():

@@ -1,4 +1,4 @@
-"""Where processes import from: not from the folder that a user stands in, which may be an archive."""
+"""Where processes import from: never the current folder of a user, which may be an archive."""
 
 import sys
 from pathlib import Path

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.dashboard import JOB, Dashboard, running_dashboard
+from support.http_servers import recorder
 from support.paths import REPOSITORY
 
 from cluster.client import connect
@@ -43,6 +44,19 @@ def follow_impatiently(client: TimeLimitedClient) -> Result:
 
 def later(seconds: float, server: Dashboard, **changes: object) -> None:
     threading.Timer(seconds, lambda: vars(server).update(changes)).start()
+
+
+def test_token_of_a_cluster_on_this_machine_goes_through_no_proxy(dashboard, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")  # so that monkeypatch undoes what connect sets
+    dashboard.status = "SUCCEEDED"
+    with recorder() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        client = impatient_client(dashboard)
+        assert follow_impatiently(client)["exit_code"] == 0
+        assert client.get_job_info(JOB).status == "SUCCEEDED"
+    assert dashboard.asked
+    assert not proxy.asked
 
 
 def test_short_break_late_in_a_long_job_is_waited_out(dashboard, capsys):

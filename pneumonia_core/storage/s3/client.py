@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from pneumonia_core.storage.limits import LIMITS
+from pneumonia_core.system.proxies import never_proxy_loopback
 
 
 def endpoint() -> str | None:
@@ -39,6 +40,7 @@ def _client() -> Any:  # noqa: ANN401 - boto3 has no types
     import boto3
     from botocore.config import Config
 
+    never_proxy_loopback(endpoint())
     config = Config(
         connect_timeout=LIMITS.connect_timeout_s,
         read_timeout=LIMITS.read_timeout_s,
