@@ -44,15 +44,18 @@ def decode(data: bytes, size: int) -> np.ndarray:
     return decoded.pixels
 
 
-def read_image(data: bytes, size: int) -> Decoded:
+def read_image(data: bytes, size: int, trust_chest: bool = False) -> Decoded:
     """The image as `decode` gives it, or why it cannot be decoded; either way with what is known of its
-    source."""
+    source.
+
+    With `trust_chest`, DICOM's modality and body part are not judged.
+    """
     source = Source()
     try:
         with _any_error_as_rejection():
             source = Source(format=sniff_format(data))
             opened, source = _open(data, source)
-            return Decoded(to_square(_grayscale(opened, data, size), size), source)
+            return Decoded(to_square(_grayscale(opened, data, size, trust_chest), size), source)
     except RejectedImage as rejected:
         return Decoded(None, source, rejected.rejection)
 
@@ -112,7 +115,9 @@ def _open(data: bytes, source: Source) -> tuple["Image.Image | Header", Source]:
     return image, Source(source.format, *image.size, mode=image.mode)
 
 
-def _grayscale(opened: "Image.Image | Header", data: bytes, size: int | None) -> Image.Image:
+def _grayscale(
+    opened: "Image.Image | Header", data: bytes, size: int | None, trust_chest: bool = False
+) -> Image.Image:
     """The whole picture in grey, which may be reduced to twice `size` on the way."""
     if isinstance(opened, Image.Image):
         _check_header(opened, data)
@@ -120,7 +125,7 @@ def _grayscale(opened: "Image.Image | Header", data: bytes, size: int | None) ->
     # As in `_open`.
     from pneumonia_core.imaging.dicom.radiograph import read_grayscale
 
-    return Image.fromarray(read_grayscale(opened))
+    return Image.fromarray(read_grayscale(opened, trust_chest))
 
 
 def _check_header(image: Image.Image, data: bytes) -> None:

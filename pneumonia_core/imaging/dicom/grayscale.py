@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia_core.imaging.dicom import header as tags
+from pneumonia_core.imaging.dicom import tags
 from pneumonia_core.imaging.dicom.header import Header
 from pneumonia_core.imaging.dicom.pixels import Layout
 

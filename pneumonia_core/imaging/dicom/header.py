@@ -24,68 +24,13 @@ from pydicom.uid import (
 )
 
 from pneumonia_core.errors import RejectedImage
+from pneumonia_core.imaging.dicom import tags
+from pneumonia_core.imaging.dicom.character_sets import decodings
+from pneumonia_core.imaging.dicom.fragments import UNDEFINED_LENGTH, read_fragments
+from pneumonia_core.imaging.dicom.words import fold
 from pneumonia_core.storage.backend import MAX_SOURCE_BYTES
 
-TRANSFER_SYNTAX: Final = 0x00020010
-SOP_CLASS: Final = 0x00080016
-SOP_INSTANCE: Final = 0x00080018
-MODALITY: Final = 0x00080060
-PRESENTATION_INTENT: Final = 0x00080068
-CODE_VALUE: Final = 0x00080100
-CODE_MEANING: Final = 0x00080104
-ANATOMIC_REGION: Final = 0x00082218
-PATIENT_SEX: Final = 0x00100040
-PATIENT_AGE: Final = 0x00101010
-BODY_PART: Final = 0x00180015
-VIEW_POSITION: Final = 0x00185101
-PATIENT_ORIENTATION: Final = 0x00200020
-SAMPLES: Final = 0x00280002
-PHOTOMETRIC: Final = 0x00280004
-PLANAR: Final = 0x00280006
-FRAMES: Final = 0x00280008
-ROWS: Final = 0x00280010
-COLUMNS: Final = 0x00280011
-BITS_ALLOCATED: Final = 0x00280100
-BITS_STORED: Final = 0x00280101
-HIGH_BIT: Final = 0x00280102
-PIXEL_REPRESENTATION: Final = 0x00280103
-PADDING_VALUE: Final = 0x00280120
-PADDING_LIMIT: Final = 0x00280121
-WINDOW_CENTER: Final = 0x00281050
-WINDOW_WIDTH: Final = 0x00281051
-RESCALE_INTERCEPT: Final = 0x00281052
-RESCALE_SLOPE: Final = 0x00281053
-VOI_FUNCTION: Final = 0x00281056
-PALETTE_DESCRIPTORS: Final = (0x00281101, 0x00281102, 0x00281103)
-PALETTE_DATA: Final = (0x00281201, 0x00281202, 0x00281203)
-MODALITY_LUT: Final = 0x00283000
-LUT_DESCRIPTOR: Final = 0x00283002
-LUT_DATA: Final = 0x00283006
-VOI_LUT: Final = 0x00283010
-VIEW_CODE: Final = 0x00540220
-FLOAT_PIXELS: Final = (0x7FE00008, 0x7FE00009)
-PIXEL_DATA: Final = 0x7FE00010
-_WANTED: Final = [
-    BaseTag(tag)
-    for tag in (
-        *(TRANSFER_SYNTAX, SOP_CLASS, SOP_INSTANCE, MODALITY, PRESENTATION_INTENT, CODE_VALUE, CODE_MEANING),
-        *(ANATOMIC_REGION, PATIENT_SEX, PATIENT_AGE, BODY_PART, VIEW_POSITION, PATIENT_ORIENTATION, SAMPLES),
-        *(
-            PHOTOMETRIC,
-            PLANAR,
-            FRAMES,
-            ROWS,
-            COLUMNS,
-            BITS_ALLOCATED,
-            BITS_STORED,
-            HIGH_BIT,
-            PIXEL_REPRESENTATION,
-        ),
-        *(PADDING_VALUE, PADDING_LIMIT, WINDOW_CENTER, WINDOW_WIDTH, RESCALE_INTERCEPT, RESCALE_SLOPE),
-        *(VOI_FUNCTION, *PALETTE_DESCRIPTORS, *PALETTE_DATA, MODALITY_LUT, LUT_DESCRIPTOR, LUT_DATA, VOI_LUT),
-        *(VIEW_CODE, *FLOAT_PIXELS, PIXEL_DATA),
-    )
-]
+_WANTED: Final[list[BaseTag | int]] = [BaseTag(tag) for tag in tags.WANTED]
 _BINARY: Final = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "OW": "u2"}
 # A radiograph has about a hundred elements; a file with millions of empty ones would only cost time.
 _MAX_READS: Final = 100_000
@@ -135,6 +80,14 @@ class Header:
     def text(self, tag: int) -> str | None:
         return self.texts(tag)[0] or None
 
+    def spellings(self, tag: int) -> list[str]:
+        """What a text element may say, folded: once where its character set is certain, else in each usual
+        one."""
+        return [
+            fold(text).strip(" \x00\t\r\n")
+            for text in decodings(self.raw(tag)[:1024], self.texts(tags.CHARACTER_SET))
+        ]
+
     def numbers(self, tag: int, kind: str) -> list[float]:
         """The first values of a numeric element, at most eight; `kind` is its VR if the file states none."""
         vr = self.vr(tag) or kind
@@ -172,6 +125,8 @@ class Header:
         if not items or isinstance(items, (bytes, str)):
             return None
         elements = {int(tag): items[0].get_item(tag) for tag in _WANTED if tag in items[0]}
+        if tags.CHARACTER_SET in self.elements:
+            elements.setdefault(tags.CHARACTER_SET, self.elements[tags.CHARACTER_SET])
         return Header(elements, self.transfer_syntax, self.little_endian)
 
 
@@ -184,7 +139,7 @@ def read_header(data: bytes) -> Header:
     stream = _Stream(data)
     stream.seek(132 if data[128:132] == b"DICM" else 0)
     meta = _elements(stream, implicit=False, little_endian=True, only_group=2)
-    syntax = Header(meta, "", True).text(TRANSFER_SYNTAX) or _guessed_syntax(stream)
+    syntax = Header(meta, "", True).text(tags.TRANSFER_SYNTAX) or _guessed_syntax(stream)
     little_endian = syntax != ExplicitVRBigEndian
     if syntax == DeflatedExplicitVRLittleEndian:
         stream = _Stream(_inflated(memoryview(data)[stream.tell() :]))
@@ -214,16 +169,23 @@ class _Stream(io.BytesIO):
 def _elements(
     stream: _Stream, implicit: bool, little_endian: bool, only_group: int | None = None
 ) -> dict[int, RawDataElement | DataElement]:
+    at_fragments: list[str | None] = []
+
     def beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
-        return tag.group != only_group if only_group is not None else tag > PIXEL_DATA
+        if only_group is not None:
+            return tag.group != only_group
+        if tag == tags.PIXEL_DATA and length == UNDEFINED_LENGTH:
+            at_fragments.append(vr)
+            return True
+        return tag > tags.PIXEL_DATA
 
     elements: dict[int, RawDataElement | DataElement] = {}
     try:
         for element in data_element_generator(
-            stream, implicit, little_endian, stop_when=beyond, specific_tags=list(_WANTED)
+            stream, implicit, little_endian, stop_when=beyond, specific_tags=_WANTED
         ):
             elements[int(element.tag)] = element
-            if element.tag == PIXEL_DATA:
+            if element.tag == tags.PIXEL_DATA:
                 return elements
     except MemoryError:
         raise
@@ -239,6 +201,14 @@ def _elements(
     )
     if stream.cut or short or stream.tell() > stream.size:
         raise RejectedImage("truncated", "the file ends before the picture does")
+    if at_fragments:
+        # The tag and the length, before which the generator stopped, and of explicit ones the VR.
+        start = stream.tell() + (8 if implicit else 12)
+        value = read_fragments(stream.getbuffer()[start:])
+        tag = BaseTag(tags.PIXEL_DATA)
+        elements[tags.PIXEL_DATA] = RawDataElement(
+            tag, at_fragments[0], UNDEFINED_LENGTH, value, start, implicit, little_endian
+        )
     return elements
 
 

@@ -10,7 +10,7 @@ from pydicom.encaps import get_frame
 
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.contract import MAX_SCAN_PIXELS, check_size
-from pneumonia_core.imaging.dicom import header as tags
+from pneumonia_core.imaging.dicom import tags
 from pneumonia_core.imaging.dicom.child_decoder import decode_stored, decompress
 from pneumonia_core.imaging.dicom.header import Header
 
