@@ -91,12 +91,12 @@ def list_archive(
 
 
 def read_image_bytes(ref: ImageRef) -> bytes:
-    """The bytes of an image. Raises RejectedImage."""
+    """The bytes of an image, of the version that was listed. Raises RejectedImage."""
     match ref.source:
         case WholeFile():
-            return read_file(ref.uri)
+            return read_file(ref.uri, ref.version)
         case UnlinkedFile(file):
-            return read_real_file(Location(file).path)
+            return read_real_file(Location(file).path, ref.version)
         case TarEntry() | ZipEntry() as entry:
             return read_member(entry)
         case Refused(rejection):

@@ -99,11 +99,16 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """The request to read one image. `size_bytes` is 0 where the listing did not know it."""
+    """The request to read one image. `size_bytes` is 0 where the listing did not know it.
+
+    A file that is not at `version` any more is not read; None reads whatever is there. Members of tars and
+    zips are compared by what their source says.
+    """
 
     uri: str
     source: ByteSource = WholeFile()
     size_bytes: int = 0
+    version: str | None = None
 
     @property
     def file(self) -> str | None:
@@ -182,7 +187,7 @@ def image_refs(rows: pa.Table) -> list[ImageRef]:
         strict=True,
     )
     return [
-        ImageRef(uri, _source(version, *values), size_bytes or 0)
+        ImageRef(uri, _source(version, *values), size_bytes or 0, version)
         for uri, version, size_bytes, *values in images
     ]
 

@@ -57,7 +57,12 @@ class ArrowBackend:
             if min(count, file.size() - offset) > MAX_SOURCE_BYTES:
                 raise RejectedImage("too_large", f"{file.size()} bytes, the limit is {MAX_SOURCE_BYTES}")
             file.seek(offset)
-            return bytes(file.read(count))
+            data = bytes(file.read(count))
+        # Opening one of Azure's files does not tell its time, and it may be replaced before it is read. Of
+        # Google's, pyarrow reads one generation.
+        if self.scheme == "abfs" and version is not None and not _same_second(version, self._info(uri)):
+            raise RejectedImage("unreadable", REWRITTEN)
+        return data
 
     def exists(self, uri: str) -> bool:
         return bool(self._info(uri).type != pafs.FileType.NotFound)
@@ -161,11 +166,17 @@ def _may_be_at(version: str, opened: pa.NativeFile) -> bool:
     """Whether an opened file may be at a version: by its size, in Google's storage by its time too."""
     size, _, mtime_ns = version.partition("-")
     updated = opened.metadata().get("updated")
-    if updated is not None:
+    if updated is not None and mtime_ns:
         since = datetime.datetime.fromisoformat(updated.decode()) - _EPOCH
         if since // datetime.timedelta(microseconds=1) != int(mtime_ns) // 1000:
             return False
     return size == str(opened.size())
+
+
+def _same_second(version: str, info: pafs.FileInfo) -> bool:
+    """Whether a file is at a version, by size and time to the second."""
+    size, _, mtime_ns = version.partition("-")
+    return size == str(info.size) and int(mtime_ns) // 10**9 == info.mtime_ns // 10**9
 
 
 def arrow_file_system(uri: str) -> pafs.FileSystem:

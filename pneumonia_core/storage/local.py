@@ -97,12 +97,13 @@ def local_file(path: str, status: os.stat_result) -> StoredFile:
     return StoredFile(f"{SCHEME}{as_text(os.fsencode(path))}", status.st_size, _version(status))
 
 
-def read_real_file(path: str) -> bytes:
+def read_real_file(path: str, version: str | None = None) -> bytes:
     """All bytes of a local file of at most 512 MiB whose path contains no link.
 
-    Raises RejectedImage, also where a part of the path has become a link.
+    Raises RejectedImage, also where a part of the path has become a link, or the file is no longer at the
+    given `version`.
     """
-    return _read(path, 0, MAX_SOURCE_BYTES + 1, must_be_real=True)
+    return _read(path, 0, MAX_SOURCE_BYTES + 1, version, must_be_real=True)
 
 
 def _read(
@@ -117,8 +118,7 @@ def _read(
             status = os.fstat(descriptor)
             if not S_ISREG(status.st_mode):
                 raise RejectedImage("unreadable", NO_REGULAR_FILE)
-            if version is not None and version != _version(status):
-                raise RejectedImage("unreadable", REWRITTEN)
+            _check_version(version, status)
             wanted = min(count, max(status.st_size - offset, 0))
             if wanted > MAX_SOURCE_BYTES:
                 raise RejectedImage("too_large", f"{status.st_size} bytes, the limit is {MAX_SOURCE_BYTES}")
@@ -126,7 +126,15 @@ def _read(
             while wanted and (piece := os.pread(descriptor, wanted, offset)):
                 pieces.append(piece)
                 offset, wanted = offset + len(piece), wanted - len(piece)
+            # It may have been written to in between.
+            _check_version(version, os.fstat(descriptor))
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _check_version(version: str | None, status: os.stat_result) -> None:
+    """Raise RejectedImage where an open file is not, or no longer, at a version."""
+    if version is not None and version != _version(status):
+        raise RejectedImage("unreadable", REWRITTEN)
 
 
 def _version(status: os.stat_result) -> str:

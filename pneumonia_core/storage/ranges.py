@@ -17,9 +17,12 @@ def stat_file(uri: str) -> StoredFile:
     return Location(uri).backend.stat(uri)
 
 
-def read_file(uri: str) -> bytes:
-    """All bytes of a file of at most 512 MiB. Raises RejectedImage with a reason of the stage `read`."""
-    return read_range(uri, 0, MAX_SOURCE_BYTES + 1)
+def read_file(uri: str, version: str | None = None) -> bytes:
+    """All bytes of a file of at most 512 MiB.
+
+    Raises RejectedImage with a reason of the stage `read`, also where it is no longer at the given `version`.
+    """
+    return read_range(uri, 0, MAX_SOURCE_BYTES + 1, version)
 
 
 def read_range(uri: str, offset: int, count: int, version: str | None = None) -> bytes:

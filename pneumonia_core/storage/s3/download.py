@@ -65,7 +65,7 @@ class Download:
         size_bytes = _whole_size(answer)
         if self._version is None:
             self._version = object_version(answer, size_bytes)
-        elif not is_etag(self._version) and not is_at(self._version, answer, size_bytes):
+        elif not is_at(self._version, answer, size_bytes):
             raise RejectedImage("unreadable", REWRITTEN)
 
     def _receive(self, body: Any, expected: int) -> None:  # noqa: ANN401 - urllib3's, whatever boto3 reads by

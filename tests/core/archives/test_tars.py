@@ -9,14 +9,21 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.images.archived import contents, jpeg, listing, mutations, pictures, request, tar_bytes
+from support.images.archived import (
+    contents,
+    jpeg,
+    listing,
+    mutations,
+    pictures,
+    request,
+    tar_bytes,
+    through_the_inventory,
+)
 
 from pneumonia_core.archives.archive import read_image_bytes
 from pneumonia_core.archives.containers import compressed_tar
 from pneumonia_core.archives.containers.compressed_tar import idle_streams
-from pneumonia_core.archives.entries import ImageRef, image_refs, source_values
 from pneumonia_core.errors import PneumoniaError, RejectedImage
-from pneumonia_core.runs.inventory import CHUNK_SCHEMA
 from pneumonia_core.storage.errors import CredentialsError
 
 
@@ -126,18 +133,6 @@ def packed(files: dict[str, bytes], name: str) -> bytes:
     if name.endswith(".zst"):
         return pa.Codec("zstd").compress(tar, asbytes=True)
     return gzip.compress(tar) if name.endswith(".gz") else tar
-
-
-def through_the_inventory(images) -> list[ImageRef]:
-    """What a run reads of its inventory."""
-    names = CHUNK_SCHEMA.names
-    rows = [
-        (row, image.uri, image.version, image.size_bytes, "file:///a", 1, *source_values(image.source), None)
-        for row, image in enumerate(images)
-    ]
-    return image_refs(
-        pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], CHUNK_SCHEMA)
-    )
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.zst"])

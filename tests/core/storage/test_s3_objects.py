@@ -177,3 +177,10 @@ def test_file_that_is_rewritten_while_it_is_read_is_no_mixture():
         with pytest.raises(OSError, match="rewritten"):
             file.read(5)
     assert all('If-Match: "e"' in request for request in asked[1:])
+
+
+def test_gateway_that_ignores_the_condition_gives_no_other_version():
+    with bucket_that_says(answer(b"0123")):
+        assert s3_objects.get(URI, 0, 100, "e") == b"0123"
+        with pytest.raises(RejectedImage, match="rewritten"):
+            s3_objects.get(URI, 0, 100, "another")

@@ -15,9 +15,10 @@ from PIL import Image
 
 from pneumonia_core.archives.archive import fetched_bytes, list_archive, open_archive
 from pneumonia_core.archives.containers.compressed_tar import with_streamed_members
-from pneumonia_core.archives.entries import ImageRef, ListedImage
+from pneumonia_core.archives.entries import ImageRef, ListedImage, image_refs, source_values
 from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.errors import RejectedImage
+from pneumonia_core.runs.inventory import CHUNK_SCHEMA
 
 
 def jpeg(seed: int, side: int = 64) -> bytes:
@@ -87,7 +88,19 @@ def contents(images: list[ListedImage]) -> dict[str, bytes | str]:
 
 def request(image: ListedImage) -> ImageRef:
     """The request to read a listed image."""
-    return ImageRef(image.uri, image.source, image.size_bytes)
+    return ImageRef(image.uri, image.source, image.size_bytes, image.version)
+
+
+def through_the_inventory(images: list[ListedImage]) -> list[ImageRef]:
+    """What a run reads of its inventory."""
+    names = CHUNK_SCHEMA.names
+    rows = [
+        (row, image.uri, image.version, image.size_bytes, "file:///a", 1, *source_values(image.source), None)
+        for row, image in enumerate(images)
+    ]
+    return image_refs(
+        pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], CHUNK_SCHEMA)
+    )
 
 
 def set_encrypted(data: bytes) -> bytes:
