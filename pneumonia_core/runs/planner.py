@@ -150,10 +150,10 @@ class Planner:
         self._scan_inventory(shards, "row_id", "image_uri", "image_version", "attempt", "disposition")
         self._scan_outcomes()
         query = f"""
-            SELECT i.row_id FROM known k JOIN inventory i
-            ON i.image_uri = k.image_uri AND i.image_version = k.image_version
+            SELECT i.row_id FROM known k JOIN inventory i USING (image_uri)
             WHERE i.disposition = 'score'
-            GROUP BY i.row_id, i.attempt HAVING {self._is_final()} OR max(k.attempt) >= i.attempt
+            GROUP BY i.row_id, i.attempt
+            HAVING {_newest("i")}.same AND ({self._is_final("i")} OR {_attempts("i")} >= i.attempt)
         """
         return frozenset(row[0] for row in self._database.execute(query).fetchall())
 
@@ -237,16 +237,14 @@ class Planner:
             # The listing is in the order of its positions already. Sorting would hold all of it in memory.
             query = "SELECT *, false AS done, 1::SMALLINT AS attempt FROM listed"
         else:
-            # An image that was missing when it was last read gets another attempt, even if an older row has
-            # its score. Otherwise its newest row would report it as missing forever.
+            # Only the newest row counts: readers take it for what is there now. An image that was missing, or
+            # had another content in the meantime, is scored again, even if an older row has its score.
             self._scan_outcomes()
-            same = "FILTER (WHERE k.image_version = l.image_version)"
             query = f"""
                 WITH hits AS (
-                    SELECT l.position, max(k.attempt) {same} AS attempts,
-                           {self._is_final(same)} AND max(k.scored_at) = max(k.scored_at) {same} AS done
-                    FROM known k JOIN listed l ON l.image_uri = k.image_uri
-                    AND (l.image_version = k.image_version OR k.reject_reason IN ('not_found', 'forbidden'))
+                    SELECT l.position, {_attempts("l")} AS attempts,
+                           {_newest("l")}.same AND {self._is_final("l")} AS done
+                    FROM known k JOIN listed l USING (image_uri)
                     GROUP BY l.position
                 )
                 SELECT listed.*, coalesce(hits.done, false) AS done,
@@ -255,12 +253,21 @@ class Planner:
             """
         yield from self._database.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
 
-    def _is_final(self, rows: str = "") -> str:
-        """SQL: whether one image version needs no further attempt.
+    def _is_final(self, listed: str) -> str:
+        """SQL: whether the newest of the rows `k` of an image needs no further attempt."""
+        final = f"{_newest(listed)}.final"
+        return final if self._rules.retry_rejected else f"({final} OR {_attempts(listed)} >= {MAX_ATTEMPTS})"
 
-        `rows` is a FILTER clause that selects the rows of that version; by default all rows count.
-        """
-        final = f"bool_or(k.final) {rows}"
-        return (
-            final if self._rules.retry_rejected else f"({final} OR max(k.attempt) {rows} >= {MAX_ATTEMPTS})"
-        )
+
+def _newest(listed: str) -> str:
+    """SQL: the newest of the rows `k` of an image: whether it is `final` and of the `same` version as listed.
+
+    `listed` is the alias of the listing's table.
+    """
+    row = f"{{'same': k.image_version = {listed}.image_version, 'final': k.final}}"
+    return f"arg_max({row}, (k.scored_at, k.attempt))"
+
+
+def _attempts(listed: str) -> str:
+    """SQL: how many attempts the rows `k` of an image tell of its version as listed; null for none."""
+    return f"max(k.attempt) FILTER (WHERE k.image_version = {listed}.image_version)"

@@ -110,6 +110,18 @@ def row(uri, version, attempt, hour, reason=None):
     return {name: values.get(name) for name in FILE_SCHEMA.names}
 
 
+URI = "file:///archive/0000.jpeg"
+
+
+def append(tmp_path, rows) -> TableView:
+    """The table with these rows as well."""
+    results = open_location(str(tmp_path / "results"))
+    known = pa.Table.from_pylist(rows, FILE_SCHEMA)
+    dates = pa.array([datetime.date(2026, 11, 1)] * len(rows))
+    write_deltalake(open_table(results), known.append_column("run_date", dates), mode="append")
+    return TableView(open_table(results))
+
+
 @pytest.mark.parametrize(
     ("nights", "attempt"),
     [
@@ -119,24 +131,43 @@ def row(uri, version, attempt, hour, reason=None):
         ([("1-1", 1, "too_small"), (ABSENT, 1, "forbidden")], 2),
         ([("1-1", 1, None), (ABSENT, 1, "not_found"), ("1-1", 2, None)], None),
         ([("2-2", 1, None), (ABSENT, 5, "not_found")], 1),
-        ([("1-1", 1, None), ("2-2", 1, None)], None),
         ([("1-1", 1, None), ("2-2", 1, "not_found")], 2),
+        ([("1-1", 1, None), ("2-2", 1, None)], 2),
+        ([("1-1", 1, None), ("2-2", 1, None), ("1-1", 2, None)], None),
+        ([("1-1", 5, "timeout"), ("2-2", 1, None)], 6),
+        ([("1-1", 5, "timeout"), ("2-2", 1, None), ("1-1", 6, "timeout")], None),
+        ([("1-1", 1, "unreadable")], 2),
     ],
 )
-def test_image_that_was_away_is_scored_again_when_it_is_back(tmp_path, run, nights, attempt):
-    """Otherwise its newest row would report it as missing forever."""
-    results = open_location(str(tmp_path / "results"))
-    uri = "file:///archive/0000.jpeg"
-    rows = [row(uri, version, tried, hour, reason) for hour, (version, tried, reason) in enumerate(nights)]
-    known = pa.Table.from_pylist(rows, FILE_SCHEMA)
-    dates = pa.array([datetime.date(2026, 11, 1)] * len(rows))
-    write_deltalake(open_table(results), known.append_column("run_date", dates), mode="append")
-    with Planner(run, TableView(open_table(results)), PlanningRules("m")) as planner:
+def test_image_that_was_away_or_changed_is_scored_again_when_it_is_back(tmp_path, run, nights, attempt):
+    """Otherwise its newest row would forever say that it is missing, or have the other content's score."""
+    view = append(
+        tmp_path,
+        [row(URI, version, tried, hour, reason) for hour, (version, tried, reason) in enumerate(nights)],
+    )
+    with Planner(run, view, PlanningRules("m")) as planner:
         (shard,) = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
     assert (shard.to_score, shard.unchanged) == ((0, 1) if attempt is None else (1, 0))
     assert [read_chunk(run, ref)["attempt"].to_pylist() for ref in shard.chunk_refs()] == (
         [] if attempt is None else [[attempt]]
     )
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "superseded"), [(("1-1", 2, None), {0}), (("2-2", 1, None), set()), (None, set())]
+)
+def test_row_of_the_content_before_the_last_is_not_taken_for_one_of_another_run(
+    tmp_path, run, meanwhile, superseded
+):
+    view = append(tmp_path, [row(URI, "1-1", 1, 0), row(URI, "2-2", 1, 1)])
+    with Planner(run, view, PlanningRules("m")) as planner:
+        shards = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
+    rows = [
+        row("file:///archive/other.jpeg", "1-1", 1, 2),
+        *([row(URI, *meanwhile[:2], 3)] if meanwhile else []),
+    ]
+    with Planner(run, append(tmp_path, rows), PlanningRules("m")) as planner:
+        assert planner.superseded(shards) == superseded
 
 
 @pytest.mark.parametrize("shards", ["twice", "one missing"])
