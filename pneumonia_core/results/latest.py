@@ -1,7 +1,9 @@
-"""One row for each image that is still in its archive: the newest."""
+"""One row for each image that is still in its archive: the newest of one model."""
 
+import datetime
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import duckdb
@@ -10,7 +12,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.results.delta_errors import reading_error_text
 from pneumonia_core.results.table import scan
 from pneumonia_core.storage.files import open_file, write_stream
@@ -25,28 +27,53 @@ _ROWS_AT_ONCE: Final = 65_536
 _NEWEST: Final = """
     SELECT * EXCLUDE (nth) FROM (
         SELECT *, row_number() OVER (PARTITION BY image_uri ORDER BY scored_at DESC, attempt DESC) AS nth
-        FROM scores
+        FROM scores WHERE model_id = $model_id
     ) WHERE nth = 1
 """
+# An archive's list counts for that archive alone: an image may have moved to another.
+_LIVE: Final = "ANTI JOIN gone USING (image_uri, archive)"
 
 
-def write_latest(table: DeltaTable, gone: Mapping[str, Location], output: Location | None) -> Counter[str]:
-    """Write the newest row of each live image, sorted by URI, to a .parquet or .csv file, or only count them.
+@dataclass(frozen=True)
+class Latest:
+    """What was written: how many rows of a model have each finding or, where rejected, each reason.
 
-    `gone` names, for each archive, the gone.parquet of its newest complete run. Returns how many rows have
-    each finding or, where rejected, each reason. Raises PneumoniaError where the table cannot be read or the
-    file not written.
+    `model_id` is None for a table without rows. `of_other_models`: how many live images have no row of this
+    model, by the model of their newest row.
+    """
+
+    model_id: str | None
+    counts: Counter[str]
+    of_other_models: Mapping[str, int]
+
+
+def write_latest(
+    table: DeltaTable,
+    gone: Mapping[str, Location],
+    output: Location | None,
+    model_id: str | None = None,
+    default_model: str | None = None,
+) -> Latest:
+    """Write the newest row of a model of each live image, sorted by URI, to a .parquet or .csv file.
+
+    Without an `output` the rows are only counted. Without a `model_id` they are those of `default_model`, or
+    of the newest row's model where the table has none of that one. `gone` names, for each archive, the
+    gone.parquet of its newest complete run. Raises InvalidInput where the table has no row of `model_id`,
+    PneumoniaError where the table cannot be read or the file not written.
     """
     try:
         with ScratchFolder("latest") as spill, open_duckdb(spill, _MEMORY_MB) as database:
-            rows = _latest_rows(database, table, list(gone.values()))
+            newest = _newest_by_model(database, table)
+            chosen = _choose_model(table, newest, model_id, default_model)
+            others = _of_other_models(database, table, gone, chosen) if len(newest) > 1 else {}
+            rows = _latest_rows(database, table, gone, chosen)
             counts: Counter[str] = Counter()
             if output is None:
                 for _ in _counted(rows, counts):
                     pass
             else:
                 _write(output, rows.schema, _counted(rows, counts))
-            return counts
+            return Latest(chosen, counts, others)
     except (duckdb.Error, OSError) as error:
         action = "read" if output is None else f"read, or not written to {output.uri}"
         raise PneumoniaError(
@@ -56,14 +83,60 @@ def write_latest(table: DeltaTable, gone: Mapping[str, Location], output: Locati
         ) from error
 
 
-def _latest_rows(
-    database: duckdb.DuckDBPyConnection, table: DeltaTable, gone: Sequence[Location]
-) -> pa.RecordBatchReader:
+def _choose_model(
+    table: DeltaTable,
+    newest: Mapping[str, datetime.datetime],
+    model_id: str | None,
+    default_model: str | None,
+) -> str | None:
+    """The model whose rows are written; None for a table without rows. `newest`: its newest row, by model."""
+    if model_id is not None and model_id not in newest:
+        known = f"It has rows of {', '.join(sorted(newest))}." if newest else "It has no rows yet."
+        raise InvalidInput(f"{table.table_uri} has no row of the model {model_id}. {known}")
+    if model_id is None and default_model in newest:
+        return default_model
+    return model_id or max(newest, key=lambda model: newest[model], default=None)
+
+
+def _newest_by_model(database: duckdb.DuckDBPyConnection, table: DeltaTable) -> dict[str, datetime.datetime]:
+    """When the newest row of each model was scored (UTC)."""
     database.register("scores", scan(table))
-    database.register("gone", _read_gone(gone))
-    # An archive's list counts for that archive alone: an image may have moved to another.
-    query = f"SELECT * FROM ({_NEWEST}) ANTI JOIN gone USING (image_uri, archive) ORDER BY image_uri"
-    return database.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
+    query = "SELECT model_id, max(scored_at AT TIME ZONE 'UTC') FROM scores GROUP BY model_id"
+    return dict(database.execute(query).fetchall())
+
+
+def _of_other_models(
+    database: duckdb.DuckDBPyConnection,
+    table: DeltaTable,
+    gone: Mapping[str, Location],
+    model_id: str | None,
+) -> dict[str, int]:
+    """How many live images have no row of this model, by the model of their newest row."""
+    _register(database, table, gone)
+    query = f"""
+        SELECT newest, count(*) FROM (
+            SELECT image_uri, arg_max(model_id, scored_at) AS newest, arg_max(archive, scored_at) AS archive
+            FROM scores GROUP BY image_uri HAVING NOT bool_or(model_id = $model_id)
+        ) {_LIVE} GROUP BY newest ORDER BY newest
+    """
+    return dict(database.sql(query, params={"model_id": model_id}).fetchall())
+
+
+def _latest_rows(
+    database: duckdb.DuckDBPyConnection,
+    table: DeltaTable,
+    gone: Mapping[str, Location],
+    model_id: str | None,
+) -> pa.RecordBatchReader:
+    _register(database, table, gone)
+    query = f"SELECT * FROM ({_NEWEST}) {_LIVE} ORDER BY image_uri"
+    return database.sql(query, params={"model_id": model_id}).to_arrow_reader(_ROWS_AT_ONCE)
+
+
+def _register(database: duckdb.DuckDBPyConnection, table: DeltaTable, gone: Mapping[str, Location]) -> None:
+    """Register the table as `scores` and the lists as `gone`, for one query."""
+    database.register("scores", scan(table))
+    database.register("gone", _read_gone(list(gone.values())))
 
 
 def _read_gone(lists: Sequence[Location]) -> pa.RecordBatchReader:

@@ -131,12 +131,12 @@ def committed_runs(results: Location) -> Iterator[RunRecord]:
 
 
 def last_committed(results: Location, like: RunRecord) -> RunRecord | None:
-    """The record of the newest committed run over the same archives with the same model, or None."""
+    """The record of the newest committed run over the same archives; None where it had another model."""
     wanted = like.configuration
     for record in committed_runs(results):
         found = record.configuration
-        if (found.archives, found.model_id) == (wanted.archives, wanted.model_id):
-            return record
+        if found.archives == wanted.archives:
+            return record if found.model_id == wanted.model_id else None
     return None
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,17 +27,24 @@ def existing_runs(results: Location) -> list[RunRecord]:
         return read_runs(results)
 
 
-def write_latest(results: Location, output: Location | None) -> Counter[str]:
-    """Write the newest row of each image that is still in its archive to a .parquet or .csv file.
+def write_latest(results: Location, output: Location | None, model_id: str | None = None) -> latest.Latest:
+    """Write a model's newest row of each image that is still in its archive to a .parquet or .csv file.
 
-    Without `output` the rows are only counted.
-    Returns the number of rows with each finding, or for rejected images with each reason. Raises InvalidInput
-    where there are no results or `output` has another ending. Raises PneumoniaError where the table cannot be
-    read or the file cannot be written.
+    Without `output` the rows are only counted. Without a `model_id` they are those of the newest run's model.
+    Raises InvalidInput where there are no results, none of the model, or `output` has another ending. Raises
+    PneumoniaError where the table cannot be read or the file cannot be written.
     """
     if output is not None and not output.name.endswith(latest.FORMATS):
         raise InvalidInput(f"{output.uri}: end the name in {' or '.join(latest.FORMATS)}.")
-    return latest.write_latest(existing_table(results), _gone_lists(results), output)
+    table = existing_table(results)
+    return latest.write_latest(table, _gone_lists(results), output, model_id, _newest_model(results))
+
+
+def _newest_model(results: Location) -> str | None:
+    """The model of the newest run that was committed; None where no record of one is left."""
+    with _accessing(results):
+        newest = next(committed_runs(results), None)
+        return None if newest is None else newest.configuration.model_id
 
 
 def _gone_lists(results: Location) -> dict[str, Location]:
