@@ -69,8 +69,8 @@ def results_location(folder: Path, request: RunRequest, uris: Sequence[str]) -> 
 def rows_of_current_versions(images: Sequence[LabelledImage], rows: Sequence[Row]) -> list[Row]:
     """The newest row of each image at its current version; of an image without such a row, its newest row.
 
-    `rows` are in the order in which they were scored. An earlier version did not score an image again that had
-    changed and then changed back, so its newest row may be of another version.
+    `rows` are in the order in which they were scored. An earlier version did not score an image again that
+    had changed and then changed back, so its newest row may be of another version.
     """
     newest = {row["image_uri"]: row for row in rows}
     by_version = {(row["image_uri"], row["image_version"]): row for row in rows}

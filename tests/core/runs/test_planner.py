@@ -154,17 +154,17 @@ def test_image_that_was_away_or_changed_is_scored_again_when_it_is_back(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("meanwhile", "superseded"), [(("1-1", 2, None), {0}), (("2-2", 1, None), set()), (None, set())]
+    ("later", "superseded"), [(("1-1", 2, None), {0}), (("2-2", 1, None), set()), (None, set())]
 )
 def test_row_of_the_content_before_the_last_is_not_taken_for_one_of_another_run(
-    tmp_path, run, meanwhile, superseded
+    tmp_path, run, later, superseded
 ):
     view = append(tmp_path, [row(URI, "1-1", 1, 0), row(URI, "2-2", 1, 1)])
     with Planner(run, view, PlanningRules("m")) as planner:
         shards = planner.plan([segment(tmp_path, range(1))], [], 4, relisted=False)
     rows = [
         row("file:///archive/other.jpeg", "1-1", 1, 2),
-        *([row(URI, *meanwhile[:2], 3)] if meanwhile else []),
+        *([row(URI, *later[:2], 3)] if later else []),
     ]
     with Planner(run, append(tmp_path, rows), PlanningRules("m")) as planner:
         assert planner.superseded(shards) == superseded

@@ -1,5 +1,6 @@
 """Which run a command resumes, where several are unfinished or two commands meet. No cluster is started."""
 
+import dataclasses
 import os
 
 import pytest
@@ -9,7 +10,7 @@ from pneumonia_core.errors import InvalidInput
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.commit import DataFile, commit
 from pneumonia_core.runs.record import Counts
-from pneumonia_core.runs.registry import active_runs, new_run, open_run, read_runs
+from pneumonia_core.runs.registry import active_runs, last_committed, new_run, open_run, read_runs
 from pneumonia_core.runs.run import Run
 from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.location import open_location
@@ -97,3 +98,20 @@ def test_run_that_ends_while_another_command_reaches_for_it_is_not_resumed(
         assert not opened.resumed
         assert opened.run_id != run.run_id
     assert not exists(run.folder.child("lock"))
+
+
+def test_rollback_that_finds_nothing_to_score_is_not_alike_the_run_before_the_promotion(
+    results, archives, tiny_bundle
+):
+    """Its record tells `latest` which model is in use."""
+    old = scoring_request(tiny_bundle, archives[0])
+    new = dataclasses.replace(old, model_id="promoted")
+    with new_run(results, old, 1) as first:
+        first.finish("committed")
+    assert last_committed(results, first.record) == first.record
+    with new_run(results, scoring_request(tiny_bundle, archives[1], model_id="promoted"), 2) as other:
+        other.finish("committed")
+    assert last_committed(results, first.record) == first.record
+    with new_run(results, new, 2) as promoted:
+        promoted.finish("committed")
+    assert last_committed(results, first.record) is None
