@@ -14,8 +14,9 @@ from cluster.job_arguments import read_command
 from cluster.job_list import Job, list_jobs, stop_job
 from cluster.submit import submit
 from jobs.console.command import Result, job_command
-from jobs.console.output import aligned_columns, printable, say
+from jobs.console.output import aligned_columns, say, show
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.system.printable import printable
 
 INTERRUPTED: Final = 130  # what a shell shows for a command ended by Ctrl-C
 _HEADER: Final = ("ID", "STATE", "EXIT", "STARTED (UTC)", "DURATION", "COMMAND")
@@ -59,7 +60,8 @@ def submit_command(job: tuple[str, ...], address: str | None, no_wait: bool) -> 
     try:
         return follow(client, job_id)
     except KeyboardInterrupt:
-        say(f"\n{job_id} goes on without you. To stop it: pneumonia jobs stop {job_id}")
+        say("")  # below the ^C of the terminal
+        say(f"{job_id} goes on without you. To stop it: pneumonia jobs stop {job_id}")
         return {"state": "running", "job": job_id, "exit_code": INTERRUPTED}
 
 
@@ -76,7 +78,7 @@ def list_command(address: str | None, as_json: bool) -> Result:
     jobs = list_jobs(connect(address))
     if as_json:
         return {"jobs": [asdict(job) for job in jobs]}
-    print("\n".join(aligned_columns([_HEADER, *map(_row, jobs)])))
+    show(aligned_columns([_HEADER, *map(_row, jobs)]))
     return {"jobs": len(jobs)}
 
 

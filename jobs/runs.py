@@ -7,8 +7,9 @@ import click
 
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import LocationType
-from jobs.console.output import aligned_columns, printable
+from jobs.console.output import aligned_columns, show
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.system.printable import printable
 
 if TYPE_CHECKING:
     from pneumonia_core.runs.record import RunRecord
@@ -28,11 +29,11 @@ def command(results: str, as_json: bool) -> Result:
     records = existing_runs(open_location(results))
     if as_json:
         return {"runs": [record.as_json() for record in records]}
-    print(_table(records))
+    show(_table(records))
     return {"runs": len(records)}
 
 
-def _table(records: list["RunRecord"]) -> str:
+def _table(records: list["RunRecord"]) -> list[str]:
     header = [
         "run",
         "date",
@@ -43,7 +44,7 @@ def _table(records: list["RunRecord"]) -> str:
         "archives",
     ]
     numeric = range(3, 3 + len(_COUNTS) + 2)
-    return "\n".join(aligned_columns([header, *(_row(record) for record in records)], numeric))
+    return aligned_columns([header, *(_row(record) for record in records)], numeric)
 
 
 def _row(record: "RunRecord") -> list[str]:

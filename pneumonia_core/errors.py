@@ -66,9 +66,9 @@ class InvalidInput(PneumoniaError):
 
 
 def differing_options(run: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """One line for each option of a resumed run that differs: `  limit: 10 (run) / 20 (now)`."""
-    return "\n".join(
-        f"  {name}: {json.dumps(run.get(name))} (run) / {json.dumps(now.get(name))} (now)"
+    """The options of a resumed run that differ: `limit: 10 (run) / 20 (now); …`."""
+    return "; ".join(
+        f"{name}: {json.dumps(run.get(name))} (run) / {json.dumps(now.get(name))} (now)"
         for name in sorted({*run, *now})
         if run.get(name) != now.get(name)
     )

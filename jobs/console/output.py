@@ -6,15 +6,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Self
+
+from pneumonia_core.system.printable import printable
 
 PLAIN_INTERVAL_S = 10.0
 
 
 def say(text: str) -> None:
-    """Write one line to stderr, control characters escaped; a progress bar is redrawn under it.
+    """Write one line to stderr, its line breaks and control characters escaped, over the progress bar.
 
     Any thread may call it; a signal handler must not: a write that interrupts another write to the same
     stream raises RuntimeError. A handler sets a flag, and the main loop reports it.
@@ -28,9 +30,9 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-def printable(text: str) -> str:
-    """The text with control characters escaped, so that a file name cannot drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+def show(lines: Iterable[str]) -> None:
+    """Write lines for a person to stdout, their line breaks and control characters escaped."""
+    print("\n".join(map(printable, lines)))
 
 
 def aligned_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 from jobs.console.command import Result
-from jobs.console.output import aligned_columns, printable, say
+from jobs.console.output import aligned_columns, say, show
 from jobs.inspection.survey import survey_listing
 from jobs.ray_runtime.session import ray_errors_explained, ray_session
 from pneumonia_core.archives.archive import check_disjoint, open_archive
@@ -52,9 +52,7 @@ def survey(
         segments = lister.take()
         skipped = lister.skip_counts
         if not segments:
-            raise InvalidInput(
-                f"no images found in {', '.join(printable(archive) for archive in archives)}. Check the path."
-            )
+            raise InvalidInput(f"no images found in {', '.join(archives)}. Check the path.")
         with ray_session(address, num_cpus), ray_errors_explained():
             return survey_listing(segments, lister.listed), skipped
 
@@ -65,14 +63,14 @@ def report(archives: list[str], surveyed: pa.Table, skipped: dict[str, int], out
     if output is not None:
         text = json.dumps({**document, "details": details}, indent=1) + "\n"
         write_bytes(open_location(output), text.encode())
-    print(inspection_table(summary, details, skipped))
+    show(inspection_lines(summary, details, skipped))
     if output is not None:
         say(f"every image is named in {output}")
     return {"state": "done", **document, "output": output}
 
 
-def inspection_table(summary: AuditSummary, details: AuditDetails, skipped: dict[str, int]) -> str:
-    """The inspection for a person's terminal, names with control characters escaped."""
+def inspection_lines(summary: AuditSummary, details: AuditDetails, skipped: dict[str, int]) -> list[str]:
+    """The inspection for a person's terminal; names are as they are in the archive."""
     lines = [f"{summary['images']:,} images, {summary['readable']:,} readable"]
     lines += _class_lines(summary["classes"])
     kinds = {
@@ -100,7 +98,7 @@ def inspection_table(summary: AuditSummary, details: AuditDetails, skipped: dict
     lines.append("")
     for concern in summary["concerns"] or ["nothing of concern found"]:
         lines += textwrap.wrap(f"! {concern}", WIDTH, subsequent_indent="  ")
-    return "\n".join(_escaped(line) for line in lines)
+    return lines
 
 
 def _group_lines(what: str, counts: GroupCounts, groups: list[list[str]]) -> list[str]:
@@ -168,7 +166,3 @@ def _group(uris: list[str]) -> str:
 def _name(uri: str) -> str:
     """The last parts of a URI, which are enough to find the image."""
     return "/".join(uri.split("/")[-3:])
-
-
-def _escaped(line: str) -> str:
-    return printable(line).replace("\n", "\\n")

@@ -143,7 +143,7 @@ def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
     earlier = bool(_added_since(before))
     if not earlier and (changed := differing_options(before, settings)):
         raise InvalidInput(
-            f"the training {run.name} was started with other options:\n{changed}\n"
+            f"the training {run.name} was started with other options: {changed}. "
             "Give the same options to resume it, or another --name to start a new one."
         )
     if exists(run.folder.child(RESULT)):

@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from pneumonia_core.system.printable import printable
+
 DISCLAIMER = "Research use only. Not a medical device."
 _FOLDER = Path(__file__).parent / "templates"
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -42,10 +44,8 @@ def _environment(html: bool) -> jinja2.Environment:
 
 
 def shown(thing: object) -> str:
-    """A value as text on one line, its control and direction characters escaped, so that a file name
-    cannot disguise itself. HTML is escaped by the template."""
-    text = _plain(thing)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """A value as `printable` text. HTML is escaped by the template."""
+    return printable(_plain(thing))
 
 
 def _plain(thing: object) -> str:

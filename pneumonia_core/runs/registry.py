@@ -60,7 +60,7 @@ def _run_to_resume(idle: Sequence[Run], request: RunRequest) -> Run | None:
     if run is None:
         changed = differing_options(asdict(idle[0].record.configuration), asdict(request.configuration()))
         raise InvalidInput(
-            f"run {idle[0].run_id} is unfinished and was started with other options:\n{changed}\n"
+            f"run {idle[0].run_id} is unfinished and was started with other options: {changed}. "
             "This request does not resume it.",
             Remedy.FINISH_OR_ABANDON,
         )

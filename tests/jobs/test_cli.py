@@ -1,5 +1,6 @@
 """The command itself: instant help, options from a file, one JSON line."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from support.scoring import REPOSITORY, last_json, pneumonia
 
 from jobs.cli import COMMANDS, main
+from jobs.console.output import core_warnings_shown, show
 
 HEAVY = {"ray", "tensorflow", "keras", "matplotlib", "duckdb", "deltalake", "openvino", "sklearn", "tqdm"}
 
@@ -53,6 +55,21 @@ def test_help_of_a_job_as_a_module_imports_no_heavy_library(name):
         "except SystemExit as end: assert not end.code, end.code"
     )
     assert not modules_after(code) & HEAVY
+
+
+def test_name_with_a_line_break_forges_no_line(tmp_path, capsys):
+    """Neither in an error, nor in a warning, nor in a table."""
+    forged = "a\n2026-01-01: all 100 images scored\x1b[31m\u2028error: none"
+    shown = "a\\n2026-01-01: all 100 images scored\\x1b[31m\\u2028error: none"
+    failed = CliRunner().invoke(main, ["inspect", f"{tmp_path}/{forged}"])
+    assert failed.exit_code == 2
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert shown in line
+    with core_warnings_shown():
+        logging.getLogger("pneumonia_core.storage").warning(forged)
+    show([forged, "the next line"])
+    assert capsys.readouterr() == (f"{shown}\nthe next line\n", f"{shown}\n")
 
 
 def test_options_come_from_a_file_and_the_command_line_wins(tmp_path):

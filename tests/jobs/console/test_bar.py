@@ -12,7 +12,8 @@ CODE = """
 from jobs.console.output import Progress, say
 with Progress(10, "images", "scoring") as progress:
     progress.advance(5)
-    say("first line\\nsecond line")
+    say("first line")
+    say("second\\nline")
     progress.advance(5)
 say("at the end")
 """
@@ -44,7 +45,7 @@ def on_a_terminal(code: str) -> str:
 def test_line_is_not_written_behind_the_bar():
     shown = on_a_terminal(CODE)
     stretches = shown.replace("\r", "\n").split("\n")
-    for line in ("first line", "second line", "at the end"):
+    for line in ("first line", "second\\nline", "at the end"):
         assert line in stretches
     # The bar is redrawn under the lines.
-    assert "10/10" in shown.partition("second line")[2]
+    assert "10/10" in shown.partition("second\\nline")[2]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import main
-from jobs.inspection.inspect import inspection_table
+from jobs.inspection.inspect import inspection_lines
 from jobs.inspection.survey import Surveyor
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.datasets.audit import audit
@@ -103,7 +103,7 @@ def test_concerns_fit_a_terminal_and_a_group_says_how_many_files_it_has():
         for name, digest, table in files
     ]  # fmt: skip
     summary, details = audit(pa.Table.from_pylist(rows, schema=schema))
-    lines = inspection_table(summary, details, {}).splitlines()
+    lines = inspection_lines(summary, details, {})
     concerns = lines[next(n for n, line in enumerate(lines) if line.startswith("!")) :]
     assert max(map(len, concerns)) <= 80 < len(summary["concerns"][0])
     assert any(line.endswith("person1_bacteria_1.jpeg and 28 more") for line in lines)
