@@ -1,15 +1,11 @@
 import csv
 import hashlib
 import json
-import re
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.paths import REPOSITORY
 
 from jobs.training.train import make_request
 from jobs.training.train import train as run_request
@@ -145,31 +141,6 @@ def test_tensorboard_shows_inputs_confusion_and_curves(trained, parts):
 
 
 @pytest.mark.slow
-def test_loaded_trunk_gets_a_fitted_head_first(trained, parts, ray_here, data, tmp_path, capsys):
-    import keras
-
-    whole = keras.saving.load_model(Path(trained[0]["bundle"]) / "model.keras")
-    trunk = keras.Model(whole.input, whole.get_layer("features").output, name="resnet18")
-    trunk.save(tmp_path / "trunk.keras")
-    options = {**SMALL, "weights": str(tmp_path / "trunk.keras")}
-    result = train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
-    # Each of two workers has as many.
-    even = len(parts[0]) // 2 * 2
-    assert f"a head fitted to the features of {even} images" in capsys.readouterr().err
-    assert result["epochs"] == 1
-
-
-@pytest.mark.slow
-def test_bundle_of_ours_goes_on_with_its_own_head(trained, ray_here, data, tmp_path, capsys):
-    options = {**SMALL, "weights": str(Path(trained[0]["bundle"]) / "model.keras")}
-    result = train(data=str(data), models=str(tmp_path), workers=2, epochs=1, **options)
-    said = capsys.readouterr().err
-    assert "layers from" in said
-    assert "a head fitted" not in said
-    assert result["epochs"] == 1
-
-
-@pytest.mark.slow
 def test_a_set_that_does_not_say_the_kinds_is_trained_with(ray_here, data, tmp_path, capsys):
     with (tmp_path / "labels.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
@@ -190,34 +161,6 @@ def test_a_set_that_does_not_say_the_kinds_is_trained_with(ray_here, data, tmp_p
     assert (training["class_weights"]["bacterial"], training["class_weights"]["viral"]) == (0, 0)
     assert training["history"][0]["auroc_bacterial"] is None
     assert "bacterial and viral of this bundle mean pneumonia" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_training_without_a_better_epoch_ends_and_keeps_the_best(ray_here, data, tmp_path, capsys):
-    result = train(
-        data=str(data),
-        models=str(tmp_path),
-        workers=1,
-        epochs=9,
-        patience=1,
-        learning_rate=0.0,
-        # So that the statistics of normalisation settle at once: they alone move.
-        averaging=0.5,
-        precision="float32",
-        **SMALL,
-    )
-    shown = capsys.readouterr().err
-    ended = re.search(r"no better epoch since epoch (\d+)", shown)
-    assert ended, shown
-    best = int(ended[1])
-    # Four validation images are too few for a standard error.
-    assert re.search(r"that is kept: validation AUROC [\d.]+ pneumonia", shown)
-    assert result["epochs"] == best + 1
-    history = json.loads((Path(result["bundle"]) / "bundle.json").read_text())["training"]["history"]
-    # The figures of the bundle are those of the weights that are kept; calibration leaves this one as it is.
-    assert result["validation"]["auroc_bacterial_vs_viral"] == pytest.approx(
-        history[best - 1]["auroc_bacterial"], abs=1e-6
-    )
 
 
 @pytest.mark.slow
@@ -276,21 +219,3 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(data, tmp_path
 def test_a_diverged_training_says_what_to_change(ray_here, data, tmp_path):
     with pytest.raises(PneumoniaError, match="Lower --learning-rate"):
         train(data=str(data), models=str(tmp_path), workers=1, epochs=1, learning_rate=1e30, **SMALL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (1, 2), (4, 2)])
-def test_training_makes_progress_on_clusters_of_few_cpus(cpus, workers, data, tmp_path):
-    script = (
-        "from jobs.ray_runtime.session import ray_session\n"
-        "from jobs.training.train import make_request, train\n"
-        f"with ray_session('local', num_cpus={cpus}):\n"
-        f"    request = make_request(data={str(data)!r}, models={str(tmp_path)!r}, workers={workers},"
-        f" epochs=1, **{SMALL})\n"
-        "    result = train(request)\n"
-        "print(result['state'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=500
-    )
-    assert done.stdout.splitlines()[-1:] == ["done"], done.stderr
