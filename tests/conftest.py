@@ -79,12 +79,13 @@ def guarded_bundle(tmp_path_factory):
 
     keras.utils.set_random_seed(7)
     classifier = build_classifier("resnet18", 64)
-    images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(360)])
-    labels = np.arange(360) % 3
-    validation = ValidationSet(images[240:], labels[240:], np.arange(240, 360))
+    # Multiples of a batch: Keras takes seconds to trace the network for another size.
+    images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(384)])
+    labels = np.arange(384) % 3
+    validation = ValidationSet(images[256:], labels[256:], np.arange(256, 384))
     provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
     folder = tmp_path_factory.mktemp("guarded")
-    return release(folder, [classifier], images[:240], validation, provenance).bundle
+    return release(folder, [classifier], images[:256], validation, provenance).bundle
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""What a released bundle tells of itself, and what it is fitted on."""
+"""What a released bundle tells of itself, and what it is fitted on.
+
+The numbers of images are multiples of a batch: Keras takes seconds to trace a network for another size.
+"""
 
 import dataclasses
 import json
@@ -54,17 +57,17 @@ def test_what_changes_a_score_or_a_findings_set_changes_the_model_id(guarded_bun
 @pytest.mark.slow
 def test_network_that_knows_no_kinds_and_no_filter_is_released_as_such(tmp_path):
     keras.utils.set_random_seed(0)
-    classifier = build_classifier("resnet18", 64)
-    images = np.stack([phantom(number % 2, number, 0, (64, 64)) for number in range(120)])
-    labels = np.where(np.arange(120) % 2 == 0, NORMAL, PNEUMONIA_UNKNOWN_KIND)
-    validation = ValidationSet(images[60:], labels[60:], np.arange(60))
+    classifier = build_classifier("resnet18", 32)
+    images = np.stack([phantom(number % 2, number, 0, (32, 32)) for number in range(128)])
+    labels = np.where(np.arange(128) % 2 == 0, NORMAL, PNEUMONIA_UNKNOWN_KIND)
+    validation = ValidationSet(images[64:], labels[64:], np.arange(64))
     provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"})
-    released = release(tmp_path, [classifier], images[:60], validation, provenance, smoothing=0.0)
+    released = release(tmp_path, [classifier], images[:64], validation, provenance, smoothing=0.0)
     spec = open_bundle(released.bundle.path).spec
     assert (spec.smoothing, spec.thresholds.bacterial, spec.conformal) == (0.0, 0.5, None)
     assert (spec.calibration.bacterial_scale, spec.calibration.bacterial_offset) == pytest.approx((1, 0))
-    odds = log_odds(classifier.predict_on_batch(images[60:].astype(np.float32)))[:, 0]
-    auroc = roc_auc_score(labels[60:] != NORMAL, odds)
+    odds = log_odds(classifier.predict_on_batch(images[64:].astype(np.float32)))[:, 0]
+    auroc = roc_auc_score(labels[64:] != NORMAL, odds)
     assert released.headline()["auroc_pneumonia_vs_normal"] == pytest.approx(auroc, abs=1e-6)
     assert released.headline()["auroc_bacterial_vs_viral"] is None
     assert "smooths a little" not in (released.bundle.path / "MODEL_CARD.md").read_text()
@@ -73,15 +76,15 @@ def test_network_that_knows_no_kinds_and_no_filter_is_released_as_such(tmp_path)
 @pytest.mark.slow
 def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on(tmp_path):
     keras.utils.set_random_seed(0)
-    members = [build_classifier("resnet18", 64) for _ in range(2)]
-    images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(180)])
-    labels, folds = np.arange(180) % 3, np.arange(180) // 90
+    members = [build_classifier("resnet18", 32) for _ in range(2)]
+    images = np.stack([phantom(number % 3, number, 0, (32, 32)) for number in range(64)])
+    labels, folds = np.arange(64) % 3, np.arange(64) // 32
     provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"})
     released = release(
         tmp_path,
         members,
-        images[90:],
-        ValidationSet(images, labels, np.arange(180), folds),
+        images[32:],
+        ValidationSet(images, labels, np.arange(64), folds),
         provenance,
         mirror=True,
         strength=STRENGTHS["none"],
@@ -90,7 +93,7 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
     odds = np.concatenate(
         [
             log_odds(member(smooth(some))) + log_odds(member(smooth(some[:, :, ::-1])))
-            for member, some in zip(members, (images[:90], images[90:]), strict=True)
+            for member, some in zip(members, (images[:32], images[32:]), strict=True)
         ]
     )
     probabilities = released.bundle.spec.calibration.probabilities(odds / 2)
