@@ -85,6 +85,8 @@ from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_
     default=DEFAULT_RECIPE.precision,
     show_default=True,
     type=click.Choice(["auto", "float32", "mixed_bfloat16", "mixed_float16"]),
+    help="auto: on CPUs bfloat16 where it is faster than float32, timed on a few images first; on GPUs by "
+    "their generation.",
 )
 @click.option(
     "--patience",

@@ -24,12 +24,12 @@ from jobs.console.output import Progress, say
 from jobs.training.data import TrainingData
 from jobs.training.folder import TrainingRun
 from jobs.training.images import LabelledImages
-from jobs.training.initial_state import WorkerConfig
 from jobs.training.messages import PermanentFailure, open_mailbox
 from jobs.training.monitor import Monitor
 from jobs.training.placement import TrainingPlacement
 from jobs.training.tensorboard import EventLog
-from jobs.training.worker import train_on_worker
+from jobs.training.worker.initial_state import WorkerConfig
+from jobs.training.worker.loop import train_on_worker
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.storage.arrow import arrow_file_system
 from pneumonia_core.training.checkpoint import load_checkpoint

@@ -23,6 +23,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class PrecisionsTimed:
+    """Seconds of a few images' gradients in each precision that was tried, {precision: seconds}."""
+
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class HeadFitted:
     """A head was fitted to the features of so many images."""
 
@@ -54,7 +61,7 @@ class EpochDone:
     probabilities: np.ndarray
 
 
-Message = Started | HeadFitted | InputsShown | StepDone | EpochDone
+Message = Started | PrecisionsTimed | HeadFitted | InputsShown | StepDone | EpochDone
 
 
 @dataclass(frozen=True)

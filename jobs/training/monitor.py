@@ -6,10 +6,18 @@ from typing import Final
 import numpy as np
 
 from jobs.console.output import Progress, say
-from jobs.training.initial_state import WorkerConfig
-from jobs.training.messages import EpochDone, HeadFitted, InputsShown, Message, Started, StepDone
+from jobs.training.messages import (
+    EpochDone,
+    HeadFitted,
+    InputsShown,
+    Message,
+    PrecisionsTimed,
+    Started,
+    StepDone,
+)
 from jobs.training.placement import TrainingPlacement
 from jobs.training.tensorboard import EventLog, grid, write_epoch
+from jobs.training.worker.initial_state import WorkerConfig
 
 # The longest time without a message before the driver warns: at first, and after any message.
 START_PATIENCE_S: Final = 90
@@ -51,6 +59,11 @@ class Monitor:
         match message:
             case Started():
                 self._report_start(message)
+            case PrecisionsTimed(seconds):
+                timed = ", ".join(
+                    f"{each:.2f} s in {name.replace('_', ' ')}" for name, each in seconds.items()
+                )
+                say(f"timed on a few images: {timed}")
             case HeadFitted(images, figures):
                 say(
                     f"a head fitted to the features of {images:,} images as they are: {figures.describe()}, "

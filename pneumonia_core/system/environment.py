@@ -37,11 +37,6 @@ def cpu_has_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def cpu_training_precision() -> str:
-    """The Keras dtype policy that trains fastest on this CPU."""
-    return "mixed_bfloat16" if cpu_has_bfloat16() else "float32"
-
-
 def gpu_training_precision(capabilities: Iterable[tuple[int, int]]) -> str:
     """The Keras dtype policy that trains fastest on GPUs of these compute capabilities (major, minor).
 

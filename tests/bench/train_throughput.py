@@ -41,29 +41,27 @@ def main() -> None:
 def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     """Images/s of the steps of the last epochs of a plain loop, the first step left out."""
     import time
+    from dataclasses import replace
 
     import tensorflow as tf
 
     cores = len(os.sched_getaffinity(0))
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, cores))
-    from jobs.training.batches import prefetched
+    from jobs.training.worker.batches import prefetched
+    from jobs.training.worker.precision import faster, seconds_of_a_step
     from pneumonia_core.datasets.labelled import read_labelled
     from pneumonia_core.datasets.split import split_training
     from pneumonia_core.imaging.decode import decode
     from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.storage.ranges import read_file
-    from pneumonia_core.system.environment import cpu_training_precision
     from pneumonia_core.training.augment import draw, reencode_some
     from pneumonia_core.training.learner import Learner, TrainingBatch
     from pneumonia_core.training.loss import ClassWeights
     from pneumonia_core.training.recipe import Recipe
 
-    recipe = Recipe(
-        options.network,
-        image_size=options.image_size,
-        precision=cpu_training_precision(),
-    )
+    recipe = Recipe(options.network, image_size=options.image_size)
+    recipe = replace(recipe, precision=faster(seconds_of_a_step(recipe, options.train_from)))
     training, _ = split_training(read_labelled(str(data)))
     images = np.stack([decode(read_file(i.uri), recipe.image_size) for i in training])
     labels = np.array([i.label for i in training], np.int32)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.training.batches import batches_of_epoch, prefetched
+from jobs.training.worker.batches import batches_of_epoch, prefetched
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 import ray
 import ray.train
-import tensorflow as tf
 from ray.train.collective import broadcast_from_rank_zero
 
-from jobs.training.messages import Mailbox
+from jobs.training.messages import Mailbox, PrecisionsTimed
+from jobs.training.worker.precision import (
+    FLOAT32,
+    faster,
+    gpu_precision,
+    is_worth_timing,
+    seconds_of_a_step,
+)
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.pretrained import load_weights
-from pneumonia_core.system.environment import cpu_training_precision, gpu_training_precision
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint
 from pneumonia_core.training.loss import ClassWeights
 from pneumonia_core.training.recipe import Recipe, check_first_stage, first_fresh_stage, first_trained_stage
@@ -72,21 +77,26 @@ def _make_first_weights(config: WorkerConfig) -> FirstWeights:
     classifier = build_classifier(recipe.network, recipe.image_size)
     loaded = load_weights(classifier, recipe.weights, ray.get(config.sample))
     check_first_stage(recipe, loaded.stages)
+    first_stage = recipe.train_from or first_trained_stage(loaded.stages)
     initial = InitialState(
-        recipe=replace(recipe, precision=_precision(recipe.precision)),
-        first_stage=recipe.train_from or first_trained_stage(loaded.stages),
+        recipe=replace(recipe, precision=_precision(config, first_stage)),
+        first_stage=first_stage,
         fresh_from=first_fresh_stage(loaded.stages),
         loaded_layers=len(loaded.layers),
     )
     return FirstWeights(initial, classifier.get_weights())
 
 
-def _precision(wanted: str) -> str:
-    """The precision that this worker's GPUs, or its CPU, multiply fastest; `wanted` unless it is `auto`."""
-    if wanted != "auto":
-        return wanted
-    capabilities = [
-        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-        for gpu in tf.config.get_visible_devices("GPU")
-    ]
-    return gpu_training_precision(capabilities) if capabilities else cpu_training_precision()
+def _precision(config: WorkerConfig, first_stage: str) -> str:
+    """The recipe's precision; for `auto` that of this worker's GPUs, or the faster one on its CPU."""
+    recipe = config.recipe
+    if recipe.precision != "auto":
+        return recipe.precision
+    on_gpus = gpu_precision()
+    if on_gpus is not None:
+        return on_gpus
+    if not is_worth_timing(recipe, config.steps_per_epoch):
+        return FLOAT32
+    seconds = seconds_of_a_step(recipe, first_stage)
+    config.mailbox.post(PrecisionsTimed(seconds))
+    return faster(seconds)

@@ -16,9 +16,9 @@ import tensorflow as tf
 from ray.data import DataIterator
 from ray.exceptions import RayError
 
-from jobs.training.batches import batches_of_epoch, prefetched
-from jobs.training.initial_state import WorkerConfig, first_weights, last_checkpoint
 from jobs.training.messages import EpochDone, HeadFitted, InputsShown, PermanentFailure, Started, StepDone
+from jobs.training.worker.batches import batches_of_epoch, prefetched
+from jobs.training.worker.initial_state import WorkerConfig, first_weights, last_checkpoint
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.training.augment import augmentation_of, draw, reencode_some
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, save_checkpoint
