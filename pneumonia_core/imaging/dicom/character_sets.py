@@ -12,7 +12,7 @@ _ESCAPE: Final = b"\x1b"
 
 
 def decodings(value: bytes, character_set: list[str]) -> list[str]:
-    """The texts that the bytes may stand for. One where they are ASCII or UTF-8, which is no accident."""
+    """The texts that the bytes may be: one where they are ASCII or UTF-8, which nothing else looks like."""
     if _ESCAPE not in value:
         with contextlib.suppress(UnicodeDecodeError):
             return [value.decode("utf-8")]

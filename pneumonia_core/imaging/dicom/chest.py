@@ -20,7 +20,7 @@ from pneumonia_core.imaging.dicom.words import (
     is_lying,
 )
 
-# What radiographs are called: XR is no term of DICOM, RG is that of scanned films.
+# What radiographs are called. DICOM has no XR, and RG is its term for scanned films.
 _RADIOGRAPHS: Final = ("CR", "DX", "DR", "RG", "XR")
 # Modalities of pictures that some program has made of others.
 _CONVERTED: Final = ("OT", "SC")

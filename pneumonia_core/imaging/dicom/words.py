@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Final
 
-# Letters that are no accented form of another.
+# Letters that do not come apart into another and an accent.
 _PLAIN: Final = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D", "Æ": "AE", "Œ": "OE", "İ": "I"})
 
 

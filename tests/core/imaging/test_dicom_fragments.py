@@ -1,4 +1,4 @@
-"""The end of a compressed DICOM picture: whatever stands where its delimiter should be."""
+"""The end of a compressed DICOM picture: whatever is found in place of its delimiter."""
 
 import numpy as np
 import pytest
