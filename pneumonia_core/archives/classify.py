@@ -37,6 +37,25 @@ _NO_IMAGE: Final = (
 _ONE_PACKED: Final = frozenset({".gz", ".bz2", ".xz", ".zst"})
 _PACKED: Final = _ONE_PACKED | {".7z", ".rar", ".tbz", ".tbz2", ".txz", ".tzst", ".iso", ".dmg"}
 _NO_IMAGE_SUFFIXES: Final = frozenset(f".{suffix}" for line in _NO_IMAGE for suffix in line.split())
+# Pixels of medical formats whose header is another file, or that are packed: their content does not tell.
+_MEDICAL_SUFFIXES: Final = frozenset(
+    f".{suffix}"
+    for suffix in (
+        "nii",
+        "img",
+        "hdr",
+        "raw",
+        "zraw",
+        "mha",
+        "mhd",
+        "nrrd",
+        "nhdr",
+        "mnc",
+        "mgh",
+        "mgz",
+        "rec",
+    )
+)
 _SKIPPED_FOLDERS: Final = frozenset({"__MACOSX"})
 # The index of a disc (DICOM PS3.10, 8.6) is a DICOM file itself.
 _DICOM_INDEX: Final = "dicomdir"
@@ -56,15 +75,21 @@ def classify_name(name: str) -> FileClass:
         return SkipReason.NO_IMAGE
     if lower.endswith(ARCHIVE_SUFFIXES):
         return NameClass.ARCHIVE
-    found = _SUFFIX.search(lower)
-    suffix = found[0] if found else ""
+    suffix = _suffix(lower)
     if suffix in IMAGE_SUFFIXES:
         return NameClass.IMAGE
     if suffix in _ONE_PACKED and classify_name(name[: -len(suffix)]) is SkipReason.NO_IMAGE:
         return SkipReason.NO_IMAGE
+    if suffix in _ONE_PACKED and _suffix(lower[: -len(suffix)]) in _MEDICAL_SUFFIXES:
+        return SkipReason.MEDICAL_FORMAT
     if suffix in _PACKED:
         return SkipReason.OTHER_COMPRESSION
     return SkipReason.NO_IMAGE if suffix in _NO_IMAGE_SUFFIXES else NameClass.UNKNOWN
+
+
+def _suffix(name: str) -> str:
+    found = _SUFFIX.search(name)
+    return found[0] if found else ""
 
 
 def classify_path(path: str) -> FileClass:
@@ -76,18 +101,20 @@ def classify_path(path: str) -> FileClass:
     return classify_name(name)
 
 
-def classify_head(head: bytes | None) -> FileClass:
-    """What a file with these first bytes is.
+def classify_head(head: bytes | None, name: str) -> FileClass:
+    """What a file of this name with these first bytes is.
 
     A file whose first bytes cannot be read (None) counts as an image: it gets a row that says why it cannot
     be read.
     """
-    return NameClass.IMAGE if head is None or is_image_head(head) else SkipReason.NO_IMAGE
+    if head is None or is_image_head(head):
+        return NameClass.IMAGE
+    return SkipReason.MEDICAL_FORMAT if _suffix(name.lower()) in _MEDICAL_SUFFIXES else SkipReason.NO_IMAGE
 
 
 def classify_content(stored: StoredFile) -> FileClass:
     """What a file is by its first bytes, which are read here."""
     try:
-        return classify_head(read_range(stored.uri, 0, SNIFFED_BYTES))
+        return classify_head(read_range(stored.uri, 0, SNIFFED_BYTES), stored.uri)
     except RejectedImage:
-        return classify_head(None)
+        return classify_head(None, stored.uri)

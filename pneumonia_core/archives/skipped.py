@@ -28,6 +28,7 @@ class SkipReason(StrEnum):
     REPEATED_IN_MANIFEST = "repeated_in_manifest", "named twice in a manifest"
     IN_EARLIER_ARCHIVE = "in_earlier_archive", "listed by an earlier archive"
     ROW_WITHOUT_URI = "row_without_uri", "row of a manifest without a URI", True
+    MEDICAL_FORMAT = "medical_format", "file of a medical format that is not read", True
     OTHER_COMPRESSION = "other_compression", "packed file of another kind", True
     TRUNCATED_ARCHIVE = "truncated_archive", "archive that is cut short", True
     DAMAGED_ARCHIVE = "damaged_archive", "archive that is damaged", True

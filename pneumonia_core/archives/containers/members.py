@@ -93,7 +93,7 @@ def _images(members: Iterator[Member], skipped: Counter[SkipReason]) -> Iterator
     for member in members:
         kind = classify_path(member.name)
         if kind is NameClass.UNKNOWN:
-            kind = classify_head(member.head(SNIFFED_BYTES))
+            kind = classify_head(member.head(SNIFFED_BYTES), member.name)
         if isinstance(kind, SkipReason):
             skipped[kind] += 1
         elif kind is NameClass.ARCHIVE:
