@@ -30,6 +30,7 @@ class Remedy(StrEnum):
     SAY_RESCORE = "Say whether to score every image again or only new and changed ones."
     OTHER_SPLIT = "Choose another split."
     FINISH_OR_ABANDON = "Repeat its own request to finish it, or abandon it."
+    LET_IT_END = "Wait until it has ended, or stop it and run this again to resume it."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
     MAKE_ROOM = "Make room there, then run it again to resume."
     WHEN_STORAGE_ANSWERS = "Run it again when the storage answers."

@@ -18,7 +18,7 @@ from pneumonia_core.runs.record import Counts, RunResult
 from pneumonia_core.runs.run import Run, chunks_still_needed, unscored_rows
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import write_bytes
-from pneumonia_core.storage.lock import LeaseLost
+from pneumonia_core.storage.locks.lease import LeaseLost
 
 
 def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResult:

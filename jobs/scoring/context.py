@@ -93,6 +93,17 @@ class ScoringContext:
             raise Stopped
 
 
+@contextlib.contextmanager
+def scoring_instead(context: ScoringContext, request: RunRequest, bundle: Bundle) -> Iterator[None]:
+    """Until the block ends, the command has this request and this bundle."""
+    own = context.request, context.bundle, context.shipped
+    context.request, context.bundle, context.shipped = request, bundle, {}
+    try:
+        yield
+    finally:
+        context.request, context.bundle, context.shipped = own
+
+
 def start_ray(context: ScoringContext) -> None:
     """Connect to the cluster, or start Ray, until the command's session ends. Later calls do nothing."""
     if context.ray_started:

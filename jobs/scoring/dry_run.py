@@ -10,7 +10,7 @@ from pneumonia_core.results.table import find_table, open_table
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.record import RunRequest
-from pneumonia_core.runs.registry import any_model_counts
+from pneumonia_core.runs.rescore_choice import any_model_counts
 from pneumonia_core.storage.location import Location, open_location
 from pneumonia_core.system.scratch import ScratchFolder
 

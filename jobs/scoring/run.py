@@ -5,27 +5,24 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from deltalake import DeltaTable
+
 from jobs.console.output import printable, say
 from jobs.scoring.commit import commit_run, conclude, report_skipped
-from jobs.scoring.context import ExecutionOptions, ScoringContext, stopping_on_sigterm
+from jobs.scoring.context import ExecutionOptions, ScoringContext, scoring_instead, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import execution_options, make_request
 from jobs.scoring.score_listing import score_listing
-from pneumonia_core.bundles.bundle import open_bundle
+from pneumonia_core.bundles.bundle import Bundle, open_bundle
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.results.table import add_missing_columns
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import check_inventory
 from pneumonia_core.runs.planner import Gone, Planner, PlanningRules
 from pneumonia_core.runs.record import RunRecord, RunRequest, RunResult
-from pneumonia_core.runs.registry import (
-    any_model_counts,
-    last_committed,
-    open_run,
-    remember_rescore,
-    version_with_rows,
-)
+from pneumonia_core.runs.registry import last_committed, open_run, version_with_rows
+from pneumonia_core.runs.rescore_choice import any_model_counts, remember_rescore
 from pneumonia_core.runs.run import Run
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import make_folder
@@ -62,38 +59,68 @@ def score_archives(results: Location, request: RunRequest, options: ExecutionOpt
         with stopping_on_sigterm(context):
             while True:
                 run, result = _score_once(context)
-                if not run.matches(request):
-                    say(f"recorded run {run.run_id}, whose rows were in the table; the requested run is next")
+                if result is None:
                     continue
-                if not run.resumed or result.run_date == request.run_date:
+                if run.matches(request) and (not run.resumed or result.run_date == request.run_date):
                     return result
+                finished = f"finished the run of {result.run_date} with the model {result.model_id}"
                 if context.past_deadline:
-                    say(
-                        f"finished the run of {result.run_date}; the deadline leaves no time for the run of "
-                        f"{request.run_date}"
-                    )
+                    say(f"{finished}; the deadline leaves no time for the run of {request.run_date}")
                     return result
-                say(f"finished the run of {result.run_date}; the run of {request.run_date} is next")
+                say(f"{finished}; the run of {request.run_date} is next")
 
 
-def _score_once(context: ScoringContext) -> tuple[Run, RunResult]:
-    """One run from its listing to its commit, new or resumed, and its result."""
+def _score_once(context: ScoringContext) -> tuple[Run, RunResult | None]:
+    """One run from its listing to its commit, new or resumed, and its result; None where it is abandoned."""
     request = context.request
     table = add_missing_columns(context.results, request.rules.carry)
     with open_run(context.results, request, table.version(), context.options.fresh) as run:
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record.run_date}")
         if (version := version_with_rows(run)) is not None:
             return run, conclude(context, run, version)
-        view = TableView(table)
-        with Planner(run.folder, view, _rules(context, run, view)) as planner:
-            _align_with_table(run, view, planner)
-            score_listing(context, run, planner, view)
-            gone = _write_gone(run, planner)
-            if (last := _last_run_alike(context, run, gone)) is not None:
-                run.discard()
-                return run, _nothing_new(context, run, last)
-            check_inventory(run.folder, run.record.shards)
-        return run, commit_run(context, run, gone)
+        if run.matches(request):
+            return run, _score_run(context, run, table)
+        return run, _score_with_own_model(context, run, table)
+
+
+def _score_with_own_model(context: ScoringContext, run: Run, table: DeltaTable) -> RunResult | None:
+    """Finish a run of another model, which died before that was replaced, as it was requested.
+
+    A run that cannot be finished is abandoned, and the result None: it must not block every later run.
+    """
+    try:
+        with scoring_instead(context, run.record.request(), _own_bundle(run.record)):
+            return _score_run(context, run, table)
+    except InvalidInput as error:
+        say(f"run {run.run_id} of {run.record.run_date} is abandoned: {error.text}")
+        if run.is_open:
+            run.finish("abandoned", exit_code=error.exit_code)
+        return None
+
+
+def _own_bundle(record: RunRecord) -> Bundle:
+    """The bundle of a run. Raises InvalidInput where it is not there any more."""
+    model_id = record.configuration.model_id
+    for folder in (record.bundle, record.model):
+        with contextlib.suppress(InvalidInput):
+            if folder and (bundle := open_bundle(folder)).model_id == model_id:
+                return bundle
+    where = printable(record.bundle or record.model)
+    raise InvalidInput(f"its model {model_id} is not the one asked for now, and no longer at {where}.")
+
+
+def _score_run(context: ScoringContext, run: Run, table: DeltaTable) -> RunResult:
+    """List, plan, score and commit what the run has not done yet."""
+    view = TableView(table)
+    with Planner(run.folder, view, _rules(context, run, view)) as planner:
+        _align_with_table(run, view, planner)
+        score_listing(context, run, planner, view)
+        gone = _write_gone(run, planner)
+        if (last := _last_run_alike(context, run, gone)) is not None:
+            run.discard()
+            return _nothing_new(context, run, last)
+        check_inventory(run.folder, run.record.shards)
+    return commit_run(context, run, gone)
 
 
 def _rules(context: ScoringContext, run: Run, view: TableView) -> PlanningRules:
@@ -107,7 +134,7 @@ def _rules(context: ScoringContext, run: Run, view: TableView) -> PlanningRules:
             run.discard()
             raise
         remember_rescore(context.results, request)
-        run.advance(any_model=any_model)
+        run.advance(any_model=any_model, bundle=str(context.bundle.path))
     return PlanningRules(request.model_id, any_model, request.retry_rejected, request.limit)
 
 

@@ -151,6 +151,8 @@ class RunRecord:
     listing_complete: bool = False
     # Whether a row under another model makes an image unchanged; None until --rescore is decided.
     any_model: bool | None = None
+    # The folder of the bundle, without aliases. Version 0.1.0 did not record it.
+    bundle: str | None = None
     # What the run computes with, the same for all its rows. None until the first chunk is scored; version
     # 0.1.0 recorded no precision.
     engine: str | None = None
@@ -211,6 +213,24 @@ class RunRecord:
         """Whether the run was started with the options of this request."""
         return self.configuration == request.configuration()
 
+    def request(self) -> RunRequest:
+        """The request that this run carries out."""
+        asked = self.configuration
+        return RunRequest(
+            archives=asked.archives,
+            model=self.model,
+            model_id=asked.model_id,
+            engine=asked.engine,
+            precision=asked.precision,
+            rescore=asked.rescore,
+            retry_rejected=asked.retry_rejected,
+            limit=asked.limit,
+            chunk_size=asked.chunk_size,
+            run_date=self.run_date,
+            date_is_given=True,
+            rules=ListingRules(asked.carry, asked.allow_prefix),
+        )
+
 
 class RunChanges(TypedDict, total=False):
     """The fields of a RunRecord that change while the run goes on."""
@@ -218,6 +238,7 @@ class RunChanges(TypedDict, total=False):
     planned_version: int
     listing_complete: bool
     any_model: bool
+    bundle: str
     engine: str
     precision: str
     nodes: Mapping[str, int]

@@ -1,16 +1,14 @@
 """The scoring runs of a results folder: opened, resumed, abandoned and listed."""
 
 import datetime
-import json
+import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Final
 
-from pneumonia_core.errors import InvalidInput, Remedy, differing_options
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy, differing_options
 from pneumonia_core.results.commit import committed_version
-from pneumonia_core.results.table_view import TableView
-from pneumonia_core.runs.record import ENDED, RunRecord, RunRequest
+from pneumonia_core.runs.record import RunRecord, RunRequest
 from pneumonia_core.runs.run import (
     WORKING_FOLDERS,
     Run,
@@ -19,48 +17,76 @@ from pneumonia_core.runs.run import (
     run_folder,
     unfinished_folder,
 )
+from pneumonia_core.runs.unfinished import find_unfinished, registry_lock
 from pneumonia_core.storage.errors import cannot_write
-from pneumonia_core.storage.files import (
-    delete_file,
-    delete_folder,
-    exists,
-    list_names,
-    make_folder,
-    read_bytes,
-    write_bytes,
-)
+from pneumonia_core.storage.files import delete_folder, exists, list_names, make_folder, write_bytes
 from pneumonia_core.storage.location import Location
-from pneumonia_core.storage.lock import take_lock
+from pneumonia_core.storage.locks.lock import find_holder, take_lock
 from pneumonia_core.system.environment import installed_versions
 
-_RESCORE: Final = ".rescore.json"
+_log = logging.getLogger(__name__)
+
+
+class RunAtWork(PneumoniaError):
+    """Another process works on the same archives with the same model."""
 
 
 def open_run(results: Location, request: RunRequest, planned_version: int, fresh: bool) -> Run:
-    """The unfinished run of this request, or a new run that is planned from this version of the table.
+    """The unfinished run of these archives, or a new run that is planned from this version of the table.
 
-    Ignores runs that a living process works on. Raises InvalidInput where an unfinished run was started with
-    other options; `fresh` abandons the unfinished runs instead. A run whose rows are in the table lacks only
-    its last record, and is returned.
+    A run of another model comes first: it is returned as it is, and does not match the request. Runs over
+    other archives do not count. Raises RunAtWork where another process scores the archives with the same
+    model; a lease of a process that may have died is waited for. Raises InvalidInput where an unfinished run
+    of the same model was started with other options; `fresh` abandons the unfinished runs instead. A run
+    whose rows are in the table lacks only its last record, and is returned.
     """
-    idle = _idle_runs(results)
-    run: Run | None = None
-    try:
-        run = _abandon(idle, request) if fresh else _run_to_resume(idle, request)
-    finally:
-        _unlock([other for other in idle if other is not run])
-    return run or new_run(results, request, planned_version)
+    while True:
+        with registry_lock(results) as registry:
+            found = find_unfinished(results, lambda record: _same_archives(record, request))
+            busy = [record for record in found.busy if _same_model(record, request)]
+            run: Run | None = None
+            try:
+                if not busy:
+                    run = _abandon(found.idle, request) if fresh else _run_to_resume(found.idle, request)
+                    registry.check()
+                    run = run or new_run(results, request, planned_version)
+                    return run
+            finally:
+                found.unlock(keep=run)
+        _wait_for_end(run_folder(results, busy[0].run_id), busy[0])
+
+
+def _same_archives(record: RunRecord, request: RunRequest) -> bool:
+    return set(record.configuration.archives) == set(request.archives)
+
+
+def _same_model(record: RunRecord, request: RunRequest) -> bool:
+    return record.configuration.model_id == request.model_id
+
+
+def _wait_for_end(folder: Location, record: RunRecord) -> None:
+    """Return when the run has no owner any more. Raises RunAtWork when it is known to have one."""
+    if not folder.is_local:
+        _log.warning(f"run {record.run_id} has an owner: waiting up to a minute to see whether that lives")
+    if (holder := find_holder(folder)) is not None:
+        raise RunAtWork(
+            f"run {record.run_id} scores the same archives with the same model: {holder} is at work.",
+            Remedy.LET_IT_END,
+        )
 
 
 def _run_to_resume(idle: Sequence[Run], request: RunRequest) -> Run | None:
-    """The run that was started with the options of the request; None where no run is unfinished."""
+    """The oldest run of another model, else the run that was started with the options of the request."""
     if not idle:
         return None
-    run = next((run for run in idle if run.matches(request)), None)
-    if run is None:
-        changed = differing_options(asdict(idle[0].record.configuration), asdict(request.configuration()))
+    for run in idle:
+        if not _same_model(run.record, request):
+            return run
+    run = next((run for run in idle if run.matches(request)), idle[0])
+    if not run.matches(request):
+        changed = differing_options(asdict(run.record.configuration), asdict(request.configuration()))
         raise InvalidInput(
-            f"run {idle[0].run_id} is unfinished and was started with other options: {changed}. "
+            f"run {run.run_id} is unfinished and was started with other options: {changed}. "
             "This request does not resume it.",
             Remedy.FINISH_OR_ABANDON,
         )
@@ -73,70 +99,6 @@ def _abandon(idle: Sequence[Run], request: RunRequest) -> Run | None:
         if version_with_rows(run) is not None:
             return run
         run.finish("abandoned", exit_code=1)
-    return None
-
-
-def _unlock(runs: Sequence[Run]) -> None:
-    for run in runs:
-        run.unlock()
-
-
-def version_with_rows(run: Run) -> int | None:
-    """The version of the table that has the rows of a run; None where the run is not committed.
-
-    A run with a version lacks only its last record.
-    """
-    if run.record.state != "staged":
-        return None
-    return committed_version(run.results, run.run_id, run.record.planned_version)
-
-
-def read_runs(results: Location) -> list[RunRecord]:
-    """The records of all runs, oldest first."""
-    folders = (run_folder(results, run_id) for run_id in list_names(results.child("runs")))
-    return [read_record(folder) for folder in folders if exists(folder.child("run.json"))]
-
-
-def active_runs(results: Location) -> list[str]:
-    """The ids of the unfinished runs that a process works on, or that are staged for their commit."""
-    names = list_names(unfinished_folder(results))
-    idle = _idle_runs(results)
-    _unlock(idle)
-    resumable = {run.run_id for run in idle if run.record.state != "staged"}
-    return [name for name in names if name not in resumable and exists(run_folder(results, name))]
-
-
-def delete_unmarked_run(results: Location, run_id: str) -> bool:
-    """Delete the folder of a run that died before its `.unfinished` marker was written.
-
-    Returns whether it was deleted.
-    """
-    folder = run_folder(results, run_id)
-    lock = take_lock(folder)
-    if lock is None:
-        return False
-    unmarked = not exists(marker(results, run_id))
-    if unmarked:
-        delete_folder(folder)
-    lock.release()
-    return unmarked
-
-
-def committed_runs(results: Location) -> Iterator[RunRecord]:
-    """The records of the committed runs, newest first."""
-    for run_id in reversed(list_names(results.child("runs"))):
-        folder = run_folder(results, run_id)
-        if exists(folder.child("run.json")) and (record := read_record(folder)).state == "committed":
-            yield record
-
-
-def last_committed(results: Location, like: RunRecord) -> RunRecord | None:
-    """The record of the newest committed run over the same archives; None where it had another model."""
-    wanted = like.configuration
-    for record in committed_runs(results):
-        found = record.configuration
-        if found.archives == wanted.archives:
-            return record if found.model_id == wanted.model_id else None
     return None
 
 
@@ -173,63 +135,62 @@ def new_run(results: Location, request: RunRequest, planned_version: int) -> Run
     return run
 
 
-def _idle_runs(results: Location) -> list[Run]:
-    """The unfinished runs that no living process works on, each locked by this process."""
-    runs: list[Run] = []
-    try:
-        for run_id in list_names(unfinished_folder(results)):
-            if (run := _lock_if_idle(results, run_id)) is not None:
-                runs.append(run)
-    except BaseException:
-        _unlock(runs)
-        raise
-    return runs
+def version_with_rows(run: Run) -> int | None:
+    """The version of the table that has the rows of a run; None where the run is not committed.
 
-
-def _lock_if_idle(results: Location, run_id: str) -> Run | None:
-    folder = run_folder(results, run_id)
-    lock = take_lock(folder) if exists(folder.child("run.json")) else None
-    if lock is None:
-        return None
-    if not exists(marker(results, run_id)):
-        # Its last owner has ended it since the markers were listed.
-        lock.release()
-        return None
-    try:
-        record = read_record(folder)
-    except BaseException:
-        lock.release(delete=False)
-        raise
-    if record.state in ENDED:
-        # Its last owner died between its last record and the deletion of its marker.
-        delete_file(marker(results, run_id))
-        lock.release(delete=False)
-        return None
-    return Run(results, record, lock, resumed=True)
-
-
-def any_model_counts(results: Location, request: RunRequest, view: TableView) -> bool:
-    """Whether a row under another model makes an image unchanged: --rescore none, given now or earlier.
-
-    Raises InvalidInput where a new model meets a table with rows and no run has decided it yet.
+    A run with a version lacks only its last record.
     """
-    choice = request.rescore or remembered_rescore(results).get(request.model_id)
-    if choice is None and not view.is_empty and not view.knows_model(request.model_id):
-        raise InvalidInput(
-            f"the model {request.model_id} is new to {results.uri}, which has rows of another model.",
-            Remedy.SAY_RESCORE,
-        )
-    return choice == "none"
+    if run.record.state != "staged":
+        return None
+    return committed_version(run.results, run.run_id, run.record.planned_version)
 
 
-def remember_rescore(results: Location, request: RunRequest) -> None:
-    """Keep the request's choice for its model: a user gives it once, and later runs follow it."""
-    if request.rescore:
-        known = {**remembered_rescore(results), request.model_id: request.rescore}
-        write_bytes(results.child("runs").child(_RESCORE), json.dumps(known).encode())
+def read_runs(results: Location) -> list[RunRecord]:
+    """The records of all runs, oldest first."""
+    folders = (run_folder(results, run_id) for run_id in list_names(results.child("runs")))
+    return [read_record(folder) for folder in folders if exists(folder.child("run.json"))]
 
 
-def remembered_rescore(results: Location) -> dict[str, str]:
-    """The choice that was made for each model: `all` or `none`."""
-    location = results.child("runs").child(_RESCORE)
-    return dict(json.loads(read_bytes(location))) if exists(location) else {}
+def active_runs(results: Location) -> list[str]:
+    """The ids of the unfinished runs that a process works on, or that are staged for their commit."""
+    # A command that begins meanwhile must not take this process for the owner of its run.
+    with registry_lock(results):
+        names = list_names(unfinished_folder(results))
+        found = find_unfinished(results)
+        found.unlock()
+    resumable = {run.run_id for run in found.idle if run.record.state != "staged"}
+    return [name for name in names if name not in resumable and exists(run_folder(results, name))]
+
+
+def delete_unmarked_run(results: Location, run_id: str) -> bool:
+    """Delete the folder of a run that died before its `.unfinished` marker was written.
+
+    Returns whether it was deleted.
+    """
+    folder = run_folder(results, run_id)
+    lock = take_lock(folder)
+    if lock is None:
+        return False
+    unmarked = not exists(marker(results, run_id))
+    if unmarked:
+        delete_folder(folder)
+    lock.release()
+    return unmarked
+
+
+def committed_runs(results: Location) -> Iterator[RunRecord]:
+    """The records of the committed runs, newest first."""
+    for run_id in reversed(list_names(results.child("runs"))):
+        folder = run_folder(results, run_id)
+        if exists(folder.child("run.json")) and (record := read_record(folder)).state == "committed":
+            yield record
+
+
+def last_committed(results: Location, like: RunRecord) -> RunRecord | None:
+    """The record of the newest committed run over the same archives; None where it had another model."""
+    wanted = like.configuration
+    for record in committed_runs(results):
+        found = record.configuration
+        if found.archives == wanted.archives:
+            return record if found.model_id == wanted.model_id else None
+    return None

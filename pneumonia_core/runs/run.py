@@ -15,7 +15,7 @@ from pneumonia_core.runs.inventory import ChunkRef, read_chunk
 from pneumonia_core.runs.record import EndState, RunChanges, RunRecord, RunRequest, RunState
 from pneumonia_core.storage.files import delete_file, delete_folder, read_bytes, write_bytes
 from pneumonia_core.storage.location import Location
-from pneumonia_core.storage.lock import FileLock, Lease
+from pneumonia_core.storage.locks.lock import Lock
 from pneumonia_core.system.failpoints import failpoint
 
 # What a run needs only until it has ended.
@@ -29,7 +29,7 @@ class Run:
     """
 
     def __init__(
-        self, results: Location, record: RunRecord, lock: FileLock | Lease | None, resumed: bool = False
+        self, results: Location, record: RunRecord, lock: Lock | None, resumed: bool = False
     ) -> None:
         self.results = results
         self.resumed = resumed
@@ -59,8 +59,7 @@ class Run:
         Raises LeaseLost where another process may own the run, and OSError where it cannot be written.
         """
         failpoint("save.before", state or "")
-        if self._lock is not None:
-            self._lock.check()
+        self.check_lock()
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = replace(self._record, **changes, state=state or self._record.state, updated_at=now)
         text = json.dumps(record.as_json(), indent=2) + "\n"
@@ -77,11 +76,22 @@ class Run:
             delete_folder(self.folder.child(name))
 
     def discard(self) -> None:
-        """Delete a run that found nothing to do."""
+        """Delete a run that found nothing to do. Raises LeaseLost where another process may own it."""
+        self.check_lock()
         delete_file(marker(self.results, self.run_id))
         # The lock is held until the folder is gone: no other command can resume the run before that.
         delete_folder(self.folder)
         self.unlock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process still has the run: it was neither discarded nor unlocked."""
+        return self._lock is not None
+
+    def check_lock(self) -> None:
+        """Raise LeaseLost where another process may own the run."""
+        if self._lock is not None:
+            self._lock.check()
 
     def unlock(self) -> None:
         if self._lock is not None:

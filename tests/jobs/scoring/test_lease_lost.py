@@ -12,9 +12,11 @@ from jobs.scoring.context import ExecutionOptions, ScoringContext
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.record import RunRecord
 from pneumonia_core.runs.run import Run
-from pneumonia_core.storage.files import delete_folder
+from pneumonia_core.storage.files import delete_folder, write_bytes
 from pneumonia_core.storage.location import open_location
-from pneumonia_core.storage.lock import LeaseTiming, take_lock
+from pneumonia_core.storage.locks.lease import LeaseTiming
+from pneumonia_core.storage.locks.lock import take_lock
+from pneumonia_core.storage.locks.owner import Owner
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ def test_lease_lost_after_the_commit_does_not_say_that_nothing_was_committed(res
     record = RunRecord("1", "2026-01-31", "staged", "", request.configuration(), "", {}, 6)
     with contextlib.ExitStack() as session, Run(results, record, held) as run:
         context = ScoringContext(results, request, ExecutionOptions(), tiny_bundle, session)
+        write_bytes(results.child("lock"), Owner.of_process(1).as_json())
         timing.expires_after_s = -1.0
         with pytest.raises(PneumoniaError) as caught:
             conclude(context, run, version)

@@ -14,8 +14,7 @@ from pneumonia_core.system.failpoints import VARIABLE
 
 
 def race(arguments: list[object], undisturbed, results: Path) -> None:
-    """The same command twice at once: one commits, the other says so, and ends right when run again."""
-    # Both have planned before either commits.
+    """The same command twice at once: one scores, the other says who does, and ends right when run again."""
     rule = {VARIABLE: "save.before@staged=sleep:6"}
     both = [start(arguments, **rule) for _ in range(2)]
     try:
@@ -26,7 +25,7 @@ def race(arguments: list[object], undisturbed, results: Path) -> None:
     codes = sorted(process.returncode for process in both)
     assert codes == [0, 1], ends
     loser = next(errors for process, (_, errors) in zip(both, ends, strict=True) if process.returncode)
-    assert "another run has committed" in loser
+    assert "is at work" in loser
     assert "Traceback" not in loser
     again = pneumonia(*arguments)
     assert again.returncode == 0, again.stderr
