@@ -1,5 +1,6 @@
 """What many tests share: a small bundle, written once a session."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -89,7 +90,16 @@ def guarded_bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ray_here(worker_rules):
+def trapped_folder(tmp_path_factory):
+    """A folder that a user may stand in, whose files have names of modules. An import of one says so."""
+    folder = tmp_path_factory.mktemp("stands")
+    for module in ("dl", "pickle", "pyarrow", "ray", "wave"):
+        (folder / f"{module}.py").write_text(f"open({str(folder / 'executed')!r}, 'w'); raise SystemExit(9)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_here(worker_rules, trapped_folder):
     """One Ray with two CPUs and a declared GPU for the whole session.
 
     Jobs in this process use it, commands by its address.
@@ -101,7 +111,9 @@ def ray_here(worker_rules):
 
     inherited = {VARIABLE: worker_rules.variable, "PNEUMONIA_HASH_KEY": "pepper", **DECLARED_GPU}
     os.environ.update(inherited)
-    with ray_session("local", num_cpus=2):
+    with contextlib.ExitStack() as stack:
+        with contextlib.chdir(trapped_folder):
+            stack.enter_context(ray_session("local", num_cpus=2))
         for name in inherited:
             del os.environ[name]
         yield ray

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from jobs.console.output import core_warnings_shown, native_stderr_aside, say
 from jobs.console.remedies import error_line
 from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.system.import_path import leave_out_current_folder
 from pneumonia_core.system.proxies import never_proxy_loopback
 
 Result = dict[str, Any]
@@ -39,6 +40,7 @@ def job_command(
                 return
             options.pop("config")
             never_proxy_loopback()
+            leave_out_current_folder()
             with native_stderr_aside(), core_warnings_shown():
                 result = _run_job(job, options)
             finish(result)

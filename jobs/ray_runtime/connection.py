@@ -8,23 +8,26 @@ from pathlib import Path
 
 import ray
 
+from jobs.ray_runtime.own_folder import job_config, working_in
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
 
-def start(num_cpus: int | None) -> None:
-    """Start Ray on this machine.
+def start(num_cpus: int | None, folder: Path) -> None:
+    """Start Ray on this machine, with `folder` as the current one of all its processes.
 
     Raises InvalidInput where Ray cannot write its files, PneumoniaError where it does not start in time.
     """
     try:
-        # A bare ray.init() would join whatever else runs on this machine.
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with working_in(folder):
+            # A bare ray.init() would join whatever else runs on this machine.
+            ray.init(
+                address="local",
+                job_config=job_config(),
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except OSError as error:
         raise InvalidInput(
             f"Ray cannot start on this machine: {error}. It writes a token under the home folder "
@@ -40,10 +43,13 @@ def start(num_cpus: int | None) -> None:
         ) from error
 
 
-def connect(address: str) -> None:
-    """Connect to the cluster at this address. Raises InvalidInput where none answers."""
+def connect(address: str, folder: Path) -> None:
+    """Connect to the cluster at this address, from `folder`. Raises InvalidInput where none answers."""
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with working_in(folder):
+            ray.init(
+                address=address, job_config=job_config(), log_to_driver=False, logging_level=logging.ERROR
+            )
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInput(

@@ -7,6 +7,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Final
 
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.system.scratch import ScratchFolder
 
 
 @contextmanager
@@ -29,16 +30,17 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         quiet_ray_data()
         yield
         return
-    if names_a_cluster(address):
-        connect(address or os.environ["RAY_ADDRESS"])
-    else:
-        start(num_cpus)
-    quiet_ray_data()
-    try:
-        with _ray_prints_to_stderr():
-            yield
-    finally:
-        ray.shutdown()
+    with ScratchFolder("ray") as folder:
+        if names_a_cluster(address):
+            connect(address or os.environ["RAY_ADDRESS"], folder)
+        else:
+            start(num_cpus, folder)
+        quiet_ray_data()
+        try:
+            with _ray_prints_to_stderr():
+                yield
+        finally:
+            ray.shutdown()
 
 
 def names_a_cluster(address: str | None) -> bool:

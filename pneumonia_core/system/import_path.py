@@ -11,10 +11,19 @@ CODE_FOLDER: Final = Path(pneumonia_core.__file__).resolve().parent.parent
 
 
 def import_path() -> list[str]:
-    """Python's import path as absolute folders, without the working folder unless this project is in it.
+    """This process's import path for another one: absolute folders, without the current folder.
 
-    `python -m` puts the working folder first, and a Ray driver that of its own workers.
+    `python -m` puts the current folder first, and a driver of Ray that of its own into its workers. It stays
+    only where this project's code is there.
     """
-    folders = [Path(folder).absolute() for folder in sys.path if folder]
-    here = Path.cwd().resolve()
-    return [str(folder) for folder in folders if folder.resolve() != here or here == CODE_FOLDER]
+    return [str(Path(folder).absolute()) for folder in sys.path if _may_be_imported_from(folder)]
+
+
+def leave_out_current_folder() -> None:
+    """Let this process import nothing from its current folder, unless this project's code is there."""
+    sys.path[:] = [folder for folder in sys.path if _may_be_imported_from(folder)]
+
+
+def _may_be_imported_from(folder: str) -> bool:
+    resolved = Path(folder).resolve()
+    return resolved == CODE_FOLDER or resolved != Path.cwd().resolve()
