@@ -92,7 +92,7 @@ def guarded_bundle(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trapped_folder(tmp_path_factory):
     """A folder that a user may stand in, whose files have names of modules. An import of one says so."""
-    folder = tmp_path_factory.mktemp("stands")
+    folder = tmp_path_factory.mktemp("trapped")
     for module in ("dl", "pickle", "pyarrow", "ray", "wave"):
         (folder / f"{module}.py").write_text(f"open({str(folder / 'executed')!r}, 'w'); raise SystemExit(9)")
     return folder

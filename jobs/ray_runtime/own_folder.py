@@ -1,4 +1,4 @@
-"""A working folder of their own for Ray's processes: nothing is imported from where a user stands.
+"""A working folder of their own for Ray's processes: nothing is imported from the current folder of a user.
 
 Imports Ray: `jobs.ray_runtime.session` sets the environment first.
 """

@@ -30,7 +30,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         quiet_ray_data()
         yield
         return
-    with ScratchFolder("ray") as folder:
+    with _empty_folder() as folder:
         if names_a_cluster(address):
             connect(address or os.environ["RAY_ADDRESS"], folder)
         else:
@@ -41,6 +41,16 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
                 yield
         finally:
             ray.shutdown()
+
+
+def _empty_folder() -> ScratchFolder:
+    """The current folder of Ray's processes."""
+    try:
+        return ScratchFolder("ray")
+    except OSError as error:
+        raise PneumoniaError(
+            f"Ray gets no folder for its processes ({error.strerror}).", Remedy.OTHER_SCRATCH
+        ) from error
 
 
 def names_a_cluster(address: str | None) -> bool:
