@@ -11,9 +11,9 @@ from jobs.scoring.merging import merge_run
 from pneumonia_core.archives.skipped import describe_skipped, may_hide_images
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.reports.run_page import run_page
-from pneumonia_core.results.commit import commit
 from pneumonia_core.runs.parts import ConservationError, Merged, done_chunks
 from pneumonia_core.runs.planner import Gone
+from pneumonia_core.runs.rebase import commit_rebased
 from pneumonia_core.runs.record import Counts, RunResult
 from pneumonia_core.runs.run import Run, chunks_still_needed, unscored_rows
 from pneumonia_core.storage.errors import error_text
@@ -42,8 +42,7 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
     )
     version = None
     if files:
-        record = run.record
-        version = commit(context.results, record.planned_version, run.run_id, record.run_date, files)
+        version = commit_rebased(run, run.record.planned_version, files)
     return conclude(context, run, version)
 
 

@@ -1,6 +1,7 @@
 """The parts of a run merged into a few large files, here or in Ray tasks; what fails is tried elsewhere."""
 
 import random
+import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +30,11 @@ MAX_LOST_WORKERS: Final = 20
 
 @dataclass(frozen=True)
 class Merge:
-    """One data file to write: the arguments of `merge_parts`."""
+    """One data file to write: the arguments of `merge_parts`.
+
+    `path` is the beginning of its name. Each try adds a random end: one that ends late, in a process that has
+    lost the run or on a node that was taken for lost, must not replace a file that was committed since.
+    """
 
     run_folder: Location
     scores: Location
@@ -39,8 +44,9 @@ class Merge:
 
     def carry_out(self) -> Merged | PneumoniaError:
         """The file, or why the storage of this node did not take it."""
+        path = f"{self.path}-{secrets.token_hex(8)}.parquet"
         try:
-            return merge_parts(self.run_folder, self.scores, self.path, self.chunks, self.superseded)
+            return merge_parts(self.run_folder, self.scores, path, self.chunks, self.superseded)
         except PneumoniaError as error:
             return error
         except OSError as error:
@@ -81,12 +87,7 @@ def _merges(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list
     record = run.record
     per_file = max(1, ROWS_PER_FILE // record.configuration.chunk_size)
     groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]
-    # The planned version is part of the name. Otherwise a late merge by a process that has lost the run could
-    # replace a file that has been committed since.
-    names = [
-        f"run_date={record.run_date}/{run.run_id}-{record.planned_version:06d}-{number:05d}.parquet"
-        for number in range(len(groups))
-    ]
+    names = [f"run_date={record.run_date}/{run.run_id}-{number:05d}" for number in range(len(groups))]
     scores = context.results.child("scores")
     return [
         Merge(run.folder, scores, name, group, run.superseded)

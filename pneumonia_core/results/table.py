@@ -88,7 +88,7 @@ def table_uri(scores: Location) -> str:
     return scores.path if scores.is_local else scores.uri
 
 
-def scan(table: DeltaTable) -> pads.Dataset:
+def scan(table: DeltaTable) -> pads.FileSystemDataset:
     """The rows of the table, to be read by column.
 
     Raises InvalidInput where another program has given the table a feature that pyarrow cannot read, such as
@@ -115,6 +115,21 @@ def find_table(results: Location) -> DeltaTable | None:
             "command again."
         ) from error
     return open_table(results) if found else None
+
+
+def table_at(results: Location, version: int) -> DeltaTable | None:
+    """The table at an earlier version; None where its log does not go back so far. Raises as `open_table`."""
+    table = existing_table(results)
+    try:
+        retry_on_lost_connection(lambda: table.load_as_version(version))
+    except (DeltaError, OSError) as error:
+        if is_connection_error(error):
+            raise PneumoniaError(
+                f"{results.uri}: the table could not be read ({delta_error_text(error)}).",
+                Remedy.WHEN_STORAGE_ANSWERS,
+            ) from error
+        return None
+    return table
 
 
 def existing_table(results: Location) -> DeltaTable:

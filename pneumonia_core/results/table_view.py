@@ -9,6 +9,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 from deltalake import DeltaTable
 
 from pneumonia_core.errors import PneumoniaError
@@ -35,15 +36,17 @@ def comparing_with_table() -> Iterator[None]:
 class TableView:
     """The rows of the results table at the version at which it was opened.
 
-    Its memory does not grow with the table.
+    Its memory does not grow with the table. `since` is the table at an earlier version: rows of files that it
+    has are left out.
 
     Each question raises PneumoniaError where the table cannot be read.
     """
 
-    def __init__(self, table: DeltaTable) -> None:
+    def __init__(self, table: DeltaTable, since: DeltaTable | None = None) -> None:
         self.version = table.version()
         self.is_empty = not table.file_uris()
-        self._rows = scan(table)
+        rows = scan(table)
+        self._rows = rows if since is None else _without_files(rows, scan(since))
 
     @comparing_with_table()
     def knows_model(self, model_id: str) -> bool:
@@ -83,3 +86,10 @@ class TableView:
         return self._rows.scanner(
             columns=list(columns), batch_size=_ROWS_AT_ONCE, batch_readahead=2, fragment_readahead=1
         ).to_reader()
+
+
+def _without_files(rows: pads.FileSystemDataset, earlier: pads.FileSystemDataset) -> pads.FileSystemDataset:
+    """The rows of those files that are not among the earlier ones."""
+    known = {fragment.path for fragment in earlier.get_fragments()}
+    added = [fragment for fragment in rows.get_fragments() if fragment.path not in known]
+    return pads.FileSystemDataset(added, rows.schema, rows.format, rows.filesystem)

@@ -55,26 +55,28 @@ def rows(results: Path) -> pa.Table:
 def commit_as_scored(results: Path, archive: Path, model_id: str, run_date: str = "2026-01-30") -> None:
     """The table after a night that scored all of an archive, without a cluster."""
     location = open_location(str(results))
-    table = open_table(location)
+    version = open_table(location).version()
+    file = write_as_scored(results, archive, model_id, "earlier", run_date)
+    commit(location, version, f"{archive.name} earlier", run_date, [file])
+
+
+def write_as_scored(
+    results: Path, archive: Path, model_id: str, run_id: str, run_date: str = "2026-01-30"
+) -> DataFile:
+    """A data file with a row for each image of an archive, not committed yet."""
     uri = open_archive(str(archive))
-    facts = {"status": "scored", "attempt": 1, "engine": "e", "model_id": model_id, "run_id": "earlier"}
+    facts = {"status": "scored", "attempt": 1, "engine": "e", "model_id": model_id, "run_id": run_id}
     found = [
         {"image_uri": image.uri, "image_version": image.version, "archive": uri, **facts}
         for image in list_archive(uri, Counter())
     ]
     now = datetime.datetime.now(datetime.UTC)
     every = [{**dict.fromkeys(FILE_SCHEMA.names), "scored_at": now, **row} for row in found]
-    name = f"run_date={run_date}/{archive.name}.parquet"
+    name = f"run_date={run_date}/{archive.name}-{run_id}.parquet"
     file = results / "scores" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(every, schema=FILE_SCHEMA), file)
-    commit(
-        location,
-        table.version(),
-        f"{archive.name} earlier",
-        run_date,
-        [DataFile(name, file.stat().st_size, len(every), {}, 0)],
-    )
+    return DataFile(name, file.stat().st_size, len(every), {}, 0)
 
 
 def pneumonia(

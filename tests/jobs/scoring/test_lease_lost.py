@@ -10,11 +10,15 @@ from support.scoring import scoring_request
 from jobs.scoring.commit import conclude
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.results.commit import DataFile
+from pneumonia_core.results.table import open_table
+from pneumonia_core.runs.rebase import commit_rebased
 from pneumonia_core.runs.record import RunRecord
+from pneumonia_core.runs.registry import new_run
 from pneumonia_core.runs.run import Run
 from pneumonia_core.storage.files import delete_folder, write_bytes
 from pneumonia_core.storage.location import open_location
-from pneumonia_core.storage.locks.lease import LeaseTiming
+from pneumonia_core.storage.locks.lease import LeaseLost, LeaseTiming
 from pneumonia_core.storage.locks.lock import take_lock
 from pneumonia_core.storage.locks.owner import Owner
 
@@ -44,3 +48,16 @@ def test_lease_lost_after_the_commit_does_not_say_that_nothing_was_committed(res
     assert "lease was not renewed" in str(caught.value)
     assert "othing was committed" not in str(caught.value)
     assert ("version 7 of the table has the rows" in str(caught.value)) == (version == 7)
+
+
+def test_run_whose_lease_another_process_has_taken_commits_nothing(results, tiny_bundle):
+    table = open_table(results)
+    timing = LeaseTiming()
+    with new_run(results, scoring_request(tiny_bundle), 0) as late:
+        lease = take_lock(results, timing)
+        write_bytes(results.child("lock"), Owner.of_process(1).as_json())
+        timing.expires_after_s = -1.0
+        write_bytes(results.child("scores").child("a.parquet"), b"12")
+        with pytest.raises(LeaseLost):
+            commit_rebased(Run(results, late.record, lease), 0, [DataFile("a.parquet", 2, 1, {}, 0)])
+        assert open_table(results).version() == table.version() == 0
