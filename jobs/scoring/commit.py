@@ -119,6 +119,7 @@ def _result(context: ScoringContext, run: Run, version: int | None) -> RunResult
         out_of_domain=counts.out_of_domain,
         seconds=round(seconds, 1),
         images_per_s=round(counts.attempted / seconds, 1),
+        listing_complete=record.listing_complete,
         exit_code=3 if counts.reject_rate > context.options.max_reject_rate else 0,
     )
 
@@ -149,6 +150,11 @@ def _report(result: RunResult, reject_rate: float, max_reject_rate: float) -> No
     if result.version is None:
         table = f"no new row for {result.table}"
     say(f"{table}: {counted} of {result.listed:,} listed")
+    if not result.listing_complete:
+        say(
+            f"the listing is not complete: the deadline came after {result.listed:,} images; the next run "
+            "with a deadline lists on from there"
+        )
     if result.reject_reasons:
         say("rejected: " + _in_line(result.reject_reasons))
     if result.findings:

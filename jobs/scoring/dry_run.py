@@ -8,6 +8,7 @@ from jobs.scoring.planning import check_found
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.results.table import find_table, open_table
 from pneumonia_core.results.table_view import TableView
+from pneumonia_core.runs.inventory import Inventory
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.runs.rescore_choice import any_model_counts
@@ -32,7 +33,7 @@ def dry_run(results: Location, request: RunRequest) -> dict[str, Any]:
                 say(f"listed {lister.listed:,} images")
             shards = planner.plan(lister.take(), [], request.chunk_size, relisted=False)
             check_found(request.archives, view, lister)
-            gone = planner.write_gone(request.archives, shards)
+            gone = planner.write_gone(request.archives, [Inventory(open_location(str(folder)), shards)])
             skipped = lister.skip_counts
     counts = {
         name: sum(getattr(shard, name) for shard in shards)

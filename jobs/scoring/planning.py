@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,16 +23,22 @@ from pneumonia_core.runs.run import Run
 FIRST_LISTING_WAIT_S: Final = 5.0
 # Planning a shard reads the table once, so the waits grow. The cluster scores at that time.
 LONGEST_LISTING_WAIT_S: Final = 300.0
+# At least so many plans are made in the time that is left until a deadline.
+_PLANS_LEFT: Final = 4
 _POLL_S: Final = 0.25
 _LEAVE_AFTER_S: Final = 3.0
 
 
 @dataclass(frozen=True)
 class Planned:
-    """The next shards of the inventory. `complete` says that none will follow."""
+    """The next shards of the inventory. `complete` says that none will follow.
+
+    `shards_until_end`: how many shards of the run there are up to the last archive's end, once it is reached.
+    """
 
     shards: tuple[InventoryShard, ...]
     complete: bool
+    shards_until_end: int | None = None
 
 
 class PlanningThread:
@@ -42,6 +49,8 @@ class PlanningThread:
         self._planner = planner
         self.lister = lister
         self._shards = list(run.record.shards)
+        self._shards_until_end = run.record.shards_until_end
+        self._segments_planned = 0
         self._chunk_size = run.record.configuration.chunk_size
         self._relisted = run.resumed
         self._ready: queue.SimpleQueue[Planned | BaseException] = queue.SimpleQueue()
@@ -84,18 +93,29 @@ class PlanningThread:
                 if self._stopping.is_set():
                     return
                 complete = self.lister.done
-                segments = self.lister.take()
-                planned = self._planner.plan(
-                    segments, self._shards, self._chunk_size, relisted=self._relisted
-                )
-                self._shards += planned
+                before = len(self._shards)
+                self._plan(self.lister.take())
+                planned = tuple(self._shards[before:])
                 if planned or complete:
-                    self._ready.put(Planned(tuple(planned), complete))
+                    self._ready.put(Planned(planned, complete, self._shards_until_end))
                 if complete:
                     return
         except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the shards
             if not self._stopping.is_set():
                 self._ready.put(error)
+
+    def _plan(self, segments: Sequence[Path]) -> None:
+        """Plan the next segments. No shard has images from before and from after the last archive's end."""
+        until_end = self.lister.segments_until_end
+        left = None if until_end is None else max(until_end - self._segments_planned, 0)
+        self._add(segments[:left])
+        if left is not None and left <= len(segments) and self._shards_until_end is None:
+            self._shards_until_end = len(self._shards)
+        self._add(segments[len(segments) if left is None else left :])
+
+    def _add(self, segments: Sequence[Path]) -> None:
+        self._shards += self._planner.plan(segments, self._shards, self._chunk_size, relisted=self._relisted)
+        self._segments_planned += len(segments)
 
     def _wait(self, wait_s: float) -> None:
         """Wait until the listing is done, or has a whole shard, at most `wait_s` seconds."""
@@ -108,10 +128,13 @@ class PlanningThread:
 def listing_wait_s(context: ScoringContext, number: int) -> float:
     """How long to wait for the listing before plan `number`, counted from 0.
 
-    Each wait is longer than the one before, and none goes beyond the deadline.
+    Each wait is longer than the one before. Towards a deadline they become shorter: what is planned last is
+    not scored any more.
     """
+    left_s = max(context.left_s, 0.0)
+    towards_end_s = min(max(left_s / _PLANS_LEFT, FIRST_LISTING_WAIT_S), left_s)
     # The exponent is bounded: otherwise the float overflows after a thousand plans.
-    return min(FIRST_LISTING_WAIT_S * 2 ** min(number, 10), LONGEST_LISTING_WAIT_S, max(context.left_s, 0.0))
+    return min(FIRST_LISTING_WAIT_S * 2 ** min(number, 10), LONGEST_LISTING_WAIT_S, towards_end_s)
 
 
 def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> None:

@@ -19,6 +19,7 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.results.table import add_missing_columns
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import check_inventory
+from pneumonia_core.runs.listing_round import begin_where_last_stood, listed_in_round
 from pneumonia_core.runs.planner import Gone, Planner, PlanningRules
 from pneumonia_core.runs.record import RunRecord, RunRequest, RunResult
 from pneumonia_core.runs.registry import last_committed, open_run, version_with_rows
@@ -111,6 +112,8 @@ def _own_bundle(record: RunRecord) -> Bundle:
 
 def _score_run(context: ScoringContext, run: Run, table: DeltaTable) -> RunResult:
     """List, plan, score and commit what the run has not done yet."""
+    if not run.resumed and context.options.deadline_s is not None:
+        begin_where_last_stood(run)
     view = TableView(table)
     with Planner(run.folder, view, _rules(context, run, view)) as planner:
         _align_with_table(run, view, planner)
@@ -153,16 +156,18 @@ def _align_with_table(run: Run, view: TableView, planner: Planner) -> None:
 def _write_gone(run: Run, planner: Planner) -> Gone | None:
     """The images that have gone from the archives.
 
-    None where the deadline cut the listing short: an image that was not listed may still be there.
+    None where the deadline cut the listing short, and no earlier run has listed the rest: an image that was
+    not listed may still be there.
     """
-    if not run.record.listing_complete:
-        return None
-    return planner.write_gone(run.record.configuration.archives, run.record.shards)
+    listed = listed_in_round(run)
+    return None if listed is None else planner.write_gone(run.record.configuration.archives, listed)
 
 
 def _last_run_alike(context: ScoringContext, run: Run, gone: Gone | None) -> RunRecord | None:
     """The last committed run; None where this one has a row to write or another image has gone."""
-    if gone is None or any(shard.to_score or shard.deferred for shard in run.record.shards):
+    if gone is None or not run.record.listing_complete:
+        return None
+    if any(shard.to_score or shard.deferred for shard in run.record.shards):
         return None
     last = last_committed(context.results, run.record)
     if last is None or (last.gone, last.gone_digest) != (gone.count, gone.digest):
@@ -194,5 +199,6 @@ def _nothing_new(context: ScoringContext, run: Run, last: RunRecord) -> RunResul
         exit_code=last.result.exit_code if last.run_date == context.request.run_date else 0,
         out_of_domain=None if context.bundle.domain is None else 0,
         skipped=skipped,
+        listing_complete=True,
         nothing_new=True,
     )

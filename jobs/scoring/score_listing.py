@@ -11,6 +11,7 @@ from pneumonia_core.archives.lister import Lister
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import ChunkRef
+from pneumonia_core.runs.listing_round import leave_listing
 from pneumonia_core.runs.parts import done_chunks
 from pneumonia_core.runs.planner import Planner
 from pneumonia_core.runs.run import Run, chunks_still_needed
@@ -31,7 +32,9 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner, view: Tab
         driver.add(todo)
         planning = None
         if not run.record.listing_complete:
-            lister = stack.enter_context(Lister(context.request.archives, context.request.rules))
+            lister = stack.enter_context(
+                Lister(context.request.archives, context.request.rules, after=run.record.listed_from)
+            )
             planning = stack.enter_context(PlanningThread(context, run, planner, lister))
         if view.is_empty or todo:
             # Ray starts while the listing goes on: there will be something to score.
@@ -70,6 +73,7 @@ def _end_early(context: ScoringContext, run: Run, driver: Driver, planning: Plan
     context.check_stop()
     if planning is not None:
         run.advance(skipped=planning.skip_counts)
+        leave_listing(run)
     say("deadline reached: what is done is committed, the rest is left for the next run")
 
 
@@ -81,7 +85,7 @@ def _take_planned(
     planned = planning.take(_POLL_S if driver.all_done else 0.0)
     if planned is None:
         return False
-    run.advance(shards=(*run.record.shards, *planned.shards))
+    run.advance(shards=(*run.record.shards, *planned.shards), shards_until_end=planned.shards_until_end)
     for shard in planned.shards:
         driver.add(shard.chunk_refs())
     if not planned.complete:

@@ -22,6 +22,7 @@ from pneumonia_core.archives.entries import (
 )
 from pneumonia_core.archives.folders import NO_PERMISSION, NO_SUCH_NAME, list_local, opens_locally
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_manifest, list_manifest
+from pneumonia_core.archives.position import Rest
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection, Remedy
 from pneumonia_core.storage.errors import BucketError, CredentialsError, error_text
@@ -75,19 +76,22 @@ def check_disjoint(archives: list[str]) -> None:
 
 
 def list_archive(
-    archive: str, skipped: Counter[SkipReason], rules: ListingRules = _NO_RULES
+    archive: str, skipped: Counter[SkipReason], rules: ListingRules = _NO_RULES, after: str | None = None
 ) -> Iterator[ListedImage]:
     """The images of an archive in a fixed order; `skipped` counts what is left out.
+
+    With `after`, the URI of an image, only those that follow it. Where a tar, a zip or a manifest does not
+    have that image any more, all of its images.
 
     Tars and zips in a folder or bucket are opened as well. Raises PneumoniaError where the storage fails:
     images that are out of reach must not count as gone.
     """
     if is_manifest(archive):
-        yield from list_manifest(archive, rules, skipped)
+        yield from list_manifest(archive, rules, skipped, after)
     elif (location := Location(archive)).is_local:
-        yield from list_local(location.path, skipped)
+        yield from list_local(location.path, skipped, Rest(after))
     else:
-        yield from list_bucket(location, skipped)
+        yield from list_bucket(location, skipped, Rest(after))
 
 
 def read_image_bytes(ref: ImageRef) -> bytes:

@@ -8,6 +8,7 @@ from typing import Final
 from pneumonia_core.archives.classify import NameClass, classify_content, classify_path
 from pneumonia_core.archives.containers.members import list_classified, list_named
 from pneumonia_core.archives.entries import ListedImage
+from pneumonia_core.archives.position import WHOLE, Rest
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage
 from pneumonia_core.storage.backend import StoredFile
@@ -19,16 +20,18 @@ from pneumonia_core.storage.ranges import stat_file
 _SNIFFING_THREADS: Final = 16
 
 
-def list_bucket(location: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images under a prefix; of an object, itself or its members.
+def list_bucket(
+    location: Location, skipped: Counter[SkipReason], rest: Rest = WHOLE
+) -> Iterator[ListedImage]:
+    """The images under a prefix; of an object, itself or its members. Only those of the `rest`.
 
     Raises PneumoniaError where the storage fails.
     """
     named = _named_itself(location)
-    if named is not None:
-        yield from list_named(named, skipped)
-    else:
-        yield from _list_prefix(location, skipped)
+    if named is None:
+        yield from _list_prefix(location, skipped, rest)
+    elif not rest.passes(named.uri):
+        yield from list_named(named, skipped, rest.within(named.uri))
 
 
 def _named_itself(location: Location) -> StoredFile | None:
@@ -53,13 +56,14 @@ def _is_listable(folder: Location) -> bool:
         return False
 
 
-def _list_prefix(location: Location, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+def _list_prefix(location: Location, skipped: Counter[SkipReason], rest: Rest) -> Iterator[ListedImage]:
     prefix = f"{location.uri}/"
     with ThreadPoolExecutor(_SNIFFING_THREADS, "sniff", heed, (heeded(),)) as pool:
-        for page in location.bucket.list_files(location.uri):
+        for page in location.bucket.list_files(location.uri, rest.start):
+            page = [stored for stored in page if not rest.passes(stored.uri)]
             kinds = [classify_path(stored.uri.removeprefix(prefix)) for stored in page]
             unknown = (s for s, kind in zip(page, kinds, strict=True) if kind is NameClass.UNKNOWN)
             by_content = pool.map(classify_content, unknown)
             for stored, kind in zip(page, kinds, strict=True):
                 known = next(by_content) if kind is NameClass.UNKNOWN else kind
-                yield from list_classified(stored, known, skipped)
+                yield from list_classified(stored, known, skipped, rest.within(stored.uri))

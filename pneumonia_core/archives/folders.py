@@ -10,6 +10,7 @@ from typing import Final
 from pneumonia_core.archives.classify import NameClass, classify_content, classify_name
 from pneumonia_core.archives.containers.members import list_classified, list_named
 from pneumonia_core.archives.entries import ListedImage
+from pneumonia_core.archives.position import WHOLE, Rest
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError, RejectedImage, Remedy
 from pneumonia_core.storage.backend import StoredFile, as_text
@@ -41,8 +42,8 @@ def opens_locally(path: str) -> bool:
     return True
 
 
-def list_local(root: str, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images in a folder; of a file, itself or its members.
+def list_local(root: str, skipped: Counter[SkipReason], rest: Rest = WHOLE) -> Iterator[ListedImage]:
+    """The images in a folder; of a file, itself or its members. Only those of the `rest`.
 
     Raises PneumoniaError where the disk fails.
     """
@@ -54,13 +55,13 @@ def list_local(root: str, skipped: Counter[SkipReason]) -> Iterator[ListedImage]
         raise PneumoniaError(
             f"file://{root}: the archive cannot be opened ({why}).", Remedy.FIX_AND_RUN_AGAIN
         ) from error
-    if isinstance(opened, StoredFile):
-        yield from list_named(opened, skipped)
-    else:
-        yield from _walk(root, opened, skipped)
+    if not isinstance(opened, StoredFile):
+        yield from _walk(root, opened, skipped, rest)
+    elif not rest.passes(opened.uri):
+        yield from list_named(opened, skipped, rest.within(opened.uri))
 
 
-def _walk(root: str, names: _Names, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+def _walk(root: str, names: _Names, skipped: Counter[SkipReason], rest: Rest) -> Iterator[ListedImage]:
     """The images in a folder, in the same order in every listing."""
     # An explicit stack: folders may be nested deeper than Python can recurse.
     opened = [(root, names)]
@@ -71,10 +72,12 @@ def _walk(root: str, names: _Names, skipped: Counter[SkipReason]) -> Iterator[Li
             opened.pop()
             continue
         path = os.path.join(folder, name)  # noqa: PTH118 - a plain path is the raw name
+        if (rest.passes_folder if is_folder else rest.passes)(_uri(path)):
+            continue
         if classify_name(name) is SkipReason.HIDDEN:
             skipped[SkipReason.HIDDEN] += 1
         elif not is_folder:
-            yield from _file(path, name, root, skipped)
+            yield from _file(path, name, root, skipped, rest)
         else:
             try:
                 opened.append((path, _names(path)))
@@ -115,7 +118,7 @@ def _uri(path: str) -> str:
     return f"file://{as_text(os.fsencode(path))}"
 
 
-def _file(path: str, name: str, root: str, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+def _file(path: str, name: str, root: str, skipped: Counter[SkipReason], rest: Rest) -> Iterator[ListedImage]:
     try:
         status = os.stat(path)  # noqa: PTH116 - a plain path is the raw name
     except OSError as error:
@@ -133,7 +136,7 @@ def _file(path: str, name: str, root: str, skipped: Counter[SkipReason]) -> Iter
         kind = classify_name(name)
         if kind is NameClass.UNKNOWN:
             kind = classify_content(stored)
-        yield from list_classified(stored, kind, skipped)
+        yield from list_classified(stored, kind, skipped, rest.within(stored.uri))
 
 
 def _is_inside(link: str, root: str) -> bool:

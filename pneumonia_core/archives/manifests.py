@@ -109,15 +109,18 @@ def check_manifest(uri: str, rules: ListingRules) -> None:
         )
 
 
-def list_manifest(uri: str, rules: ListingRules, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+def list_manifest(
+    uri: str, rules: ListingRules, skipped: Counter[SkipReason], after: str | None = None
+) -> Iterator[ListedImage]:
     """The images that a table names in its column `uri`, in its order, each once.
+
+    With `after`, only those that follow this image, unless the table does not name it any more.
 
     An image that may not be read or is not there is listed too, and becomes a row that says so. Raises
     InvalidInput for a bad table, PneumoniaError where the storage of the table or of an image fails.
     """
-    seen = HashSet()
+    lines, seen = _lines_after(uri, rules, skipped, after)
     listed = functools.partial(_listed, NamedMembers())
-    lines = _lines(_rows(uri, rules.carry), uri, rules, skipped)
     with ThreadPoolExecutor(_THREADS, "manifest", heed, (heeded(),)) as pool:
         while some := list(itertools.islice(lines, _AT_ONCE)):
             fresh = [line for line in some if seen.add(line.image.uri)]
@@ -125,6 +128,19 @@ def list_manifest(uri: str, rules: ListingRules, skipped: Counter[SkipReason]) -
                 skipped[SkipReason.REPEATED_IN_MANIFEST] += len(some) - len(fresh)
             # A bucket answers many requests at once. For files on a disk, threads cost more than they save.
             yield from (pool.map if any(map(_is_remote, fresh)) else map)(listed, fresh)
+
+
+def _lines_after(
+    uri: str, rules: ListingRules, skipped: Counter[SkipReason], after: str | None
+) -> tuple[Iterator[_Line], HashSet]:
+    """The lines that follow the image `after`, and the images named before; all where it is not named."""
+    seen = HashSet()
+    passed = _lines(_rows(uri, rules.carry), uri, rules, Counter())
+    for line in passed if after is not None else ():
+        seen.add(line.image.uri)
+        if line.image.uri == after:
+            return passed, seen
+    return _lines(_rows(uri, rules.carry), uri, rules, skipped), HashSet()
 
 
 def _is_remote(line: _Line) -> bool:

@@ -77,6 +77,14 @@ class InventoryShard:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Inventory:
+    """What one run has listed: some shards in its folder."""
+
+    run_folder: Location
+    shards: Sequence[InventoryShard]
+
+
 def read_chunk(run_folder: Location, ref: ChunkRef) -> pa.Table:
     """The inventory rows of a chunk, in CHUNK_SCHEMA."""
     with open_file(run_folder.child("chunks").child(ref.file)) as file:
@@ -87,14 +95,20 @@ def read_inventory(
     run_folder: Location, shards: Sequence[InventoryShard], *columns: str
 ) -> pa.RecordBatchReader:
     """These columns of the inventory, in its order, to be read once in bounded memory."""
+    return read_inventories([Inventory(run_folder, shards)], *columns)
+
+
+def read_inventories(inventories: Sequence[Inventory], *columns: str) -> pa.RecordBatchReader:
+    """These columns of several inventories, one after the other, as `read_inventory` gives those of one."""
     schema = pa.schema([INVENTORY_SCHEMA.field(name) for name in columns])
 
     def read() -> Iterator[pa.RecordBatch]:
         # pyarrow's own data set fails where a bucket's answer breaks off.
-        for shard in shards:
-            with open_file(run_folder.child("inventory").child(shard.file)) as file:
-                for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-                    yield pa.RecordBatch.from_arrays([batch[name] for name in columns], schema=schema)
+        for inventory in inventories:
+            for shard in inventory.shards:
+                with open_file(inventory.run_folder.child("inventory").child(shard.file)) as file:
+                    for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+                        yield pa.RecordBatch.from_arrays([batch[name] for name in columns], schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, read())
 

@@ -16,7 +16,9 @@ from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.results.table_view import TableView, comparing_with_table
 from pneumonia_core.runs.inventory import (
     INVENTORY_SCHEMA,
+    Inventory,
     InventoryShard,
+    read_inventories,
     read_inventory,
     write_shard,
 )
@@ -158,14 +160,14 @@ class Planner:
         return frozenset(row[0] for row in self._database.execute(query).fetchall())
 
     @comparing_with_table()
-    def write_gone(self, archives: Sequence[str], shards: Sequence[InventoryShard]) -> Gone:
-        """Write gone.parquet: the images of these archives that are in the table but not in the listing."""
+    def write_gone(self, archives: Sequence[str], listed: Sequence[Inventory]) -> Gone:
+        """Write gone.parquet: the images of these archives that are in the table and in no inventory."""
         location = self._run_folder.child("gone.parquet")
         schema = pa.schema([("image_uri", pa.string()), ("archive", pa.string())])
         gone, digest = 0, 0
         with write_stream(location) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             if not self._view.is_empty:
-                self._scan_inventory(shards, "image_uri")
+                self._database.register("inventory", read_inventories(listed, "image_uri"))
                 self._scan_images(archives)
                 query = """
                     SELECT DISTINCT k.image_uri, k.archive,

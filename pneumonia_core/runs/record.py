@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal, TypedDict
 
 from pneumonia_core.archives.manifests import ListingRules
+from pneumonia_core.archives.position import ListingPosition
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.runs.inventory import InventoryShard
 
@@ -97,7 +98,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What the command prints of a committed run. `version` is None where the run had no row to commit."""
+    """What the command prints of a committed run. `version` is None where the run had no row to commit.
+
+    Where `listing_complete` is false, a deadline came before all archives were listed.
+    """
 
     run_id: str
     run_date: str
@@ -121,6 +125,7 @@ class RunResult:
     reject_reasons: Mapping[str, int] = field(default_factory=dict)
     findings: Mapping[str, int] = field(default_factory=dict)
     out_of_domain: int | None = None
+    listing_complete: bool = True
     state: RunState = "committed"
     # The result of an earlier run, which still holds: this command found nothing to score.
     nothing_new: bool = False
@@ -149,6 +154,17 @@ class RunRecord:
     planned_version: int
     updated_at: str = ""
     listing_complete: bool = False
+    # Where the listing began, None for the first archive's beginning. How many shards there are up to the
+    # last archive's end, None where it is not reached: those that follow begin at the first one's beginning.
+    listed_from: ListingPosition | None = None
+    shards_until_end: int | None = None
+    # Where the listing of the next run begins: what comes before is listed, and scored where it is new. None
+    # where the listing is complete, or an earlier version wrote the record. `begun_anew` says that the place
+    # is in the part that begins at the first archive's beginning.
+    listed_to: ListingPosition | None = None
+    begun_anew: bool = False
+    # The runs whose listings, one after the other, lead from the first archive's beginning to `listed_from`.
+    listed_before: tuple[str, ...] = ()
     # Whether a row under another model makes an image unchanged; None until --rescore is decided.
     any_model: bool | None = None
     # The folder of the bundle, without aliases. Version 0.1.0 did not record it.
@@ -162,8 +178,8 @@ class RunRecord:
     # How many rows another run has committed since this one was planned.
     superseded: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
-    # The images of the table that the listing lacks: their number and a digest of their names. None where the
-    # listing is not complete.
+    # The images of the table that the listing lacks: their number and a digest of their names. None where
+    # neither this listing nor those of `listed_before` with it are complete.
     gone: int | None = None
     gone_digest: str | None = None
     counts: Counts = field(default_factory=Counts)
@@ -193,10 +209,15 @@ class RunRecord:
             configuration[name] = tuple(configuration.get(name, ()))
         known["configuration"] = RunConfiguration(**configuration)
         known["counts"] = Counts(**_known(Counts, known.get("counts", {})))
-        known["files"] = tuple(known.get("files", ()))
+        for name in ("files", "listed_before"):
+            known[name] = tuple(known.get(name, ()))
+        for name in ("listed_from", "listed_to"):
+            if name in known:
+                known[name] = ListingPosition(**known[name])
         known["shards"] = tuple(InventoryShard(**shard) for shard in values.get("batches", ()))
         if "result" in known:
-            known["result"] = RunResult(**_known(RunResult, known["result"]))
+            complete = {"listing_complete": values.get("listing_complete", True)}
+            known["result"] = RunResult(**complete | _known(RunResult, known["result"]))
         return cls(**known)
 
     def as_json(self) -> dict[str, Any]:
@@ -237,6 +258,11 @@ class RunChanges(TypedDict, total=False):
 
     planned_version: int
     listing_complete: bool
+    listed_from: ListingPosition | None
+    shards_until_end: int | None
+    listed_to: ListingPosition | None
+    begun_anew: bool
+    listed_before: tuple[str, ...]
     any_model: bool
     bundle: str
     engine: str

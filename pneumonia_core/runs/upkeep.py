@@ -48,11 +48,11 @@ def _newest_model(results: Location) -> str | None:
 
 
 def _gone_lists(results: Location) -> dict[str, Location]:
-    """For each archive the list of its gone images, from its newest run with a complete listing."""
+    """For each archive the list of its gone images, from the newest run that could tell them."""
     gone: dict[str, Location] = {}
     with _accessing(results):
         for record in committed_runs(results):
-            if not record.listing_complete:
+            if record.gone is None:
                 continue
             for archive in record.configuration.archives:
                 gone.setdefault(archive, run_folder(results, record.run_id).child("gone.parquet"))

@@ -91,11 +91,11 @@ class ArrowBackend:
         selector = pafs.FileSelector(_path(folder), allow_not_found=True)
         return [info.base_name for info in arrow_file_system(folder).get_file_info(selector)]
 
-    def list_files(self, folder: str) -> Iterator[list[StoredFile]]:
+    def list_files(self, folder: str, start: str | None = None) -> Iterator[list[StoredFile]]:
         """A page for each folder, depth first: pyarrow holds one folder's entries at a time.
 
         For Google it holds all of them, because it does not list the folders there, only the files at any
-        depth.
+        depth. It cannot begin after `start`.
         """
         at_once = self.scheme == "gs"
         folders = [_path(folder)]

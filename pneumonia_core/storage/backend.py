@@ -103,8 +103,10 @@ class Backend(Protocol):
 class BucketBackend(Backend, Protocol):
     """A kind of storage that lists itself by prefix."""
 
-    def list_files(self, folder: str) -> Iterator[list[StoredFile]]:
+    def list_files(self, folder: str, start: str | None = None) -> Iterator[list[StoredFile]]:
         """All files under a folder at any depth, page by page in a fixed order.
+
+        Where the storage can begin after the URI `start`, files up to there are left out.
 
         Raises PneumoniaError where the folder cannot be listed.
         """

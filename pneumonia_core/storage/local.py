@@ -163,7 +163,13 @@ def _path_on_disk(uri: str) -> str:
     path = uri.removeprefix(SCHEME)
     if "\\x" not in path or os.path.lexists(path):
         return path
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))
+    return os.fsdecode(raw_path(uri))
+
+
+def raw_path(uri: str) -> bytes:
+    """The path of a local file in bytes, with those that are not UTF-8, which the URI shows escaped."""
+    path = os.fsencode(uri.removeprefix(SCHEME))
+    return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), path)
 
 
 def _sync(path: Path) -> None:

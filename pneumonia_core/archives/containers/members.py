@@ -33,24 +33,38 @@ from pneumonia_core.storage.ranges import Window, read_range
 from pneumonia_core.system.hash_set import HashSet
 
 
-def list_named(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
+def list_named(
+    stored: StoredFile, skipped: Counter[SkipReason], after: str | None = None
+) -> Iterator[ListedImage]:
     """The images of a file that a user names: a tar's or zip's members, else the file itself, whatever its
     name."""
     is_archive = stored.uri.lower().endswith(ARCHIVE_SUFFIXES)
-    yield from list_classified(stored, NameClass.ARCHIVE if is_archive else NameClass.IMAGE, skipped)
+    yield from list_classified(stored, NameClass.ARCHIVE if is_archive else NameClass.IMAGE, skipped, after)
 
 
 def list_classified(
-    stored: StoredFile, kind: FileClass, skipped: Counter[SkipReason]
+    stored: StoredFile, kind: FileClass, skipped: Counter[SkipReason], after: str | None = None
 ) -> Iterator[ListedImage]:
     """The images of a file of a known kind: itself, its members, or none; then it is counted in `skipped`.
 
-    Raises PneumoniaError where a tar or zip cannot be read to its end.
+    Of the members only those that follow the one with the URI `after`, if there is one. Raises PneumoniaError
+    where a tar or zip cannot be read to its end.
     """
     if isinstance(kind, SkipReason):
         skipped[kind] += 1
     elif kind is NameClass.ARCHIVE:
-        yield from _list_members(stored, skipped)
+        counted_before = Counter(skipped)
+        found = after is None
+        for image in _list_members(stored, skipped):
+            if found:
+                yield image
+            elif image.uri == after:
+                found = True
+                skipped.clear()
+                skipped.update(counted_before)
+        if not found:
+            # The tar or zip has been written again without that member.
+            yield from _list_members(stored, skipped)
     else:
         yield ListedImage(stored.uri, stored.version, stored.size_bytes, WholeFile())
 

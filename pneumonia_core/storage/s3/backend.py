@@ -71,8 +71,8 @@ class S3Backend:
     def list_names(self, folder: str) -> list[str]:
         return s3_objects.list_folder(folder)
 
-    def list_files(self, folder: str) -> Iterator[list[StoredFile]]:
-        for page in s3_objects.list_pages(_prefix(folder)):
+    def list_files(self, folder: str, start: str | None = None) -> Iterator[list[StoredFile]]:
+        for page in s3_objects.list_pages(_prefix(folder), start):
             # A key that ends in a slash stands for a folder.
             yield [stored for stored in page if not stored.uri.endswith("/")]
 

@@ -137,13 +137,14 @@ def _accepts_signature(bucket: str) -> bool:
     return True
 
 
-def list_pages(uri: str) -> Iterator[list[StoredFile]]:
+def list_pages(uri: str, start: str | None = None) -> Iterator[list[StoredFile]]:
     """All objects whose keys begin with that of the URI, in the order of their keys, by the thousand.
 
-    Raises PneumoniaError where the bucket cannot be listed.
+    They begin after the key of the URI `start`. Raises PneumoniaError where the bucket cannot be listed.
     """
     bucket, prefix = split_uri(uri)
-    for page in _pages(bucket, Prefix=prefix):
+    beginning = {} if start is None else {"StartAfter": split_uri(start)[1]}
+    for page in _pages(bucket, Prefix=prefix, **beginning):
         yield [_listed(bucket, entry) for entry in page.get("Contents", ())]
 
 

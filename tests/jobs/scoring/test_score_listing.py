@@ -48,7 +48,9 @@ def night(request, results):
     return lambda scoring: dry_run(open_location(str(results)), scoring)
 
 
-@pytest.mark.parametrize(("left_s", "longest_s"), [(None, LONGEST_LISTING_WAIT_S), (20, 20), (-5, 0)])
+@pytest.mark.parametrize(
+    ("left_s", "longest_s"), [(None, LONGEST_LISTING_WAIT_S), (120, 120), (20, 20), (2, 2), (-5, 0)]
+)
 def test_waits_for_the_listing_grow_but_not_beyond_the_deadline(tmp_path, tiny_bundle, left_s, longest_s):
     options = ExecutionOptions(deadline_s=None if left_s is None else 100 + left_s)
     with contextlib.ExitStack() as session:
@@ -57,6 +59,8 @@ def test_waits_for_the_listing_grow_but_not_beyond_the_deadline(tmp_path, tiny_b
         )
         context.started -= 100
         waits = [listing_wait_s(context, number) for number in range(200)]
+    # Towards a deadline, each wait is a quarter of what is left.
+    longest_s = longest_s if left_s is None else min(max(longest_s / 4, 5), longest_s)
     expected = [min(5 * 2 ** min(number, 6), longest_s) for number in range(200)]
     assert waits == pytest.approx(expected, abs=1)
 
