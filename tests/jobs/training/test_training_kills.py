@@ -16,7 +16,8 @@ from support.processes import descendants, kill_with_descendants
 
 from pneumonia_core.phantoms.data_sets import write_labelled
 
-EPOCHS = 4
+# Each of three deaths may come an epoch later than it is meant to.
+EPOCHS = 6
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +68,21 @@ def begun(command):
         process.communicate()
 
 
-def wait_for_epoch(process, epoch):
-    """Reads the lines of a training until it tells of this epoch, and gives it time to be in the next."""
+def wait_for_line(process, start):
+    """Reads the lines of a training up to one that begins so."""
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if line.startswith(f"epoch {epoch} "):
-            time.sleep(random.Random(epoch).uniform(0.5, 1.0))
+        if line.startswith(start):
             return "".join(lines)
-    raise AssertionError(f"ended without epoch {epoch}: {lines}")
+    raise AssertionError(f"ended without a line {start!r}: {lines}")
+
+
+def wait_for_epoch(process, start="epoch "):
+    """Reads until an epoch has ended, the next if none is named, and gives the training time to go on."""
+    said = wait_for_line(process, start)
+    time.sleep(random.Random(said).uniform(0.5, 1.0))
+    return said
 
 
 def find_worker(cluster):
@@ -116,30 +123,28 @@ def undisturbed(data, nodes, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_with_resume(command, undisturbed):
+@pytest.mark.timeout(1200)
+def test_training_that_loses_a_worker_a_node_and_its_command_ends_as_if_undisturbed(
+    command, undisturbed, nodes
+):
+    """One after the other in one training: a training of its own for each would take minutes longer."""
+    lost = "workers were lost: training goes on after epoch"
     with begun(command()) as process:
-        wait_for_epoch(process, 2)
+        wait_for_epoch(process, "epoch 1 ")
+        _, worker = find_worker(nodes)
+        os.kill(worker, signal.SIGKILL)
+        wait_for_line(process, lost)
+        wait_for_epoch(process)
+        node, _ = find_worker(nodes)
+        nodes.remove_node(node, allow_graceful=False)
+        wait_for_line(process, lost)
+        wait_for_epoch(process)
+        assert process.poll() is None
     refused = subprocess.run(command(), cwd=REPOSITORY, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
     resumed = subprocess.run(command("--resume"), cwd=REPOSITORY, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after epoch" in resumed.stderr
-    assert "epoch 1 of 4" not in resumed.stderr
+    assert "epoch 1 of" not in resumed.stderr
     check_ends_as_if_undisturbed(resumed.stdout, undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", ["worker", "node"])
-def test_training_goes_on_without_what_was_killed(command, undisturbed, nodes, victim):
-    with begun(command()) as process:
-        said = wait_for_epoch(process, 2)
-        node, worker = find_worker(nodes)
-        if victim == "worker":
-            os.kill(worker, signal.SIGKILL)
-        else:
-            nodes.remove_node(node, allow_graceful=False)
-        output, rest = process.communicate(timeout=400)
-        assert process.returncode == 0, said + rest
-    assert "workers were lost: training goes on after epoch" in said + rest
-    check_ends_as_if_undisturbed(output, undisturbed)
