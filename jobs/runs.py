@@ -48,7 +48,7 @@ def _table(records: list["RunRecord"]) -> list[str]:
 
 
 def _row(record: "RunRecord") -> list[str]:
-    counted = record.state in ("committed", "staged")
+    counted = record.state in ("committed", "staged", "held")
     counts = [getattr(record.counts, name) if counted else None for name in _COUNTS]
     seconds = "" if record.result is None else str(record.result.seconds)
     exit_code = "" if record.exit_code is None else str(record.exit_code)

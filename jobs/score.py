@@ -1,5 +1,6 @@
 """Score archives of chest X-rays into the results table: list, plan, score, check, commit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.options import (
     DurationType,
+    GateType,
     LocationType,
     address_option,
     allow_prefix_option,
@@ -15,12 +17,43 @@ from jobs.console.options import (
     precision_option,
 )
 from jobs.scoring.options import CHUNK_SIZE, ScoreOptions
+from pneumonia_core.gates import DEFAULT_GATES, MIN_IMAGES, MIN_VOLUME_CHANGE
+
+_DEFAULTS = ", ".join(f"{name}={gate.action}:{gate.limit:g}" for name, gate in DEFAULT_GATES.items())
+
+
+class _ArchiveArgument(click.Argument):
+    """Required, but for the acceptance of a held run."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, object], args: list[str]
+    ) -> tuple[object, list[str]]:
+        self.required = not _accepts(ctx, opts)
+        return super().handle_parse_result(ctx, opts, args)
+
+
+class _ModelOption(click.Option):
+    """Required, but for the acceptance of a held run."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, object], args: list[str]
+    ) -> tuple[object, list[str]]:
+        self.required = not _accepts(ctx, opts)
+        return super().handle_parse_result(ctx, opts, args)
+
+
+def _accepts(context: click.Context, options: Mapping[str, object]) -> bool:
+    return bool(options.get("accept") or context.lookup_default("accept"))
 
 
 @job_command("score")
-@click.argument("archive", nargs=-1, required=True, type=LocationType())
+@click.argument("archive", nargs=-1, required=True, type=LocationType(), cls=_ArchiveArgument)
 @click.option(
-    "--model", required=True, type=LocationType(), help="Bundle to score with; PATH@sha256:HEX pins it."
+    "--model",
+    required=True,
+    type=LocationType(),
+    cls=_ModelOption,
+    help="Bundle to score with; PATH@sha256:HEX pins it.",
 )
 @click.option(
     "--results",
@@ -42,13 +75,32 @@ from jobs.scoring.options import CHUNK_SIZE, ScoreOptions
     help="Commit what is done after so long (90s, 30m, 6h), defer the rest.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be scored, and stop.")
-@click.option("--fresh", is_flag=True, help="Abandon an unfinished run and start over.")
+@click.option(
+    "--fresh", is_flag=True, help="Abandon an unfinished run, and held ones of this command, and start over."
+)
 @click.option(
     "--max-reject-rate",
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
     help="More rejects: exit 3.",
+)
+@click.option(
+    "--gate",
+    type=GateType(),
+    multiple=True,
+    metavar="NAME=off|warn|hold:VALUE",
+    help="What warns before the commit, or holds it back (exit 4). May be given again. rejected and "
+    "read-rejected: shares of the images handled by this run; out-of-domain: of those scored; gone: images "
+    "that went since the run before, of those that were there; volume: a factor between the images listed "
+    f"and those of the run before. Default: {_DEFAULTS}. Fewer than {MIN_IMAGES} images raise no alarm, nor "
+    f"does a volume that changed by fewer than {MIN_VOLUME_CHANGE}.",
+)
+@click.option(
+    "--accept",
+    metavar="RUN",
+    help="Commit this held run as it is, without rows of images that have got newer ones, and stop. Needs "
+    "--results alone.",
 )
 @click.option(
     "--chunk-size",
@@ -76,7 +128,7 @@ from jobs.scoring.options import CHUNK_SIZE, ScoreOptions
 @click.option("--decode-cpus", type=click.FloatRange(min=0.1), help="CPUs of a decoding task (shape gpu).")
 @address_option
 @num_cpus_option
-def command(results: str, dry_run: bool, **options: Any) -> Result:  # noqa: ANN401 - click's options
+def command(results: str, dry_run: bool, accept: str | None, **options: Any) -> Result:  # noqa: ANN401 - click's options
     """Score every chest X-ray of ARCHIVE... that the results do not have yet.
 
     An archive is a folder or bucket with images, tars and zips in it, one such file, or a manifest: a Parquet
@@ -84,10 +136,18 @@ def command(results: str, dry_run: bool, **options: Any) -> Result:  # noqa: ANN
 
     One row for each image: the probabilities of normal, bacterial and viral pneumonia, or why there are
     none. The same command resumes a run that died, and scores only what is new or changed.
+
+    A run that a gate holds back is staged, with exit code 4. Other runs do not wait for it; --accept commits
+    it.
     """
     # The room imports the engines and the table's libraries, which `--help` does without.
+    from jobs.scoring.acceptance import accept as accept_run
     from jobs.scoring.run import score
 
+    if accept is not None:
+        if dry_run or options["fresh"]:
+            raise click.UsageError("--accept commits a run as it is: leave out --dry-run and --fresh.")
+        return accept_run(results, accept, options["max_reject_rate"])
     return score(results, ScoreOptions(**options), dry_run=dry_run)
 
 

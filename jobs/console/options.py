@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.gates import parse_gates
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -44,6 +45,19 @@ class DurationType(click.ParamType[float]):
             return parse_duration_s(str(value))
         except InvalidInput as error:
             self.fail(error.text, param, ctx)
+
+
+class GateType(click.ParamType[str]):
+    """A gate such as gone=hold:0.2, as its text, checked."""
+
+    name = "gate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_gates([str(value)])
+        except InvalidInput as error:
+            self.fail(error.text, param, ctx)
+        return str(value)
 
 
 def parse_duration_s(text: str) -> float:

@@ -1,28 +1,41 @@
-"""The end of a run: every image accounted for, the parts merged, one commit, the last record and the page."""
+"""The end of a run: every image accounted for, the parts merged, one commit, the last record and the page.
+
+A gate may hold the commit back: the run then ends with its parts kept, for a user to accept.
+"""
 
 import dataclasses
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Final, Unpack
 
 from jobs.console.output import say
 from jobs.scoring.context import ScoringContext
 from jobs.scoring.merging import merge_run
 from pneumonia_core.archives.skipped import describe_skipped, may_hide_images
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.gates import raised_alarms
 from pneumonia_core.reports.run_page import run_page
+from pneumonia_core.results.commit import DataFile
+from pneumonia_core.runs.gated.shares import gate_shares
 from pneumonia_core.runs.parts import ConservationError, Merged, done_chunks
 from pneumonia_core.runs.planner import Gone
 from pneumonia_core.runs.rebase import commit_rebased
-from pneumonia_core.runs.record import Counts, RunResult
+from pneumonia_core.runs.record import Counts, RunChanges, RunResult, RunState
 from pneumonia_core.runs.run import Run, chunks_still_needed, unscored_rows
 from pneumonia_core.storage.errors import error_text
-from pneumonia_core.storage.files import write_bytes
+from pneumonia_core.storage.files import delete_file, write_bytes
 from pneumonia_core.storage.locks.lease import LeaseLost
+
+HELD_EXIT_CODE: Final = 4
 
 
 def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResult:
-    """Check that every listed image is accounted for, merge the parts, and commit them once."""
+    """Check that every listed image is accounted for, merge the parts, and commit them once.
+
+    Where a gate holds the run back, nothing is committed, and its parts are kept.
+    """
     done = done_chunks(run.folder)
     needed = chunks_still_needed(run)
     left = [ref for ref in needed if ref.chunk not in done]
@@ -32,21 +45,32 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
             Remedy.RUN_AGAIN,
         )
     merged = merge_run(context, run, [ref for ref in needed if ref.chunk in done])
-    files = [part.file for part in merged if part.file.rows]
-    run.advance(
-        "staged",
-        counts=_count(run, merged, unscored_rows(run, left), judged=context.bundle.domain is not None),
-        files=tuple(file.path for file in files),
+    counts = count_images(run, merged, unscored_rows(run, left), judged=context.bundle.domain is not None)
+    gates = context.options.gates
+    alarms = raised_alarms(gates, gate_shares(run, counts, gone.count if gone else None)) if gates else ()
+    files = stage(
+        run,
+        merged,
+        counts=counts,
+        gates=alarms,
         gone=gone.count if gone else None,
         gone_digest=gone.digest if gone else None,
     )
-    version = None
-    if files:
-        version = commit_rebased(run, run.record.planned_version, files)
+    if any(alarm.action == "hold" for alarm in alarms):
+        return _hold(run, merged, context.started)
+    version = commit_rebased(run, run.record.planned_version, files) if files else None
     return conclude(context, run, version)
 
 
-def _count(run: Run, merged: Sequence[Merged], unscored: int, judged: bool) -> Counts:
+def stage(run: Run, merged: Sequence[Merged], /, **changes: Unpack[RunChanges]) -> list[DataFile]:
+    """Record all that the commit of the run needs, and these changes; returns the files to commit."""
+    files = [part.file for part in merged if part.file.rows]
+    changes["files"] = tuple(file.path for file in files)
+    run.advance("staged", **changes)
+    return files
+
+
+def count_images(run: Run, merged: Sequence[Merged], unscored: int, judged: bool) -> Counts:
     """The counts of the run. `judged` says whether the bundle tells which images are out of domain.
 
     Raises ConservationError unless listed = scored + rejected + unchanged + deferred.
@@ -75,33 +99,55 @@ def _count(run: Run, merged: Sequence[Merged], unscored: int, judged: bool) -> C
     return counts
 
 
+def _hold(run: Run, merged: Sequence[Merged], started: float) -> RunResult:
+    """Set a staged run aside. Its parts are kept, and merged again where it is accepted."""
+    for part in merged:
+        delete_file(run.results.child("scores").child(part.file.path))
+    result = _result(run, started, "held", None, exit_code=HELD_EXIT_CODE)
+    _write_page(run, "held", result)
+    run.hold(files=())
+    _report_held(result)
+    return result
+
+
 def conclude(context: ScoringContext, run: Run, version: int | None) -> RunResult:
     """Write the last record and the page of a run whose rows are in this version of the table.
 
     `version` is None where the run had no row. A run that was killed after its commit needs only this step.
     Raises PneumoniaError where the record cannot be written.
     """
-    result = _result(context, run, version)
+    return conclude_committed(run, version, context.started, context.options.max_reject_rate)
+
+
+def conclude_committed(run: Run, version: int | None, started: float, max_reject_rate: float) -> RunResult:
+    """As `conclude`, for a command that began at `started` on the clock of time.monotonic."""
+    reject_rate = run.record.counts.reject_rate
+    result = _result(run, started, "committed", version, exit_code=3 if reject_rate > max_reject_rate else 0)
     try:
-        run.advance(exit_code=result.exit_code, version=version, result=result)
-        page = run_page(dataclasses.replace(run.record, state="committed").as_json())
-        write_bytes(run.folder.child("run.html"), page.encode())
+        _write_page(run, "committed", result)
         run.finish("committed")
     except (OSError, LeaseLost) as error:
         raise _without_record(version, error) from error
-    _report(result, run.record.counts.reject_rate, context.options.max_reject_rate)
+    _report(result, reject_rate, max_reject_rate)
     return result
 
 
-def _result(context: ScoringContext, run: Run, version: int | None) -> RunResult:
+def _write_page(run: Run, state: RunState, result: RunResult) -> None:
+    """Record the result, and write the page of the run as it will be in this state."""
+    run.advance(exit_code=result.exit_code, version=result.version, result=result)
+    page = run_page(dataclasses.replace(run.record, state=state).as_json())
+    write_bytes(run.folder.child("run.html"), page.encode())
+
+
+def _result(run: Run, started: float, state: RunState, version: int | None, exit_code: int) -> RunResult:
     record = run.record
     counts = record.counts
-    seconds = time.monotonic() - context.started
+    seconds = time.monotonic() - started
     return RunResult(
         run_id=run.run_id,
         run_date=record.run_date,
-        results=context.results.uri,
-        table=context.results.child("scores").uri,
+        results=run.results.uri,
+        table=run.results.child("scores").uri,
         version=version,
         page=run.folder.child("run.html").uri,
         model_id=record.configuration.model_id,
@@ -120,7 +166,9 @@ def _result(context: ScoringContext, run: Run, version: int | None) -> RunResult
         seconds=round(seconds, 1),
         images_per_s=round(counts.attempted / seconds, 1),
         listing_complete=record.listing_complete,
-        exit_code=3 if counts.reject_rate > context.options.max_reject_rate else 0,
+        exit_code=exit_code,
+        gates=record.gates,
+        state=state,
     )
 
 
@@ -167,11 +215,26 @@ def _report(result: RunResult, reject_rate: float, max_reject_rate: float) -> No
         )
     report_skipped(result.skipped)
     say(f"the run's page: {result.page}")
+    for alarm in result.gates:
+        say(f"warning: {alarm.text}")
     if reject_rate > max_reject_rate:
         say(
             f"warning: {reject_rate:.1%} of the images were rejected, more than --max-reject-rate "
             f"{max_reject_rate:.1%} allows"
         )
+
+
+def _report_held(result: RunResult) -> None:
+    """Say why a run is held, and what to do with it."""
+    for alarm in result.gates:
+        say(f"{'held' if alarm.action == 'hold' else 'warning'}: {alarm.text}")
+    report_skipped(result.skipped)
+    say(f"the run's page: {result.page}")
+    command = f"pneumonia score --results {shlex.quote(result.results)} --accept {result.run_id}"
+    say(
+        f"run {result.run_id} is held: nothing was committed, and what it scored is kept. Commit it with "
+        f"`{command}`. Other runs do not wait for it; they score its images again."
+    )
 
 
 def _in_line(counts: Mapping[str, int]) -> str:

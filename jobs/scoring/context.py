@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -14,6 +14,7 @@ from jobs.ray_runtime.session import ray_session
 from jobs.scoring.execution.placement import PlacementOptions
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.gates import Gate
 from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.storage.location import Location
 
@@ -44,6 +45,8 @@ class ExecutionOptions:
     actor_gpus: float | None = None
     deadline_s: float | None = None
     max_reject_rate: float = 1.0
+    # What may hold the commit back, by name. A table that nobody keeps has no gate.
+    gates: Mapping[str, Gate] = field(default_factory=dict)
     fresh: bool = False
     # Up to this number of rows, the parts are merged in the driver.
     merge_here_rows: int = MERGE_HERE_ROWS

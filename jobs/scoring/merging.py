@@ -62,7 +62,7 @@ def merge_run(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> li
     Few rows are merged in this process, many in Ray tasks, and so are those that fail here. Raises
     ConservationError, and PneumoniaError where a merge fails MAX_TRIES times.
     """
-    merges = _merges(context, run, refs)
+    merges = _merges(run, refs)
     merged: dict[str, Merged] = {}
     failures = Counter[str]()
     if sum(ref.rows for ref in refs) <= context.options.merge_here_rows:
@@ -83,12 +83,26 @@ def merge_run(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> li
     return [merged[merge.path] for merge in merges]
 
 
-def _merges(context: ScoringContext, run: Run, refs: Sequence[ChunkRef]) -> list[Merge]:
+def merge_here(run: Run, refs: Sequence[ChunkRef]) -> list[Merged]:
+    """The parts of these chunks as files under scores/, merged in this process whatever their number.
+
+    Raises PneumoniaError where a file cannot be written.
+    """
+    merged = []
+    for merge in _merges(run, refs):
+        outcome = merge.carry_out()
+        if isinstance(outcome, PneumoniaError):
+            raise outcome
+        merged.append(outcome)
+    return merged
+
+
+def _merges(run: Run, refs: Sequence[ChunkRef]) -> list[Merge]:
     record = run.record
     per_file = max(1, ROWS_PER_FILE // record.configuration.chunk_size)
     groups = [refs[start : start + per_file] for start in range(0, len(refs), per_file)]
     names = [f"run_date={record.run_date}/{run.run_id}-{number:05d}" for number in range(len(groups))]
-    scores = context.results.child("scores")
+    scores = run.results.child("scores")
     return [
         Merge(run.folder, scores, name, group, run.superseded)
         for name, group in zip(names, groups, strict=True)

@@ -10,8 +10,8 @@ CHUNK_SIZE: Final = 256
 class ScoreOptions:
     """The options of a scoring command.
 
-    `carry` lists columns, `a,b`. `actors` is one number, or the least and the most: `2,8`. `deadline` is in
-    seconds, `chunk_size` in images.
+    `carry` lists columns, `a,b`. `gate` holds texts such as `gone=hold:0.2`. `actors` is one number, or the
+    least and the most: `2,8`. `deadline` is in seconds, `chunk_size` in images.
     """
 
     archive: tuple[str, ...]
@@ -25,6 +25,7 @@ class ScoreOptions:
     deadline: float | None = None
     fresh: bool = False
     max_reject_rate: float = 1.0
+    gate: tuple[str, ...] = ()
     chunk_size: int = CHUNK_SIZE
     carry: str | None = None
     allow_prefix: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from pneumonia_core.archives.manifests import ListingRules, check_rules_apply
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.bundles.choice import choose_engine
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.gates import parse_gates
 from pneumonia_core.results.table import check_carried
 from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.storage.location import open_location
@@ -43,7 +44,7 @@ def make_request(options: ScoreOptions, rules: ListingRules | None = None) -> Ru
 
 
 def execution_options(options: ScoreOptions) -> ExecutionOptions:
-    """The options that change no row. Raises InvalidInput where `actors` cannot be read."""
+    """The options that change no row. Raises InvalidInput where `actors` or a gate cannot be read."""
     return ExecutionOptions(
         address=options.address,
         num_cpus=options.num_cpus,
@@ -54,6 +55,7 @@ def execution_options(options: ScoreOptions) -> ExecutionOptions:
         actor_gpus=options.actor_gpus,
         deadline_s=options.deadline,
         max_reject_rate=options.max_reject_rate,
+        gates=parse_gates(options.gate),
         fresh=options.fresh,
     )
 

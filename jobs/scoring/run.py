@@ -8,6 +8,7 @@ from typing import Any
 from deltalake import DeltaTable
 
 from jobs.console.output import printable, say
+from jobs.scoring.acceptance import commit_accepted
 from jobs.scoring.commit import commit_run, conclude, report_skipped
 from jobs.scoring.context import ExecutionOptions, ScoringContext, scoring_instead, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
@@ -18,6 +19,7 @@ from pneumonia_core.bundles.bundle import Bundle, open_bundle
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.results.table import add_missing_columns
 from pneumonia_core.results.table_view import TableView
+from pneumonia_core.runs.gated.held import abandon_held_runs
 from pneumonia_core.runs.inventory import check_inventory
 from pneumonia_core.runs.listing_round import begin_where_last_stood, listed_in_round
 from pneumonia_core.runs.planner import Gone, Planner, PlanningRules
@@ -58,13 +60,19 @@ def score_archives(results: Location, request: RunRequest, options: ExecutionOpt
     with contextlib.ExitStack() as session:
         context = ScoringContext(results, request, options, open_bundle(request.model), session)
         with stopping_on_sigterm(context):
+            if options.fresh:
+                for run_id in abandon_held_runs(results, request):
+                    say(f"abandoned run {run_id}, which was held")
             while True:
                 run, result = _score_once(context)
                 if result is None:
                     continue
-                if run.matches(request) and (not run.resumed or result.run_date == request.run_date):
+                # The run that was accepted is not the one that is requested.
+                own = run.matches(request) and not run.record.accepted
+                if own and (not run.resumed or result.run_date == request.run_date):
                     return result
-                finished = f"finished the run of {result.run_date} with the model {result.model_id}"
+                ended = "held" if result.state == "held" else "finished"
+                finished = f"{ended} the run of {result.run_date} with the model {result.model_id}"
                 if context.past_deadline:
                     say(f"{finished}; the deadline leaves no time for the run of {request.run_date}")
                     return result
@@ -79,6 +87,8 @@ def _score_once(context: ScoringContext) -> tuple[Run, RunResult | None]:
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record.run_date}")
         if (version := version_with_rows(run)) is not None:
             return run, conclude(context, run, version)
+        if run.record.accepted:
+            return run, commit_accepted(run, context.started, context.options.max_reject_rate)
         if run.matches(request):
             return run, _score_run(context, run, table)
         return run, _score_with_own_model(context, run, table)
@@ -197,6 +207,7 @@ def _nothing_new(context: ScoringContext, run: Run, last: RunRecord) -> RunResul
         images_per_s=0.0,
         # Too many rejected images were reported on the day of that run.
         exit_code=last.result.exit_code if last.run_date == context.request.run_date else 0,
+        gates=(),
         out_of_domain=None if context.bundle.domain is None else 0,
         skipped=skipped,
         listing_complete=True,

@@ -136,10 +136,12 @@ def _latest_rows(
 def _register(database: duckdb.DuckDBPyConnection, table: DeltaTable, gone: Mapping[str, Location]) -> None:
     """Register the table as `scores` and the lists as `gone`, for one query."""
     database.register("scores", scan(table))
-    database.register("gone", _read_gone(list(gone.values())))
+    database.register("gone", read_gone(list(gone.values())))
 
 
-def _read_gone(lists: Sequence[Location]) -> pa.RecordBatchReader:
+def read_gone(lists: Sequence[Location]) -> pa.RecordBatchReader:
+    """The rows of these gone.parquet files, to be read once in bounded memory."""
+
     def read() -> Iterator[pa.RecordBatch]:
         # Several archives of one run share its list.
         for location in dict.fromkeys(lists):

@@ -7,13 +7,16 @@ from typing import Any, Final, Literal, TypedDict
 from pneumonia_core.archives.manifests import ListingRules
 from pneumonia_core.archives.position import ListingPosition
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.gates import Alarm
 from pneumonia_core.runs.inventory import InventoryShard
 
 FORMAT_VERSION: Final = 1
 
-RunState = Literal["listing", "scoring", "staged", "committed", "abandoned"]
+RunState = Literal["listing", "scoring", "staged", "held", "committed", "abandoned"]
 EndState = Literal["committed", "abandoned"]
 ENDED: Final[tuple[EndState, ...]] = ("committed", "abandoned")
+# No scoring command resumes a run in one of these states. A held one keeps its parts until it is accepted.
+CLOSED: Final[tuple[RunState, ...]] = (*ENDED, "held")
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What the command prints of a committed run. `version` is None where the run had no row to commit.
+    """What the command prints of a committed or held run.
 
-    Where `listing_complete` is false, a deadline came before all archives were listed.
+    `version` is None where the run had no row to commit, and where a gate holds it back. Where
+    `listing_complete` is false, a deadline came before all archives were listed.
     """
 
     run_id: str
@@ -126,6 +130,8 @@ class RunResult:
     findings: Mapping[str, int] = field(default_factory=dict)
     out_of_domain: int | None = None
     listing_complete: bool = True
+    # What the gates warn of, and what they hold the run for.
+    gates: tuple[Alarm, ...] = ()
     state: RunState = "committed"
     # The result of an earlier run, which still holds: this command found nothing to score.
     nothing_new: bool = False
@@ -183,6 +189,9 @@ class RunRecord:
     gone: int | None = None
     gone_digest: str | None = None
     counts: Counts = field(default_factory=Counts)
+    gates: tuple[Alarm, ...] = ()
+    # Whether a user commits the run although a gate has held it.
+    accepted: bool = False
     # The data files of the commit, relative to scores/.
     files: tuple[str, ...] = ()
     version: int | None = None
@@ -214,10 +223,12 @@ class RunRecord:
         for name in ("listed_from", "listed_to"):
             if name in known:
                 known[name] = ListingPosition(**known[name])
+        known["gates"] = _alarms(known)
         known["shards"] = tuple(InventoryShard(**shard) for shard in values.get("batches", ()))
         if "result" in known:
-            complete = {"listing_complete": values.get("listing_complete", True)}
-            known["result"] = RunResult(**complete | _known(RunResult, known["result"]))
+            result = {"listing_complete": values.get("listing_complete", True)}
+            result |= _known(RunResult, known["result"])
+            known["result"] = RunResult(**{**result, "gates": _alarms(result)})
         return cls(**known)
 
     def as_json(self) -> dict[str, Any]:
@@ -273,6 +284,8 @@ class RunChanges(TypedDict, total=False):
     gone: int | None
     gone_digest: str | None
     counts: Counts
+    gates: tuple[Alarm, ...]
+    accepted: bool
     files: tuple[str, ...]
     version: int | None
     exit_code: int
@@ -284,3 +297,7 @@ def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are fields of this dataclass."""
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in values.items() if name in names}
+
+
+def _alarms(values: Mapping[str, Any]) -> tuple[Alarm, ...]:
+    return tuple(Alarm(**_known(Alarm, alarm)) for alarm in values.get("gates", ()))

@@ -75,6 +75,11 @@ class Run:
         for name in WORKING_FOLDERS:
             delete_folder(self.folder.child(name))
 
+    def hold(self, /, **changes: Unpack[RunChanges]) -> None:
+        """Set the run aside: no command resumes it, and its parts are kept until it is accepted."""
+        self.advance("held", **changes)
+        delete_file(marker(self.results, self.run_id))
+
     def discard(self) -> None:
         """Delete a run that found nothing to do. Raises LeaseLost where another process may own it."""
         self.check_lock()

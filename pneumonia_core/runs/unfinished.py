@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from pneumonia_core.runs.record import ENDED, RunRecord
+from pneumonia_core.runs.record import CLOSED, RunRecord
 from pneumonia_core.runs.run import Run, marker, read_record, run_folder, unfinished_folder
 from pneumonia_core.storage.files import delete_file, exists, list_names
 from pneumonia_core.storage.location import Location
@@ -67,7 +67,7 @@ def _unless_ended(results: Location, run_id: str, lock: Lock) -> Run | None:
     if not exists(marker(results, run_id)):
         return None
     record = read_record(run_folder(results, run_id))
-    if record.state in ENDED:
+    if record.state in CLOSED:
         # Its last owner died between its last record and the deletion of its marker.
         delete_file(marker(results, run_id))
         return None

@@ -37,7 +37,7 @@ def write_latest(results: Location, output: Location | None, model_id: str | Non
     if output is not None and not output.name.endswith(latest.FORMATS):
         raise InvalidInput(f"{output.uri}: end the name in {' or '.join(latest.FORMATS)}.")
     table = existing_table(results)
-    return latest.write_latest(table, _gone_lists(results), output, model_id, _newest_model(results))
+    return latest.write_latest(table, gone_lists(results), output, model_id, _newest_model(results))
 
 
 def _newest_model(results: Location) -> str | None:
@@ -47,7 +47,7 @@ def _newest_model(results: Location) -> str | None:
         return None if newest is None else newest.configuration.model_id
 
 
-def _gone_lists(results: Location) -> dict[str, Location]:
+def gone_lists(results: Location) -> dict[str, Location]:
     """For each archive the list of its gone images, from the newest run that could tell them."""
     gone: dict[str, Location] = {}
     with _accessing(results):
@@ -110,7 +110,7 @@ def _delete_leftovers(results: Location, age_s: float) -> int:
             if record.state in ENDED:
                 folder = run_folder(results, record.run_id)
                 folders += sum(_deleted(folder.child(name)) for name in WORKING_FOLDERS)
-            else:
+            elif record.state != "held":
                 folders += delete_unmarked_run(results, record.run_id)
     return folders
 

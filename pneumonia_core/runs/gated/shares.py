@@ -1,0 +1,69 @@
+"""The shares of a run that its gates look at, beside those of the run before."""
+
+from pneumonia_core.errors import REJECT_REASONS
+from pneumonia_core.gates import MIN_IMAGES, Share
+from pneumonia_core.results.latest import read_gone
+from pneumonia_core.results.table import open_table
+from pneumonia_core.results.table_view import TableView, comparing_with_table
+from pneumonia_core.runs.record import Counts
+from pneumonia_core.runs.registry import committed_runs
+from pneumonia_core.runs.run import Run
+from pneumonia_core.runs.upkeep import gone_lists
+from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
+
+_MEMORY_MB = 192
+
+
+def gate_shares(run: Run, counts: Counts, gone: int | None) -> dict[str, Share]:
+    """The shares of a run with these counts by the names of their gates, without those that are unknown.
+
+    `gone` is the number of images in its gone.parquet, None where the listing cannot tell them. How many
+    images are listed says something only where the listing is complete.
+    """
+    unread = sum(
+        number
+        for reason, number in counts.reject_reasons.items()
+        if reason in REJECT_REASONS and REJECT_REASONS[reason].stage == "read"
+    )
+    shares = {
+        "rejected": Share(counts.rejected, counts.attempted),
+        "read-rejected": Share(unread, counts.attempted),
+    }
+    if counts.out_of_domain is not None:
+        shares["out-of-domain"] = Share(counts.out_of_domain, counts.scored)
+    if run.record.listing_complete and (before := _listed_before(run)) is not None:
+        shares["volume"] = Share(counts.listed, before)
+    if gone is not None and gone >= MIN_IMAGES:
+        shares["gone"] = _newly_gone(run)
+    return shares
+
+
+def _listed_before(run: Run) -> int | None:
+    """How many images the newest committed run over the same archives has listed; None without one."""
+    archives = run.record.configuration.archives
+    for record in committed_runs(run.results):
+        if record.listing_complete and record.configuration.archives == archives:
+            return record.counts.listed
+    return None
+
+
+@comparing_with_table()
+def _newly_gone(run: Run) -> Share:
+    """The images that went since the newest run of each archive that could tell them, of those it had then."""
+    archives = run.record.configuration.archives
+    lists = gone_lists(run.results)
+    earlier = [lists[archive] for archive in archives if archive in lists]
+    known = TableView(open_table(run.results)).known_images(archives)
+    with ScratchFolder("gone") as spill, open_duckdb(spill, _MEMORY_MB, threads=2) as database:
+        database.register("gone", read_gone([run.folder.child("gone.parquet")]))
+        database.register("earlier", read_gone(earlier))
+        ((newly,),) = database.sql(
+            "SELECT count(*) FROM gone ANTI JOIN earlier USING (image_uri, archive)"
+        ).fetchall()
+        database.register("earlier", read_gone(earlier))
+        ((before,),) = database.execute(
+            "SELECT count(DISTINCT (image_uri, archive)) FROM earlier "
+            "WHERE archive IN (SELECT unnest(?::VARCHAR[]))",
+            [list(archives)],
+        ).fetchall()
+    return Share(newly, max(sum(known.values()) - before, newly))

@@ -1,0 +1,210 @@
+"""Runs that a gate holds back: nothing is committed, nothing is lost, and a user may accept them."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from support.gated import night
+from support.scoring import rows, score, scoring_request
+
+from jobs import latest, maintain, runs
+from jobs import score as score_job
+from jobs.scoring.acceptance import accept
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.gates import parse_gates
+from pneumonia_core.runs.gated.held import abandon_held_runs
+from pneumonia_core.runs.registry import open_run, read_runs
+from pneumonia_core.storage.location import open_location
+from pneumonia_core.system.failpoints import VARIABLE
+
+
+def make_archive(folder: Path, images: int = 20) -> Path:
+    """A folder of files with the names of images; nobody looks into them here."""
+    folder.mkdir()
+    for number in range(images):
+        (folder / f"{number:02d}.png").write_bytes(b"image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory, tiny_bundle):
+    """A table with the rows of one night, and a second night that is held for images that could not be read.
+
+    The second night found one image changed and six more.
+    """
+    folder = tmp_path_factory.mktemp("held")
+    results, archive = folder / "r", make_archive(folder / "archive")
+    request = scoring_request(tiny_bundle, archive)
+    night(results, request, tiny_bundle)
+    (archive / "00.png").write_bytes(b"changed")
+    for number in range(6):
+        (archive / f"unreadable-{number}.png").write_bytes(b"image")
+    return results, request, night(results, request, tiny_bundle, value=0.25)
+
+
+@pytest.fixture
+def held(two_nights, tmp_path):
+    """The two nights: results, request and result of the second; what a test changes is put back."""
+    folder = two_nights[0].parent
+    kept = shutil.copytree(folder, tmp_path / "kept")
+    yield two_nights
+    shutil.rmtree(folder)
+    # The table knows the images by their paths and by the times of the files, which a copy keeps.
+    shutil.copytree(kept, folder)
+
+
+def state(results: Path, run_id: str) -> str:
+    (record,) = [r for r in read_runs(open_location(str(results))) if r.run_id == run_id]
+    return record.state
+
+
+def run(command, *arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_held_run_is_staged_and_says_why(held):
+    results, _, result = held
+    assert (result["state"], result["exit_code"], result["version"]) == ("held", 4, None)
+    (alarm,) = [alarm for alarm in result["gates"] if alarm["action"] == "hold"]
+    assert (alarm["gate"], alarm["images"], alarm["of"], alarm["limit"]) == ("read-rejected", 6, 7, 0.05)
+    assert alarm["text"] in (results / "runs" / result["run_id"] / "run.html").read_text()
+    assert rows(results).num_rows == 20
+    assert len(list((results / "scores").rglob("*.parquet"))) == 1
+    assert f"{result['run_id']}  2026-01-31  held" in run(runs.command, results).output
+
+
+def test_accepted_run_is_committed_after_maintenance_without_being_scored_again(held):
+    results, _, result = held
+    assert run(maintain.command, results, "--compact", "--vacuum", "0s").exit_code == 0
+    done = run(score_job.command, "--results", results, "--accept", result["run_id"])
+    assert done.exit_code == 0, done.output
+    assert rows(results).num_rows == 27
+    accepted = accept_again(results, result)
+    assert accepted.remedy is Remedy.NAME_HELD_RUN
+    assert "committed" in accepted.text
+    assert not list((results / "runs" / ".unfinished").iterdir())
+
+
+def accept_again(results, result) -> InvalidInput:
+    with pytest.raises(InvalidInput) as caught:
+        accept(str(results), result["run_id"], 1.0)
+    return caught.value
+
+
+def test_accepted_run_puts_no_older_score_over_a_newer_one(held, tiny_bundle, tmp_path):
+    results, request, result = held
+    archive = results.parent / "archive"
+    # The next night is not blocked. It finds one image changed again.
+    for number in range(6):
+        (archive / f"unreadable-{number}.png").rename(tmp_path / f"{number}.png")
+    (archive / "00.png").write_bytes(b"another")
+    (archive / "20.png").write_bytes(b"image")
+    between = night(results, request, tiny_bundle, value=0.75)
+    assert (between["state"], between["scored"], between["exit_code"]) == ("committed", 2, 0)
+    accepted = accept(str(results), result["run_id"], 1.0)
+    assert (accepted["listed"], accepted["scored"], accepted["rejected"]) == (26, 0, 6)
+    assert (accepted["unchanged"], accepted["run_date"]) == (20, result["run_date"])
+    run(latest.command, results, "--output", tmp_path / "latest.parquet")
+    newest = {
+        Path(row["image_uri"]).name: row for row in pq.read_table(tmp_path / "latest.parquet").to_pylist()
+    }
+    assert newest["00.png"]["p_normal"] == 0.75
+    assert sum(row["image_uri"].endswith("/00.png") for row in rows(results).to_pylist()) == 2
+
+
+@pytest.mark.parametrize("place", ["merge.after", "save.before@staged", "commit.before", "commit.after"])
+def test_acceptance_that_is_cut_short_is_repeated(held, place, monkeypatch):
+    results, _, result = held
+    monkeypatch.setenv(VARIABLE, f"{place}=enospc")
+    with pytest.raises(PneumoniaError):
+        accept(str(results), result["run_id"], 1.0)
+    monkeypatch.delenv(VARIABLE)
+    accept(str(results), result["run_id"], 1.0)
+    assert rows(results).num_rows == 27
+    assert state(results, result["run_id"]) == "committed"
+
+
+def test_run_that_was_killed_just_after_it_was_held_is_not_resumed(held, tiny_bundle, monkeypatch):
+    results, request, _ = held
+    monkeypatch.setenv(VARIABLE, "save.after@held=enospc")
+    with pytest.raises(OSError, match="No space left"):
+        night(results, request, tiny_bundle)
+    monkeypatch.delenv(VARIABLE)
+    assert len(list((results / "runs" / ".unfinished").iterdir())) == 1
+    with open_run(open_location(str(results)), request, 1, fresh=False) as following:
+        assert not following.resumed
+    assert [record.state for record in read_runs(open_location(str(results)))][1:3] == ["held", "held"]
+
+
+def test_nightly_command_finishes_an_acceptance_that_was_cut_short(held, monkeypatch):
+    results, request, result = held
+    monkeypatch.setenv(VARIABLE, "commit.before=enospc")
+    with pytest.raises(PneumoniaError):
+        accept(str(results), result["run_id"], 1.0)
+    monkeypatch.delenv(VARIABLE)
+    assert run(maintain.command, results, "--compact").exit_code == 1
+    for file in (results.parent / "archive").glob("unreadable-*"):
+        file.unlink()
+    # Nothing is left to score: no cluster is started.
+    assert score(results, request)["gone"] == 6
+    assert state(results, result["run_id"]) == "committed"
+    assert rows(results).num_rows == 27
+
+
+def test_held_run_whose_parts_have_gone_is_not_accepted(held):
+    results, _, result = held
+    (part,) = (results / "runs" / result["run_id"] / "parts").iterdir()
+    part.unlink()
+    with pytest.raises(PneumoniaError, match="its parts have 0 rows"):
+        accept(str(results), result["run_id"], 1.0)
+    assert state(results, result["run_id"]) == "held"
+
+
+def test_fresh_abandons_a_held_run_of_the_same_command_alone(held):
+    results, request, result = held
+    for file in (results.parent / "archive").glob("[!1-9]*"):
+        file.unlink()
+    # Nothing is left to score: no cluster is started.
+    assert not abandon_held_runs(open_location(str(results)), dataclasses.replace(request, limit=100))
+    assert state(results, result["run_id"]) == "held"
+    score(results, request, fresh=True)
+    assert state(results, result["run_id"]) == "abandoned"
+    assert "state is abandoned" in accept_again(results, result).text
+
+
+def test_images_that_went_hold_a_run_until_it_is_accepted(tiny_bundle, tmp_path):
+    archive = make_archive(tmp_path / "archive", 40)
+    results, request = tmp_path / "r", scoring_request(tiny_bundle, archive)
+    gates = parse_gates([])
+    night(results, request, tiny_bundle)
+    for number in range(20):
+        (archive / f"{number:02d}.png").rename(tmp_path / f"{number:02d}.png")
+    held = score(results, request, gates=gates)
+    assert (held["state"], held["exit_code"], held["version"]) == ("held", 4, None)
+    alarms = {alarm["gate"]: (alarm["action"], alarm["images"], alarm["of"]) for alarm in held["gates"]}
+    assert alarms == {"gone": ("hold", 20, 40), "volume": ("warn", 20, 40)}
+    assert accept(str(results), held["run_id"], 1.0)["exit_code"] == 0
+    # They went long ago now: the next that goes is one of 20.
+    (archive / "39.png").unlink()
+    night_after = score(results, request, gates=gates)
+    assert (night_after["state"], night_after["gone"], night_after["gates"]) == ("committed", 21, ())
+
+
+def test_run_that_is_not_there_cannot_be_accepted(tmp_path):
+    for name in ("absent", "../r", ".unfinished"):
+        with pytest.raises(InvalidInput) as caught:
+            accept(str(tmp_path), name, 1.0)
+        assert caught.value.remedy is Remedy.NAME_HELD_RUN
+
+
+def test_acceptance_takes_results_alone_and_contradicts_a_dry_run(tmp_path):
+    refused = run(score_job.command, "--results", tmp_path, "--accept", "r", "--dry-run")
+    assert refused.exit_code == 2
+    assert "leave out --dry-run" in refused.output
+    for missing in (["archive"], ["--model", "m"]):
+        needed = run(score_job.command, *missing, "--results", tmp_path)
+        assert needed.exit_code == 2
+        assert "Missing" in needed.output
