@@ -81,7 +81,7 @@ def parse_gates(texts: Sequence[str]) -> dict[str, Gate]:
 
 
 def _limit(name: str, text: str) -> float | None:
-    """The number in the text, or None where it is no limit of this gate."""
+    """The number in the text, or None where this gate has no such limit."""
     try:
         limit = float(text)
     except ValueError:

@@ -34,6 +34,8 @@ def run_page(run: Mapping[str, Any]) -> str:
         "run.html",
         title=f"Run {run['run_id']}",
         run=run,
+        gates=run.get("gates") or [],
+        accepted=bool(run.get("accepted")),
         result=result,
         counts={name: counts.get(name, 0) for name in ("listed", *OUTCOMES)},
         outcomes=OUTCOMES,

@@ -7,7 +7,17 @@ from cluster.job_arguments import NOT_JOBS, job_arguments, read_command
 from jobs.cli import main
 from pneumonia_core.errors import InvalidInput
 
-TEXTS_THAT_ARE_NOT_LOCATIONS = {"actors", "address", "ages", "by", "carry", "date", "engine", "name"}
+TEXTS_THAT_ARE_NOT_LOCATIONS = {
+    "accept",
+    "actors",
+    "address",
+    "ages",
+    "by",
+    "carry",
+    "date",
+    "engine",
+    "name",
+}
 SCORE = ["score", "archive", "/other", "--model", "m@sha256:00", "--results", "../results"]
 
 

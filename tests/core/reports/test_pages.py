@@ -169,6 +169,15 @@ def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:
     assert "No image was scored." in text
 
 
+def test_page_of_a_held_run_says_why_and_that_of_an_accepted_one_that_it_was_held() -> None:
+    alarm = {"gate": "gone", "action": "hold", "text": f"4 of 9 images have gone {NASTY}"}
+    held = "".join(assert_self_contained(run_page({**RUN, "state": "held", "gates": [alarm]})).texts)
+    assert "nothing is committed" in held
+    assert "4 of 9 images have gone" in held
+    accepted = run_page({**RUN, "gates": [alarm], "accepted": True})
+    assert "was held, and then accepted" in accepted
+
+
 MITCHELL_HEADINGS = [
     "Model Details", "Intended Use", "Factors", "Metrics", "Evaluation Data", "Training Data",
     "Quantitative Analyses", "Ethical Considerations", "Caveats and Recommendations",
