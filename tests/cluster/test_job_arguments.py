@@ -16,6 +16,7 @@ TEXTS_THAT_ARE_NOT_LOCATIONS = {
     "carry",
     "date",
     "engine",
+    "model",
     "name",
 }
 SCORE = ["score", "archive", "/other", "--model", "m@sha256:00", "--results", "../results"]
