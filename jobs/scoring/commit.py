@@ -228,6 +228,8 @@ def _report_held(result: RunResult) -> None:
     """Say why a run is held, and what to do with it."""
     for alarm in result.gates:
         say(f"{'held' if alarm.action == 'hold' else 'warning'}: {alarm.text}")
+    if not result.listing_complete:
+        say(f"the listing is not complete: the deadline came after {result.listed:,} images")
     report_skipped(result.skipped)
     say(f"the run's page: {result.page}")
     command = f"pneumonia score --results {shlex.quote(result.results)} --accept {result.run_id}"

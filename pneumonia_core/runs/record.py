@@ -223,12 +223,13 @@ class RunRecord:
         for name in ("listed_from", "listed_to"):
             if name in known:
                 known[name] = ListingPosition(**known[name])
-        known["gates"] = _alarms(known)
+        known["gates"] = tuple(Alarm(**alarm) for alarm in known.get("gates", ()))
         known["shards"] = tuple(InventoryShard(**shard) for shard in values.get("batches", ()))
         if "result" in known:
             result = {"listing_complete": values.get("listing_complete", True)}
             result |= _known(RunResult, known["result"])
-            known["result"] = RunResult(**{**result, "gates": _alarms(result)})
+            result["gates"] = tuple(Alarm(**alarm) for alarm in result.get("gates", ()))
+            known["result"] = RunResult(**result)
         return cls(**known)
 
     def as_json(self) -> dict[str, Any]:
@@ -297,7 +298,3 @@ def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are fields of this dataclass."""
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in values.items() if name in names}
-
-
-def _alarms(values: Mapping[str, Any]) -> tuple[Alarm, ...]:
-    return tuple(Alarm(**_known(Alarm, alarm)) for alarm in values.get("gates", ()))

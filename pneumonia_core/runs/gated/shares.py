@@ -49,7 +49,7 @@ def _listed_before(run: Run) -> int | None:
 
 @comparing_with_table()
 def _newly_gone(run: Run) -> Share:
-    """The images that went since the newest run of each archive that could tell them, of those it had then."""
+    """The images that went since each archive's newest run that could tell them, of all it had then."""
     archives = run.record.configuration.archives
     lists = gone_lists(run.results)
     earlier = [lists[archive] for archive in archives if archive in lists]
