@@ -16,6 +16,14 @@ from pneumonia_core.imaging.dicom.pixels import Layout
 
 Levels = npt.NDArray[np.float64]
 PERCENTILES: Final = (0.005, 0.995)
+# A look that leaves less than this share of the pixels between black and white, or all of them within this
+# share of the grey levels, says nothing of the picture.
+_LEAST_BETWEEN: Final = 0.15
+_LEAST_RANGE: Final = 0.1
+_BLACK_OR_WHITE: Final = 0.02
+# Stored values closer together than this share of all possible ones, or than so many, are a blank picture.
+_LEAST_SPREAD: Final = 0.01
+_LEAST_LEVELS: Final = 24
 _LUMA: Final = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _BLOCK_PIXELS: Final = 1 << 22
 
@@ -48,7 +56,10 @@ def to_grayscale(stored: np.ndarray, header: Header, layout: Layout) -> npt.NDAr
         counts = np.where(padding, 0, _histogram(patterns, possible.size))
         modality = apply_modality_lut(possible.astype(float), header, layout)
         gray = apply_voi_lut(modality, counts, header, layout)
-    if layout.photometric == "MONOCHROME1":
+        if _says_nothing(gray, modality, counts) and _shows_something(possible.astype(float), counts, layout):
+            gray = stretch_percentiles(modality, counts)
+    # PS3.3 C.11.6.1.2: the one is the other's usual form, never a reason to invert twice.
+    if layout.photometric == "MONOCHROME1" or header.text(tags.PRESENTATION_LUT_SHAPE) == "INVERSE":
         gray = 1 - gray
     # No X-ray fell on padding: it is the background of the picture, black.
     table = np.where(padding, 0, np.rint(255 * np.clip(gray, 0, 1))).astype(np.uint8)
@@ -95,7 +106,11 @@ def apply_voi_lut(values: Levels, counts: np.ndarray, header: Header, layout: La
 def apply_voi(values: Levels, header: Header, layout: Layout) -> Levels | None:
     """0 to 1 by the first VOI LUT (PS3.3 C.11.2.1.1); None without one."""
     lut = _sequence_lut(header, tags.VOI_LUT, _may_be_negative(header, layout))
-    return lut(values) / lut.full_scale if lut is not None else None
+    if lut is None:
+        return None
+    # Some declare 16 bits and have entries of 12: white is the depth that the largest has.
+    white = (1 << int(lut.values.max()).bit_length()) - 1
+    return lut(values) / max(white, 1)
 
 
 def _may_be_negative(header: Header, layout: Layout) -> bool:
@@ -123,14 +138,39 @@ def apply_windowing(values: Levels, header: Header) -> Levels | None:
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
+def _says_nothing(gray: Levels, values: Levels, counts: np.ndarray) -> bool:
+    """Whether nearly all of the picture is white or black: 0 to 1 of each value, of which it has so many."""
+    present = counts > 0
+    if not present.any():
+        return False
+    low, high = _percentiles(gray, counts)
+    if high - low < _LEAST_RANGE:
+        return True
+    # Collimated borders and burnt-in letters have the least and the greatest value.
+    inner = np.where((values > values[present].min()) & (values < values[present].max()), counts, 0)
+    between = inner[(gray > _BLACK_OR_WHITE) & (gray < 1 - _BLACK_OR_WHITE)].sum()
+    return bool(between < _LEAST_BETWEEN * inner.sum())
+
+
+def _shows_something(stored: Levels, counts: np.ndarray, layout: Layout) -> bool:
+    low, high = _percentiles(stored, counts)
+    return high - low >= max(_LEAST_SPREAD * (1 << layout.bits_stored), _LEAST_LEVELS)
+
+
 def stretch_percentiles(values: Levels, counts: np.ndarray) -> Levels:
     """0 to 1 between the PERCENTILES of the pixels' values; all 0 where these are equal."""
+    low, high = _percentiles(values, counts)
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(values.size)
+
+
+def _percentiles(values: Levels, counts: np.ndarray) -> tuple[float, float]:
+    """The PERCENTILES of values of which the picture has so many; 0 and 0 of none."""
     order = np.argsort(values, kind="stable")
     below = np.cumsum(counts[order])
     if below[-1] == 0:
-        return np.zeros(values.size)
-    low, high = (values[order[np.searchsorted(below, share * below[-1])]] for share in PERCENTILES)
-    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(values.size)
+        return 0.0, 0.0
+    low, high = (float(values[order[np.searchsorted(below, share * below[-1])]]) for share in PERCENTILES)
+    return low, high
 
 
 def apply_color_lut(values: Levels, header: Header) -> Levels:
@@ -156,7 +196,8 @@ def _lut(header: Header, descriptor_tag: int, data_tag: int, signed: bool) -> _L
     if len(descriptor) < 3 or not data:
         return None
     entries, bits = int(descriptor[0]) % 65536 or 65536, int(descriptor[2])
-    packed = bits <= 8 and len(data) < 2 * entries
+    # One byte for each entry: of 8 bits, or declared as 16.
+    packed = len(data) < 2 * entries and (bits <= 8 or len(data) in (entries, entries + 1))
     kind = "u1" if packed else "<u2" if header.little_endian else ">u2"
     count = min(entries, len(data) // np.dtype(kind).itemsize)
     if not count or not 1 <= bits <= 16:

@@ -13,6 +13,7 @@ from pneumonia_core.imaging.contract import MAX_SCAN_PIXELS, check_size
 from pneumonia_core.imaging.dicom import tags
 from pneumonia_core.imaging.dicom.child_decoder import decode_stored, decompress
 from pneumonia_core.imaging.dicom.header import Header
+from pneumonia_core.imaging.jpeg_frame import jpeg_frame
 
 # The plugin of pydicom that decodes each transfer syntax; None where pixels are not compressed. Pillow's
 # decoder of baseline JPEG is the most tested of them, and the only one that runs in this process.
@@ -34,6 +35,7 @@ _DECODERS: Final[dict[str, str | None]] = {
     uids.HTJ2KLosslessRPCL: "pylibjpeg",
     uids.HTJ2K: "pylibjpeg",
 }
+_BASELINE: Final = {uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit}
 _WAVELET: Final = {
     uids.JPEG2000Lossless,
     uids.JPEG2000,
@@ -41,6 +43,8 @@ _WAVELET: Final = {
     uids.HTJ2KLosslessRPCL,
     uids.HTJ2K,
 }
+# So many values of the bits above BitsStored, without a gap, do not come from an overlay, which has one bit.
+_MANY: Final = 5
 _MONOCHROME: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PHOTOMETRIC_INTERPRETATIONS: Final = frozenset((*_MONOCHROME, *_COLOUR))
@@ -90,10 +94,18 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
         raise RejectedImage("unsupported", "a transfer syntax that no decoder here reads")
     data = header.raw(tags.PIXEL_DATA)
     plugin = _DECODERS[header.transfer_syntax]
+    syntax, bits = header.transfer_syntax, layout.bits_stored
     if plugin is None:
         _check_native(data, layout)
     else:
-        _check_encapsulated(data, header.transfer_syntax, layout)
+        stream = _check_encapsulated(data, syntax, layout)
+        if stream is not None:
+            bits = max(bits, min(stream.bits, layout.bits_allocated))
+            if plugin == "pillow" and stream.bits > 8:
+                # gdcm decodes by what is in the stream. pydicom lets it only where the syntax is this one.
+                plugin, syntax = "gdcm", uids.JPEGLossless
+    # Without a stream of its own that says how many bits there are, BitsStored may be too small.
+    whole = plugin is None or syntax == uids.RLELossless
     options: dict[str, int | str] = {
         "rows": layout.rows,
         "columns": layout.columns,
@@ -101,25 +113,49 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
         "samples_per_pixel": layout.samples,
         "photometric_interpretation": layout.photometric,
         "bits_allocated": layout.bits_allocated,
-        "bits_stored": layout.bits_stored,
+        "bits_stored": layout.bits_allocated if whole else bits,
         "pixel_representation": int(layout.signed),
         "planar_configuration": header.integer(tags.PLANAR, 0),
         "pixel_keyword": "PixelData",
         "allow_excess_frames": False,
         "pixel_vr": header.vr(tags.PIXEL_DATA) or "OW",
-        # The unused high bits may hold an overlay.
         "correct_unused_bits": True,
     }
-    shift = header.integer(tags.HIGH_BIT, layout.bits_stored - 1) + 1 - layout.bits_stored
-    if plugin is None and 0 < shift <= layout.bits_allocated - layout.bits_stored:
-        options.update(bits_stored=layout.bits_allocated)
     read = decode_stored if plugin in (None, "pillow") else decompress
-    stored = read(data, header.transfer_syntax, plugin or "", options)
-    if options["bits_stored"] == layout.bits_stored:
+    stored = read(data, syntax, plugin or "", options)
+    return _used_bits(stored, header, layout) if whole else stored
+
+
+def _used_bits(stored: np.ndarray, header: Header, layout: Layout) -> np.ndarray:
+    """The values without the bits that belong to something else: those above the high bit may hold an overlay."""
+    bits, unused = layout.bits_stored, layout.bits_allocated - layout.bits_stored
+    shift = header.integer(tags.HIGH_BIT, bits - 1) + 1 - bits
+    is_low = not layout.signed and int(stored.max(initial=0)) < 1 << bits
+    if is_low or not unused:
         return stored
-    # The left shift drops the bits above the high bit; the right shift extends the sign of signed values.
-    above = layout.bits_allocated - layout.bits_stored - shift
-    return (stored << above) >> (above + shift)
+    if 0 < shift <= unused:
+        # The left shift drops the bits above the high bit; the right shift extends the sign of signed values.
+        above = unused - shift
+        return (stored << above) >> (above + shift)
+    masked = (stored << unused) >> unused
+    if np.array_equal(masked, stored) or _tears(stored, masked, bits):
+        return stored
+    return masked
+
+
+def _tears(stored: np.ndarray, masked: np.ndarray, bits: int) -> bool:
+    """Whether the picture tears where the bits above BitsStored are dropped: then they belong to its values.
+
+    Values take all of many upper bits in turn. Of few, neighbours that differ in them are closer together
+    with them; where an overlay begins, they are closer without.
+    """
+    upper = np.unique(stored >> bits)
+    if len(upper) >= _MANY and int(upper[-1]) - int(upper[0]) + 1 == len(upper):
+        return True
+    rows = slice(None, None, max(1, len(stored) // 200))
+    whole, rest = (np.diff(values[rows].astype(np.int32), axis=1) for values in (stored, masked))
+    differ = np.count_nonzero(whole != rest)
+    return bool(np.count_nonzero(np.abs(whole) < np.abs(rest)) > differ / 2)
 
 
 def _guessed_depth(header: Header, values: int) -> int:
@@ -136,41 +172,44 @@ def _check_native(data: bytes, layout: Layout) -> None:
         raise RejectedImage("truncated", f"{len(data)} bytes of pixels, {expected} are needed")
 
 
-def _check_encapsulated(data: bytes, syntax: str, layout: Layout) -> None:
-    """Raise RejectedImage unless a compressed picture has the header's size: decoders allocate by either."""
+@dataclass(frozen=True)
+class _Stream:
+    """What a compressed picture says of itself."""
+
+    bits: int
+    size: tuple[int, int, int]
+
+
+def _check_encapsulated(data: bytes, syntax: str, layout: Layout) -> _Stream | None:
+    """What the compressed picture says of itself; None where it is run-length encoded and says nothing.
+
+    Raises RejectedImage unless it has the header's size: decoders allocate by either.
+    """
     frame = get_frame(data, 0, number_of_frames=1)
     if syntax == uids.RLELossless:
-        return
-    if syntax == uids.JPEGExtended12Bit and layout.bits_stored != 8:
-        raise RejectedImage("unsupported", "JPEG of 12 bits for each sample")
-    size = _wavelet_size(frame) if syntax in _WAVELET else _jpeg_size(frame)
-    if size != (layout.rows, layout.columns, layout.samples):
+        return None
+    stream = _wavelet_stream(frame) if syntax in _WAVELET else _jpeg_stream(frame)
+    if stream is None or stream.size != (layout.rows, layout.columns, layout.samples):
         raise RejectedImage("corrupt", "the compressed picture has another size than its header says")
+    if syntax in _BASELINE and stream.bits > 8 and layout.bits_allocated != 16:
+        raise RejectedImage("corrupt", "the compressed picture has more bits than its header says")
     scans = frame.count(b"\xff\xda") if syntax not in _WAVELET else 1
     if scans * layout.rows * layout.columns > MAX_SCAN_PIXELS:
         raise RejectedImage("too_slow", f"{scans} scans of {layout.columns} x {layout.rows} pixels")
+    return stream
 
 
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components in the frame header (SOFn of ITU T.81, SOF55 of JPEG-LS); None without
-    one."""
-    at = 2
-    while at + 10 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return struct.unpack_from(">HHB", frame, at + 5)
-        at += 2 + struct.unpack_from(">H", frame, at + 2)[0]
-    return None
+def _jpeg_stream(frame: bytes) -> _Stream | None:
+    found = jpeg_frame(frame)
+    return None if found is None else _Stream(found[0], found[1:])
 
 
-def _wavelet_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components in the SIZ segment of a JPEG 2000 codestream (ITU T.800, A.5.1); None
-    without one."""
+def _wavelet_stream(frame: bytes) -> _Stream | None:
+    """By the SIZ segment of a JPEG 2000 codestream (ITU T.800, A.5.1); None without one."""
     at = frame[:4096].find(b"\xff\x4f\xff\x51")
     if at < 0 or len(frame) < at + 44:
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", frame, at + 8)
-    return bottom - top, right - left, struct.unpack_from(">H", frame, at + 40)[0]
+    components, depth = struct.unpack_from(">HB", frame, at + 40)
+    # The upper bit of the depth is the sign.
+    return _Stream((depth & 0x7F) + 1, (bottom - top, right - left, components))
