@@ -127,7 +127,7 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
 
 
 def _used_bits(stored: np.ndarray, header: Header, layout: Layout) -> np.ndarray:
-    """The values without the bits that belong to something else: those above the high bit may hold an overlay."""
+    """The values without the bits that are not theirs: those above the high bit may hold an overlay."""
     bits, unused = layout.bits_stored, layout.bits_allocated - layout.bits_stored
     shift = header.integer(tags.HIGH_BIT, bits - 1) + 1 - bits
     is_low = not layout.signed and int(stored.max(initial=0)) < 1 << bits
