@@ -26,12 +26,12 @@ def compare_bundles(models: Sequence[str], options: EvaluateOptions) -> Result:
 
     Raises InvalidInput where two bundles are one model.
     """
-    names = _model_ids(models)
+    names, folders = _opened(models)
     folder = output_folder(options.output)
     with ray_session(options.address, options.num_cpus):
         evaluated = {
-            name: measure_bundle(replace(options, model=model, output=str(folder / name)))
-            for name, model in zip(names, models, strict=True)
+            name: measure_bundle(replace(options, model=bundle, output=str(folder / name)))
+            for name, bundle in zip(names, folders, strict=True)
         }
     comparisons: Comparisons = {
         "split": options.split,
@@ -43,15 +43,19 @@ def compare_bundles(models: Sequence[str], options: EvaluateOptions) -> Result:
     return _report(comparisons, evaluated, options, folder)
 
 
-def _model_ids(models: Sequence[str]) -> list[str]:
-    """The id of each model; all are opened before the first is measured."""
-    names = [open_bundle(model).model_id for model in models]
+def _opened(models: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The id and the folder of each model; all are opened before the first is measured.
+
+    The folder is that of the bundle itself: an alias may point to another one later.
+    """
+    bundles = [open_bundle(model) for model in models]
+    names = [bundle.model_id for bundle in bundles]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise InvalidInput(
             f"the model {repeated[0]} is given more than once: it cannot differ from itself. "
             "Name each bundle once."
         )
-    return names
+    return names, [str(bundle.path) for bundle in bundles]
 
 
 def _report(

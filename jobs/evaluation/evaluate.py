@@ -44,11 +44,11 @@ def measure_bundle(options: EvaluateOptions) -> Evaluated:
     images = images_of_split(options.data, options.split)
     folder = output_folder(options.output)
     factors = find_factors(options.by, options.data, images)
-    request = request_scores(images, folder, options, factors.carried)
     bundle = open_bundle(options.model)
+    request = request_scores(images, folder, options, bundle, factors.carried)
     execution = ExecutionOptions(address=options.address, num_cpus=options.num_cpus)
     with ray_session(options.address, options.num_cpus):
-        rows = score_labelled(images, request, folder, execution)
+        rows = score_labelled(images, request, bundle, folder, execution)
         labels, patients = [image.label for image in images], [image.patient_id for image in images]
         scores = read_scores(labels, patients, rows)
         with ray_errors_explained():

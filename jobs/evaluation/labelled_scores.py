@@ -14,6 +14,7 @@ from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from jobs.scoring.run import score_archives
 from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN
+from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import write_manifest
 from pneumonia_core.errors import RejectedImage
@@ -27,26 +28,31 @@ MANIFEST: Final = "images.parquet"
 
 
 def request_scores(
-    images: Sequence[LabelledImage], folder: Path, options: EvaluateOptions, filled: Sequence[str]
+    images: Sequence[LabelledImage],
+    folder: Path,
+    options: EvaluateOptions,
+    bundle: Bundle,
+    filled: Sequence[str],
 ) -> RunRequest:
-    """The request to score these images by a manifest in `folder`, and to fill the columns `filled`.
-
-    Raises InvalidInput without a bundle.
-    """
+    """The request to score these images by a manifest in `folder`, and to fill the columns `filled`."""
     manifest = folder / MANIFEST
     rules = write_manifest(images, open_location(str(manifest)), filled)
     scoring = ScoreOptions(
         (str(manifest),), options.model, engine=options.engine, precision=options.precision, rescore="all"
     )
-    return make_request(scoring, rules)
+    return make_request(scoring, bundle, rules)
 
 
 def score_labelled(
-    images: Sequence[LabelledImage], request: RunRequest, folder: Path, execution: ExecutionOptions
+    images: Sequence[LabelledImage],
+    request: RunRequest,
+    bundle: Bundle,
+    folder: Path,
+    execution: ExecutionOptions,
 ) -> list[Row]:
     """The table's row of each image, after scoring those that have none yet."""
     results = results_location(folder, request, [image.uri for image in images])
-    score_archives(results, request, execution)
+    score_archives(results, request, bundle, execution)
     table = find_table(results)
     assert table is not None
     rows = scan(table).to_table(filter=pc.field("model_id") == request.model_id)

@@ -89,10 +89,10 @@ def _score(
     folder = models / WORK_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     asked = EvaluateOptions(str(bundle.path), options.data, str(folder), precision="float32")
-    request = request_scores(images, folder, asked, (SOURCE_MODE_COLUMN, SOURCE_AGE_COLUMN))
+    request = request_scores(images, folder, asked, bundle, (SOURCE_MODE_COLUMN, SOURCE_AGE_COLUMN))
     execution = ExecutionOptions(address=options.address, num_cpus=options.num_cpus)
     with ray_session(options.address, options.num_cpus):
-        return score_labelled(images, request, folder, execution)
+        return score_labelled(images, request, bundle, folder, execution)
 
 
 def _local_images(images: Sequence[LabelledImage], rows: Sequence[Row], bundle: Bundle) -> "LocalImages":

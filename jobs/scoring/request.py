@@ -6,7 +6,7 @@ from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.options import ScoreOptions
 from pneumonia_core.archives.archive import check_disjoint, open_archive
 from pneumonia_core.archives.manifests import ListingRules, check_rules_apply
-from pneumonia_core.bundles.bundle import open_bundle
+from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.choice import choose_engine
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.gates import parse_gates
@@ -15,17 +15,16 @@ from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.storage.location import open_location
 
 
-def make_request(options: ScoreOptions, rules: ListingRules | None = None) -> RunRequest:
-    """The request of a run. `rules`, where given, replace those of the options.
+def make_request(options: ScoreOptions, bundle: Bundle, rules: ListingRules | None = None) -> RunRequest:
+    """The request of a run with this bundle. `rules`, where given, replace those of the options.
 
-    Raises InvalidInput unless the archives and the bundle exist and the options are compatible.
+    Raises InvalidInput unless the archives exist and the options are compatible.
     """
     rules = rules or _listing_rules(options)
     check_carried(rules.carry)
     archives = [open_archive(text, rules) for text in options.archive]
     check_disjoint(archives)
     check_rules_apply(archives, rules)
-    bundle = open_bundle(options.model)
     choose_engine(bundle, options.engine)
     return RunRequest(
         archives=tuple(archives),

@@ -37,14 +37,16 @@ def score(results: str, options: ScoreOptions, dry_run: bool = False) -> dict[st
 
     A dry run only plans. Raises PneumoniaError where a file cannot be read or written.
     """
-    request = make_request(options)
+    # Opened once: an alias may point to another bundle by the time the images are scored.
+    bundle = open_bundle(options.model)
+    request = make_request(options, bundle)
     execution = execution_options(options)
     location = open_location(results)
     if dry_run:
         return plan_only(location, request)
     make_folder(location)
     try:
-        return score_archives(location, request, execution).as_json()
+        return score_archives(location, request, bundle, execution).as_json()
     except OSError as error:
         raise PneumoniaError(
             f"{error_text(error)} while working on {printable(location.uri)}. Nothing was committed.",
@@ -52,13 +54,15 @@ def score(results: str, options: ScoreOptions, dry_run: bool = False) -> dict[st
         ) from error
 
 
-def score_archives(results: Location, request: RunRequest, options: ExecutionOptions) -> RunResult:
+def score_archives(
+    results: Location, request: RunRequest, bundle: Bundle, options: ExecutionOptions
+) -> RunResult:
     """Finish the unfinished run of this request, if there is one, then carry out the request.
 
     Returns the result of the last run.
     """
     with contextlib.ExitStack() as session:
-        context = ScoringContext(results, request, options, open_bundle(request.model), session)
+        context = ScoringContext(results, request, options, bundle, session)
         with stopping_on_sigterm(context):
             if options.fresh:
                 for run_id in abandon_held_runs(results, request):

@@ -76,7 +76,9 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
     `PATH@sha256:HEX` also pins the hash of bundle.json. Raises InvalidInput when the folder is not a bundle,
     is incomplete, was changed, or names a file outside it.
     """
-    folder, pin = _split_pin(str(path))
+    named, pin = _split_pin(str(path))
+    # An alias may point to another bundle before all files of this one are read.
+    folder = named.resolve()
     text = _read_manifest(folder)
     actual = hashlib.sha256(text).hexdigest()
     if pin is not None and pin != actual:
@@ -89,8 +91,7 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
         if only is None or name in only:
             _check_file(folder, name, expected)
     return Bundle(
-        # An alias may point to another bundle before all files of this one are read.
-        path=folder.resolve(),
+        path=folder,
         model_id=document["model_id"],
         spec=ModelSpec(
             network=document["network"],

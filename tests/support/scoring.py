@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.run import score_archives
 from pneumonia_core.archives.archive import list_archive, open_archive
+from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.results.commit import DataFile, commit
 from pneumonia_core.results.schema import FILE_SCHEMA
 from pneumonia_core.results.table import open_table
@@ -45,7 +46,9 @@ def scoring_request(bundle, *archives, **changes) -> RunRequest:
 def score(results: Path, request: RunRequest, **options) -> dict:
     location = open_location(str(results))
     make_folder(location)
-    return score_archives(location, request, ExecutionOptions(**options)).as_json()
+    return score_archives(
+        location, request, open_bundle(request.model), ExecutionOptions(**options)
+    ).as_json()
 
 
 def rows(results: Path) -> pa.Table:

@@ -125,7 +125,7 @@ def test_evaluated_again_without_robustness_it_has_no_such_table(evaluated, tiny
 
 def test_other_images_evaluated_into_the_same_folder_do_not_resume_a_killed_run(tiny_bundle, tmp_path):
     # The same for both, as the manifest of an evaluation is.
-    request = make_request(ScoreOptions((str(tmp_path),), str(tiny_bundle.path), rescore="all"))
+    request = make_request(ScoreOptions((str(tmp_path),), str(tiny_bundle.path), rescore="all"), tiny_bundle)
 
     def begun(uris):
         run = open_run(results_location(tmp_path, request, uris), request, 0, fresh=False)

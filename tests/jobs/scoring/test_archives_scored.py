@@ -103,7 +103,7 @@ def test_carrying_without_a_manifest_or_over_columns_of_the_table_is_refused(tin
 
     def ask(archive: object, *carry: str) -> None:
         rules = ListingRules(carry=carry)
-        make_request(ScoreOptions((str(archive),), str(tiny_bundle.path)), rules)
+        make_request(ScoreOptions((str(archive),), str(tiny_bundle.path)), tiny_bundle, rules)
 
     with pytest.raises(InvalidInput) as caught:
         ask(tmp_path, "site")

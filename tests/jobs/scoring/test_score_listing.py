@@ -6,14 +6,19 @@ No test starts a cluster: none of these runs has an image to score.
 import contextlib
 import dataclasses
 import json
+import shutil
 
 import pytest
 from support.scoring import commit_as_scored, score, scoring_request
 
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from jobs.scoring.dry_run import dry_run
+from jobs.scoring.options import ScoreOptions
 from jobs.scoring.planning import LONGEST_LISTING_WAIT_S, listing_wait_s
+from jobs.scoring.request import make_request
+from jobs.scoring.run import score_archives
 from jobs.scoring.score_listing import score_listing
+from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.table import open_table
@@ -21,7 +26,7 @@ from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.parts import PART_SCHEMA, write_part
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.registry import open_run
-from pneumonia_core.runs.run import marker
+from pneumonia_core.runs.run import marker, read_record, run_folder
 from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.location import open_location
 
@@ -178,3 +183,22 @@ def test_refused_run_is_kept_where_some_of_it_is_scored(archive, results, tiny_b
             score_listing(context, run, planner, view)
     assert exists(run.folder.child("run.json")) == scored
     assert exists(marker(location, run.run_id)) == scored
+
+
+def test_alias_that_is_moved_after_the_start_changes_nothing(archive, results, tiny_bundle, tmp_path):
+    """What is planned by one bundle would be scored by the other."""
+    other = shutil.copytree(tiny_bundle.path, tmp_path / "other")
+    document = json.loads((other / "bundle.json").read_text())
+    (other / "bundle.json").write_text(json.dumps({**document, "model_id": "0" * 16}))
+    alias = tmp_path / "production"
+    alias.symlink_to(tiny_bundle.path)
+    bundle = open_bundle(alias)
+    request = make_request(ScoreOptions((str(archive),), str(alias)), bundle)
+    alias.unlink()
+    alias.symlink_to(other)
+    # Otherwise the run would be nothing new, and leave no record.
+    next(archive.rglob("*.jpeg")).unlink()
+    location = open_location(str(results))
+    result = score_archives(location, request, bundle, ExecutionOptions())
+    record = read_record(run_folder(location, result.run_id))
+    assert (result.model_id, record.bundle) == (tiny_bundle.model_id, str(tiny_bundle.path.resolve()))
