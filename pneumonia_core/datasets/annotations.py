@@ -2,12 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from typing import Final
 
-from pneumonia_core.datasets.kermany import SPLITS, parse_name_in_class_folder
+from pneumonia_core.datasets.folder_names import label_of_folder, split_of_folder
+from pneumonia_core.datasets.kermany import parse_name_in_class_folder
 from pneumonia_core.findings import CLASSES, LABELS, NORMAL
-
-_FOLDERS: Final = LABELS
 
 
 @dataclass(frozen=True)
@@ -27,26 +25,26 @@ def annotate(uri: str, archive: str, carried: str | None = None) -> Annotation:
     """The annotation of an image: from the columns of the table that names it, else from its path.
 
     The archive's own name, and folders under it, may say the split (train, val, test) and the class (NORMAL,
-    PNEUMONIA, bacterial, viral). A Kermany file name says class and patient only within such a folder,
-    because other devices export names such as IM-0001-0001 too.
+    PNEUMONIA, BACTERIA, VIRUS), as `folder_names` knows them. A Kermany file name says class and
+    patient only within such a folder, because other devices export names such as IM-0001-0001 too.
     """
     if carried is not None:
         return _of_columns(json.loads(carried))
     *folders, name = _parts_beneath(uri, archive)
-    lower = [folder.lower() for folder in folders]
-    split = next((folder for folder in reversed(lower) if folder in SPLITS), None)
-    label = next((folder for folder in reversed(lower) if folder in _FOLDERS), None)
+    inner_first = folders[::-1]
+    split = next(filter(None, map(split_of_folder, inner_first)), None)
+    label = next((found for folder in inner_first if (found := label_of_folder(folder)) is not None), None)
     if label is None:
         return Annotation(None, None, split)
-    named = parse_name_in_class_folder(name.rpartition(".")[0], label == CLASSES[NORMAL])
+    named = parse_name_in_class_folder(name.rpartition(".")[0], label)
     if named is None:
-        return Annotation(label, None, split)
+        return Annotation(LABELS[label], None, split)
     return Annotation(CLASSES[named[0]], named[1], split)
 
 
 def _of_columns(values: dict[str, str | None]) -> Annotation:
     label = values.get("label")
-    known = label.lower() if label is not None and label.lower() in _FOLDERS else None
+    known = label.lower() if label is not None and label.lower() in LABELS else None
     return Annotation(known, values.get("patient_id") or None, values.get("split") or None)
 
 

@@ -16,10 +16,12 @@ from pneumonia_core.archives.manifest_uris import trusted_image_uri
 from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, SOURCE_MODE_COLUMN, ListingRules
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
-from pneumonia_core.datasets.kermany import SPLITS, LabelledImage, read_kermany_folder, read_kermany_members
+from pneumonia_core.datasets.class_folders import read_class_folders, read_class_members
+from pneumonia_core.datasets.folder_names import SPLITS
+from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.split import split_training
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
-from pneumonia_core.findings import LABELS
+from pneumonia_core.findings import LABELS, NORMAL
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file, write_bytes
 from pneumonia_core.storage.location import Location, open_location
@@ -34,10 +36,10 @@ _FORMS: Final = (
 
 
 def read_labelled(data: str) -> list[LabelledImage]:
-    """The labelled images of a Kermany folder, tar or zip, or of a labels table.
+    """The labelled images of a folder, tar or zip with folders of classes, or of a labels table.
 
-    `data` is a local path or a URI, as of an archive. A folder holds `train|val|test / NORMAL|PNEUMONIA /
-    file`, or is one of these three itself; its images come by split, class and name. A table (Parquet or CSV)
+    `data` is a local path or a URI, as of an archive. A folder is one of `class_folders`. A table (Parquet or
+    CSV)
     has the columns `uri` (a path, or a URI that may name a member of a tar or zip), `label` (a class, or
     `pneumonia` where the kind is unknown), `patient_id` and `split`; its images come by URI. Raises
     InvalidInput that says what is missing, PneumoniaError where a storage fails.
@@ -50,7 +52,7 @@ def read_labelled(data: str) -> list[LabelledImage]:
         uri = open_archive(data)
     except InvalidInput as error:
         raise InvalidInput(f"{data}: no such data set. {_FORMS}") from error
-    return _read_container(uri) if suffix.endswith(ARCHIVE_SUFFIXES) else read_kermany_folder(location)
+    return _read_container(uri) if suffix.endswith(ARCHIVE_SUFFIXES) else read_class_folders(location)
 
 
 def read_columns(data: str, columns: Sequence[str]) -> dict[str, list[Any]]:
@@ -67,7 +69,7 @@ def read_columns(data: str, columns: Sequence[str]) -> dict[str, list[Any]]:
 
 def _read_container(uri: str) -> list[LabelledImage]:
     skipped: Counter[SkipReason] = Counter()
-    images = read_kermany_members(uri, list_archive(uri, skipped))
+    images = read_class_members(uri, list_archive(uri, skipped))
     if hiding := may_hide_images(skipped):
         raise InvalidInput(
             f"{uri}: some of it cannot be read ({describe_skipped(hiding)}), and images would be missing."
@@ -176,7 +178,7 @@ def _find(uri: str, members: NamedMembers) -> tuple[ImageRef, str | None]:
 def images_of_split(data: str, split: str) -> list[LabelledImage]:
     """The images of a split of a labelled set; `validation` is the part that `split_training` cuts off.
 
-    Raises InvalidInput where there are none.
+    Raises InvalidInput where there are none, or none of normal lungs, or none of pneumonia.
     """
     images = read_labelled(data)
     if split == "validation":
@@ -185,6 +187,12 @@ def images_of_split(data: str, split: str) -> list[LabelledImage]:
     if not chosen:
         present = ", ".join(sorted({image.split for image in images}))
         raise InvalidInput(f"{data} has no {split} images; it has {present}.", Remedy.OTHER_SPLIT)
+    if (labels := {image.label for image in chosen}) == {NORMAL} or NORMAL not in labels:
+        only, absent = ("normal", "pneumonia") if NORMAL in labels else ("pneumonia", "normal")
+        raise InvalidInput(
+            f"the {split} images of {data} are all {only}: without {absent} images nothing can be measured.",
+            Remedy.OTHER_SPLIT,
+        )
     return chosen
 
 
