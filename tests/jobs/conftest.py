@@ -3,7 +3,7 @@
 import pytest
 from support.clusters import SharedCluster
 from support.runs_killed import COLUMNS, IMAGES, SoakReport, command
-from support.scoring import pneumonia, rows
+from support.scoring import pneumonia_here, rows
 
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.phantoms.data_sets import write_archive
@@ -37,7 +37,7 @@ def archive(tmp_path_factory):
 def undisturbed(ray_here, archive, tiny_bundle, tmp_path_factory):
     results = tmp_path_factory.mktemp("undisturbed")
     address = ray_here.get_runtime_context().gcs_address
-    done = pneumonia(*command(archive, tiny_bundle, results, "--address", address))
+    done = pneumonia_here(*command(archive, tiny_bundle, results, "--address", address))
     assert done.returncode == 0, done.stderr
     return rows(results).select(COLUMNS).sort_by("image_uri")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from support.scoring import REPOSITORY, last_json, pneumonia, rows
+from support.scoring import REPOSITORY, last_json, pneumonia_here, rows
 
 IMAGES = 96
 CHUNK = 8
@@ -76,10 +76,10 @@ def start(arguments: list[object], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(arguments: list[object], **environment: str) -> dict:
-    """Run the command again until it ends well, at most three times."""
+def finish(arguments: list[object]) -> dict:
+    """Run the command again over the session's Ray until it ends well, at most three times."""
     for _ in range(3):
-        done = pneumonia(*arguments, **environment)
+        done = pneumonia_here(*arguments)
         if done.returncode == 0:
             return last_json(done)
     raise AssertionError(done.stderr)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from click.testing import CliRunner
 from deltalake import DeltaTable
 
+from jobs.cli import main
 from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.run import score_archives
 from pneumonia_core.archives.archive import list_archive, open_archive
@@ -96,6 +98,13 @@ def pneumonia(
         timeout=timeout,
         check=False,
     )
+
+
+def pneumonia_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in this process, over the Ray that it is connected to: a process of its own takes seconds
+    longer."""
+    done = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def last_json(done: subprocess.CompletedProcess[str]) -> dict:

@@ -19,7 +19,7 @@ from support.runs_killed import (
     reads,
     start,
 )
-from support.scoring import last_json, pneumonia, rows
+from support.scoring import last_json, pneumonia, pneumonia_here, rows
 
 from pneumonia_core.system.failpoints import VARIABLE
 
@@ -56,7 +56,7 @@ def test_worker_killed_at_a_failpoint_is_replaced(
     archive, tiny_bundle, undisturbed, cluster, tmp_path, place, shape
 ):
     cluster.workers_do(f"{place}=kill,once:{tmp_path / 'once'}")
-    done = pneumonia(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
+    done = pneumonia_here(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "once").exists()
     check_equal(tmp_path / "r", undisturbed)
@@ -147,7 +147,7 @@ def test_image_that_kills_its_decoder_costs_one_row(
     archive, tiny_bundle, undisturbed, cluster, tmp_path, shape
 ):
     cluster.workers_do("decode@cxr_000040=abort")
-    done = pneumonia(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
+    done = pneumonia_here(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
     assert done.returncode == 0, done.stderr
     check_one_rejected(tmp_path / "r", undisturbed, "cxr_000040", "crashed_decoder")
 
@@ -158,11 +158,11 @@ def test_image_that_crashes_the_engine_costs_one_row_and_a_later_run_tries_it_ag
 ):
     cluster.workers_do("engine@cxr_000040=abort")
     arguments = command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options)
-    done = pneumonia(*arguments)
+    done = pneumonia_here(*arguments)
     assert done.returncode == 0, done.stderr
     check_one_rejected(tmp_path / "r", undisturbed, "cxr_000040", "crashed_engine")
     cluster.workers_do()
-    later = last_json(pneumonia(*arguments))
+    later = last_json(pneumonia_here(*arguments))
     assert (later["scored"], later["rejected"], later["unchanged"]) == (1, 0, IMAGES - 1)
 
 
@@ -173,7 +173,7 @@ def test_workers_killed_from_outside_at_one_chunk_blame_no_image(
     """Three deaths at a chunk of good images, as of evicted actors or lost nodes: all have their scores."""
     kills = [f"part.before@3=kill,once:{tmp_path / str(number)}" for number in range(3)]
     cluster.workers_do(*kills)
-    done = pneumonia(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
+    done = pneumonia_here(*command(archive, tiny_bundle, tmp_path / "r", "--shape", shape, *cluster.options))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "2").exists()
     check_equal(tmp_path / "r", undisturbed)
@@ -212,10 +212,10 @@ def test_resuming_with_another_chunk_size_is_refused_and_fresh_starts_over(
 ):
     arguments = command(archive, tiny_bundle, tmp_path / "r", *cluster.options)
     pneumonia(*arguments, **{VARIABLE: "plan.after=kill"})
-    refused = pneumonia(*arguments, "--chunk-size", 16)
+    refused = pneumonia_here(*arguments, "--chunk-size", 16)
     assert refused.returncode == 2
     assert "chunk_size: 8 (run) / 16 (now)" in refused.stderr
-    fresh = pneumonia(*arguments, "--chunk-size", 16, "--fresh")
+    fresh = pneumonia_here(*arguments, "--chunk-size", 16, "--fresh")
     assert fresh.returncode == 0, fresh.stderr
     check_equal(tmp_path / "r", undisturbed)
 
@@ -228,7 +228,7 @@ def test_committed_run_killed_before_its_last_record_only_gets_that_record(
     assert died.returncode == -signal.SIGKILL
     assert rows(tmp_path / "r").num_rows == IMAGES
     cluster.workers_do(f"decode=log:{tmp_path / 'reads'}")
-    again = pneumonia(*arguments)
+    again = pneumonia_here(*arguments)
     result = last_json(again)
     assert (again.returncode, result["version"], result["scored"] + result["rejected"]) == (0, 1, IMAGES)
     assert not (tmp_path / "reads").exists()

@@ -8,7 +8,7 @@ import pytest
 from support.clusters import Rules
 from support.processes import kill_with_descendants
 from support.runs_killed import CHUNK, IMAGES, check_equal, command, reads, start
-from support.scoring import pneumonia
+from support.scoring import pneumonia, pneumonia_here
 
 from pneumonia_core.system.failpoints import VARIABLE
 
@@ -27,7 +27,7 @@ def race(arguments: list[object], undisturbed, results: Path) -> None:
     loser = next(errors for process, (_, errors) in zip(both, ends, strict=True) if process.returncode)
     assert "is at work" in loser
     assert "Traceback" not in loser
-    again = pneumonia(*arguments)
+    again = pneumonia_here(*arguments)
     assert again.returncode == 0, again.stderr
     check_equal(results, undisturbed)
 

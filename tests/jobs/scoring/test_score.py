@@ -1,7 +1,11 @@
 """Scoring: one row for every image, once, and errors that say what to do."""
 
 import datetime
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -12,7 +16,8 @@ import pytest
 from deltalake import DeltaTable
 from PIL import Image
 from support.clusters import DECLARED_GPU
-from support.scoring import last_json, pneumonia, rows, score, scoring_request
+from support.paths import REPOSITORY
+from support.scoring import pneumonia, rows, score, scoring_request
 
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
@@ -211,13 +216,30 @@ def test_new_model_asks_what_to_do_with_old_rows(ray_here, tiny_bundle, broken_a
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 4])
-def test_clusters_of_any_size_finish(tiny_bundle, broken_archive, tmp_path, cpus, shape):
-    done = pneumonia(
-        "score", broken_archive[0], "--model", tiny_bundle.path, "--results", tmp_path, "--shape", shape,
-        "--num-cpus", cpus, "--chunk-size", 8, "--engine", "openvino", **DECLARED_GPU,
-    )  # fmt: skip
+def test_clusters_of_any_size_finish(tiny_bundle, broken_archive, tmp_path, cpus):
+    """In both shapes, one after the other in one Ray."""
+    script = (
+        "from jobs.ray_runtime.session import ray_session\n"
+        "from support.scoring import pneumonia_here\n"
+        f"arguments = ['score', {str(broken_archive[0])!r}, '--model', {str(tiny_bundle.path)!r}, "
+        "'--chunk-size', 8, '--engine', 'openvino']\n"
+        f"with ray_session('local', num_cpus={cpus}):\n"
+        "    ended = [\n"
+        f"        pneumonia_here(*arguments, '--shape', shape, '--results', f'{tmp_path}/{{shape}}')\n"
+        "        for shape in ('cpu', 'gpu')\n"
+        "    ]\n"
+        "assert [done.returncode for done in ended] == [0, 0], ended\n"
+        "print(*(done.stdout.splitlines()[-1] for done in ended), sep='\\n')"
+    )
+    environment = {**os.environ, **DECLARED_GPU, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stderr
-    assert last_json(done)["listed"] == rows(tmp_path).num_rows
+    results = map(json.loads, done.stdout.splitlines()[-2:])
+    for shape, result in zip(("cpu", "gpu"), results, strict=True):
+        assert result["listed"] == rows(tmp_path / shape).num_rows
 
 
 class TestWrongInput:

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from support.clusters import DECLARED_GPU
-from support.scoring import last_json, pneumonia, rows, score, scoring_request
+from support.scoring import last_json, pneumonia, pneumonia_here, rows, score, scoring_request
 
 from jobs.ray_runtime.capabilities import node_capabilities
 from jobs.ray_runtime.resources import present_nodes
@@ -126,7 +126,7 @@ def test_resumed_run_keeps_the_precision_it_was_started_with(cluster, tiny_bundl
     run.write_text(json.dumps({**record, "precision": "float32"}))
     for part in sorted((run.parent / "parts").glob("*.parquet"))[1:]:
         part.unlink()
-    resumed = pneumonia(*arguments)
+    resumed = pneumonia_here(*arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert last_json(resumed)["precision"] == "float32"
     counts = Counter(rows(tmp_path)["precision"].to_pylist())
