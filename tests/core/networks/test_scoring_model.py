@@ -75,7 +75,6 @@ def test_members_and_mirror_images_are_averaged_before_calibration(members, imag
     ("network", "count", "mirror"),
     [
         ("resnet18", 2, True),
-        pytest.param("resnet18", 1, False, marks=pytest.mark.slow),
         pytest.param("resnet50v2", 1, False, marks=pytest.mark.slow),
         pytest.param("resnet50", 2, True, marks=pytest.mark.slow),
     ],
