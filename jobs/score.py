@@ -66,6 +66,12 @@ def _accepts(context: click.Context, options: Mapping[str, object]) -> bool:
 @click.option("--date", help="Logical date of the run, 2026-01-31. Default: today, UTC.")
 @click.option("--retry-rejected", is_flag=True, help="Try every rejected image again.")
 @click.option(
+    "--trust-chest",
+    is_flag=True,
+    help="Take DICOM for radiographs of the chest, whatever modality and body part say. Lateral views are "
+    "rejected all the same. With --retry-rejected: also what was rejected before.",
+)
+@click.option(
     "--rescore", type=click.Choice(["all", "none"]), help="What a new model does with images that have rows."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Score at most so many images, defer the rest.")

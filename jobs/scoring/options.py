@@ -27,6 +27,7 @@ class ScoreOptions:
     max_reject_rate: float = 1.0
     gate: tuple[str, ...] = ()
     chunk_size: int = CHUNK_SIZE
+    trust_chest: bool = False
     carry: str | None = None
     allow_prefix: tuple[str, ...] = ()
     shape: str = "auto"

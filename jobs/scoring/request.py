@@ -39,6 +39,7 @@ def make_request(options: ScoreOptions, bundle: Bundle, rules: ListingRules | No
         run_date=parse_date(options.date),
         date_is_given=options.date is not None,
         rules=rules,
+        trust_chest=options.trust_chest,
     )
 
 

@@ -71,4 +71,5 @@ def _row_constants(context: ScoringContext, run: Run, view: TableView, choice: E
         view.newest_row(),
         bundle.domain,
         bundle.spec.conformal,
+        run.record.configuration.trust_chest,
     )

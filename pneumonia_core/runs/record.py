@@ -33,6 +33,7 @@ class RunConfiguration:
     chunk_size: int
     carry: tuple[str, ...] = ()
     allow_prefix: tuple[str, ...] = ()
+    trust_chest: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class RunRequest:
     run_date: str
     date_is_given: bool
     rules: ListingRules = field(default_factory=ListingRules)
+    trust_chest: bool = False
 
     def configuration(self) -> RunConfiguration:
         """What must be the same when the run is resumed.
@@ -68,6 +70,7 @@ class RunRequest:
             chunk_size=self.chunk_size,
             carry=tuple(self.rules.carry),
             allow_prefix=tuple(self.rules.allow_prefixes),
+            trust_chest=self.trust_chest,
         )
 
 
@@ -248,21 +251,9 @@ class RunRecord:
 
     def request(self) -> RunRequest:
         """The request that this run carries out."""
-        asked = self.configuration
-        return RunRequest(
-            archives=asked.archives,
-            model=self.model,
-            model_id=asked.model_id,
-            engine=asked.engine,
-            precision=asked.precision,
-            rescore=asked.rescore,
-            retry_rejected=asked.retry_rejected,
-            limit=asked.limit,
-            chunk_size=asked.chunk_size,
-            run_date=self.run_date,
-            date_is_given=True,
-            rules=ListingRules(asked.carry, asked.allow_prefix),
-        )
+        asked = dict(vars(self.configuration))
+        rules = ListingRules(asked.pop("carry"), asked.pop("allow_prefix"))
+        return RunRequest(**asked, model=self.model, run_date=self.run_date, date_is_given=True, rules=rules)
 
 
 class RunChanges(TypedDict, total=False):

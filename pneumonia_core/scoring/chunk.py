@@ -23,8 +23,9 @@ from pneumonia_core.scoring.engine_batch import ENGINE_ERROR, BatchScorer, conca
 class RowConstants:
     """What is the same in every row that a run writes.
 
-    `not_before` is the newest time in the table. Rows get a later one even where a clock has jumped back, so
-    that the newest row of an image stays the newest.
+    With `trust_chest`, DICOM's modality and body part are not judged. `not_before` is the newest time in the
+    table. Rows get a later one even where a clock has jumped back, so that the newest row of an image stays
+    the newest.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class RowConstants:
     not_before: datetime.datetime | None = None
     domain: Domain | None = None
     conformal: Conformal | None = None
+    trust_chest: bool = False
 
     def now(self) -> datetime.datetime:
         """The time of a row that is written now, in UTC."""

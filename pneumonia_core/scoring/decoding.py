@@ -29,14 +29,17 @@ Decode = Callable[[FetchedImage, int], Decoded]
 Result = TypeVar("Result")
 
 
-def read_and_decode(image: FetchedImage, image_size: int) -> Decoded:
-    """An image as pixels, or why it has none; either way with what is known of its source."""
+def read_and_decode(image: FetchedImage, image_size: int, trust_chest: bool = False) -> Decoded:
+    """An image as pixels, or why it has none; either way with what is known of its source.
+
+    With `trust_chest`, DICOM's modality and body part are not judged.
+    """
     try:
         failpoint("decode", image.ref.uri)
         data = fetched_bytes(image)
     except RejectedImage as rejected:
         return Decoded(None, rejection=rejected.rejection)
-    decoded = read_image(data, image_size)
+    decoded = read_image(data, image_size, trust_chest)
     sha256 = hashlib.sha256(data).hexdigest()
     source = dataclasses.replace(decoded.source, sha256=sha256, size_bytes=len(data))
     return dataclasses.replace(decoded, source=source)

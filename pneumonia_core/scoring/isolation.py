@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
@@ -14,14 +15,16 @@ from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 TIME_LIMIT_S: Final = 30
 
 
-def decode_all(refs: Iterable[ImageRef], image_size: int, threads: int, isolated: bool) -> list[Decoded]:
+def decode_all(
+    refs: Iterable[ImageRef], image_size: int, threads: int, isolated: bool, trust_chest: bool = False
+) -> list[Decoded]:
     """All images in order, decoded in so many threads; with `isolated`, each in a child process.
 
     This process ends where decoding an image never ends. Raises PneumoniaError where a child does not start.
     """
     in_flight = READERS_PER_CORE * threads
     with (
-        decoder(isolated) as decode,
+        decoder(isolated, trust_chest) as decode,
         ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool,
         ThreadPoolExecutor(in_flight, thread_name_prefix="read") as readers,
     ):
@@ -29,17 +32,17 @@ def decode_all(refs: Iterable[ImageRef], image_size: int, threads: int, isolated
 
 
 @contextlib.contextmanager
-def decoder(isolated: bool) -> Iterator[Decode]:
+def decoder(isolated: bool, trust_chest: bool = False) -> Iterator[Decode]:
     """`decoding.read_and_decode` in this process or, as `isolated_decoder`, in children."""
     if not isolated:
-        yield read_and_decode
+        yield partial(read_and_decode, trust_chest=trust_chest)
         return
-    with isolated_decoder() as decode:
+    with isolated_decoder(trust_chest=trust_chest) as decode:
         yield decode
 
 
 @contextlib.contextmanager
-def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
+def isolated_decoder(time_limit_s: float = TIME_LIMIT_S, trust_chest: bool = False) -> Iterator[Decode]:
     """`decoding.read_and_decode` in children, which end with the block; may be called from several threads.
 
     An image on which its child dies, or that takes too long, is rejected. Raises PneumoniaError where a child
@@ -48,7 +51,7 @@ def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
     children = ChildPool(_decode, time_limit_s)
 
     def decode(image: FetchedImage, image_size: int) -> Decoded:
-        answer = children.ask((image, image_size))
+        answer = children.ask((image, image_size, trust_chest))
         if isinstance(answer, TooSlow):
             return Decoded.rejected("too_slow", f"not decoded within {answer.limit_s:.0f} s")
         if isinstance(answer, Crashed):
@@ -59,5 +62,5 @@ def isolated_decoder(time_limit_s: float = TIME_LIMIT_S) -> Iterator[Decode]:
         yield decode
 
 
-def _decode(request: tuple[FetchedImage, int]) -> Decoded:
+def _decode(request: tuple[FetchedImage, int, bool]) -> Decoded:
     return read_and_decode(*request)

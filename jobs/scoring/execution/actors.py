@@ -77,7 +77,7 @@ class ScoreChunk:
         with (
             _begin(job, "chunk", item) as journal,
             self._engine.scorer(job.engine, journal.is_retry) as scorer,
-            decoder(journal.is_retry) as decode,
+            decoder(journal.is_retry, job.constants.trust_chest) as decode,
         ):
             refs = image_refs(rows)
             size = job.constants.image_size
@@ -97,7 +97,8 @@ def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: in
         rows = read_chunk(job.run_folder, item.ref)
         size = job.constants.image_size
         with _begin(job, "decode", item) as journal:
-            images = decode_all(image_refs(rows), size, threads, journal.is_retry)
+            trust = job.constants.trust_chest
+            images = decode_all(image_refs(rows), size, threads, journal.is_retry, trust)
             journal.finish()
         images = list(witnessed(rows, images))
         return decoded_block(item, rows, images, size)

@@ -1,5 +1,6 @@
 """run.json: what an earlier version wrote is read, what a newer one wrote is refused in one line."""
 
+import dataclasses
 import json
 
 import pytest
@@ -102,6 +103,18 @@ def test_fields_have_their_types():
     assert record.configuration.archives == ("file:///archive",)
     assert record.result is not None
     assert (record.result.version, record.result.nothing_new) == (1, False)
+
+
+def test_only_a_request_that_trusts_the_chest_alike_resumes_a_run():
+    record = RunRecord.from_json(LISTING)
+    assert not record.configuration.trust_chest
+    assert record.matches(record.request())
+    trusting = dataclasses.replace(record.request(), trust_chest=True)
+    assert not record.matches(trusting)
+    written = {**LISTING, "configuration": {**CONFIGURATION, "trust_chest": True}}
+    again = RunRecord.from_json(RunRecord.from_json(written).as_json())
+    assert again.matches(trusting)
+    assert again.request().trust_chest
 
 
 def test_record_of_a_newer_version_is_refused_in_one_line():

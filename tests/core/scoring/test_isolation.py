@@ -5,10 +5,12 @@ import sys
 
 import pytest
 from support.images.archived import jpeg
+from support.images.decoded import PICTURE
+from support.images.dicom_files import dicom_file
 
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.scoring.isolation import isolated_decoder
+from pneumonia_core.scoring.isolation import decoder, isolated_decoder
 from pneumonia_core.system.failpoints import VARIABLE
 
 
@@ -22,6 +24,16 @@ def test_image_that_kills_its_decoder_costs_itself_alone(tmp_path, monkeypatch):
             for name in ("good", "deadly", "good")
         ]
     assert [each and each.reason for each in rejections] == [None, "crashed_decoder", None]
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_chest_is_trusted_in_children_as_in_this_process(tmp_path, isolated):
+    (tmp_path / "knee.dcm").write_bytes(dicom_file(PICTURE, BodyPartExamined="KNEE", Modality="OT"))
+    knee = FetchedImage(ImageRef(f"file://{tmp_path}/knee.dcm"))
+    for trust_chest, reason in ((False, "not_chest_radiograph"), (True, None)):
+        with decoder(isolated, trust_chest) as decode:
+            rejection = decode(knee, 64).rejection
+        assert (rejection and rejection.reason) == reason
 
 
 def test_decoder_that_is_killed_from_outside_blames_no_image(tmp_path, monkeypatch):

@@ -43,7 +43,8 @@ def test_folder_of_dicom_is_scored_and_names_nobody(tmp_path, tiny_bundle, clust
     archive.mkdir()
     expected = write_hospital(archive)
     # The workers of the session's Ray have the key.
-    done = pneumonia("score", archive, "--model", tiny_bundle.path, "--results", results, *cluster.options)
+    command = ("score", archive, "--model", tiny_bundle.path, "--results", results, *cluster.options)
+    done = pneumonia(*command)
     assert done.returncode == 0, done.stderr
     assert last_json(done)["scored"] == sum(reason is None for reason in expected.values())
 
@@ -55,6 +56,11 @@ def test_folder_of_dicom_is_scored_and_names_nobody(tmp_path, tiny_bundle, clust
     assert {row["source_format"] for row in table.values()} == {"dicom"}
     first = [row["p_pneumonia"] for row in scored]
     assert first == pytest.approx([first[0]] * len(first), abs=0.02)
+
+    trusting = pneumonia(*command, "--trust-chest", "--retry-rejected")
+    assert trusting.returncode == 0, trusting.stderr
+    again = last_json(trusting)
+    assert (again["scored"], again["reject_reasons"].get("not_chest_radiograph")) == (1, 1)
 
     logs = Path(ray_here._private.worker.global_worker.node.get_logs_dir_path())
     written = [path for folder in (results, logs) for path in folder.rglob("*") if path.is_file()]
