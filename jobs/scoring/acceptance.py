@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from jobs.console.output import printable, say
-from jobs.scoring.commit import conclude_committed, count_images, stage
+from jobs.scoring.commit import conclude_committed, count_images, stage, telling_what_is_committed
 from jobs.scoring.merging import merge_here
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.commit import commit
@@ -28,14 +28,13 @@ def accept(results: str, run_id: str, max_reject_rate: float) -> dict[str, Any]:
         return _accept(location, run_id, max_reject_rate).as_json()
     except OSError as error:
         raise PneumoniaError(
-            f"{error_text(error)} while working on {printable(location.uri)}. Nothing was committed.",
-            Remedy.FIX_AND_RUN_AGAIN,
+            f"{error_text(error)} while working on {printable(location.uri)}.", Remedy.FIX_AND_RUN_AGAIN
         ) from error
 
 
 def _accept(results: Location, run_id: str, max_reject_rate: float) -> RunResult:
     started = time.monotonic()
-    with opened_held_run(results, run_id) as run:
+    with opened_held_run(results, run_id) as run, telling_what_is_committed(run):
         if (version := version_with_rows(run)) is not None:
             return conclude_committed(run, version, started, max_reject_rate)
         return commit_accepted(run, started, max_reject_rate)
@@ -78,6 +77,6 @@ def _check_parts(run: Run, done: set[int]) -> None:
     if present < handled:
         raise ConservationError(
             f"run {run.run_id} scored or rejected {handled:,} images, but its parts have {present:,} rows. "
-            "Nothing was committed.",
+            "Nothing of this run was committed.",
             Remedy.START_OVER,
         )

@@ -3,14 +3,15 @@
 A gate may hold the commit back: the run then ends with its parts kept, for a user to accept.
 """
 
+import contextlib
 import dataclasses
 import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Unpack
 
-from jobs.console.output import say
+from jobs.console.output import printable, say
 from jobs.scoring.context import ScoringContext
 from jobs.scoring.merging import merge_run
 from pneumonia_core.archives.skipped import describe_skipped, may_hide_images
@@ -31,6 +32,22 @@ from pneumonia_core.storage.locks.lease import LeaseLost
 HELD_EXIT_CODE: Final = 4
 
 
+@contextlib.contextmanager
+def telling_what_is_committed(run: Run) -> Iterator[None]:
+    """Raise PneumoniaError for what the operating system says, with what it means for the rows of the run."""
+    try:
+        yield
+    except OSError as error:
+        if run.record.state in ("staged", "committed"):
+            rows = "The rows of the run may be in the table: the same command finds out"
+        else:
+            rows = "Nothing of this run was committed"
+        raise PneumoniaError(
+            f"{error_text(error)} while working on {printable(run.results.uri)}. {rows}.",
+            Remedy.FIX_AND_RUN_AGAIN,
+        ) from error
+
+
 def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResult:
     """Check that every listed image is accounted for, merge the parts, and commit them once.
 
@@ -41,7 +58,8 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
     left = [ref for ref in needed if ref.chunk not in done]
     if left and not context.past_deadline:
         raise ConservationError(
-            f"{len(left)} chunks have no part, the first is chunk {left[0].chunk}. Nothing was committed.",
+            f"{len(left)} chunks have no part, the first is chunk {left[0].chunk}. Nothing of this run was "
+            "committed.",
             Remedy.RUN_AGAIN,
         )
     merged = merge_run(context, run, [ref for ref in needed if ref.chunk in done])
@@ -93,7 +111,8 @@ def count_images(run: Run, merged: Sequence[Merged], unscored: int, judged: bool
     if counts.listed != counts.attempted + counts.unchanged + counts.deferred:
         raise ConservationError(
             f"{counts.listed} images are listed, but {counts.scored} scored, {counts.rejected} rejected, "
-            f"{counts.unchanged} unchanged and {counts.deferred} deferred. Nothing was committed.",
+            f"{counts.unchanged} unchanged and {counts.deferred} deferred. Nothing of this run was "
+            "committed.",
             Remedy.START_OVER,
         )
     return counts

@@ -51,7 +51,7 @@ class Merge:
             return error
         except OSError as error:
             return PneumoniaError(
-                f"{error_text(error)} while the parts were merged. Nothing was committed.",
+                f"{error_text(error)} while the parts were merged. Nothing of this run was committed.",
                 Remedy.FIX_AND_RUN_AGAIN,
             )
 

@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 
 from jobs.console.output import printable, say
 from jobs.scoring.acceptance import commit_accepted
-from jobs.scoring.commit import commit_run, conclude, report_skipped
+from jobs.scoring.commit import commit_run, conclude, report_skipped, telling_what_is_committed
 from jobs.scoring.context import ExecutionOptions, ScoringContext, scoring_instead, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
 from jobs.scoring.options import ScoreOptions
@@ -49,8 +49,7 @@ def score(results: str, options: ScoreOptions, dry_run: bool = False) -> dict[st
         return score_archives(location, request, bundle, execution).as_json()
     except OSError as error:
         raise PneumoniaError(
-            f"{error_text(error)} while working on {printable(location.uri)}. Nothing was committed.",
-            Remedy.FIX_AND_RUN_AGAIN,
+            f"{error_text(error)} while working on {printable(location.uri)}.", Remedy.FIX_AND_RUN_AGAIN
         ) from error
 
 
@@ -87,7 +86,8 @@ def _score_once(context: ScoringContext) -> tuple[Run, RunResult | None]:
     """One run from its listing to its commit, new or resumed, and its result; None where it is abandoned."""
     request = context.request
     table = add_missing_columns(context.results, request.rules.carry)
-    with open_run(context.results, request, table.version(), context.options.fresh) as run:
+    fresh = context.options.fresh
+    with open_run(context.results, request, table.version(), fresh) as run, telling_what_is_committed(run):
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record.run_date}")
         if (version := version_with_rows(run)) is not None:
             return run, conclude(context, run, version)

@@ -67,7 +67,8 @@ def commit(
             if isinstance(error, CommitFailedError) and open_table(results).version() != planned_version:
                 raise _lost_race(planned_version) from error
             raise PneumoniaError(
-                f"the table's log could not be written ({delta_error_text(error)}). Nothing was committed; "
+                f"the table's log could not be written ({delta_error_text(error)}). Nothing of this run was "
+                "committed; "
                 "fix "
                 "that and run the same command again."
             ) from error
@@ -103,7 +104,7 @@ def _add_action(results: Location, file: DataFile, run_date: str) -> AddAction:
     if size != file.size_bytes:
         raise PneumoniaError(
             f"{location.uri} has {size} bytes instead of {file.size_bytes}: something else changed it. "
-            "Nothing was committed; run the same command again."
+            "Nothing of this run was committed; run the same command again."
         )
     stats = {"numRecords": file.rows, "nullCount": dict(file.null_counts)}
     return AddAction(file.path, size, {PARTITION: run_date}, file.written_at_ms, True, json.dumps(stats))

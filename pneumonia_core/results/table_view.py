@@ -28,8 +28,8 @@ def comparing_with_table() -> Iterator[None]:
         yield
     except (duckdb.Error, OSError) as error:
         raise PneumoniaError(
-            f"the images could not be compared with the table ({reading_error_text(error)}). Nothing was "
-            "committed. Fix that and run the same command again."
+            f"the images could not be compared with the table ({reading_error_text(error)}). Nothing of "
+            "this run was committed. Fix that and run the same command again."
         ) from error
 
 

@@ -42,7 +42,7 @@ class CrashJournal:
             self.finish()
             raise PneumoniaError(
                 f"Chunk {chunk} crashed {crashes} workers and no single image causes it: the workers are "
-                "probably out of memory. Nothing was committed.",
+                "probably out of memory. Nothing of this run was committed.",
                 Remedy.FEWER_ACTORS,
             )
         # The file must survive this process, not a power failure: no fsync.

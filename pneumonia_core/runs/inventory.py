@@ -189,14 +189,15 @@ def check_inventory(run_folder: Location, shards: Sequence[InventoryShard]) -> N
         if not np.array_equal(batch["row_id"].to_numpy(), expected):
             raise PneumoniaError(
                 f"the inventory does not number its rows from {rows} to {expected[-1]} without a gap. "
-                "Nothing was committed.",
+                "Nothing of this run was committed.",
                 Remedy.START_OVER,
             )
         rows += batch.num_rows
     listed = sum(shard.listed for shard in shards)
     if rows != listed:
         raise PneumoniaError(
-            f"the inventory has {rows} rows, but {listed} images were listed. Nothing was committed.",
+            f"the inventory has {rows} rows, but {listed} images were listed. Nothing of this run was "
+            "committed.",
             Remedy.START_OVER,
         )
 

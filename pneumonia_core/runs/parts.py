@@ -103,7 +103,8 @@ def _read_part(run_folder: Location, chunk: int) -> pa.Table:
         ) from error
     except pa.ArrowInvalid as error:
         raise ConservationError(
-            f"{location.uri} is damaged. Nothing was committed. Delete this file.", Remedy.RUN_AGAIN
+            f"{location.uri} is damaged. Nothing of this run was committed. Delete this file.",
+            Remedy.RUN_AGAIN,
         ) from error
     for name in ADDED_COLUMNS:
         if name not in table.schema.names:
@@ -125,7 +126,7 @@ def _check_conserved(chunk: int, listed: pa.Table, part: pa.Table) -> None:
     raise ConservationError(
         f"the rows of chunk {chunk} are not those listed: {len(missing)} missing {missing[:5]}, "
         f"{len(foreign)} foreign {foreign[:5]}, {len(repeated)} repeated {repeated[:5]}. "
-        f"Nothing was committed. Delete the part {chunk:08d}.parquet.",
+        f"Nothing of this run was committed. Delete the part {chunk:08d}.parquet.",
         Remedy.RUN_AGAIN,
     )
 

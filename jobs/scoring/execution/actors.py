@@ -174,7 +174,7 @@ def _failure(chunk: int, error: PneumoniaError | OSError) -> ChunkFailure:
     return ChunkFailure(
         chunk,
         _node(),
-        f"{error_text(error)} while chunk {chunk} was read or written. Nothing was committed.",
+        f"{error_text(error)} while chunk {chunk} was read or written. Nothing of this run was committed.",
         Remedy.FIX_AND_RUN_AGAIN,
     )
 

@@ -83,7 +83,7 @@ def _list_members(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[
             skipped[SkipReason.COLD_ARCHIVE] += 1
         else:
             raise PneumoniaError(
-                f"{stored.uri} could not be listed to its end: {rejected.detail}. Nothing was committed.",
+                f"{stored.uri} could not be listed to its end: {rejected.detail}.",
                 Remedy.ALLOW_READING if rejected.reason == "forbidden" else Remedy.RUN_AGAIN,
             ) from rejected
 

@@ -119,8 +119,10 @@ def test_accepted_run_puts_no_older_score_over_a_newer_one(held, tiny_bundle, tm
 def test_acceptance_that_is_cut_short_is_repeated(held, place, monkeypatch):
     results, _, result = held
     monkeypatch.setenv(VARIABLE, f"{place}=enospc")
-    with pytest.raises(PneumoniaError):
+    with pytest.raises(PneumoniaError) as caught:
         accept(str(results), result["run_id"], 1.0)
+    said = "rows of the run may be in" if place.startswith("commit") else "Nothing of this run was committed"
+    assert said in caught.value.text
     monkeypatch.delenv(VARIABLE)
     accept(str(results), result["run_id"], 1.0)
     assert rows(results).num_rows == 27
