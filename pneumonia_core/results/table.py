@@ -223,18 +223,18 @@ def _create_table(scores: Location) -> DeltaTable:
 
 
 def _check_schema(scores: Location, table: DeltaTable) -> None:
-    """Raise InvalidInput unless the table has the columns of the first version in order.
+    """Raise InvalidInput unless the table has the columns of the first version, in any order.
 
-    Nullable ones may follow; those of ADDED_COLUMNS have their types.
+    Others must be nullable: a later version or another program has added them. Those of ADDED_COLUMNS have
+    their types.
     """
-    actual = [(field.name, field.type) for field in table.schema().fields]
-    expected = [(field.name, field.type) for field in SCHEMA.fields]
-    first = [column for column in expected if column[0] not in ADDED_COLUMNS]
-    following = table.schema().fields[len(first) :]
+    actual = {field.name: field for field in table.schema().fields}
+    expected = {field.name: field.type for field in SCHEMA.fields}
+    first = expected.keys() - set(ADDED_COLUMNS)
     if (
-        actual[: len(first)] != first
-        or not all(field.nullable for field in following)
-        or any(column not in expected for column in actual if column[0] in ADDED_COLUMNS)
+        not first <= actual.keys()
+        or any(actual[name].type != kind for name, kind in expected.items() if name in actual)
+        or not all(actual[name].nullable for name in actual.keys() - first)
         or table.metadata().partition_columns != [PARTITION]
     ):
         raise InvalidInput(

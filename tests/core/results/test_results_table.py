@@ -5,9 +5,12 @@ import json
 import pytest
 from deltalake import DeltaTable, Field, Schema
 from deltalake.schema import PrimitiveType
+from support.scoring import commit_as_scored
 
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.delta_errors import reading_error_text
+from pneumonia_core.results.latest import write_latest
 from pneumonia_core.results.schema import ADDED_COLUMNS, SCHEMA
 from pneumonia_core.results.table import add_missing_columns, find_table, open_table, scan
 from pneumonia_core.storage.location import open_location
@@ -69,5 +72,36 @@ def test_table_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path):
 
 def test_table_whose_column_has_another_type_is_refused(tmp_path):
     earlier_table(tmp_path, Field("precision", PrimitiveType("double")))
+    with pytest.raises(InvalidInput, match="other columns"):
+        open_table(open_location(str(tmp_path)))
+
+
+def test_columns_are_known_by_name_in_any_order(tmp_path):
+    """Another program has written the table again, and a later version has added a column."""
+    later = Field("added_later", PrimitiveType("double"))
+    fields = [later, *reversed(SCHEMA.fields)]
+    DeltaTable.create(str(tmp_path / "r" / "scores"), Schema(fields), partition_by=["run_date"])
+    write_archive(tmp_path / "archive", 2, seed=1)
+    commit_as_scored(tmp_path / "r", tmp_path / "archive", "m")
+    location = open_location(str(tmp_path / "r"))
+    assert add_missing_columns(location, []).version() == 1
+    table = scan(open_table(location)).to_table()
+    assert table["model_id"].to_pylist() == ["m", "m"]
+    assert table["added_later"].null_count == 2
+    assert write_latest(open_table(location), {}, None).counts.total() == 0
+
+
+@pytest.mark.parametrize("change", ["missing", "other type", "not nullable", "other partition"])
+def test_table_with_other_columns_is_refused(tmp_path, change):
+    fields = {field.name: field for field in SCHEMA.fields}
+    if change == "missing":
+        del fields["finding"]
+    elif change == "other type":
+        fields["finding"] = Field("finding", PrimitiveType("long"))
+    elif change == "not nullable":
+        fields["more"] = Field("more", PrimitiveType("string"), nullable=False)
+    partition = "archive" if change == "other partition" else "run_date"
+    schema = Schema(list(fields.values()))
+    DeltaTable.create(str(tmp_path / "scores"), schema, partition_by=[partition])
     with pytest.raises(InvalidInput, match="other columns"):
         open_table(open_location(str(tmp_path)))
