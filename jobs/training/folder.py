@@ -125,6 +125,40 @@ def open_training(storage: Location, name: str, settings: dict[str, Any], resume
     return run
 
 
+def check_nothing_else_to_resume(storage: Location, name: str, settings: dict[str, Any]) -> None:
+    """Raise InvalidInput where only trainings of other options can be resumed.
+
+    `name` is the one that the options give. With it, a changed option would begin a training of its own.
+    """
+    if exists(storage.child(name).child(SETTINGS)) or _of_earlier_version(storage, settings):
+        return
+    differences = {run.name: _difference(run, settings) for run in _unfinished(storage)}
+    if differences:
+        nearest = min(differences, key=lambda other: (differences[other].count(";"), other))
+        raise InvalidInput(
+            f"no training with these options has begun in {storage.uri}. The unfinished one {nearest} has "
+            f"others: {differences[nearest]}. Give the same options to resume it. To start a new training, "
+            "leave out --resume or give it a --name."
+        )
+
+
+def _unfinished(storage: Location) -> list[TrainingRun]:
+    """The trainings that this version can resume."""
+    runs = (TrainingRun(storage, name) for name in list_names(storage))
+    return [
+        run
+        for run in runs
+        if exists(run.folder.child(SETTINGS))
+        and not exists(run.folder.child(RESULT))
+        and run.has_checkpoint
+        and not _added_since(_settings(run))
+    ]
+
+
+def _difference(run: TrainingRun, settings: dict[str, Any]) -> str:
+    return differing_options(_settings(run), settings)
+
+
 def _of_earlier_version(storage: Location, settings: dict[str, Any]) -> TrainingRun | None:
     """The training that an earlier version began with the same options, under the name that it chose."""
     for name in list_names(storage):
@@ -139,9 +173,8 @@ def _of_earlier_version(storage: Location, settings: dict[str, Any]) -> Training
 
 
 def _resumed(run: TrainingRun, settings: dict[str, Any]) -> TrainingRun:
-    before = _settings(run)
-    earlier = bool(_added_since(before))
-    if not earlier and (changed := differing_options(before, settings)):
+    earlier = bool(_added_since(_settings(run)))
+    if not earlier and (changed := _difference(run, settings)):
         raise InvalidInput(
             f"the training {run.name} was started with other options: {changed}. "
             "Give the same options to resume it, or another --name to start a new one."

@@ -12,7 +12,7 @@ from jobs.console.command import Result
 from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen_gpus
 from jobs.ray_runtime.resources import GROWTH_S, Node, wait_for
 from jobs.ray_runtime.session import names_a_cluster, ray_session
-from jobs.training.folder import TrainingRun, open_training
+from jobs.training.folder import TrainingRun, check_nothing_else_to_resume, open_training
 from jobs.training.placement import TrainingPlacement, plan_workers
 from pneumonia_core.datasets.kermany import known_data_set
 from pneumonia_core.datasets.labelled import read_labelled
@@ -167,6 +167,8 @@ def _open_run(request: TrainingRequest) -> TrainingRun:
     name = request.name or f"{request.recipe.network}-{digest[:8]}"
     models = open_location(str(request.models))
     storage = open_location(request.storage) if request.storage else models.child("training")
+    if request.resume and request.name is None:
+        check_nothing_else_to_resume(storage, name, settings)
     return open_training(storage, name, settings, request.resume)
 
 

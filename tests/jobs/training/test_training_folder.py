@@ -1,11 +1,14 @@
 """The folder of a training: new, unfinished, resumed, finished."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from jobs.training.folder import open_training
+from jobs.training.folder import check_nothing_else_to_resume, open_training
+from jobs.training.train import make_request, train
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.phantoms.data_sets import write_labelled
 from pneumonia_core.storage.files import make_folder, write_bytes
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.training.recipe import Recipe
@@ -16,8 +19,8 @@ def whole(**changed):
     return {**asdict(Recipe()), **changed}
 
 
-def unfinished(storage, settings):
-    run = open_training(storage, "t", settings, resume=False)
+def unfinished(storage, settings, name="t"):
+    run = open_training(storage, name, settings, resume=False)
     make_folder(run.folder.child("checkpoint_1"))
     write_bytes(run.folder.child("checkpoint_1").child("state.json"), b"{}")
     return run
@@ -37,6 +40,31 @@ def test_resuming_with_other_options_shows_the_difference(tmp_path):
     with pytest.raises(InvalidInput, match=r"epochs: 3.*4") as refused:
         open_training(storage, "t", whole(epochs=4, seed=0), resume=True)
     assert "seed" not in str(refused.value)
+
+
+def test_resuming_with_other_options_under_the_name_of_the_options_shows_the_difference_to_the_nearest(
+    tmp_path,
+):
+    storage = open_location(str(tmp_path))
+    check_nothing_else_to_resume(storage, "new", whole(epochs=4))
+    for name, settings in (("a", whole(epochs=3, seed=5)), ("b", whole(epochs=3)), ("c", whole(epochs=4))):
+        run = unfinished(storage, settings, name)
+        if name == "c":
+            run.finish({"state": "done"})
+    with pytest.raises(InvalidInput, match=r"unfinished one b has others: epochs: 3 \(run\) / 4 \(now\)\. "):
+        check_nothing_else_to_resume(storage, "new", whole(epochs=4))
+    check_nothing_else_to_resume(storage, "b", whole(epochs=3))
+
+
+def test_training_resumed_with_a_changed_option_begins_no_other(tmp_path):
+    data, models = str(tmp_path / "data"), tmp_path / "models"
+    write_labelled(Path(data), 4, 1, size=(40, 50))
+    options = {"data": data, "models": str(models), "network": "resnet18", "resume": True}
+    unfinished(open_location(str(models / "training")), make_request(**options).settings(), "t")
+    with pytest.raises(
+        InvalidInput, match=r"unfinished one t has others: batch_size: \d+ \(run\) / 8 \(now\)"
+    ):
+        train(make_request(**options, batch_size=8))
 
 
 def of_earlier_version(**options):
