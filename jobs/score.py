@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from jobs.console.command import Result, job_command, run_command
+from jobs.console.dates import UTC
 from jobs.console.options import (
     DurationType,
     GateType,
     LocationType,
+    TimezoneType,
     address_option,
     allow_prefix_option,
     engine_option,
@@ -63,7 +65,14 @@ def _accepts(context: click.Context, options: Mapping[str, object]) -> bool:
 )
 @engine_option
 @precision_option
-@click.option("--date", help="Logical date of the run, 2026-01-31. Default: today, UTC.")
+@click.option("--date", help="Logical date of the run, 2026-01-31. Default: today.")
+@click.option(
+    "--timezone",
+    type=TimezoneType(),
+    default=UTC,
+    show_default=True,
+    help="Time zone of today and of {date} in --config, such as Europe/Berlin.",
+)
 @click.option("--retry-rejected", is_flag=True, help="Try every rejected image again.")
 @click.option(
     "--trust-chest",

@@ -1,23 +1,24 @@
 """Wrapper of every command: options from a TOML file, errors as one line, the result as one JSON line."""
 
-import datetime
 import json
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
+from jobs.console.dates import UTC, today
 from jobs.console.output import core_warnings_shown, native_stderr_aside, say
 from jobs.console.remedies import error_line
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.system.import_path import leave_out_current_folder
 from pneumonia_core.system.proxies import never_proxy_loopback
 
 Result = dict[str, Any]
+_TIMEZONE: Final = "timezone"
 
 
 def job_command(
@@ -61,9 +62,19 @@ def job_command(
                 help="TOML file with options; the command line wins.",
             ),
         ]
-        return click.command(name, context_settings=context_settings, short_help=short_help)(run)
+        return click.command(name, _JobCommand, context_settings=context_settings, short_help=short_help)(run)
 
     return wrap
+
+
+class _JobCommand(click.Command):
+    """A command that knows the time zone of its command line when it reads a configuration."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if isinstance(zone := given.get(_TIMEZONE), str):
+            ctx.meta[_TIMEZONE] = zone
+        return super().parse_args(ctx, args)
 
 
 def _run_job(job: Callable[..., Result], options: dict[str, object]) -> Result:
@@ -96,11 +107,13 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: str |
         return None
     try:
         text = Path(path).read_text(encoding="utf-8")
-        values = tomllib.loads(text.replace("{date}", datetime.datetime.now(datetime.UTC).date().isoformat()))
+        values = _with_date(text, context.meta.get(_TIMEZONE))
     except OSError as error:
         raise click.UsageError(f"cannot read the configuration {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} is not valid TOML: {error}.") from error
+    except InvalidInput as error:
+        raise click.UsageError(error.text) from error
     known = {p.name: p for p in context.command.params if p.name not in ("config", "print_config")}
     defaults = {}
     for key, value in values.items():
@@ -114,6 +127,13 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: str |
         defaults[option] = _config_value(known[option], key, value, path)
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
+
+
+def _with_date(text: str, timezone: str | None) -> dict[str, Any]:
+    """The values of a TOML text with `{date}` filled in, in the time zone given or else in its own."""
+    values = tomllib.loads(text.replace("{date}", today()))
+    zone = timezone or values.get(_TIMEZONE, UTC)
+    return values if zone == UTC else tomllib.loads(text.replace("{date}", today(str(zone))))
 
 
 def _config_value(parameter: click.Parameter, key: str, value: object, path: str) -> object:

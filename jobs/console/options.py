@@ -5,6 +5,7 @@ from typing import Final
 
 import click
 
+from jobs.console.dates import today
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.gates import parse_gates
 
@@ -70,6 +71,19 @@ def parse_duration_s(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise InvalidInput(f"{text!r} is not a duration. Write 90, 45s, 30m, 6h or 7d.")
     return seconds
+
+
+class TimezoneType(click.ParamType[str]):
+    """A time zone of the IANA database, such as Europe/Berlin."""
+
+    name = "zone"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            today(str(value))
+        except InvalidInput as error:
+            self.fail(error.text, param, ctx)
+        return str(value)
 
 
 address_option = click.option(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from jobs.console.dates import UTC
+
 CHUNK_SIZE: Final = 256
 
 
@@ -19,6 +21,7 @@ class ScoreOptions:
     engine: str = "auto"
     precision: str = "auto"
     date: str | None = None
+    timezone: str = UTC
     retry_rejected: bool = False
     rescore: str | None = None
     limit: int | None = None

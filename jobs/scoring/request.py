@@ -2,6 +2,7 @@
 
 import datetime
 
+from jobs.console.dates import today
 from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.options import ScoreOptions
 from pneumonia_core.archives.archive import check_disjoint, open_archive
@@ -36,7 +37,7 @@ def make_request(options: ScoreOptions, bundle: Bundle, rules: ListingRules | No
         retry_rejected=options.retry_rejected,
         limit=options.limit,
         chunk_size=options.chunk_size,
-        run_date=parse_date(options.date),
+        run_date=parse_date(options.date, options.timezone),
         date_is_given=options.date is not None,
         rules=rules,
         trust_chest=options.trust_chest,
@@ -80,10 +81,10 @@ def parse_actors(text: str | None) -> tuple[int, int] | None:
     return pair
 
 
-def parse_date(text: str | None) -> str:
-    """The ISO date of the text; today, UTC, where there is none. Raises InvalidInput."""
+def parse_date(text: str | None, timezone: str) -> str:
+    """The ISO date of the text; today in a time zone, where there is none. Raises InvalidInput."""
     if text is None:
-        return datetime.datetime.now(datetime.UTC).date().isoformat()
+        return today(timezone)
     try:
         return datetime.date.fromisoformat(text).isoformat()
     except ValueError:

@@ -1,9 +1,11 @@
 """The command itself: instant help, options from a file, one JSON line."""
 
+import datetime
 import logging
 import os
 import subprocess
 import sys
+from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +13,7 @@ from support.scoring import REPOSITORY, last_json, pneumonia
 
 from jobs.cli import COMMANDS, main
 from jobs.console.output import core_warnings_shown, show
+from jobs.scoring.request import parse_date
 
 HEAVY = {"ray", "tensorflow", "keras", "matplotlib", "duckdb", "deltalake", "openvino", "sklearn", "tqdm"}
 
@@ -83,9 +86,43 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path):
     assert "{date}" not in done.stdout
 
 
-def configured(tmp_path, text):
+def configured(tmp_path, text, *options):
     (tmp_path / "nightly.toml").write_text(text)
-    return CliRunner().invoke(main, ["score", "--config", str(tmp_path / "nightly.toml"), "--print-config"])
+    return CliRunner().invoke(
+        main, ["score", "--config", str(tmp_path / "nightly.toml"), "--print-config", *options]
+    )
+
+
+# At any time, the dates of the first and the last of these differ, and one of them is not UTC's.
+ZONES = ("Pacific/Kiritimati", "Europe/Berlin", "Etc/GMT+12")
+
+
+def date_in(zone):
+    return datetime.datetime.now(ZoneInfo(zone)).date().isoformat()
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_date_is_that_of_the_time_zone(tmp_path, zone):
+    text = 'archive = "/{date}"\nmodel = "m"\nresults = "r"\n'
+    before = date_in(zone)
+    in_file = configured(tmp_path, f'timezone = "{zone}"\n{text}').stdout
+    given = configured(tmp_path, f'timezone = "Asia/Tokyo"\n{text}', "--timezone", zone).stdout
+    default = parse_date(None, zone)
+    if before == date_in(zone):
+        assert f'archive = ["/{before}"]' in in_file
+        assert f'archive = ["/{before}"]' in given
+        assert default == before
+
+
+@pytest.mark.parametrize("zone", ["Europe", "CEST", "../../etc/passwd", "/etc/localtime"])
+def test_time_zone_that_does_not_exist_is_wrong_usage(tmp_path, zone):
+    text = 'archive = "/{date}"\nmodel = "m"\nresults = "r"\n'
+    for refused in (
+        configured(tmp_path, text, "--timezone", zone),
+        configured(tmp_path, f'timezone = "{zone}"\n{text}'),
+    ):
+        assert refused.exit_code == 2
+        assert "is not a time zone that this machine knows" in refused.stderr
 
 
 def test_one_text_of_a_file_is_one_archive_whatever_its_name(tmp_path):
