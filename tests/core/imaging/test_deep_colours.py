@@ -1,13 +1,12 @@
 """Pictures of 10 to 16 bits in 16 are the same in every mode, layout and format."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.images.pictures import encoded, picture
+from support.images.png_files import png_file
 from support.images.tiff_files import tiff_file
 
 from pneumonia_core.errors import RejectedImage
@@ -15,7 +14,6 @@ from pneumonia_core.imaging.decode import decode
 
 SIDE = 64
 REFERENCE = decode(encoded(Image.fromarray(picture()), "PNG"), SIDE).astype(int)
-_PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def difference(data: bytes) -> float:
@@ -29,35 +27,6 @@ def deep(bits: int, channels: int, alpha: int | None = None) -> np.ndarray:
     if alpha is not None:
         values[..., -1] = alpha
     return values
-
-
-def png_file(values: np.ndarray, interlaced: bool = False) -> bytes:
-    """A PNG of uint16 [H, W, C], its rows filtered by their differences."""
-    height, width, channels = values.shape
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    def filtered(rows: np.ndarray) -> bytes:
-        raw = rows.astype(">u2").view(np.uint8).reshape(rows.shape[0], -1)
-        left = np.zeros_like(raw)
-        left[:, 2 * channels :] = raw[:, : -2 * channels]
-        return b"".join(b"\x01" + row.tobytes() for row in raw - left)
-
-    passes = [
-        (0, 0, 8, 8),
-        (0, 4, 8, 8),
-        (4, 0, 8, 4),
-        (0, 2, 4, 4),
-        (2, 0, 4, 2),
-        (0, 1, 2, 2),
-        (1, 0, 2, 1),
-    ]
-    grids = [values[y::dy, x::dx] for y, x, dy, dx in passes] if interlaced else [values]
-    body = b"".join(filtered(np.ascontiguousarray(grid)) for grid in grids)
-    header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOURS[channels], 0, 0, int(interlaced))
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(body)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.images.archived import jpeg, listing
+from support.images.png_files import png_file
+from support.images.tiff_files import tiff_file
 
 from pneumonia_core.archives.entries import NOT_ALLOWED
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, column_names
@@ -86,11 +88,25 @@ def picture_bytes() -> list[bytes]:
         (colours, "TIFF", {"compression": "jpeg"}),
         (colours, "TIFF", {"compression": "tiff_adobe_deflate"}),
         (Image.fromarray(grey > 90), "TIFF", {"compression": "group4"}),
+        (Image.fromarray(grey), "TIFF", {"save_all": True, "append_images": [colours.resize((20, 24))]}),
+        (colours, "TIFF", {"big_tiff": True}),
+        (colours, "MPO", {"save_all": True, "append_images": [colours]}),
+        (colours.convert("RGBA"), "WEBP", {"lossless": True, "exif": exif}),
+        (colours, "WEBP", {"quality": 50}),
+        (colours.quantize(16), "GIF", {"transparency": 3}),
+        (Image.fromarray(grey), "GIF", {"save_all": True, "append_images": [colours]}),
+        (colours, "JPEG2000", {}),
+        (deep, "JPEG2000", {"no_jp2": True}),
+        (colours.convert("RGBA"), "AVIF", {"quality": 60}),
     ):
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
         made.append(buffer.getvalue())
-    return made
+    values = np.stack([np.asarray(deep)] * 4, -1)
+    for channels, extra in ((2, (2,)), (3, ()), (4, (1,))):
+        for planar, deflated in ((1, True), (2, False)):
+            made.append(tiff_file(values[..., :channels], ">", planar, deflated, extra))
+    return [*made, *(png_file(values[..., :channels]) for channels in (2, 3, 4))]
 
 
 @pytest.fixture(scope="module")
