@@ -37,7 +37,7 @@ def _last_run(run: Run) -> RunRecord | None:
 
 
 def leave_listing(run: Run) -> None:
-    """Record where a listing stands that a deadline has cut short, for the next run to begin there.
+    """Record how far a listing got that a deadline has cut short, for the next run to begin there.
 
     That is before the first image that is listed and not scored, else after the last one.
     """

@@ -40,7 +40,7 @@ def _check_disjoint(run: Run, planned_version: int, table: DeltaTable) -> None:
     with Planner(run.folder, view, rules) as planner:
         if same := planner.superseded(run.record.shards) - run.superseded:
             raise LostRace(
-                f"another run has committed {len(same):,} of the same images meanwhile. Nothing of this run "
+                f"another run has committed {len(same):,} of the same images in between. Nothing of this run "
                 "was committed; what it scored is kept.",
                 Remedy.RUN_AGAIN,
             )

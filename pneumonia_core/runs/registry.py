@@ -153,7 +153,7 @@ def read_runs(results: Location) -> list[RunRecord]:
 
 def active_runs(results: Location) -> list[str]:
     """The ids of the unfinished runs that a process works on, or that are staged for their commit."""
-    # A command that begins meanwhile must not take this process for the owner of its run.
+    # A command that begins in between must not take this process for the owner of its run.
     with registry_lock(results):
         names = list_names(unfinished_folder(results))
         found = find_unfinished(results)

@@ -21,7 +21,7 @@ from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.record import RunRecord, RunRequest
 from pneumonia_core.runs.registry import new_run
 from pneumonia_core.runs.run import Run, read_record, run_folder
-from pneumonia_core.runs.upkeep import _gone_lists
+from pneumonia_core.runs.upkeep import gone_lists
 from pneumonia_core.storage.files import delete_file, delete_folder
 from pneumonia_core.storage.location import Location, open_location
 
@@ -111,7 +111,7 @@ def test_every_night_begins_where_the_last_one_stood_until_all_are_scored(nights
         scored.append(nights.scored)
     assert scored == [10, 20, 30, 40, 50]
     assert (record.listing_complete, record.gone) == (False, 0)
-    # The next one begins anew.
+    # The next one begins at the start again.
     assert nights.pass_one(segments=2).shards[0].unchanged == 10
 
 
@@ -142,10 +142,10 @@ def test_images_that_went_are_known_within_two_rounds_and_no_others_are_called_g
     assert [record.gone for record in first_round] == [None, None, 1]
     assert gone_of(nights, first_round[-1]) == ["two/19.jpeg"]
     second_round = [nights.pass_one(segments=2) for _ in range(5)]
-    # The first of these nights finds that nothing follows, and begins anew.
+    # The first of these nights finds that nothing follows, and begins again.
     assert [record.gone for record in second_round] == [1, None, None, None, 2]
     assert gone_of(nights, second_round[-1]) == ["one/03.jpeg", "two/19.jpeg"]
-    (latest,) = {location.uri for location in _gone_lists(nights.results).values()}
+    (latest,) = {location.uri for location in gone_lists(nights.results).values()}
     assert second_round[-1].run_id in latest
 
 

@@ -1,4 +1,4 @@
-"""Runs that commit while another one works: other images are no obstacle, the same images are one."""
+"""Runs that commit while another one works: other images do not hinder it, the same images do."""
 
 import pytest
 from support.scoring import commit_as_scored, rows, scoring_request, write_as_scored

@@ -52,8 +52,8 @@ def test_one_holds_it_and_another_gets_it_afterwards(folder):
 
 def test_holder_is_told_by_process_machine_and_time(folder):
     with holding_lock(folder):
-        told = find_holder(folder)
-    assert re.fullmatch(rf"process {os.getpid()} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC", told)
+        holder = find_holder(folder)
+    assert re.fullmatch(rf"process {os.getpid()} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC", holder)
 
 
 def test_lock_that_another_keeps_is_waited_for(folder):
