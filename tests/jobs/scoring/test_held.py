@@ -1,6 +1,7 @@
 """Runs that a gate holds back: nothing is committed, nothing is lost, and a user may accept them."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from jobs import latest, maintain, runs
 from jobs import score as score_job
 from jobs.scoring.acceptance import accept
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
-from pneumonia_core.gates import parse_gates
 from pneumonia_core.runs.gated.held import abandon_held_runs
 from pneumonia_core.runs.registry import open_run, read_runs
 from pneumonia_core.storage.location import open_location
@@ -177,22 +177,31 @@ def test_fresh_abandons_a_held_run_of_the_same_command_alone(held):
     assert "state is abandoned" in accept_again(results, result).text
 
 
-def test_images_that_went_hold_a_run_until_it_is_accepted(tiny_bundle, tmp_path):
+def test_images_that_went_hold_a_run_of_the_command_until_it_is_accepted(tiny_bundle, tmp_path):
     archive = make_archive(tmp_path / "archive", 40)
     results, request = tmp_path / "r", scoring_request(tiny_bundle, archive)
-    gates = parse_gates([])
     night(results, request, tiny_bundle)
     for number in range(20):
-        (archive / f"{number:02d}.png").rename(tmp_path / f"{number:02d}.png")
-    held = score(results, request, gates=gates)
-    assert (held["state"], held["exit_code"], held["version"]) == ("held", 4, None)
+        (archive / f"{number:02d}.png").unlink()
+    # Nothing is left to score: no cluster is started.
+    words = [archive, "--model", tiny_bundle.path, "--results", results, "--engine", "openvino"]
+    done = run(score_job.command, *words)
+    held = json.loads(done.stdout.splitlines()[-1])
+    assert (done.exit_code, held["state"], held["exit_code"], held["version"]) == (4, "held", 4, None)
     alarms = {alarm["gate"]: (alarm["action"], alarm["images"], alarm["of"]) for alarm in held["gates"]}
     assert alarms == {"gone": ("hold", 20, 40), "volume": ("warn", 20, 40)}
-    assert accept(str(results), held["run_id"], 1.0)["exit_code"] == 0
-    # They went long ago now: the next that goes is one of 20.
-    (archive / "39.png").unlink()
-    night_after = score(results, request, gates=gates)
-    assert (night_after["state"], night_after["gone"], night_after["gates"]) == ("committed", 21, ())
+    assert "held: 20 of 40 images that the archives had have gone: 50.0%" in done.stderr
+    assert f"--accept {held['run_id']}`" in done.stderr
+    assert run(score_job.command, "--results", results, "--accept", held["run_id"]).exit_code == 0
+    # They went long ago now: the next that go are 5 of 20.
+    for number in range(20, 25):
+        (archive / f"{number:02d}.png").unlink()
+    (tmp_path / "nightly.toml").write_text('gate = ["gone=warn:0.2", "volume=off"]\n')
+    after = run(score_job.command, *words, "--config", tmp_path / "nightly.toml")
+    result = json.loads(after.stdout.splitlines()[-1])
+    assert (after.exit_code, result["state"], result["gone"]) == (0, "committed", 25)
+    assert [(alarm["gate"], alarm["images"], alarm["of"]) for alarm in result["gates"]] == [("gone", 5, 20)]
+    assert "warning: 5 of 20 images" in after.stderr
 
 
 def test_run_that_is_not_there_cannot_be_accepted(tmp_path):
