@@ -23,6 +23,7 @@ from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import exists, list_names, make_folder
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.s3 import client as s3_client
+from pneumonia_core.storage.s3.conditions import check_conditional_writes
 from pneumonia_core.system.proxies import never_proxy_loopback
 
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
@@ -206,6 +207,8 @@ def _create_table(scores: Location) -> DeltaTable:
     # deltalake would create it too, but does not say why it cannot.
     make_folder(scores)
     try:
+        if scores.is_s3:
+            check_conditional_writes(scores.uri)
         return retry_on_lost_connection(
             lambda: DeltaTable.create(
                 table_uri(scores),

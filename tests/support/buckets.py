@@ -94,7 +94,7 @@ class Proxy:
     """Passes requests on, each connection in a thread, after `delay_s`.
 
     `to_client` counts the bytes of all answers, `most_at_once` the requests that waited at one time. With
-    `hides_etags` no answer has an ETag.
+    `hides_etags` no answer has an ETag. The headers `ignored` do not reach the server.
 
     A request whose first line matches `faults` is, with the probability `rate`, answered with 503 or cut in
     the middle of its answer, by turns, or always answered with `refusal`; requests with the same first line
@@ -112,6 +112,7 @@ class Proxy:
         self.delay_s = 0.0
         self.most_at_once = 0
         self.hides_etags = False
+        self.ignored: tuple[bytes, ...] = ()
         self._at_once = 0
         self.to_client = 0
         self.injected = 0
@@ -189,6 +190,8 @@ class Proxy:
                     break
                 if fault == "cut":
                     cut.set()
+                for header in self.ignored:
+                    data = re.sub(rb"(?i)\r\n" + header + rb":[^\r]*", b"", data)
                 server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)
 
