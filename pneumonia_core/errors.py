@@ -31,6 +31,7 @@ class Remedy(StrEnum):
     OTHER_SPLIT = "Choose another split."
     FINISH_OR_ABANDON = "Repeat its own request to finish it, or abandon it."
     LET_IT_END = "Wait until it has ended, or stop it and run this again to resume it."
+    SET_CLOCK = "Set the clock that is wrong, and run this again."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
     MAKE_ROOM = "Make room there, then run it again to resume."
     WHEN_STORAGE_ANSWERS = "Run it again when the storage answers."

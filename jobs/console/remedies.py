@@ -30,6 +30,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.OTHER_SPLIT: "Choose one with --split.",
     Remedy.FINISH_OR_ABANDON: "Run its own command to finish it, or add --fresh to abandon it.",
     Remedy.LET_IT_END: "Wait until it has ended, or stop it and run the same command again: that resumes it.",
+    Remedy.SET_CLOCK: "Set the clock that is wrong, and run the same command again.",
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are under.",
     Remedy.MAKE_ROOM: "Make room there, then run the same command again.",
     Remedy.WHEN_STORAGE_ANSWERS: "Run the same command again when the storage answers: it resumes.",

@@ -13,6 +13,7 @@ from jobs.scoring.execution.execution import Execution
 from jobs.scoring.execution.graph import ship_bundle
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
 from pneumonia_core.bundles.choice import EngineChoice
+from pneumonia_core.results.clock import check_clock
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.run import Run
 from pneumonia_core.scoring.chunk import RowConstants
@@ -26,7 +27,7 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
     nodes = _wait_for_nodes(context, chunks)
     if not nodes or context.stop_requested:
         return None
-    computation = _settled(context, run, nodes)
+    computation = _settled(context, run, view, nodes)
     choice = computation.choice
     if choice.engine not in context.shipped:
         context.shipped[choice.engine] = ship_bundle(context.bundle, choice.engine)
@@ -44,8 +45,11 @@ def _wait_for_nodes(context: ScoringContext, chunks: int) -> list[Node]:
     return wait_for(needed, context.until, lambda: context.stop_requested, min(actors, most))
 
 
-def _settled(context: ScoringContext, run: Run, nodes: Sequence[Node]) -> Computation:
-    """What the run computes with, settled before its first chunk is scored. A resumed run keeps it."""
+def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence[Node]) -> Computation:
+    """What the run computes with, settled before its first chunk is scored. A resumed run keeps it.
+
+    Raises PneumoniaError where the clock of this machine cannot date rows.
+    """
     request, record = context.request, run.record
     options = ComputationOptions(
         record.engine or request.engine,
@@ -56,6 +60,7 @@ def _settled(context: ScoringContext, run: Run, nodes: Sequence[Node]) -> Comput
     computation = settle_computation(context.bundle, options, nodes)
     choice = computation.choice
     run.advance("scoring", engine=choice.engine, precision=choice.precision)
+    check_clock(run.folder.child("run.json"), view.newest_row())
     return computation
 
 

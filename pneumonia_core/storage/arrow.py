@@ -87,6 +87,9 @@ class ArrowBackend:
     def make_durable(self, uri: str) -> None:
         """A bucket does so itself."""
 
+    def written_at_s(self, uri: str) -> float:
+        return self._info(uri).mtime_ns / 1e9
+
     def list_names(self, folder: str) -> list[str]:
         selector = pafs.FileSelector(_path(folder), allow_not_found=True)
         return [info.base_name for info in arrow_file_system(folder).get_file_info(selector)]

@@ -83,6 +83,10 @@ class Backend(Protocol):
         """Let a file that another library wrote survive a power cut."""
         ...
 
+    def written_at_s(self, uri: str) -> float:
+        """When a file was written by the clock of the storage, in seconds since 1970."""
+        ...
+
     def list_names(self, folder: str) -> list[str]:
         """Names directly in a folder, in any order; empty where there is no folder."""
         ...

@@ -63,6 +63,11 @@ def make_durable(location: Location) -> None:
     location.backend.make_durable(location.uri)
 
 
+def written_at_s(location: Location) -> float:
+    """When a file was written by the clock of its storage, in seconds since 1970. Raises OSError."""
+    return location.backend.written_at_s(location.uri)
+
+
 def list_names(folder: Location) -> list[str]:
     """The names directly in a folder, without temporary files, sorted; empty where there is no folder."""
     return sorted(name for name in folder.backend.list_names(folder.uri) if not name.startswith("."))

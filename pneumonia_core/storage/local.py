@@ -73,6 +73,10 @@ class LocalBackend:
         _sync(path)
         _sync(path.parent)
 
+    def written_at_s(self, uri: str) -> float:
+        # A network's disk gives the time of its server.
+        return _plain_path(uri).stat().st_mtime
+
     def list_names(self, folder: str) -> list[str]:
         try:
             return os.listdir(_plain_path(folder))  # noqa: PTH208 - names only

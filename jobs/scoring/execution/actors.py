@@ -150,6 +150,9 @@ def _turned_away(queue: QueueClient, item: WorkItem, scores: bool) -> list[Outco
         return None
     if permission == "stop":
         return [NotBegun(item.ref.chunk, _node())]
+    if permission == "wrong clock":
+        text = f"the clock of node {_node()[:8]} is wrong by more than a day: the driver's differs."
+        return [ChunkFailure(item.ref.chunk, _node(), text, Remedy.SET_CLOCK)]
     # The driver learns of it from the queue, and gives it out again before this ends.
     time.sleep(_KEEP_S)
     return []

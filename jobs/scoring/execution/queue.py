@@ -1,11 +1,13 @@
 """The queue of a run's chunks: an actor beside the driver, from which the pipeline's source takes them."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
 
+from pneumonia_core.results.clock import MAX_CLOCK_ERROR
 from pneumonia_core.runs.inventory import ChunkRef
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class WorkItem:
     copy: bool = False
 
 
-Permission = Literal["go", "elsewhere", "stop"]
+Permission = Literal["go", "elsewhere", "stop", "wrong clock"]
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,18 @@ class ChunkQueue:
         start = position - self._first
         return list(self._items[start : start + ITEMS_AT_ONCE])
 
-    async def begin(self, chunk: int, node: str, avoid: Sequence[str], scores: bool) -> Permission:
+    async def begin(
+        self, chunk: int, node: str, avoid: Sequence[str], scores: bool, clock_s: float
+    ) -> Permission:
         """Whether a worker on this node may begin the chunk now. `scores` says that the worker is an actor.
 
-        A task that only decodes is not reported: Ray itself repeats it where its node is lost.
+        `clock_s` is the time on its node, which dates the rows. A task that only decodes is not reported: Ray
+        itself repeats it where its node is lost.
         """
         if self._orders.stopping:
             return "stop"
+        if abs(clock_s - time.time()) > MAX_CLOCK_ERROR.total_seconds():
+            return "wrong clock"
         if node in avoid or node in self._orders.left_out:
             self._turned_away.append(chunk)
             return "elsewhere"
@@ -156,7 +163,7 @@ class QueueClient:
         return items
 
     def begin(self, chunk: int, node: str, avoid: Sequence[str], scores: bool) -> Permission:
-        permission: Permission = _get(self._handle.begin.remote(chunk, node, avoid, scores))
+        permission: Permission = _get(self._handle.begin.remote(chunk, node, avoid, scores, time.time()))
         return permission
 
     def register(self, actor_id: str, node: str) -> None:

@@ -68,6 +68,9 @@ class S3Backend:
     def make_durable(self, uri: str) -> None:
         """S3 does so itself."""
 
+    def written_at_s(self, uri: str) -> float:
+        return s3_objects.written_at_s(uri)
+
     def list_names(self, folder: str) -> list[str]:
         return s3_objects.list_folder(folder)
 

@@ -201,6 +201,19 @@ def put(uri: str, data: bytes, only_if: str | None = None) -> str | None:
     return object_version(answer, len(data))
 
 
+def written_at_s(uri: str) -> float:
+    """When one of the program's own objects was written, by the bucket's clock, in seconds since 1970.
+
+    Raises OSError.
+    """
+    bucket, key = split_uri(uri)
+    try:
+        answer = ask(bucket, "head_object", Purpose.OWN_FILE, Key=key)
+    except REQUEST_ERRORS as error:
+        raise request_failed(f"the bucket does not tell the time of {uri}", error_code(error)) from error
+    return float(answer["LastModified"].timestamp())
+
+
 def delete(uris: list[str], purpose: Purpose = Purpose.OWN_FILE) -> None:
     """Delete objects, up to a thousand; they may be gone already. Raises OSError."""
     bucket, key = split_uri(uris[0])

@@ -1,5 +1,7 @@
 """The program's own files: on a disk and in S3 they behave alike."""
 
+import time
+
 import boto3
 import pytest
 from support.buckets import BUCKET, s3_server, using
@@ -15,6 +17,7 @@ from pneumonia_core.storage.files import (
     open_file,
     read_bytes,
     write_bytes,
+    written_at_s,
 )
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.ranges import open_stream, read_range, stat_file
@@ -33,6 +36,14 @@ def folder(request, endpoint, tmp_path):
     make_folder(folder)
     yield folder
     delete_folder(folder)
+
+
+def test_storage_tells_when_a_file_was_written(folder):
+    write_bytes(folder.child("x.bin"), b"1")
+    # A bucket tells whole seconds.
+    assert abs(written_at_s(folder.child("x.bin")) - time.time()) < 60
+    with pytest.raises(FileNotFoundError if folder.is_local else OSError):
+        written_at_s(folder.child("y.bin"))
 
 
 def test_file_is_written_read_listed_and_deleted(folder):

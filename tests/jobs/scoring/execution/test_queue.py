@@ -1,6 +1,7 @@
 """The queue's own code, without Ray: what a source is given, also one that starts over."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
     async def test():
         queue = ChunkQueue()
         await queue.exchange(orders)
-        answer = await queue.begin(3, "here", (), scores=True)
+        answer = await queue.begin(3, "here", (), scores=True, clock_s=time.time())
         report = await queue.exchange(orders)
         return answer, report.begun, report.turned_away
 
@@ -107,15 +108,23 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
 
 
 def test_worker_on_a_node_that_the_chunk_avoids_may_not_begin():
-    assert run(ChunkQueue().begin(3, "here", ("there", "here"), scores=True)) == "elsewhere"
+    assert (
+        run(ChunkQueue().begin(3, "here", ("there", "here"), scores=True, clock_s=time.time())) == "elsewhere"
+    )
+
+
+@pytest.mark.parametrize(("days", "permission"), [(0.9, "go"), (1.1, "wrong clock"), (-1.1, "wrong clock")])
+def test_worker_whose_clock_is_wrong_by_more_than_a_day_may_not_begin(days, permission):
+    clock_s = time.time() + days * 86_400
+    assert run(ChunkQueue().begin(3, "here", (), scores=True, clock_s=clock_s)) == permission
 
 
 def test_report_tells_each_beginning_once_and_all_actors():
     async def test():
         queue = ChunkQueue()
         await queue.register("x", "a")
-        await queue.begin(1, "a", (), scores=True)
-        await queue.begin(2, "a", (), scores=False)
+        await queue.begin(1, "a", (), scores=True, clock_s=time.time())
+        await queue.begin(2, "a", (), scores=False, clock_s=time.time())
         first = await queue.exchange(Orders())
         await queue.register("x", "b")
         second = await queue.exchange(Orders())
