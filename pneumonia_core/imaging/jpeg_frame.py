@@ -1,6 +1,12 @@
-"""The frame header of a JPEG."""
+"""The segments of a JPEG: its frame header, and what programs have added."""
 
 import struct
+from typing import Final
+
+_START_OF_SCAN: Final = 0xDA
+_COMMENT: Final = 0xFE
+# Of the programs' own segments, EXIF has the orientation and Adobe's the kind of colours.
+_KEPT: Final = (0xE1, 0xEE)
 
 
 def jpeg_frame(data: bytes) -> tuple[int, int, int, int] | None:
@@ -22,3 +28,14 @@ def bits_per_sample(data: bytes) -> int | None:
     """Bits of a sample of a JPEG; None where it does not say."""
     frame = jpeg_frame(data)
     return None if frame is None else frame[0]
+
+
+def without_applications(data: bytes) -> bytes:
+    """The JPEG without profiles, indices of pictures, thumbnails and comments, which may be broken."""
+    kept, at = [data[:2]], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
+        marker, end = data[at + 1], at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+        if (marker & 0xF0 != 0xE0 and marker != _COMMENT) or marker in _KEPT:
+            kept.append(data[at:end])
+        at = end
+    return b"".join((*kept, data[at:]))

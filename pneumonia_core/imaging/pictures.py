@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.contract import MAX_SCAN_PIXELS, check_size
 from pneumonia_core.imaging.deep_colours import deep_grey, scale_to_8_bits
-from pneumonia_core.imaging.jpeg_frame import bits_per_sample
+from pneumonia_core.imaging.jpeg_frame import bits_per_sample, without_applications
 from pneumonia_core.imaging.png_chunks import without_clutter
 from pneumonia_core.imaging.tiff_pages import select_page
 
@@ -61,20 +61,28 @@ def open_picture(data: bytes, kind: str) -> Image.Image:
         if (header := _TIFF_HEADERS.get(data[:4])) is not None:
             data = header + data[4:]
         image = Image.open(io.BytesIO(data), formats=(_FORMATS[kind],))
-        if isinstance(image, TiffImageFile):
-            select_page(image)
-        return image
+        return _picture_of_tiff(image, data) if isinstance(image, TiffImageFile) else image
 
 
 def _open_jpeg(data: bytes) -> Image.Image:
     """A JPEG. Pictures that follow it in the file are previews, gain maps or depth maps."""
     try:
         return JpegImageFile(io.BytesIO(data))
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, it may lie in what programs have added
         bits = bits_per_sample(data)
         if bits not in (None, 8):
             raise RejectedImage("unsupported", f"JPEG of {bits} bits for each sample") from None
+        return JpegImageFile(io.BytesIO(without_applications(data)))
+
+
+def _picture_of_tiff(image: TiffImageFile, data: bytes) -> Image.Image:
+    try:
+        select_page(image)
+    except (RejectedImage, MemoryError):
         raise
+    except Exception:  # noqa: BLE001 - a broken directory behind the first hides nothing of it
+        return TiffImageFile(io.BytesIO(data))
+    return image
 
 
 def check_picture(image: Image.Image, data: bytes) -> None:

@@ -194,6 +194,28 @@ def test_jpeg_with_a_preview_or_a_gain_map_beside_it_is_scored_by_its_first_pict
     assert difference(jpeg_with(b"MPF\0II*\0" + b"\xff" * 60, 0xE2) + encoded(preview, "JPEG")) <= 3
 
 
+@pytest.mark.parametrize(
+    ("marker", "segment"),
+    [
+        (0xE0, b"JFIF\0" + bytes(2)),
+        (0xE2, b"ICC_PROFILE\0\1"),
+        (0xED, b"Photoshop 3.0\0" + b"8BIM" * 9),
+        (0xE2, b""),
+    ],
+)
+def test_broken_segments_of_other_programs_do_not_reject_a_jpeg(marker, segment):
+    assert difference(jpeg_with(segment, marker)) <= 3
+
+
+def test_tiff_whose_other_directories_are_broken_is_scored():
+    assert difference(tiff_file(picture()[..., None], tag34665=60_000)) <= 1
+    data = tiff_file(picture()[..., None])
+    (count,) = struct.unpack_from("<H", data, 8)
+    next_page = 10 + 12 * count
+    for nowhere in (12, 999_999, len(data) - 3):
+        assert difference(data[:next_page] + struct.pack("<I", nowhere) + data[next_page + 4 :]) <= 1
+
+
 def tiff_pages(*pages: Image.Image, kinds: tuple[int, ...]) -> bytes:
     """A TIFF of several pages; kind 0 is one with no tag for it."""
     file = io.BytesIO()
