@@ -185,8 +185,7 @@ def _lateral_by(header: Header) -> str | None:
         # A description of both speaks of the study.
         if lateral != frontal:
             return name if lateral else None
-    unsaid = not any(positions) and code is None
-    return "patient orientation" if unsaid and _is_side_view(header.texts(tags.PATIENT_ORIENTATION)) else None
+    return "patient orientation" if _is_side_view(header.texts(tags.PATIENT_ORIENTATION)) else None
 
 
 def _is_side_view(orientation: list[str]) -> bool:

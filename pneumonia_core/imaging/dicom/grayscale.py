@@ -58,9 +58,9 @@ def to_grayscale(stored: np.ndarray, header: Header, layout: Layout) -> npt.NDAr
         gray = apply_voi_lut(modality, counts, header, layout)
         if _says_nothing(gray, modality, counts) and _shows_something(possible.astype(float), counts, layout):
             gray = stretch_percentiles(modality, counts)
-    # PS3.3 C.11.6.1.2: the one is the other's usual form, never a reason to invert twice.
-    if layout.photometric == "MONOCHROME1" or header.text(tags.PRESENTATION_LUT_SHAPE) == "INVERSE":
-        gray = 1 - gray
+        # INVERSE is how MONOCHROME1 is shown (PS3.3 C.8.11.3.1.2): both together invert once.
+        if layout.photometric == "MONOCHROME1" or header.text(tags.PRESENTATION_LUT_SHAPE) == "INVERSE":
+            gray = 1 - gray
     # No X-ray fell on padding: it is the background of the picture, black.
     table = np.where(padding, 0, np.rint(255 * np.clip(gray, 0, 1))).astype(np.uint8)
     return _looked_up(table, patterns)

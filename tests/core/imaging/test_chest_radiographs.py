@@ -179,6 +179,16 @@ def test_description_of_more_than_a_lateral_view_rejects_nothing(text):
     assert detail_of(data) is None
 
 
+def test_orientation_decides_where_neither_view_nor_description_does():
+    for position in ("", "UNKNOWN", "STANDING"):
+        data = dicom_file(
+            PICTURE, ViewPosition=position, PatientOrientation=["A", "F"], SeriesDescription="Chest"
+        )
+        assert detail_of(data) == "a lateral view by its patient orientation, the model reads frontal ones"
+        frontal = dicom_file(PICTURE, ViewPosition=position, PatientOrientation=["L", "F"])
+        assert detail_of(frontal) is None
+
+
 def test_views_are_known_in_many_languages():
     for text in (
         *(
