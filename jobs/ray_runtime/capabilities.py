@@ -1,11 +1,16 @@
 """What each node of the cluster can compute with, measured on the node itself."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobs.ray_runtime.resources import Node
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+Answer = TypeVar("Answer")
 # A node that has not answered by then is busy or lost. Its actors find out themselves.
 _ANSWER_S: Final = 120.0
 
@@ -21,12 +26,21 @@ def node_capabilities(nodes: Sequence[Node], look_for_gpus: bool) -> dict[str, C
     looking = {node.node_id for node in nodes if look_for_gpus and node.gpus}
     if not looking and [node.node_id for node in nodes] == [ray.get_runtime_context().get_node_id()]:
         return {nodes[0].node_id: measure_capabilities(look_for_gpus=False)}
-    answers = {_measure_on(node.node_id, node.node_id in looking): node.node_id for node in nodes}
-    ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=_ANSWER_S)
+    return answers_of_nodes(
+        {_measure_on(node.node_id, node.node_id in looking): node.node_id for node in nodes}
+    )
+
+
+def answers_of_nodes(asked: Mapping["ObjectRef[Answer]", str]) -> dict[str, Answer]:
+    """What the nodes have answered, by their ids; `asked` are the requests, with the nodes' ids."""
+    # Not at the top: see above.
+    import ray
+
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
     found = {}
     for answer in ready:
         try:
-            found[answers[answer]] = ray.get(answer)
+            found[asked[answer]] = ray.get(answer)
         except ray.exceptions.RayError:
             # The node has left the cluster.
             continue
@@ -48,9 +62,15 @@ def unseen_gpus(blind: frozenset[str], nodes: int) -> str:
 def _measure_on(node_id: str, look_for_gpus: bool) -> Any:  # noqa: ANN401 - Ray's types do not know options
     # Not at the top: see above.
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     # A worker process that has imported TensorFlow takes memory as long as it lives.
     remote: Any = ray.remote(num_cpus=0, max_calls=1 if look_for_gpus else 0)(measure_capabilities)
-    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return remote.options(scheduling_strategy=strategy).remote(look_for_gpus)
+    return remote.options(scheduling_strategy=on_node(node_id)).remote(look_for_gpus)
+
+
+def on_node(node_id: str) -> "NodeAffinitySchedulingStrategy":
+    """Ray's strategy for a task that runs on this node alone."""
+    # Not at the top: see above.
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)

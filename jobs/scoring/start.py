@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from jobs.ray_runtime.hash_keys import check_hash_keys
 from jobs.ray_runtime.resources import ANY_NODE, GPU_NODE, Node, wait_for
 from jobs.ray_runtime.session import names_a_cluster
 from jobs.scoring.context import ScoringContext
@@ -27,6 +28,7 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
     nodes = _wait_for_nodes(context, chunks)
     if not nodes or context.stop_requested:
         return None
+    check_hash_keys(nodes)
     computation = _settled(context, run, view, nodes)
     choice = computation.choice
     if choice.engine not in context.shipped:

@@ -89,13 +89,17 @@ class NodeCluster:
     def options(self) -> tuple[str, str]:
         return "--address", self.cluster.address
 
-    def add(self, *rules: str, cpus: float = 1, gpus: float = 0) -> ClusterNode:
+    def add(
+        self, *rules: str, cpus: float = 1, gpus: float = 0, hash_key: str | None = "pepper"
+    ) -> ClusterNode:
         """Add a node whose workers follow these failpoints."""
         self._count += 1
         name = f"node-{self._count}"
         own = Rules(self._folder / f"{name}.rules")
         own.set()
-        environment = {VARIABLE: own.variable, "PNEUMONIA_HASH_KEY": "pepper"}
+        environment = {VARIABLE: own.variable}
+        if hash_key is not None:
+            environment["PNEUMONIA_HASH_KEY"] = hash_key
         node = self.cluster.add_node(
             num_cpus=cpus, num_gpus=gpus, object_store_memory=MEMORY, env_vars=environment
         )
@@ -114,7 +118,7 @@ class NodeCluster:
         ray = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1")
         started = subprocess.Popen(
             ["unshare", "--mount", *ray, "--address", self.cluster.address],
-            env={**os.environ, VARIABLE: own.variable},
+            env={**os.environ, VARIABLE: own.variable, "PNEUMONIA_HASH_KEY": "pepper"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

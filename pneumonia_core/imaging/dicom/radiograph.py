@@ -74,6 +74,12 @@ def study_key(header: Header) -> str | None:
     return hmac.new(os.fsencode(key), uid.encode(), hashlib.sha256).hexdigest() if key and uid else None
 
 
+def hash_key_digest() -> str | None:
+    """What tells keys of `study_key` apart, and not what they are; None without a key."""
+    key = os.environ.get(HASH_KEY_VARIABLE)
+    return hmac.new(os.fsencode(key), b"digest", hashlib.sha256).hexdigest()[:16] if key else None
+
+
 def age_years(header: Header) -> float | None:
     """The patient's age in years, from `62`, `062Y`, `018M`, `03W`, `010D` and the like; None without a valid
     age."""

@@ -40,3 +40,16 @@ def test_gpus_that_no_autoscaler_can_add_are_refused_without_a_wait(archive, tin
     done = pneumonia(*command(archive, tiny_bundle, tmp_path / "r", "--shape", "gpu", *nodes.options))
     assert done.returncode == 2, done.stderr
     assert "no node of the cluster has a GPU" in done.stderr
+
+
+def test_nodes_with_different_hash_keys_score_nothing(archive, tiny_bundle, nodes, tmp_path):
+    """Some rows of a study would have another study_key than others, or none."""
+    for key in ("pepper", "salt", None):
+        nodes.add(hash_key=key)
+    done = pneumonia(*command(archive, tiny_bundle, tmp_path / "r", *nodes.options))
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "PNEUMONIA_HASH_KEY" in line]
+    assert line.count("one value on") == 2
+    assert "none on" in line
+    assert "pepper" not in done.stderr
+    assert not list((tmp_path / "r").glob("runs/*/parts/*"))
