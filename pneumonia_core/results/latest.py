@@ -2,8 +2,8 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import duckdb
@@ -31,7 +31,24 @@ _NEWEST: Final = """
     ) WHERE nth = 1
 """
 # An archive's list counts for that archive alone: an image may have moved to another.
-_LIVE: Final = "ANTI JOIN gone USING (image_uri, archive)"
+_LIVE: Final = """
+    ANTI JOIN (SELECT * FROM listed_as_gone ANTI JOIN back USING (image_uri)) AS gone
+    USING (image_uri, archive)
+"""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The images that have gone: for each archive, in `lists`, the gone.parquet of the newest run with one.
+
+    `listed_since` gives the URIs of images that later runs have listed again; each call reads them anew.
+    """
+
+    lists: Mapping[str, Location] = field(default_factory=dict)
+    listed_since: Callable[[], pa.RecordBatchReader] | None = None
+
+
+NOTHING_GONE: Final = Gone()
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,7 @@ class Latest:
 
 def write_latest(
     table: DeltaTable,
-    gone: Mapping[str, Location],
+    gone: Gone,
     output: Location | None,
     model_id: str | None = None,
     default_model: str | None = None,
@@ -57,9 +74,8 @@ def write_latest(
     """Write the newest row of a model of each live image, sorted by URI, to a .parquet or .csv file.
 
     Without an `output` the rows are only counted. Without a `model_id` they are those of `default_model`, or
-    of the newest row's model where the table has none of that one. `gone` names, for each archive, the
-    gone.parquet of its newest complete run. Raises InvalidInput where the table has no row of `model_id`,
-    PneumoniaError where the table cannot be read or the file not written.
+    of the newest row's model where the table has none of that one. Raises InvalidInput where the table has no
+    row of `model_id`, PneumoniaError where the table cannot be read or the file not written.
     """
     try:
         with ScratchFolder("latest") as spill, open_duckdb(spill, _MEMORY_MB) as database:
@@ -108,7 +124,7 @@ def _newest_by_model(database: duckdb.DuckDBPyConnection, table: DeltaTable) -> 
 def _of_other_models(
     database: duckdb.DuckDBPyConnection,
     table: DeltaTable,
-    gone: Mapping[str, Location],
+    gone: Gone,
     model_id: str | None,
 ) -> dict[str, int]:
     """How many live images have no row of this model, by the model of their newest row."""
@@ -125,7 +141,7 @@ def _of_other_models(
 def _latest_rows(
     database: duckdb.DuckDBPyConnection,
     table: DeltaTable,
-    gone: Mapping[str, Location],
+    gone: Gone,
     model_id: str | None,
 ) -> pa.RecordBatchReader:
     _register(database, table, gone)
@@ -133,10 +149,12 @@ def _latest_rows(
     return database.sql(query, params={"model_id": model_id}).to_arrow_reader(_ROWS_AT_ONCE)
 
 
-def _register(database: duckdb.DuckDBPyConnection, table: DeltaTable, gone: Mapping[str, Location]) -> None:
-    """Register the table as `scores` and the lists as `gone`, for one query."""
+def _register(database: duckdb.DuckDBPyConnection, table: DeltaTable, gone: Gone) -> None:
+    """Register the table as `scores`, and what has gone and come back, for one query."""
     database.register("scores", scan(table))
-    database.register("gone", read_gone(list(gone.values())))
+    database.register("listed_as_gone", read_gone(list(gone.lists.values())))
+    back = pa.schema([GONE_SCHEMA.field("image_uri")]).empty_table().to_reader()
+    database.register("back", back if gone.listed_since is None else gone.listed_since())
 
 
 def read_gone(lists: Sequence[Location]) -> pa.RecordBatchReader:

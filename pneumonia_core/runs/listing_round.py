@@ -107,6 +107,11 @@ def _inventory(results: Location, run_id: str) -> Inventory | None:
     folder = run_folder(results, run_id)
     if not exists(folder.child("run.json")):
         return None
-    shards = read_record(folder).shards
-    files = (folder.child("inventory").child(shard.file) for shard in shards)
-    return Inventory(folder, shards) if all(map(exists, files)) else None
+    inventory = Inventory(folder, read_record(folder).shards)
+    return inventory if is_kept(inventory) else None
+
+
+def is_kept(inventory: Inventory) -> bool:
+    """Whether no file of an inventory has been deleted."""
+    folder = inventory.run_folder.child("inventory")
+    return all(exists(folder.child(shard.file)) for shard in inventory.shards)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.results import latest, maintenance
 from pneumonia_core.results.table import existing_table
+from pneumonia_core.runs.inventory import Inventory, read_inventories
+from pneumonia_core.runs.listing_round import is_kept
 from pneumonia_core.runs.record import ENDED, RunRecord
 from pneumonia_core.runs.registry import active_runs, committed_runs, delete_unmarked_run, read_runs
 from pneumonia_core.runs.run import WORKING_FOLDERS, run_folder
@@ -37,7 +39,7 @@ def write_latest(results: Location, output: Location | None, model_id: str | Non
     if output is not None and not output.name.endswith(latest.FORMATS):
         raise InvalidInput(f"{output.uri}: end the name in {' or '.join(latest.FORMATS)}.")
     table = existing_table(results)
-    return latest.write_latest(table, gone_lists(results), output, model_id, _newest_model(results))
+    return latest.write_latest(table, _gone(results), output, model_id, _newest_model(results))
 
 
 def _newest_model(results: Location) -> str | None:
@@ -45,6 +47,21 @@ def _newest_model(results: Location) -> str | None:
     with _accessing(results):
         newest = next(committed_runs(results), None)
         return None if newest is None else newest.configuration.model_id
+
+
+def _gone(results: Location) -> latest.Gone:
+    """The lists of gone images, and what runs have listed since that could not tell what has gone."""
+    since: list[Inventory] = []
+    told: set[str] = set()
+    with _accessing(results):
+        for record in committed_runs(results):
+            archives = set(record.configuration.archives)
+            if record.gone is not None:
+                told |= archives
+            elif archives - told:
+                since.append(Inventory(run_folder(results, record.run_id), record.shards))
+        kept = [inventory for inventory in since if is_kept(inventory)]
+    return latest.Gone(gone_lists(results), lambda: read_inventories(kept, "image_uri"))
 
 
 def gone_lists(results: Location) -> dict[str, Location]:

@@ -8,7 +8,7 @@ import pytest
 from support.table_rows import night
 
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.results.latest import GONE_SCHEMA, write_latest
+from pneumonia_core.results.latest import GONE_SCHEMA, NOTHING_GONE, Gone, write_latest
 from pneumonia_core.results.table import open_table
 from pneumonia_core.storage.location import open_location
 
@@ -27,7 +27,7 @@ def results(tmp_path):
 def gone(tmp_path):
     table = pa.table([["file:///in/b"], ["file:///in"]], schema=GONE_SCHEMA)
     pq.write_table(table, tmp_path / "gone.parquet")
-    return {"file:///in": open_location(str(tmp_path / "gone.parquet"))}
+    return Gone({"file:///in": open_location(str(tmp_path / "gone.parquet"))})
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,18 @@ def test_rows_of_two_models_are_not_mixed(results, gone, tmp_path, model, defaul
 
 def test_model_without_a_row_is_refused_and_those_of_the_table_are_named(results):
     with pytest.raises(InvalidInput, match=r"no row of the model three. It has rows of one, two\."):
-        write_latest(open_table(results), {}, None, "three")
+        write_latest(open_table(results), NOTHING_GONE, None, "three")
 
 
 def test_table_without_rows_has_no_latest(tmp_path):
-    latest = write_latest(open_table(open_location(str(tmp_path))), {}, None)
+    latest = write_latest(open_table(open_location(str(tmp_path))), NOTHING_GONE, None)
     assert (latest.model_id, latest.counts.total(), latest.of_other_models) == (None, 0, {})
+
+
+def test_image_that_has_come_back_is_live_again(results, gone):
+    back = pa.table({"image_uri": ["file:///in/b"]})
+    counts = [
+        write_latest(open_table(results), Gone(gone.lists, listed), None, "one").counts.total()
+        for listed in (None, back.to_reader, back.slice(0, 0).to_reader)
+    ]
+    assert counts == [3, 4, 3]

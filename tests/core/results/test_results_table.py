@@ -10,7 +10,7 @@ from support.scoring import commit_as_scored
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.delta_errors import reading_error_text
-from pneumonia_core.results.latest import write_latest
+from pneumonia_core.results.latest import NOTHING_GONE, write_latest
 from pneumonia_core.results.schema import ADDED_COLUMNS, SCHEMA
 from pneumonia_core.results.table import add_missing_columns, find_table, open_table, scan
 from pneumonia_core.storage.location import open_location
@@ -88,7 +88,7 @@ def test_columns_are_known_by_name_in_any_order(tmp_path):
     table = scan(open_table(location)).to_table()
     assert table["model_id"].to_pylist() == ["m", "m"]
     assert table["added_later"].null_count == 2
-    assert write_latest(open_table(location), {}, None).counts.total() == 0
+    assert write_latest(open_table(location), NOTHING_GONE, None).counts.total() == 0
 
 
 @pytest.mark.parametrize("change", ["missing", "other type", "not nullable", "other partition"])

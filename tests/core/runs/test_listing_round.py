@@ -21,8 +21,8 @@ from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.record import RunRecord, RunRequest
 from pneumonia_core.runs.registry import new_run
 from pneumonia_core.runs.run import Run, read_record, run_folder
-from pneumonia_core.runs.upkeep import gone_lists
-from pneumonia_core.storage.files import delete_file, delete_folder
+from pneumonia_core.runs.upkeep import write_latest
+from pneumonia_core.storage.files import delete_file, delete_folder, write_bytes
 from pneumonia_core.storage.location import Location, open_location
 
 SEGMENT = 5
@@ -111,7 +111,7 @@ def test_every_night_begins_where_the_last_one_stood_until_all_are_scored(nights
         scored.append(nights.scored)
     assert scored == [10, 20, 30, 40, 50]
     assert (record.listing_complete, record.gone) == (False, 0)
-    # The next one begins at the start again.
+    # The next one begins anew.
     assert nights.pass_one(segments=2).shards[0].unchanged == 10
 
 
@@ -145,8 +145,20 @@ def test_images_that_went_are_known_within_two_rounds_and_no_others_are_called_g
     # The first of these nights finds that nothing follows, and begins again.
     assert [record.gone for record in second_round] == [1, None, None, None, 2]
     assert gone_of(nights, second_round[-1]) == ["one/03.jpeg", "two/19.jpeg"]
-    (latest,) = {location.uri for location in gone_lists(nights.results).values()}
-    assert second_round[-1].run_id in latest
+    assert write_latest(nights.results, None).counts.total() == 0
+    written = nights.results.child("latest.parquet")
+
+    def live() -> int:
+        write_latest(nights.results, written)
+        return pq.read_metadata(written.path).num_rows
+
+    assert live() == 48
+    write_bytes(open_location(f"{archives.uri}/one/03.jpeg"), jpeg(3))
+    nights.pass_one(segments=0)
+    assert live() == 48
+    # The next round is not over, but the image has been listed again.
+    nights.pass_one(segments=2)
+    assert live() == 49
 
 
 def test_night_that_gets_beyond_the_end_begins_the_next_round(nights):
