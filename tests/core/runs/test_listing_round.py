@@ -111,7 +111,7 @@ def test_every_night_begins_where_the_last_one_stood_until_all_are_scored(nights
         scored.append(nights.scored)
     assert scored == [10, 20, 30, 40, 50]
     assert (record.listing_complete, record.gone) == (False, 0)
-    # The next one begins anew.
+    # The next one begins at the start again.
     assert nights.pass_one(segments=2).shards[0].unchanged == 10
 
 
