@@ -41,7 +41,7 @@ _LIVE: Final = """
 class Gone:
     """The images that have gone: for each archive, in `lists`, the gone.parquet of the newest run with one.
 
-    `listed_since` gives the URIs of images that later runs have listed again; each call reads them anew.
+    `listed_since` gives the URIs of images that later runs have listed again; each call reads them again.
     """
 
     lists: Mapping[str, Location] = field(default_factory=dict)

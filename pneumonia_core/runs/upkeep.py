@@ -52,13 +52,13 @@ def _newest_model(results: Location) -> str | None:
 def _gone(results: Location) -> latest.Gone:
     """The lists of gone images, and what runs have listed since that could not tell what has gone."""
     since: list[Inventory] = []
-    told: set[str] = set()
+    known: set[str] = set()
     with _accessing(results):
         for record in committed_runs(results):
             archives = set(record.configuration.archives)
             if record.gone is not None:
-                told |= archives
-            elif archives - told:
+                known |= archives
+            elif archives - known:
                 since.append(Inventory(run_folder(results, record.run_id), record.shards))
         kept = [inventory for inventory in since if is_kept(inventory)]
     return latest.Gone(gone_lists(results), lambda: read_inventories(kept, "image_uri"))
