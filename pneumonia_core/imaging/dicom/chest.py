@@ -11,6 +11,7 @@ from pneumonia_core.imaging.dicom import tags
 from pneumonia_core.imaging.dicom.header import Header
 from pneumonia_core.imaging.dicom.words import (
     CHEST,
+    GLAND,
     OTHER_PARTS,
     SPINE,
     STERNUM,
@@ -162,8 +163,8 @@ def _part_in(spellings: list[str]) -> str | None:
     named = [spelling for spelling in spellings if spelling and spelling not in UNSPECIFIED]
     if not named:
         return None
-    # Spine and sternum have words for the chest in their names.
-    parts = [("spine", SPINE), ("sternum", STERNUM), ("chest", CHEST), *OTHER_PARTS]
+    # Spine, sternum and gland have words for the chest in their names.
+    parts = [("spine", SPINE), ("sternum", STERNUM), ("breast", GLAND), ("chest", CHEST), *OTHER_PARTS]
     found = (word for word, pattern in parts if any(pattern.search(spelling) for spelling in named))
     return next(found, "chest" if not _CHEST_CODES.isdisjoint(named) else "another one")
 

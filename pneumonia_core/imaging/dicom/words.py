@@ -31,30 +31,35 @@ def _words(*lines: str) -> frozenset[str]:
 
 
 CHEST: Final = _stems(
-    "chest chst thora thorx thx torax torac torak torso lung pulm cxr",
+    "chest chst thora thorx thx torax torac torak torso torse lung pulm pleur mediastin cxr",
     "brust lunge poumon poitrine pecho peito petto polmon plaman borstk",
     "borst= longen longfoto rintakeh keuhko",
-    "brostk brostr bryst= brystk lunga lungor klatk_piers kl_piers kl_p=",
+    "brostk brostr bryst= brystk lunga lungor klatka= klatk_piers klatka_piers kl_piers kl_p=",
     "piersiow pluc plice= hrudn mellkas",
     "prsni_kos prsa= grudni_kos grudn legki ogk= gogus akcig ac_graf krutin plauc rindker krusu plaus",
     "nguc phoi paru dada=",
-    "груд огк легк торак торакс флюорогр леген гръд бял_дроб дихательн",
+    "груд огк огп легк торак торакс флюорогр леген гръд бял_дроб дихательн",
     "θωρακ θωραξ πνευμον στηθ",
     "胸 肺 ムネ キョウブ むね 흉부 가슴 폐 흉곽 ทรวงอก ปอด صدر الرئ رئة سینه ریه חזה ריא छाती",
 )
 # Parts of the body that are not the chest: the word that a rejection says, and how it is found. The first
-# that matches is said. Those of SPINE go before a word for the chest, such as `thoracic spine`.
+# that matches is said. The first three go before a word for the chest, which may be in theirs: `thoracic
+# spine`, `Brustbein`, `Brustdrüse`.
 SPINE: Final = _stems(
     "spin vertebr lumb column colun colonn rachi wirbel lenden bws= hws=",
     "lws= wervel kregos omurga gerinc selkarang",
     "rygg= ryghv hryg pater= patere kraljez",
     "позвон хребет отдел σπονδυλ 椎 척추 흉추 경추 요추 عمود_فقر שדרה",
 )
+GLAND: Final = _stems("brustdrus brustimplantat borstklier")
 STERNUM: Final = _stems("sternu stern= sternal brustbein esternon mostek грудин στερν 胸骨 흉골")
 OTHER_PARTS: Final = (
     ("breast", _stems("breast mamm mamograf sein= seins= seno= brustdruse молочн μαστ 乳 유방")),
     ("skull", _stems("skull schadel crane crani cranio schedel czaszk kafatasi череп κρανι 頭蓋 颅 두개")),
-    ("jaw", _stems("jaw mandib kiefer maxill machoire panoram dental tooth teeth zahn челюст 顎 颌 턱")),
+    (
+        "jaw",
+        _stems("jaw mandib kiefer maxill machoire panoram pantomo dental tooth teeth zahn челюст 顎 颌 턱"),
+    ),
     ("sinuses", _stems("sinus nasen nariz naso= nasal пазух 副鼻腔 鼻")),
     ("head", _stems("head= kopf tete= cabeza testa= cabeca hoofd glow= kafa голов κεφαλ 頭 头 머리")),
     ("neck", _stems("neck= cervic cuello collo= pescoco шея шейн αυχεν 頸 颈 목=")),
@@ -107,7 +112,7 @@ OTHER_PARTS: Final = (
     ),
     ("toe", _stems("toe= toes= zeh orteil 趾")),
     ("extremity", _stems("extrem extm= limb konczyn конечност 四肢")),
-    ("whole body", _stems("whole_body ganzkorper corps_entier cuerpo_entero 全身 전신")),
+    ("whole body", _stems("whole_body babygram ganzkorper corps_entier cuerpo_entero 全身 전신")),
 )
 # Values that name no part.
 UNSPECIFIED: Final = _words(
@@ -125,8 +130,8 @@ _LATERAL_WORDS: Final = _words(
     "LL RL LAT LATS LATERAL LATERALS LATERALE LATERALES LATERALIS LATERALER LATERALT LATERAAL",
     "LATERO LATEROLATERAL LATEROLATERALE LLAT RLAT LATL LATR LTLAT RTLAT LLATERAL RLATERAL LLO RLO",
     "PROFIL PROFILO PERFIL SEITLICH SEITL SEITENANSICHT SEITLICHE",
-    "SEITLICHER DWARS ZIJDELINGS ZIJAANZICHT",
-    "BOCZNE BOCZNA BOCZNY BOCZ BOCNI BOCNA BOCNY BOCNO",
+    "SEITLICHER DWARS ZIJDELINGS ZIJDELINGSE ZIJAANZICHT",
+    "BOCZNE BOCZNA BOCZNY BOCZ BOK BOCNI BOCNA BOCNY BOCNO",
     "YAN LATERALNA LATERALNE OLDALIRANYU OLDALFELVETEL",
     "БОКОВАЯ БОКОВОЙ БОКОВОЕ БОКОВ БОК БІЧНА БІЧНИЙ ПРОФИЛЬ ЛАТЕРАЛЬНАЯ",
     "ΠΛΑΓΙΑ ΠΛΑΓΙΟ ΠΛΑΓΙΟΣ ΠΡΟΦΙΛ ΠΛ",
