@@ -4,11 +4,13 @@ Nothing is unpacked to disk.
 """
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from pneumonia_core.archives.buckets import list_bucket
+from pneumonia_core.archives.buckets import list_bucket, named_object
+from pneumonia_core.archives.classify import classify_named
 from pneumonia_core.archives.containers.members import read_member
 from pneumonia_core.archives.entries import (
     FetchedImage,
@@ -29,9 +31,28 @@ from pneumonia_core.storage.errors import BucketError, CredentialsError, error_t
 from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.local import read_real_file
 from pneumonia_core.storage.location import Location, open_location
-from pneumonia_core.storage.ranges import read_file
+from pneumonia_core.storage.ranges import read_file, stat_file
 
 _NO_RULES: Final = ListingRules()
+_NEITHER: Final = (
+    "it is neither an image nor an archive. Give a folder, a bucket, a tar, a zip, an image, or a manifest: "
+    "a Parquet or CSV table, in UTF-8 and with commas, that names images in its column `uri`."
+)
+# What a user can do about a file that is given as the archive and is not opened.
+_NOT_TAKEN: Final = {
+    SkipReason.OTHER_COMPRESSION: (
+        "files packed in this way are not opened. Unpack it to a folder, or pack it again as a zip, .tar, "
+        ".tar.gz, .tar.bz2, .tar.xz or .tar.zst."
+    ),
+    SkipReason.PART_OF_ARCHIVE: (
+        "it is a part of an archive that was split. Join the parts in their order (cat NAME.* > NAME, or the "
+        "program that split it), and give the whole."
+    ),
+    SkipReason.MEDICAL_FORMAT: "its format is not read. Convert its images to DICOM, PNG or TIFF.",
+    SkipReason.PACKED_IMAGES: (
+        "it holds records or arrays, and is not opened. Write its images to files, and give their folder."
+    ),
+}
 
 
 def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
@@ -52,7 +73,21 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
         raise InvalidInput(f"{text!r}: no such file or folder. Check the spelling of the archive.")
     if is_manifest(location.uri):
         check_manifest(location.uri, rules)
+    else:
+        _check_opened(location)
     return location.uri
+
+
+def _check_opened(location: Location) -> None:
+    """Raise InvalidInput for a file that is neither an image nor an archive that is read here."""
+    if location.is_local:
+        is_file = os.path.isfile(location.path)  # noqa: PTH113 - a plain path is the raw name
+        stored = stat_file(location.uri) if is_file else None
+    else:
+        stored = named_object(location)
+    kind = None if stored is None else classify_named(stored)
+    if isinstance(kind, SkipReason):
+        raise InvalidInput(f"{location.uri}: {_NOT_TAKEN.get(kind, _NEITHER)}")
 
 
 def _not_opened(uri: str, error: OSError) -> PneumoniaError:

@@ -27,19 +27,23 @@ def list_bucket(
 
     Raises PneumoniaError where the storage fails.
     """
-    named = _named_itself(location)
+    named = named_object(location)
     if named is None:
         yield from _list_prefix(location, skipped, rest)
     elif not rest.passes(named.uri):
         yield from list_named(named, skipped, rest.within(named.uri))
 
 
-def _named_itself(location: Location) -> StoredFile | None:
-    """The object of exactly this name; None for a prefix."""
+def named_object(location: Location) -> StoredFile | None:
+    """The object of exactly this name; None for a prefix.
+
+    Consoles and file systems over buckets write an object of 0 bytes for a folder: it hides no prefix.
+    """
     if "/" not in location.path:
         return None
     try:
-        return stat_file(location.uri)
+        found = stat_file(location.uri)
+        return None if not found.size_bytes and _is_listable(location) else found
     except RejectedImage as rejected:
         # Permission to list a folder is enough: S3 then answers 403 for the key of the folder itself.
         listable = rejected.reason == "forbidden" and location.is_s3 and _is_listable(location)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pneumonia_core.errors import PneumoniaError, Rejection, Remedy
 
-TarCompression = Literal["gz", "zst"]
+TarCompression = Literal["gz", "bz2", "xz", "zst"]
 # `read_at(offset, count)` gives the bytes of a container, fewer than `count` at its end.
 ReadAt = Callable[[int, int], bytes]
 
@@ -150,7 +150,13 @@ SOURCE_FIELDS: Final = (
     pa.field("member_crc32", pa.int64()),
 )
 _UNLINKED: Final = "real path"
-_TARS: Final[dict[str, TarCompression | None]] = {"tar": None, "tar.gz": "gz", "tar.zst": "zst"}
+_TARS: Final[dict[str, TarCompression | None]] = {
+    "tar": None,
+    "tar.gz": "gz",
+    "tar.bz2": "bz2",
+    "tar.xz": "xz",
+    "tar.zst": "zst",
+}
 _ZIPS: Final = {"zip.stored": False, "zip.deflated": True}
 _REFUSALS: Final = {
     "encrypted": ENCRYPTED,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stat import S_ISDIR, S_ISREG
 from typing import Final
 
-from pneumonia_core.archives.classify import NameClass, classify_content, classify_name
+from pneumonia_core.archives.classify import NameClass, classify_content, classify_folder, classify_path
 from pneumonia_core.archives.containers.members import list_classified, list_named
 from pneumonia_core.archives.entries import ListedImage
 from pneumonia_core.archives.position import WHOLE, Rest
@@ -74,8 +74,9 @@ def _walk(root: str, names: _Names, skipped: Counter[SkipReason], rest: Rest) ->
         path = os.path.join(folder, name)  # noqa: PTH118 - a plain path is the raw name
         if (rest.passes_folder if is_folder else rest.passes)(_uri(path)):
             continue
-        if classify_name(name) is SkipReason.HIDDEN:
-            skipped[SkipReason.HIDDEN] += 1
+        reason = classify_folder(name) if is_folder else _hidden(name)
+        if reason is not None:
+            skipped[reason] += 1
         elif not is_folder:
             yield from _file(path, name, root, skipped, rest)
         else:
@@ -85,6 +86,11 @@ def _walk(root: str, names: _Names, skipped: Counter[SkipReason], rest: Rest) ->
                 if name != _LOST_AND_FOUND:
                     _raise_unless_absent(error, path)
                 skipped[SkipReason.UNOPENED_FOLDER] += 1
+
+
+def _hidden(name: str) -> SkipReason | None:
+    kind = classify_path(name)
+    return kind if kind in (SkipReason.HIDDEN, SkipReason.SYSTEM_FOLDER) else None
 
 
 def _names(folder: str) -> _Names:
@@ -133,7 +139,7 @@ def _file(path: str, name: str, root: str, skipped: Counter[SkipReason], rest: R
         skipped[SkipReason.NO_REGULAR_FILE] += 1
     else:
         stored = local_file(path, status)
-        kind = classify_name(name)
+        kind = classify_path(name)
         if kind is NameClass.UNKNOWN:
             kind = classify_content(stored)
         yield from list_classified(stored, kind, skipped, rest.within(stored.uri))

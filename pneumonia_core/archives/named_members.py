@@ -9,7 +9,7 @@ from pneumonia_core.archives.containers.members import list_classified
 from pneumonia_core.archives.entries import ListedImage
 from pneumonia_core.storage.ranges import stat_file
 
-_SEPARATOR: Final = "!/"
+MEMBER_SEPARATOR: Final = "!/"
 # About 500 bytes each.
 MAX_MEMBERS_HELD: Final = 1_000_000
 
@@ -18,9 +18,9 @@ def split_member_uri(uri: str) -> tuple[str, str] | None:
     """The URI of a tar or zip and the name of the member in it; None where `uri` is that of a file of its
     own."""
     start = 0
-    while (end := uri.find(_SEPARATOR, start)) >= 0:
+    while (end := uri.find(MEMBER_SEPARATOR, start)) >= 0:
         if uri[:end].lower().endswith(ARCHIVE_SUFFIXES):
-            return uri[:end], uri[end + len(_SEPARATOR) :]
+            return uri[:end], uri[end + len(MEMBER_SEPARATOR) :]
         start = end + 1
     return None
 
@@ -45,7 +45,7 @@ class NamedMembers:
         with self._lock:
             if container not in self._listings:
                 self._list(container)
-            return self._listings[container].get(f"{container}{_SEPARATOR}{name}")
+            return self._listings[container].get(f"{container}{MEMBER_SEPARATOR}{name}")
 
     def _list(self, container: str) -> None:
         if self._held > self._max_held:

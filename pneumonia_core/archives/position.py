@@ -1,11 +1,15 @@
 """Where a listing stood when it was left, and which files come after that place."""
 
+import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
-from pneumonia_core.archives.named_members import split_member_uri
+from pneumonia_core.archives.classify import NameClass, classify_named
+from pneumonia_core.archives.named_members import MEMBER_SEPARATOR, split_member_uri
+from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.local import raw_path
+from pneumonia_core.storage.ranges import stat_file
 
 # Files are listed in the order of these.
 _Order = tuple[bytes, ...]
@@ -64,7 +68,19 @@ WHOLE: Final = Rest()
 def containing_file(image: str) -> str:
     """The URI of the file that holds an image: the image itself, or its tar or zip."""
     member = split_member_uri(image)
-    return image if member is None else member[0]
+    if member is not None:
+        return member[0]
+    # A tar or zip without a suffix. A folder may be called so as well.
+    ends = (found.start() for found in re.finditer(MEMBER_SEPARATOR, image))
+    return next((image[:end] for end in ends if _is_container(image[:end])), image)
+
+
+@lru_cache(maxsize=256)
+def _is_container(uri: str) -> bool:
+    try:
+        return classify_named(stat_file(uri)) is NameClass.ARCHIVE
+    except RejectedImage:
+        return False
 
 
 def _order(file: str) -> _Order:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from pneumonia_core.archives.classify import classify_name, classify_path
+from pneumonia_core.archives.classify import classify_folder, classify_path
 from pneumonia_core.archives.entries import ImageRef, TarEntry, ZipEntry
 from pneumonia_core.archives.manifests import is_manifest
 from pneumonia_core.archives.skipped import SkipReason
@@ -81,11 +81,10 @@ def _local_files(root: str) -> Iterator[str]:
     while folders and seen < _MAX_ENTRIES and time.monotonic() < until:
         for entry in _entries(folders.pop()):
             seen += 1
-            if isinstance(classify_name(entry.name), SkipReason):
-                continue
             if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            elif entry.is_file():
+                if classify_folder(entry.name) is None:
+                    folders.append(entry.path)
+            elif not isinstance(classify_path(entry.name), SkipReason) and entry.is_file():
                 yield _uri(entry.path)
 
 

@@ -23,12 +23,15 @@ class SkipReason(StrEnum):
         return reason
 
     HIDDEN = "hidden", "hidden"
+    SYSTEM_FOLDER = "system_folder", "thumbnails, recycle bin or snapshot of a system"
     NO_IMAGE = "no_image", "no image"
     NO_REGULAR_FILE = "no_regular_file", "no regular file"
     REPEATED_IN_MANIFEST = "repeated_in_manifest", "named twice in a manifest"
     IN_EARLIER_ARCHIVE = "in_earlier_archive", "listed by an earlier archive"
     ROW_WITHOUT_URI = "row_without_uri", "row of a manifest without a URI", True
     MEDICAL_FORMAT = "medical_format", "file of a medical format that is not read", True
+    PACKED_IMAGES = "packed_images", "file that may pack images in records, and is not opened", True
+    PART_OF_ARCHIVE = "part_of_archive", "part of an archive that was split", True
     OTHER_COMPRESSION = "other_compression", "packed file of another kind", True
     TRUNCATED_ARCHIVE = "truncated_archive", "archive that is cut short", True
     DAMAGED_ARCHIVE = "damaged_archive", "archive that is damaged", True

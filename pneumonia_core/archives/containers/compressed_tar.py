@@ -6,17 +6,14 @@ range.
 """
 
 import contextlib
-import gzip
 import itertools
 import threading
-import zlib
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, Final
-
-import pyarrow as pa
+from typing import Final
 
 from pneumonia_core.archives.containers.tar import read_tar_member
 from pneumonia_core.archives.entries import FetchedImage, ImageRef, TarCompression, TarEntry
+from pneumonia_core.archives.packing.inflaters import INFLATING_ERRORS, inflater, inflating_error
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.storage.errors import REWRITTEN
 from pneumonia_core.storage.ranges import open_stream, stat_file
@@ -42,11 +39,7 @@ class InflatingStream:
         self.failure: RejectedImage | None = None
         self._limit = _FREE_BYTES + _MAX_INFLATION * stored.size_bytes
         self._raw = open_stream(stored)
-        self._file: IO[bytes] | Any
-        if compression == "gz":
-            self._file = gzip.GzipFile(fileobj=self._raw, mode="rb")
-        else:
-            self._file = pa.CompressedInputStream(pa.PythonFile(self._raw, "r"), "zstd")
+        self._file = inflater(self._raw, compression)
 
     def __call__(self, offset: int, count: int) -> bytes:
         """Raises RejectedImage, now and at every later offset, where the stream is cut, corrupt or a bomb."""
@@ -81,14 +74,9 @@ class InflatingStream:
                 "corrupt", f"the archive inflates to more than {_MAX_INFLATION} times its size"
             )
         try:
-            piece = bytes(self._file.read(count))
-        except EOFError:
-            raise RejectedImage("truncated", "the archive ends before the member does") from None
-        except (zlib.error, OSError) as error:
-            # An error with a number is the disk's; those of the inflating libraries have none.
-            if isinstance(error, OSError) and error.errno:
-                raise RejectedImage("unreadable", f"the storage gave error number {error.errno}") from None
-            raise RejectedImage("corrupt", "the archive cannot be inflated to its end") from None
+            piece = self._file.read(count)
+        except INFLATING_ERRORS as error:
+            raise inflating_error(error) from None
         self.position += len(piece)
         return piece
 
@@ -118,7 +106,7 @@ def with_streamed_members(refs: Iterable[ImageRef]) -> Iterator[FetchedImage]:
 
 def _compressed_tar(ref: ImageRef) -> tuple[str, TarCompression] | None:
     match ref.source:
-        case TarEntry(file=file, compression="gz" | "zst" as compression):
+        case TarEntry(file=file, compression=compression) if compression is not None:
             return file, compression
     return None
 

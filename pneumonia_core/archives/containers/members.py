@@ -4,12 +4,13 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final, Literal
 
 from pneumonia_core.archives.classify import (
-    ARCHIVE_SUFFIXES,
     FileClass,
     NameClass,
     classify_head,
+    classify_named,
     classify_path,
 )
 from pneumonia_core.archives.containers.compressed_tar import InflatingStream
@@ -19,27 +20,38 @@ from pneumonia_core.archives.entries import (
     ListedImage,
     Member,
     ReadAt,
-    TarCompression,
     TarEntry,
     WholeFile,
     ZipEntry,
 )
+from pneumonia_core.archives.packing.heads import Packing, packing_of
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import PneumoniaError, RejectedImage, Remedy
-from pneumonia_core.imaging.formats import SNIFFED_BYTES
+from pneumonia_core.imaging.formats import SNIFFED_BYTES, is_image_head
 from pneumonia_core.storage.backend import StoredFile
 from pneumonia_core.storage.errors import COLD
 from pneumonia_core.storage.ranges import Window, read_range
 from pneumonia_core.system.hash_set import HashSet
 
+_BY_SUFFIX: Final[dict[str, Packing]] = {
+    ".zip": "zip",
+    ".gz": "gz",
+    ".tgz": "gz",
+    ".zst": "zst",
+    ".tzst": "zst",
+    ".bz2": "bz2",
+    ".tbz": "bz2",
+    ".tbz2": "bz2",
+    ".xz": "xz",
+    ".txz": "xz",
+}
+
 
 def list_named(
     stored: StoredFile, skipped: Counter[SkipReason], after: str | None = None
 ) -> Iterator[ListedImage]:
-    """The images of a file that a user names: a tar's or zip's members, else the file itself, whatever its
-    name."""
-    is_archive = stored.uri.lower().endswith(ARCHIVE_SUFFIXES)
-    yield from list_classified(stored, NameClass.ARCHIVE if is_archive else NameClass.IMAGE, skipped, after)
+    """The images of a file that a user names: a tar's or zip's members, else the file itself."""
+    yield from list_classified(stored, classify_named(stored), skipped, after)
 
 
 def list_classified(
@@ -70,12 +82,20 @@ def list_classified(
 
 
 def _list_members(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[ListedImage]:
-    """The images in a tar or zip, in their order."""
+    """The images in a tar or zip, in their order; an image that is only called so is one itself."""
     try:
-        with _opened_members(stored, skipped) as members:
-            yield from _with_own_uris(stored.uri, _images(members, skipped))
+        packing = _packing(stored)
+        if packing == "image":
+            yield ListedImage(stored.uri, stored.version, stored.size_bytes, WholeFile())
+        elif packing == "other":
+            skipped[SkipReason.OTHER_COMPRESSION] += 1
+        else:
+            with _opened_members(stored, packing, skipped) as members:
+                yield from _with_own_uris(stored.uri, _images(members, skipped))
     except RejectedImage as rejected:
-        if rejected.stage == "decode":
+        if rejected.reason == "unsupported":
+            skipped[SkipReason.UNOPENED_ARCHIVE] += 1
+        elif rejected.stage == "decode":
             skipped[SkipReason.TRUNCATED_ARCHIVE] += 1
         elif rejected.reason == "not_found":
             skipped[SkipReason.UNOPENED_ARCHIVE] += 1
@@ -88,18 +108,30 @@ def _list_members(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[
             ) from rejected
 
 
-@contextlib.contextmanager
-def _opened_members(stored: StoredFile, skipped: Counter[SkipReason]) -> Iterator[Iterator[Member]]:
-    """The files in a tar or zip, while it is open. Raises RejectedImage where it cannot be read."""
+def _packing(stored: StoredFile) -> Packing | Literal["image"]:
+    """How a tar or zip is packed: by its first bytes, else by its name. Raises RejectedImage."""
+    head = read_range(stored.uri, 0, SNIFFED_BYTES)
+    packing = packing_of(head)
+    if packing is not None:
+        return packing
+    if is_image_head(head):
+        return "image"
     lower = stored.uri.lower()
-    if lower.endswith(".zip"):
+    return next((packing for suffix, packing in _BY_SUFFIX.items() if lower.endswith(suffix)), "tar")
+
+
+@contextlib.contextmanager
+def _opened_members(
+    stored: StoredFile, packing: Packing, skipped: Counter[SkipReason]
+) -> Iterator[Iterator[Member]]:
+    """The files in a tar or zip, while it is open. Raises RejectedImage where it cannot be read."""
+    if packing == "zip":
         yield zip_members(stored, _read_at(stored.uri), skipped)
-    elif lower.endswith(".tar"):
-        yield tar_members(stored, None, Window(stored.uri), skipped)
+    elif packing == "gz" or packing == "bz2" or packing == "xz" or packing == "zst":
+        with contextlib.closing(InflatingStream(stored.uri, packing)) as stream:
+            yield tar_members(stored, packing, stream, skipped)
     else:
-        compression: TarCompression = "zst" if lower.endswith(".zst") else "gz"
-        with contextlib.closing(InflatingStream(stored.uri, compression)) as stream:
-            yield tar_members(stored, compression, stream, skipped)
+        yield tar_members(stored, None, Window(stored.uri), skipped)
 
 
 def _images(members: Iterator[Member], skipped: Counter[SkipReason]) -> Iterator[Member]:

@@ -234,11 +234,11 @@ def test_pictures_are_known_by_content_whatever_their_suffix(tmp_path, kind):
     ("kind", "paths"),
     [
         (NameClass.IMAGE, ["x.JPEG", "../../x.png", "./x.png"]),
-        (NameClass.UNKNOWN, ["1.2.840.55", "IM1"]),
-        (NameClass.ARCHIVE, ["shard-000.tar.gz", "a.tgz"]),
+        (NameClass.UNKNOWN, ["1.2.840.55", "IM1", "a.7z", "a.RAR", "a.gz", "a.tar.001"]),
+        (NameClass.ARCHIVE, ["shard-000.tar.gz", "a.tgz", "a.tar.xz", "a.tar.bz2", "a.tzst"]),
         (SkipReason.HIDDEN, [".git/x.png", "a/__MACOSX/x.png", ".x.png"]),
         (SkipReason.NO_IMAGE, ["a.txt", "a.XLSX", "a.ipynb", "a.csv.gz", "a.mp4", "a.DLL", "disc/DICOMDIR"]),
-        (SkipReason.OTHER_COMPRESSION, ["a.7z", "a.RAR", "a.tar.xz", "a.tar.bz2", "a.dcm.gz", "a.gz"]),
+        (SkipReason.OTHER_COMPRESSION, ["a.dcm.gz", "a.JPG.bz2", "a.zip.gz"]),
     ],
 )
 def test_files_are_classified_by_their_names(kind, paths):

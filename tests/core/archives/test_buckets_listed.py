@@ -79,6 +79,28 @@ def test_what_is_no_image_is_counted_and_archives_are_opened(s3):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("marker", ["in", "in/", "in/2026", "in_$folder$"])
+def test_object_of_no_bytes_that_bears_the_name_of_a_folder_hides_nothing(s3, marker):
+    s3.put_object(Bucket=BUCKET, Key=marker, Body=b"")
+    s3.put_object(Bucket=BUCKET, Key="in/2026/x.jpeg", Body=jpeg(1))
+    for archive in (f"s3://{BUCKET}/in", f"s3://{BUCKET}/in/2026", f"s3://{BUCKET}/in/"):
+        images, skipped = listing(archive)
+        assert list(contents(images).values()) == [jpeg(1)]
+        assert set(skipped) <= {"no_image"}
+
+
+def test_archives_of_a_bucket_are_known_by_their_content(s3):
+    s3.put_object(Bucket=BUCKET, Key="in/study", Body=gzip.compress(tar_bytes({"x.jpeg": jpeg(1)})))
+    s3.put_object(Bucket=BUCKET, Key="in/a.tar.gz", Body=zip_bytes({"x.jpeg": jpeg(2)}))
+    s3.put_object(Bucket=BUCKET, Key="in/@eaDir/x.jpeg", Body=jpeg(3))
+    for archive in (f"s3://{BUCKET}/in", f"s3://{BUCKET}/in/study"):
+        images, _ = listing(archive)
+        assert set(contents(images).values()) == ({jpeg(1), jpeg(2)} if archive.endswith("in") else {jpeg(1)})
+    s3.put_object(Bucket=BUCKET, Key="in/a.7z", Body=b"7z")
+    with pytest.raises(InvalidInput, match="Unpack it to a folder"):
+        listing(f"s3://{BUCKET}/in/a.7z")
+
+
 def test_more_keys_than_one_page(s3):
     # moto keeps them in memory: what takes the time is the asking.
     for number in range(1001):

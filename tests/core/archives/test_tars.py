@@ -193,6 +193,106 @@ def test_disk_that_fails_within_a_compressed_tar_ends_the_listing(tmp_path, monk
         listing(path)
 
 
+def entry(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", link: str = "", size=None) -> bytes:
+    """One entry of a tar, with data whatever its type."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(data) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def with_times(entry: bytes) -> bytes:
+    """The entry as GNU tar writes it in an incremental tar: access and change times behind the magic."""
+    block = bytearray(entry[:512])
+    block[345:369] = b"15302041061\0" * 2
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + entry[512:]
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@pytest.mark.parametrize("packed_by", [bytes, gzip.compress])
+@pytest.mark.parametrize("end", [END, bytes(10_240), bytes(200_704), END[:512], END[:100], b""])
+def test_tar_ends_with_zeros_or_without_and_others_may_follow(tmp_path, end, packed_by):
+    first, second = (entry(f"{number}.jpeg", data=jpeg(number)) for number in (1, 2))
+    between = end if len(end) % 512 == 0 else END
+    images, skipped = listing(write(tmp_path, packed_by(first + between + second + end)))
+    assert list(contents(images).values()) == [jpeg(1), jpeg(2)]
+    assert not skipped
+
+
+@pytest.mark.parametrize("packed_by", [bytes, gzip.compress])
+def test_cut_within_data_is_counted_also_at_the_end_of_a_block(tmp_path, packed_by):
+    whole = entry("1.jpeg", data=jpeg(1)) + entry("2.jpeg", data=jpeg(2))
+    for cut in (512, 1000, 1024, 1300):
+        images, skipped = listing(write(tmp_path, packed_by(whole[:-cut])))
+        assert list(contents(images).values()) == [jpeg(1), "truncated"]
+        assert skipped == {"truncated_archive": 1}
+    assert listing(write(tmp_path, packed_by(whole + END + b"no header" * 100)))[1] == {"damaged_archive": 1}
+
+
+@pytest.mark.parametrize("packed_by", [bytes, gzip.compress])
+def test_hard_link_is_the_image_that_it_names(tmp_path, packed_by):
+    long_name = "ward/" * 30 + "a.jpeg"
+    parts = [
+        entry("./a.jpeg", data=jpeg(1)),
+        entry("././@LongLink", tarfile.GNUTYPE_LONGNAME, data=long_name.encode() + b"\0"),
+        entry(long_name[:100], data=jpeg(2)),
+    ]
+    size = len(jpeg(1))
+    links = [
+        entry("b.jpeg", tarfile.LNKTYPE, link="a.jpeg"),
+        # Some programs tell the size of the file, and some of them write its data again.
+        entry("c.jpeg", tarfile.LNKTYPE, link="./a.jpeg", size=size),
+        entry("d.jpeg", tarfile.LNKTYPE, data=jpeg(3), link="./a.jpeg"),
+        entry("././@LongLink", tarfile.GNUTYPE_LONGLINK, data=long_name.encode() + b"\0"),
+        entry("e.jpeg", tarfile.LNKTYPE, link=long_name[:100]),
+        extended_header({"linkpath": "./a.jpeg"}) + entry("f.jpeg", tarfile.LNKTYPE, link="other"),
+        entry("gone.jpeg", tarfile.LNKTYPE, link="not here.jpeg"),
+        entry("notes.txt", tarfile.LNKTYPE, link="a.jpeg"),
+        entry("last.jpeg", tarfile.LNKTYPE, link="a.jpeg", size=size),
+    ]
+    path = write(tmp_path, packed_by(b"".join([*parts, *links]) + END))
+    images, skipped = listing(path)
+    found = {uri.rpartition("!/")[2]: data for uri, data in contents(images).items()}
+    same = dict.fromkeys(("./a.jpeg", "b.jpeg", "c.jpeg", "f.jpeg", "last.jpeg"), jpeg(1))
+    assert found == {**same, long_name: jpeg(2), "e.jpeg": jpeg(2), "d.jpeg": jpeg(3)}
+    assert skipped == {"link_in_archive": 1, "no_image": 1}
+
+
+def test_hard_links_do_not_inflate_a_tar_again_and_again(tmp_path):
+    links = b"".join(entry(f"{number}.jpeg", tarfile.LNKTYPE, link="a.jpeg") for number in range(100))
+    whole = entry("a.jpeg", data=jpeg(1)) + links + END
+    images, skipped = listing(write(tmp_path, gzip.compress(whole)))
+    assert (len(images), dict(skipped)) == (65, {"link_in_archive": 36})
+    assert len(listing(write(tmp_path, whole))[0]) == 101
+
+
+def test_entries_that_are_no_files_give_no_rows_and_files_of_unusual_types_do(tmp_path):
+    whole = b"".join(
+        [
+            entry("label.jpeg", b"V"),
+            entry("folder.jpeg/", b"D", data=b"Yx.jpeg\0\0"),
+            entry("old names.jpeg", b"N", data=b"Rename a.jpeg to b.jpeg\n"),
+            entry("access.jpeg", b"A", data=b"user::rwx"),
+            entry("global.jpeg", tarfile.XGLTYPE, data=b"19 comment=git hash\n"),
+            entry("contiguous.jpeg", tarfile.CONTTYPE, data=jpeg(1)),
+            entry("ancient.jpeg", tarfile.AREGTYPE, data=jpeg(2)),
+            entry("rest.jpeg", b"M", data=jpeg(3)[700:]),
+            entry("unheard of.jpeg", b"Z", data=jpeg(4)),
+            # Incremental: times in place of the prefix, and a long name that is of the folder alone.
+            entry("././@LongLink", tarfile.GNUTYPE_LONGNAME, data=b"folder/" * 20 + b"\0"),
+            entry("folder/", b"D", data=b"Yx.jpeg\0\0"),
+            with_times(entry("incremental.jpeg", data=jpeg(5))),
+        ]
+    )
+    images, skipped = listing(write(tmp_path, whole + END))
+    assert list(contents(images).values()) == [jpeg(1), jpeg(2), jpeg(4), jpeg(5)]
+    assert images[-1].uri.endswith("!/incremental.jpeg")
+    assert skipped == {"part_of_archive": 1}
+
+
 def fuzz(tmp_path_factory, name: str, whole: bytes, changes, cut: int | None) -> None:
     data = bytearray(whole)
     for at, value in changes:
