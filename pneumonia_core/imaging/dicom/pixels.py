@@ -92,20 +92,17 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
     """
     if header.transfer_syntax not in _DECODERS:
         raise RejectedImage("unsupported", "a transfer syntax that no decoder here reads")
-    data = header.raw(tags.PIXEL_DATA)
-    plugin = _DECODERS[header.transfer_syntax]
-    syntax, bits = header.transfer_syntax, layout.bits_stored
+    data, syntax = header.raw(tags.PIXEL_DATA), header.transfer_syntax
+    plugin = _DECODERS[syntax]
+    # BitsStored may be too small. Whole values show it; of a stream that says its bits, so many are whole.
+    bits = layout.bits_allocated
     if plugin is None:
         _check_native(data, layout)
-    else:
-        stream = _check_encapsulated(data, syntax, layout)
-        if stream is not None:
-            bits = max(bits, min(stream.bits, layout.bits_allocated))
-            if plugin == "pillow" and stream.bits > 8:
-                # gdcm decodes by what is in the stream. pydicom lets it only where the syntax is this one.
-                plugin, syntax = "gdcm", uids.JPEGLossless
-    # Without a stream of its own that says how many bits there are, BitsStored may be too small.
-    whole = plugin is None or syntax == uids.RLELossless
+    elif (stream := _check_encapsulated(data, syntax, layout)) is not None:
+        bits = max(layout.bits_stored, min(stream.bits, layout.bits_allocated))
+        if plugin == "pillow" and stream.bits > 8:
+            # gdcm decodes by what is in the stream. pydicom lets it only where the syntax is this one.
+            plugin, syntax = "gdcm", uids.JPEGLossless
     options: dict[str, int | str] = {
         "rows": layout.rows,
         "columns": layout.columns,
@@ -113,7 +110,7 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
         "samples_per_pixel": layout.samples,
         "photometric_interpretation": layout.photometric,
         "bits_allocated": layout.bits_allocated,
-        "bits_stored": layout.bits_allocated if whole else bits,
+        "bits_stored": bits,
         "pixel_representation": int(layout.signed),
         "planar_configuration": header.integer(tags.PLANAR, 0),
         "pixel_keyword": "PixelData",
@@ -123,7 +120,7 @@ def read_stored(header: Header, layout: Layout) -> np.ndarray:
     }
     read = decode_stored if plugin in (None, "pillow") else decompress
     stored = read(data, syntax, plugin or "", options)
-    return _used_bits(stored, header, layout) if whole else stored
+    return stored if bits == layout.bits_stored else _used_bits(stored, header, layout)
 
 
 def _used_bits(stored: np.ndarray, header: Header, layout: Layout) -> np.ndarray:

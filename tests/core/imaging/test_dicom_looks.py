@@ -104,6 +104,19 @@ def test_signed_values_beyond_bits_stored_are_values(syntax):
     assert difference(data) <= LOSSLESS_TOLERANCE
 
 
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_sign_of_values_is_that_of_bits_stored_also_in_a_deeper_stream(syntax):
+    # In two's complement of 12 bits, without the upper bits that a sign would have in 16.
+    patterns = (TWELVE_BITS ^ 0x800) * (255 / 4095)
+    data = dicom_file(
+        *(patterns, 16, "MONOCHROME2", LOSSLESS[syntax], "none", (0, 4095)),
+        BitsStored=12,
+        HighBit=11,
+        PixelRepresentation=1,
+    )
+    assert difference(data) <= LOSSLESS_TOLERANCE
+
+
 def test_overlay_above_bits_stored_is_no_part_of_the_values():
     rows, columns = np.indices(PICTURE.shape)
     text = ((rows // 3 + columns // 5) % 4 == 0) & (rows < 60)
