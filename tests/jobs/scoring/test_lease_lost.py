@@ -1,6 +1,7 @@
-"""A run in a bucket that loses its lease after its commit."""
+"""Runs in a bucket whose lease is lost, or outlives its owner."""
 
 import contextlib
+import dataclasses
 
 import boto3
 import pytest
@@ -14,11 +15,11 @@ from pneumonia_core.results.commit import DataFile
 from pneumonia_core.results.table import open_table
 from pneumonia_core.runs.rebase import commit_rebased
 from pneumonia_core.runs.record import RunRecord
-from pneumonia_core.runs.registry import new_run
+from pneumonia_core.runs.registry import new_run, open_run, read_runs
 from pneumonia_core.runs.run import Run
 from pneumonia_core.storage.files import delete_folder, write_bytes
 from pneumonia_core.storage.location import open_location
-from pneumonia_core.storage.locks.lease import LeaseLost, LeaseTiming
+from pneumonia_core.storage.locks.lease import TIMING, LeaseLost, LeaseTiming
 from pneumonia_core.storage.locks.lock import take_lock
 from pneumonia_core.storage.locks.owner import Owner
 
@@ -61,3 +62,16 @@ def test_run_whose_lease_another_process_has_taken_commits_nothing(results, tiny
         with pytest.raises(LeaseLost):
             commit_rebased(Run(results, late.record, lease), 0, [DataFile("a.parquet", 2, 1, {}, 0)])
         assert open_table(results).version() == table.version() == 0
+
+
+def test_run_of_a_machine_that_died_is_resumed_when_its_lease_has_expired(results, tiny_bundle, monkeypatch):
+    request = scoring_request(tiny_bundle)
+    with new_run(results, request, 0) as dead:
+        pass
+    elsewhere = dataclasses.replace(Owner.of_process(1), boot="another machine")
+    write_bytes(dead.folder.child("lock"), elsewhere.as_json())
+    monkeypatch.setattr(TIMING, "expires_after_s", 1.5)
+    assert take_lock(dead.folder) is None
+    with open_run(results, request, 0, fresh=False) as resumed:
+        assert (resumed.run_id, resumed.resumed) == (dead.run_id, True)
+    assert [record.run_id for record in read_runs(results)] == [dead.run_id]
