@@ -37,6 +37,9 @@ class Remedy(StrEnum):
     WHEN_STORAGE_ANSWERS = "Run it again when the storage answers."
     RESTORE_ARCHIVE = "Make it readable on every machine and run it again to resume, or start the run over."
     RENEW_CREDENTIALS = "Renew them, or set the clock of the machine that reads, and run it again to resume."
+    GIVE_CREDENTIALS = (
+        "Give them in the usual variables, or say with AWS_SKIP_SIGNATURE=true that the bucket is public."
+    )
     CHECK_BUCKET = "Check bucket, credentials and endpoint, then run it again."
     ALLOW_READING = "Allow this user to read it, or move it out of the archive, and run it again."
     FIX_OR_MOVE = "Fix that, or move it out of the archive, and run it again."

@@ -42,6 +42,10 @@ REMEDIES: Final[dict[Remedy, str]] = {
         "Renew them, or set the clock of the machine that reads, and run the same command again: what is "
         "finished is kept."
     ),
+    Remedy.GIVE_CREDENTIALS: (
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every node, or AWS_PROFILE. For a public bucket, "
+        "set AWS_SKIP_SIGNATURE=true."
+    ),
     Remedy.CHECK_BUCKET: "Check bucket, credentials and AWS_ENDPOINT_URL, then run the same command again.",
     Remedy.ALLOW_READING: (
         "Allow this user to read it, or move it out of the archive, and run the same command again."

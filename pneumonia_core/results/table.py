@@ -22,7 +22,8 @@ from pneumonia_core.results.schema import ADDED_COLUMNS, PARTITION, SCHEMA
 from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import exists, list_names, make_folder
 from pneumonia_core.storage.location import Location
-from pneumonia_core.storage.s3 import client as s3_client
+from pneumonia_core.storage.locks.hard_links import check_hard_links
+from pneumonia_core.storage.s3 import settings as s3_settings
 from pneumonia_core.storage.s3.conditions import check_conditional_writes
 from pneumonia_core.system.proxies import never_proxy_loopback
 
@@ -73,15 +74,25 @@ def storage_options(location: Location) -> dict[str, str]:
     """Options for libraries that read Delta tables, beside the variables that they read themselves."""
     if not location.is_s3:
         return {}
+    s3_settings.share_ca_bundle()
     # Of two processes that commit the same version, the bucket lets one win.
-    options = {"aws_conditional_put": "etag"}
-    if url := s3_client.endpoint():
+    options = {
+        "aws_conditional_put": "etag",
+        "aws_request_payer": _as_option(s3_settings.requester_pays()),
+        "aws_skip_signature": _as_option(s3_settings.is_anonymous()),
+        "aws_virtual_hosted_style_request": _as_option(s3_settings.has_virtual_hosts()),
+    }
+    if url := s3_settings.endpoint_of(location.path.partition("/")[0]):
         never_proxy_loopback(url)
         options["aws_endpoint_url"] = url
-        options["aws_allow_http"] = str(url.startswith("http://")).lower()
-    if region := s3_client.region():
+        options["aws_allow_http"] = _as_option(url.startswith("http://"))
+    if region := s3_settings.region():
         options["aws_region"] = region
     return options
+
+
+def _as_option(value: bool) -> str:
+    return str(value).lower()
 
 
 def table_uri(scores: Location) -> str:
@@ -207,6 +218,8 @@ def _create_table(scores: Location) -> DeltaTable:
     # deltalake would create it too, but does not say why it cannot.
     make_folder(scores)
     try:
+        if scores.is_local:
+            check_hard_links(scores)
         if scores.is_s3:
             check_conditional_writes(scores.uri)
         return retry_on_lost_connection(

@@ -17,7 +17,7 @@ from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, R
 from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile, upload
 from pneumonia_core.storage.errors import COLD, REWRITTEN, error_text, os_errors_rejected
 from pneumonia_core.storage.patience import GaveUp, Purpose, persist, raise_for_image
-from pneumonia_core.storage.s3 import client as s3_client
+from pneumonia_core.storage.s3 import settings as s3_settings
 
 # Google's client retries so long by itself, each time that `patience` lets it try.
 _GS_RETRIES: Final = datetime.timedelta(seconds=20)
@@ -208,13 +208,18 @@ def forget_file_systems() -> None:
 def _s3(bucket: str) -> pafs.S3FileSystem:
     """Ray Train writes its checkpoints through it; everything else in S3 goes through boto3."""
     options: dict[str, Any] = {"retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=8)}
-    if url := s3_client.endpoint():
+    if url := s3_settings.endpoint():
         options["scheme"], _, options["endpoint_override"] = url.rstrip("/").partition("://")
-    elif not s3_client.region():
+    elif not s3_settings.region():
         with contextlib.suppress(OSError):
             options["region"] = pafs.resolve_s3_region(bucket)
-    if region := s3_client.region():
+    if region := s3_settings.region():
         options["region"] = region
+    if s3_settings.is_anonymous():
+        options["anonymous"] = True
+    if bundle := s3_settings.ca_bundle():
+        options["tls_ca_file_path"] = bundle
+    options["force_virtual_addressing"] = s3_settings.has_virtual_hosts()
     return pafs.S3FileSystem(connect_timeout=5, request_timeout=20, **options)
 
 

@@ -5,12 +5,15 @@ import os
 import random
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+
+from support.certificates import Certificate
 
 BUCKET = "hospital"
 SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -22,9 +25,9 @@ IN_COLD_STORAGE = (
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[str]:
-    """The endpoint of a moto server in a process of its own, ended with the block."""
-    process, endpoint = _started_server()
+def s3_server(certificate: Certificate | None = None) -> Iterator[str]:
+    """The endpoint of a moto server in a process of its own, ended with the block; with TLS if certified."""
+    process, endpoint = _started_server(certificate)
     try:
         yield endpoint
     finally:
@@ -32,20 +35,25 @@ def s3_server() -> Iterator[str]:
         process.wait()
 
 
-def _started_server() -> tuple[subprocess.Popen[bytes], str]:
+def _started_server(certificate: Certificate | None) -> tuple[subprocess.Popen[bytes], str]:
     """A server that answers: another process may take the port between its choice and its use."""
+    scheme, options, trusted = "http", [], None
+    if certificate is not None:
+        options = ["--ssl", "--ssl-cert", str(certificate.certificate), "--ssl-key", str(certificate.key)]
+        scheme, trusted = "https", ssl.create_default_context(cafile=certificate.authority)
     for _ in range(5):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        endpoint = f"http://127.0.0.1:{port}"
+        endpoint = f"{scheme}://127.0.0.1:{port}"
+        moto_api = f"{endpoint}/moto-api/"
         until = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < until:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5):
+            with contextlib.suppress(OSError), urllib.request.urlopen(moto_api, timeout=5, context=trusted):
                 if process.poll() is None:
                     return process, endpoint
             time.sleep(0.1)

@@ -3,17 +3,19 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Recorder(ThreadingHTTPServer):
-    """Answers each request with 404. `asked` are the request lines."""
+    """Answers each request with 404. `asked` are the request lines, `headers` those of each request."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.asked: list[str] = []
+        self.headers: list[Message] = []
 
     @property
     def url(self) -> str:
@@ -25,6 +27,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.server.asked.append(self.requestline)
+        self.server.headers.append(self.headers)
         self.send_response(404)
         self.send_header("Content-Length", "0")
         self.end_headers()

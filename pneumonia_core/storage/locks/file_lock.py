@@ -1,13 +1,19 @@
 """A lock on a disk: flock, which ends with its process."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
+from pneumonia_core.errors import InvalidInput, Remedy
+from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import delete_file
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.locks.owner import Owner
+
+_NO_LOCKS: Final = frozenset((errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL))
 
 
 class FileLock:
@@ -29,19 +35,17 @@ class FileLock:
 
 
 def take_file_lock(location: Location) -> FileLock | None:
-    """The lock on this file, or None where a living process has it or its last owner has removed it."""
+    """The lock on this file, or None where a living process has it or its last owner has removed it.
+
+    Raises InvalidInput where its file system has no locks.
+    """
     try:
         descriptor = os.open(location.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except FileNotFoundError:
         # Its last owner has removed the folder.
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    if not _is_still_there(location, descriptor):
-        # Its last owner has removed the file: the next process locks another file.
+    # Where its last owner has removed the file, the next process locks another file.
+    if not _locks(location, descriptor, fcntl.LOCK_EX) or not _is_still_there(location, descriptor):
         os.close(descriptor)
         return None
     # Only people read it: the lock is good on a full disk too.
@@ -58,12 +62,27 @@ def is_file_locked(location: Location) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _locks(location, descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False
+
+
+def _locks(location: Location, descriptor: int, how: int) -> bool:
+    """Lock an open file, unless another process has it. Returns whether it did."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise InvalidInput(
+                f"{location.parent.uri}: this file system has no locks ({error_text(error)}), without which "
+                "two runs could write one table. Mount it with locks, or keep results on a local disk, NFS "
+                "or S3.",
+                Remedy.OTHER_RESULTS,
+            ) from error
+        raise
+    return True
 
 
 def _is_still_there(location: Location, descriptor: int) -> bool:

@@ -36,14 +36,14 @@ _CREDENTIALS: Final = frozenset(
         "ExpiredTokenException",
         "InvalidAccessKeyId",
         "InvalidToken",
-        "NoCredentialsError",
-        "PartialCredentialsError",
         "RequestExpired",
         "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
         "TokenRefreshRequired",
     }
 )
+_NO_CREDENTIALS: Final = frozenset({"NoCredentialsError", "PartialCredentialsError"})
+_NOT_FOUND: Final = "no credentials of AWS were found"
 BAD_SIGNATURE: Final = "SignatureDoesNotMatch"
 _TRANSIENT_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 _TRANSIENT: Final = frozenset(
@@ -75,6 +75,8 @@ def raise_meaning(bucket: str, error: Exception) -> NoReturn:
     if isinstance(error, GaveUp):
         raise_for_image(bucket, error, _is_timeout(error.cause))
     code = error_code(error)
+    if code in _NO_CREDENTIALS:
+        raise CredentialsError(f"{bucket}: {_NOT_FOUND}.", Remedy.GIVE_CREDENTIALS) from None
     if code in _CREDENTIALS or isinstance(error, CredentialRetrievalError):
         raise CredentialsError(
             f"{bucket}: the storage rejects the credentials ({code}).", Remedy.RENEW_CREDENTIALS
@@ -101,11 +103,15 @@ def not_listed(bucket: str, error: BaseException) -> PneumoniaError:
     """The error of a bucket that cannot be listed."""
     code = error_code(error)
     kind: type[PneumoniaError] = PneumoniaError
+    if code in _NO_CREDENTIALS:
+        return CredentialsError(f"{bucket} cannot be listed: {_NOT_FOUND}.", Remedy.GIVE_CREDENTIALS)
     if code in _CREDENTIALS:
         kind = CredentialsError
     elif code in _MISSING or code in _DENIED:
         kind = InvalidInput
-    return kind(f"{bucket} cannot be listed ({code}).", Remedy.CHECK_BUCKET)
+    # Its own kind of "403": the owner lets strangers read who say that they pay.
+    hint = " If the requester pays there, set AWS_REQUEST_PAYER=requester." if code in _DENIED else ""
+    return kind(f"{bucket} cannot be listed ({code}).{hint}", Remedy.CHECK_BUCKET)
 
 
 def object_version(facts: Mapping[str, Any], size_bytes: int | None) -> str:

@@ -7,6 +7,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from pneumonia_core.storage.patience import Purpose, persist
 from pneumonia_core.storage.s3 import client as s3_client
+from pneumonia_core.storage.s3 import settings
 from pneumonia_core.storage.s3.answers import is_transient
 
 _WITH_VERSION: Final = frozenset({"head_object", "get_object", "put_object"})
@@ -28,9 +29,11 @@ def ask_once(bucket: str, operation: str, **parameters: object) -> dict[str, Any
     Python takes an answer that ends within its headers for one without a body: a listing without keys, an
     object without bytes. Here that is a connection that was closed.
     """
+    if settings.requester_pays() and operation != "head_bucket":
+        parameters["RequestPayer"] = "requester"
     answer: dict[str, Any] = getattr(s3_client.client(), operation)(Bucket=bucket, **parameters)
     if not _is_whole(operation, answer):
-        raise ConnectionClosedError(endpoint_url=s3_client.endpoint() or "S3")
+        raise ConnectionClosedError(endpoint_url=settings.endpoint() or "S3")
     return answer
 
 

@@ -1,13 +1,15 @@
 """The table where other programs, or names, come between."""
 
+import errno
 import json
+import os
 
 import pytest
 from deltalake import DeltaTable, Field, Schema
 from deltalake.schema import PrimitiveType
 from support.scoring import commit_as_scored
 
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.delta_errors import reading_error_text
 from pneumonia_core.results.latest import NOTHING_GONE, write_latest
@@ -33,6 +35,18 @@ def test_results_of_other_names_are_created_and_found(tmp_path, name):
     found = find_table(location)
     assert found
     assert scan(found).count_rows() == 0
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_disk_without_hard_links_is_told(tmp_path, monkeypatch, number):
+    def link(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(InvalidInput, match=r"no hard links.*not on CIFS") as raised:
+        open_table(open_location(str(tmp_path / "r")))
+    assert raised.value.remedy is Remedy.OTHER_RESULTS
+    assert not list((tmp_path / "r" / "scores").iterdir())
 
 
 def test_table_with_deletion_vectors_is_refused_and_says_so(tmp_path):

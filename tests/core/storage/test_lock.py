@@ -1,5 +1,6 @@
 """The lock of a folder: one holder, taken over from a dead process, lost where it is not renewed."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import boto3
 import pytest
 from support.buckets import BUCKET, SLOW_DOWN, Proxy, s3_server, using
 
-from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.storage.files import delete_folder, exists, read_bytes, write_bytes
 from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import open_location
@@ -48,6 +49,19 @@ def test_one_holds_it_and_another_gets_it_afterwards(folder):
     again = take_lock(folder)
     assert again
     again.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_disk_without_locks_is_told(tmp_path, monkeypatch, number):
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    folder = open_location(str(tmp_path))
+    write_bytes(folder.child("lock"), b"")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for ask in (take_lock, find_holder):
+        with pytest.raises(InvalidInput, match="this file system has no locks"):
+            ask(folder)
 
 
 def test_holder_is_told_by_process_machine_and_time(folder):
