@@ -167,6 +167,7 @@ def test_50000_mutated_manifests_give_images_or_a_reason(ward, manifest):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @settings(max_examples=100_000, **FUZZ)
 @given(data=pictures)
 def test_100000_mutated_pictures_are_rejected_or_squares(data):
