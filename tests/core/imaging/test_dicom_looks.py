@@ -51,6 +51,15 @@ def test_window_that_makes_a_white_or_black_sheet_gives_way_to_the_percentiles(p
     assert difference(data) <= LOSSLESS_TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("bits", "center", "width"),
+    [(10, "128", "256"), (14, "2048", "4096"), (16, "8192", "16384"), (8, "2048", "4096")],
+)
+def test_window_of_another_depth_gives_way_to_the_percentiles(bits, center, width):
+    data = dicom_file(PICTURE, bits, WindowCenter=center, WindowWidth=width)
+    assert difference(data) <= LOSSLESS_TOLERANCE
+
+
 @pytest.mark.parametrize("function", ["SIGMOID", "LINEAR_EXACT"])
 def test_every_window_function_may_lie(function):
     data = dicom_file(PICTURE, 14, VOILUTFunction=function, WindowCenter="128", WindowWidth="256")
