@@ -140,9 +140,10 @@ def classify_head(head: bytes | None, name: str) -> FileClass:
         return SkipReason.OTHER_COMPRESSION
     if head is None or is_image_head(head):
         return NameClass.IMAGE
-    if is_orthanc_attachment(head) or holds_image_within(head):
+    promised = _by_suffix(name.lower())
+    if promised is SkipReason.NO_IMAGE and (is_orthanc_attachment(head) or holds_image_within(head)):
         return SkipReason.PACKED_IMAGES
-    return _by_suffix(name.lower())
+    return promised
 
 
 def _by_suffix(name: str) -> SkipReason:

@@ -4,6 +4,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 
+from pneumonia_core.archives.containers.tar_entries import LastRead
+from pneumonia_core.archives.containers.zip_directories import LOCAL_MAGIC, find_directories
+from pneumonia_core.archives.containers.zip_offsets import lost_wraps, records_in_parts, unwrapped
 from pneumonia_core.archives.containers.zip_records import (
     DEFLATED,
     LOCAL_HEADER,
@@ -11,7 +14,8 @@ from pneumonia_core.archives.containers.zip_records import (
     SIZES_FOLLOW,
     STORED,
     Record,
-    zip_records,
+    records_before_cut,
+    records_of_directory,
 )
 from pneumonia_core.archives.entries import (
     CUT_SHORT,
@@ -29,10 +33,35 @@ from pneumonia_core.storage.backend import MAX_SOURCE_BYTES, StoredFile
 
 
 def zip_members(zipped: StoredFile, read_at: ReadAt, skipped: Counter[SkipReason]) -> Iterator[Member]:
-    """The files of a zip, as `zip_records` finds them."""
-    for record in zip_records(read_at, zipped.size_bytes, skipped):
-        if not record.name.endswith("/"):
+    """The files of a zip, in the order of its directory."""
+    for record in _records(read_at, zipped.size_bytes, skipped):
+        if record.is_link:
+            skipped[SkipReason.LINK_IN_ARCHIVE] += 1
+        elif not record.is_folder:
             yield _member(record, zipped, read_at)
+
+
+def _records(read_at: ReadAt, size: int, skipped: Counter[SkipReason]) -> Iterator[Record]:
+    """The records of a zip of `size` bytes, in the order of its directory.
+
+    A file may be joined of several zips, or of the parts of one. A zip without a directory was cut: its
+    members are found by their local headers, up to the cut, and it is counted. A damaged directory is
+    counted, and gives the records before the damage.
+    """
+    read_at = LastRead(read_at)
+    directories, cut = find_directories(read_at, size)
+    if cut or not directories:
+        skipped[SkipReason.TRUNCATED_ARCHIVE] += 1
+        yield from records_before_cut(read_at, cut)
+    for directory in directories:
+        records = records_of_directory(read_at, directory, skipped)
+        if directory.disk:
+            yield from records_in_parts(read_at, directory, records, skipped)
+        elif directory.wraps:
+            lost = lost_wraps(directory, records_of_directory(read_at, directory, Counter()))
+            yield from unwrapped(read_at, records, lost)
+        else:
+            yield from records
 
 
 def _member(record: Record, zipped: StoredFile, read_at: ReadAt) -> Member:
@@ -130,7 +159,7 @@ def _stored_bytes(read_at: ReadAt, offset: int, count: int) -> tuple[bytes, int 
     One read gets both where name and extra field are short. Raises _NotThere.
     """
     block = read_at(offset, LOCAL_HEADER.size + LOCAL_SLACK + count)
-    if len(block) < LOCAL_HEADER.size or not block.startswith(b"PK\x03\x04"):
+    if len(block) < LOCAL_HEADER.size or not block.startswith(LOCAL_MAGIC):
         raise _NotThere
     _, _, flags, _, _, _, crc32, _, _, name_length, extra_length = LOCAL_HEADER.unpack_from(block)
     head = LOCAL_HEADER.size + name_length + extra_length
