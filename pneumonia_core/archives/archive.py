@@ -27,6 +27,7 @@ from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_m
 from pneumonia_core.archives.position import Rest
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection, Remedy
+from pneumonia_core.storage.backend import StoredFile
 from pneumonia_core.storage.errors import BucketError, CredentialsError, error_text
 from pneumonia_core.storage.files import exists
 from pneumonia_core.storage.local import read_real_file
@@ -78,13 +79,17 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     return location.uri
 
 
+def named_file(location: Location) -> StoredFile | None:
+    """The file of this name; None for a folder or prefix. Raises PneumoniaError where its storage fails."""
+    if not location.is_local:
+        return named_object(location)
+    is_file = os.path.isfile(location.path)  # noqa: PTH113 - a plain path is the raw name
+    return stat_file(location.uri) if is_file else None
+
+
 def _check_opened(location: Location) -> None:
     """Raise InvalidInput for a file that is neither an image nor an archive that is read here."""
-    if location.is_local:
-        is_file = os.path.isfile(location.path)  # noqa: PTH113 - a plain path is the raw name
-        stored = stat_file(location.uri) if is_file else None
-    else:
-        stored = named_object(location)
+    stored = named_file(location)
     kind = None if stored is None else classify_named(stored)
     if isinstance(kind, SkipReason):
         raise InvalidInput(f"{location.uri}: {_NOT_TAKEN.get(kind, _NEITHER)}")

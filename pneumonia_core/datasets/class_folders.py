@@ -54,7 +54,8 @@ def read_class_members(container: str, members: Iterable[ListedImage]) -> list[L
     """The labelled images of a tar or zip that holds the folders of `read_class_folders`, in their order."""
     files = (
         _File(
-            member.uri.removeprefix(f"{container}!/"),
+            # Zips of Windows may have backslashes between folders.
+            member.uri.removeprefix(f"{container}!/").replace("\\", "/"),
             ImageRef(member.uri, member.source, member.size_bytes),
             member.version,
         )

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from pneumonia_core.archives.archive import list_archive, open_archive
-from pneumonia_core.archives.classify import ARCHIVE_SUFFIXES
+from pneumonia_core.archives.archive import list_archive, named_file, open_archive
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.archives.manifest_uris import trusted_image_uri
 from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, SOURCE_MODE_COLUMN, ListingRules
@@ -52,7 +51,7 @@ def read_labelled(data: str) -> list[LabelledImage]:
         uri = open_archive(data)
     except InvalidInput as error:
         raise InvalidInput(f"{data}: no such data set. {_FORMS}") from error
-    return _read_container(uri) if suffix.endswith(ARCHIVE_SUFFIXES) else read_class_folders(location)
+    return read_class_folders(location) if named_file(location) is None else _read_container(uri)
 
 
 def read_columns(data: str, columns: Sequence[str]) -> dict[str, list[Any]]:

@@ -106,7 +106,7 @@ def _directory(read_at: ReadAt, end: int, record: bytes, size: int) -> Directory
         return None
     shift = start - offset
     if length and read_at(start, 4) != CENTRAL_MAGIC:
-        # Something stands between the directory and its end.
+        # There are other bytes between the directory and its end.
         if read_at(offset, 4) != CENTRAL_MAGIC:
             return None
         start, end, shift = offset, offset + length, 0

@@ -59,6 +59,18 @@ def test_set_in_a_tar_or_zip_has_the_labels_patients_and_splits_of_the_folder(bu
     assert_same(f"{bucket}/{name}", f"{bucket}/{name}!/", local)
 
 
+def test_set_in_a_zip_of_windows_without_a_suffix_has_them_too(local, files, tmp_path):
+    path = tmp_path / "xrays-2026"
+    path.write_bytes(zip_bytes({name.replace("/", "\\"): data for name, data in files.items()}))
+    expected, read = read_labelled(str(local)), read_labelled(str(path))
+    assert [image.uri.rpartition("!/")[2].replace("\\", "/") for image in read] == [
+        image.uri.removeprefix(f"file://{local}/") for image in expected
+    ]
+    assert [(image.label, image.patient_id, image.split) for image in read] == [
+        (image.label, image.patient_id, image.split) for image in expected
+    ]
+
+
 def test_zip_as_it_is_published_is_read_without_its_second_copy(local, files, tmp_path):
     published = {f"chest_xray/{name}": data for name, data in files.items()}
     copies = {f"chest_xray/chest_xray/{name}": data for name, data in files.items()}
