@@ -8,9 +8,9 @@ from pneumonia_core.archives.manifests import (
     SOURCE_AGE_COLUMN,
     SOURCE_MODE_COLUMN,
     SOURCE_SEX_COLUMN,
-    column_names,
     is_manifest,
 )
+from pneumonia_core.archives.tables.table_files import column_names
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import read_columns, read_labelled
 from pneumonia_core.errors import InvalidInput

@@ -12,8 +12,9 @@ from jobs.inspection.survey import survey_listing
 from jobs.ray_runtime.session import ray_errors_explained, ray_session
 from pneumonia_core.archives.archive import check_disjoint, open_archive
 from pneumonia_core.archives.lister import Lister
-from pneumonia_core.archives.manifests import ListingRules, check_rules_apply, column_names, is_manifest
+from pneumonia_core.archives.manifests import ListingRules, check_rules_apply, is_manifest
 from pneumonia_core.archives.skipped import skip_text
+from pneumonia_core.archives.tables.table_files import column_names
 from pneumonia_core.datasets.audit import AuditDetails, AuditSummary, GroupCounts, Sizes, audit
 from pneumonia_core.datasets.labelled import LABEL_COLUMNS
 from pneumonia_core.datasets.shortcuts import Shortcut

@@ -26,6 +26,7 @@ from pneumonia_core.archives.folders import NO_PERMISSION, NO_SUCH_NAME, list_lo
 from pneumonia_core.archives.manifests import ListingRules, check_manifest, is_manifest, list_manifest
 from pneumonia_core.archives.position import Rest
 from pneumonia_core.archives.skipped import SkipReason
+from pneumonia_core.archives.tables.table_files import check_not_in_parts, stands_for_parts
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Rejection, Remedy
 from pneumonia_core.storage.backend import StoredFile
 from pneumonia_core.storage.errors import BucketError, CredentialsError, error_text
@@ -63,7 +64,8 @@ def open_archive(text: str, rules: ListingRules = _NO_RULES) -> str:
     """
     location = open_location(text)
     try:
-        found = opens_locally(location.path) if location.is_local else exists(location)
+        place = location.parent if stands_for_parts(location) else location
+        found = opens_locally(place.path) if place.is_local else exists(place)
     except OSError as error:
         raise _not_opened(location.uri, error) from error
     except CredentialsError as error:
@@ -88,8 +90,11 @@ def named_file(location: Location) -> StoredFile | None:
 
 
 def _check_opened(location: Location) -> None:
-    """Raise InvalidInput for a file that is neither an image nor an archive that is read here."""
+    """Raise InvalidInput for a file that is neither an image nor an archive that is read here, and for the
+    folder of a table."""
     stored = named_file(location)
+    if stored is None:
+        check_not_in_parts(location)
     kind = None if stored is None else classify_named(stored)
     if isinstance(kind, SkipReason):
         raise InvalidInput(f"{location.uri}: {_NOT_TAKEN.get(kind, _NEITHER)}")

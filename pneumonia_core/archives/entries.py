@@ -64,6 +64,14 @@ ENCRYPTED: Final = Refused(Rejection("unsupported", "an encrypted member of an a
 UNKNOWN_METHOD: Final = Refused(Rejection("unsupported", "compressed by a method other than deflate"))
 CUT_SHORT: Final = Refused(Rejection("truncated", "the archive ends before the member does"))
 NOT_ALLOWED: Final = Refused(Rejection("forbidden", "the manifest may not name it: no allowed prefix has it"))
+# A fixed text: what the manifest says may hold a secret.
+OTHER_FORM: Final = Refused(
+    Rejection(
+        "unsupported",
+        "named by another scheme or form: write s3://BUCKET/KEY, gs://, abfs:// or file://, under an allowed "
+        "prefix",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,7 @@ _REFUSALS: Final = {
     "unknown method": UNKNOWN_METHOD,
     "cut short": CUT_SHORT,
     "forbidden": NOT_ALLOWED,
+    "other form": OTHER_FORM,
 }
 _TAR_METHODS: Final = {compression: method for method, compression in _TARS.items()}
 _ZIP_METHODS: Final = {is_deflated: method for method, is_deflated in _ZIPS.items()}

@@ -9,23 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
-
-from pneumonia_core.archives.entries import NOT_ALLOWED, ListedImage, UnlinkedFile, WholeFile
-from pneumonia_core.archives.manifest_uris import NamedImage, allowed_folders, named_image
+from pneumonia_core.archives.entries import OTHER_FORM, ListedImage, UnlinkedFile, WholeFile
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason
+from pneumonia_core.archives.tables.image_uris import NamedImage, allowed_folders, named_images
+from pneumonia_core.archives.tables.table_files import is_table, table_rows
 from pneumonia_core.errors import InvalidInput, PneumoniaError, RejectedImage, Remedy
-from pneumonia_core.storage.errors import BucketError, error_text
-from pneumonia_core.storage.files import open_file
-from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.patience import heed, heeded
 from pneumonia_core.storage.ranges import stat_file
 from pneumonia_core.system.hash_set import HashSet
 
-MANIFEST_SUFFIXES: Final = (".parquet", ".csv")
 # What the table shows in place of the version of an image that is not there, or that the manifest may not
 # name.
 ABSENT_VERSION: Final = "absent"
@@ -59,29 +52,24 @@ class ListingRules:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of a manifest: the image that it names, and a JSON object of the carried columns."""
+    """A line of a manifest: the images that it may name, and a JSON object of the carried columns."""
 
-    image: NamedImage
+    images: Sequence[NamedImage]
     carried: str | None
+
+    @property
+    def readable(self) -> list[NamedImage]:
+        return [image for image in self.images if image.read_from is not None]
+
+    @property
+    def image(self) -> NamedImage:
+        """The likeliest that may be read, else the one that is refused."""
+        return (self.readable or self.images)[0]
 
 
 def is_manifest(uri: str) -> bool:
     """Whether an archive is a manifest, by its name."""
-    return uri.lower().endswith(MANIFEST_SUFFIXES)
-
-
-def column_names(text: str) -> list[str]:
-    """The columns of a manifest that a user names. Raises InvalidInput where it cannot be read."""
-    location = open_location(text)
-    try:
-        with open_file(location) as file:
-            if text.lower().endswith(".parquet"):
-                return list(pq.read_schema(file).names)
-            return list(pacsv.open_csv(file).schema.names)
-    except (pa.ArrowException, UnicodeError) as error:
-        raise InvalidInput(f"{text!r}: the table cannot be read. Check its name and its format.") from error
-    except OSError as error:
-        raise _not_read(location.uri, error) from error
+    return is_table(uri)
 
 
 def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
@@ -97,10 +85,16 @@ def check_rules_apply(archives: Sequence[str], rules: ListingRules) -> None:
 def check_manifest(uri: str, rules: ListingRules) -> None:
     """Raise InvalidInput where a manifest cannot be read, lacks a column, or where none of its first
     thousand images may be read."""
-    rows = list(itertools.islice(_rows(uri, rules.carry), _FIRST_ROWS))
+    rows = list(itertools.islice(table_rows(uri, ("uri", *rules.carry)), _FIRST_ROWS))
     images = [line.image for line in _lines(rows, uri, rules, Counter())]
     if images and all(image.read_from is None for image in images):
         named = ", ".join(repr(image.uri) for image in images[:3])
+        if all(image.refused is OTHER_FORM for image in images):
+            raise InvalidInput(
+                f"{uri!r} names images by other schemes or forms than are read: {named}. Write them as "
+                "s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH or file:///PATH.",
+                Remedy.ALLOW_PREFIX,
+            )
         raise InvalidInput(
             f"{uri!r} names images that may not be read: {named}. An image must be in the manifest's own "
             "folder or under an allowed prefix, and its name must have no credentials, no options and no "
@@ -127,7 +121,12 @@ def list_manifest(
             if len(fresh) < len(some):
                 skipped[SkipReason.REPEATED_IN_MANIFEST] += len(some) - len(fresh)
             # A bucket answers many requests at once. For files on a disk, threads cost more than they save.
-            yield from (pool.map if any(map(_is_remote, fresh)) else map)(listed, fresh)
+            images = (pool.map if any(map(_is_remote, fresh)) else map)(listed, fresh)
+            for image, line in zip(images, fresh, strict=True):
+                if image.uri == line.image.uri or seen.add(image.uri):
+                    yield image
+                else:
+                    skipped[SkipReason.REPEATED_IN_MANIFEST] += 1
 
 
 def _lines_after(
@@ -135,72 +134,17 @@ def _lines_after(
 ) -> tuple[Iterator[_Line], HashSet]:
     """The lines that follow the image `after`, and the images named before; all where it is not named."""
     seen = HashSet()
-    passed = _lines(_rows(uri, rules.carry), uri, rules, Counter())
+    passed = _lines(table_rows(uri, ("uri", *rules.carry)), uri, rules, Counter())
     for line in passed if after is not None else ():
         seen.add(line.image.uri)
-        if line.image.uri == after:
+        if after in [image.uri for image in line.images]:
+            seen.add(after)
             return passed, seen
-    return _lines(_rows(uri, rules.carry), uri, rules, skipped), HashSet()
+    return _lines(table_rows(uri, ("uri", *rules.carry)), uri, rules, skipped), HashSet()
 
 
 def _is_remote(line: _Line) -> bool:
     return line.image.read_from is not None and not line.image.read_from.startswith("file://")
-
-
-def _rows(uri: str, carry: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
-    """Each row's `uri` and carried columns, as text."""
-    location = open_location(uri)
-    names = ["uri", *carry]
-    try:
-        with open_file(location) as file:
-            is_parquet = uri.lower().endswith(".parquet")
-            batches = _parquet_batches(file, names) if is_parquet else _csv_batches(file, names)
-            for batch in batches:
-                columns = (batch.column(name).cast(pa.string()).to_pylist() for name in names)
-                yield from zip(*columns, strict=True)
-    except (pa.ArrowException, KeyError, UnicodeError) as error:
-        also = f" and those to carry: {', '.join(carry)}" if carry else ""
-        raise InvalidInput(
-            f"{uri!r}: a manifest is a Parquet or CSV table in UTF-8 with a column `uri`{also}."
-        ) from error
-    except OSError as error:
-        raise _not_read(uri, error) from error
-
-
-def _parquet_batches(file: pa.NativeFile, names: list[str]) -> Iterable[pa.RecordBatch]:
-    return pq.ParquetFile(file).iter_batches(columns=names)
-
-
-def _csv_batches(file: pa.NativeFile, names: list[str]) -> Iterable[pa.RecordBatch]:
-    return pacsv.open_csv(
-        file,
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        # As text: 007 may be the name of a site.
-        convert_options=pacsv.ConvertOptions(
-            include_columns=names, column_types=dict.fromkeys(names, pa.string())
-        ),
-    )
-
-
-def _not_read(uri: str, error: OSError) -> PneumoniaError:
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError):
-        return InvalidInput(
-            f"{uri!r}: the table cannot be read ({error_text(error)}). Check its name and who may read it."
-        )
-    if _is_format_error(uri, error):
-        return InvalidInput(f"{uri!r}: the table is damaged ({error_text(error)}). Write it again.")
-    return PneumoniaError(
-        f"{uri!r}: the table cannot be read ({error_text(error)}).", Remedy.WHEN_STORAGE_ANSWERS
-    )
-
-
-def _is_format_error(uri: str, error: OSError) -> bool:
-    """Whether an error says that a table contradicts its format, for which pyarrow has no class of its own.
-
-    A disk's error has a number, and S3's is a BucketError. For Google's and Azure's storage it cannot be
-    known.
-    """
-    return error.errno is None and uri.startswith(("file://", "s3://")) and not isinstance(error, BucketError)
 
 
 def _lines(
@@ -213,26 +157,32 @@ def _lines(
             skipped[SkipReason.ROW_WITHOUT_URI] += 1
             continue
         carried = json.dumps(dict(zip(rules.carry, values, strict=True))) if rules.carry else None
-        yield _Line(named_image(text, folder, allowed), carried)
+        yield _Line(named_images(text, folder, allowed), carried)
 
 
 def _listed(members: NamedMembers, line: _Line) -> ListedImage:
-    image = line.image
-    if image.read_from is None:
-        return ListedImage(image.uri, _NOT_ALLOWED_VERSION, 0, NOT_ALLOWED, line.carried)
+    if not line.readable:
+        return ListedImage(line.image.uri, _NOT_ALLOWED_VERSION, 0, line.image.refused, line.carried)
+    for image in line.readable:
+        found = _look_up(members, image)
+        if found is not None:
+            return replace(found, uri=image.uri, carried=line.carried)
+    absent = _whole_file(str(line.image.read_from))
+    return ListedImage(line.image.uri, ABSENT_VERSION, 0, absent, line.carried)
+
+
+def _look_up(members: NamedMembers, image: NamedImage) -> ListedImage | None:
+    """The image as listed, None where it is not there. Raises PneumoniaError where that cannot be known."""
     try:
-        found = _find(members, image.read_from)
+        return _find(members, str(image.read_from))
     except RejectedImage as rejected:
-        if rejected.reason not in ("not_found", "forbidden"):
-            # It may be there, unchanged: under another version it would be scored again, or rejected.
-            raise PneumoniaError(
-                f"{image.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}.",
-                Remedy.WHEN_STORAGE_ANSWERS,
-            ) from rejected
-        found = None
-    if found is None:
-        found = ListedImage(image.uri, ABSENT_VERSION, 0, _whole_file(image.read_from))
-    return replace(found, uri=image.uri, carried=line.carried)
+        if rejected.reason in ("not_found", "forbidden"):
+            return None
+        # It may be there, unchanged: under another version it would be scored again, or rejected.
+        raise PneumoniaError(
+            f"{image.uri!r}, which the manifest names, cannot be looked up: {rejected.detail}.",
+            Remedy.WHEN_STORAGE_ANSWERS,
+        ) from rejected
 
 
 def _find(members: NamedMembers, uri: str) -> ListedImage | None:

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 
 from pneumonia_core.archives.archive import list_archive, named_file, open_archive
 from pneumonia_core.archives.entries import ImageRef
-from pneumonia_core.archives.manifest_uris import trusted_image_uri
-from pneumonia_core.archives.manifests import MANIFEST_SUFFIXES, SOURCE_MODE_COLUMN, ListingRules
+from pneumonia_core.archives.manifests import SOURCE_MODE_COLUMN, ListingRules
 from pneumonia_core.archives.named_members import NamedMembers, split_member_uri
 from pneumonia_core.archives.skipped import SkipReason, describe_skipped, may_hide_images
+from pneumonia_core.archives.tables.image_uris import trusted_image_uris
+from pneumonia_core.archives.tables.table_files import is_table, table_files, what_is_wrong
 from pneumonia_core.datasets.class_folders import read_class_folders, read_class_members
 from pneumonia_core.datasets.folder_names import SPLITS
 from pneumonia_core.datasets.kermany import LabelledImage
@@ -24,6 +25,7 @@ from pneumonia_core.findings import LABELS, NORMAL
 from pneumonia_core.storage.errors import BucketError, error_text
 from pneumonia_core.storage.files import open_file, write_bytes
 from pneumonia_core.storage.location import Location, open_location
+from pneumonia_core.storage.ranges import stat_file
 
 # What a table says of an image besides its URI.
 LABEL_COLUMNS: Final = ("label", "patient_id", "split")
@@ -45,7 +47,7 @@ def read_labelled(data: str) -> list[LabelledImage]:
     """
     location = open_location(data)
     suffix = location.uri.lower()
-    if suffix.endswith(MANIFEST_SUFFIXES):
+    if is_table(suffix):
         return _read_labels_table(location)
     try:
         uri = open_archive(data)
@@ -92,8 +94,11 @@ def _read_labels_table(location: Location) -> list[LabelledImage]:
 def _read_rows(location: Location, columns: Sequence[str] = _COLUMNS) -> list[dict[str, Any]]:
     """The rows of a labels table, with `columns`. Raises InvalidInput without rows, or without a column."""
     try:
-        with open_file(location) as file:
-            table = pq.read_table(file) if location.uri.lower().endswith(".parquet") else _read_csv(file)
+        table, *others = map(_read_part, table_files(location))
+        if others:
+            table = pa.concat_tables([table, *others], promote_options="permissive")
+        # They are decoded here, and may not be UTF-8.
+        found = table.column_names
     except FileNotFoundError as error:
         raise InvalidInput(f"{location.uri}: no such data set. {_FORMS}") from error
     except BucketError as error:
@@ -102,19 +107,25 @@ def _read_rows(location: Location, columns: Sequence[str] = _COLUMNS) -> list[di
         ) from error
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise InvalidInput(
-            f"{location.uri}: the labels table cannot be read. Check that it is a whole table."
+            f"{location.uri}: the labels table cannot be read. Check that it is a whole table, in UTF-8 and "
+            f"with commas.{what_is_wrong(location)}"
         ) from error
     for name in columns:
-        if table.column_names.count(name) != 1:
-            problem = "is missing from" if name not in table.column_names else "is more than once in"
+        if found.count(name) != 1:
+            problem = "is missing from" if name not in found else "is more than once in"
             raise InvalidInput(
                 f"{location.uri}: the column {name} {problem} the labels table. It needs "
-                f"{', '.join(columns)}, each once."
+                f"{', '.join(columns)}, each once.{what_is_wrong(location)}"
             )
     if not table.num_rows:
         raise InvalidInput(f"{location.uri}: the labels table has no rows.")
     rows: list[dict[str, Any]] = table.select(list(columns)).to_pylist()
     return rows
+
+
+def _read_part(part: Location) -> pa.Table:
+    with open_file(part) as file:
+        return pq.read_table(file) if part.uri.lower().endswith(".parquet") else _read_csv(file)
 
 
 def _read_csv(file: pa.NativeFile) -> pa.Table:
@@ -141,9 +152,20 @@ def _checked(row: dict[str, Any], table: Location) -> dict[str, Any]:
 
 def _image_uri(text: str, folder: str, table: Location) -> str:
     try:
-        return trusted_image_uri(text, folder)
+        uris = trusted_image_uris(text, folder)
     except InvalidInput as error:
         raise InvalidInput(f"{table.uri}: {error.text}") from error
+    return next(filter(_is_there, uris), uris[0]) if len(uris) > 1 else uris[0]
+
+
+def _is_there(uri: str) -> bool:
+    """Whether there is a file of this URI, or the tar or zip that it is in."""
+    member = split_member_uri(uri)
+    try:
+        stat_file(uri if member is None else member[0])
+    except RejectedImage as rejected:
+        return rejected.reason != "not_found"
+    return True
 
 
 def _check_named_once(table: Location, uris: list[str]) -> None:

@@ -223,19 +223,28 @@ def _s3(bucket: str) -> pafs.S3FileSystem:
     return pafs.S3FileSystem(connect_timeout=5, request_timeout=20, **options)
 
 
+def azure_account() -> str | None:
+    """The account that Azure's usual variables name."""
+    named = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+    return _azure_connection().get("AccountName") or named
+
+
+def _azure_connection() -> dict[str, str]:
+    return dict(
+        pair.split("=", 1)
+        for pair in os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";")
+        if "=" in pair
+    )
+
+
 def _azure() -> pafs.FileSystem:
     """Azure's storage by its usual variables: a connection string, or the account's name with its key.
 
     Without a key it uses the identity of this machine.
     """
-    connection = dict(
-        pair.split("=", 1)
-        for pair in os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";")
-        if "=" in pair
-    )
-    name = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+    connection = _azure_connection()
     key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
-    account = connection.get("AccountName") or name
+    account = azure_account()
     if not account:
         raise InvalidInput(
             "abfs:// needs the account's name in AZURE_STORAGE_ACCOUNT_NAME, or "

@@ -10,6 +10,7 @@ from pneumonia_core.storage.arrow import ArrowBackend
 from pneumonia_core.storage.backend import Backend, BucketBackend, as_text
 from pneumonia_core.storage.local import LocalBackend
 from pneumonia_core.storage.s3.backend import S3Backend
+from pneumonia_core.storage.synonyms import canonical, what_to_write
 
 _LOCAL: Final = LocalBackend()
 _BUCKETS: Final[dict[str, BucketBackend]] = {
@@ -77,8 +78,12 @@ class Location:
 def open_location(text: str) -> Location:
     """The location that a user names: a local path, or a `file://`, `s3://`, `gs://` or `abfs://` URI.
 
-    Keys are taken as they are, not percent-decoded. Raises InvalidInput.
+    The schemes of `synonyms` are read too. Keys are taken as they are, not percent-decoded. Raises
+    InvalidInput.
     """
+    if advice := what_to_write(text):
+        raise InvalidInput(f"{text!r}: {advice}")
+    text = canonical(text)
     scheme, found, rest = text.partition("://")
     if not (rest if found else text):
         raise InvalidInput(f"{text!r} names no place: give a path, or a URI such as s3://BUCKET/KEY.")

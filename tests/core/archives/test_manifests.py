@@ -74,8 +74,9 @@ def test_what_it_may_not_name_is_rejected_and_nothing_is_fetched(place):
         assert not callers
     good = read.pop(f"file://{place}/in/x.jpeg")
     assert good == jpeg(1)
+    assert read.pop(f"http://127.0.0.1:{port}/x") == "unsupported"
     assert set(read.values()) == {"forbidden"}
-    assert set(read) == {shown for shown in attacks.values() if shown}
+    assert {f"http://127.0.0.1:{port}/x", *read} == {shown for shown in attacks.values() if shown}
     assert not any("secret" in image.uri for image in images)
 
 

@@ -15,8 +15,9 @@ from support.images.archived import jpeg, listing
 from support.images.png_files import png_file
 from support.images.tiff_files import tiff_file
 
-from pneumonia_core.archives.entries import NOT_ALLOWED
-from pneumonia_core.archives.manifests import ListingRules, check_manifest, column_names
+from pneumonia_core.archives.entries import Refused
+from pneumonia_core.archives.manifests import ListingRules, check_manifest
+from pneumonia_core.archives.tables.table_files import column_names
 from pneumonia_core.errors import InvalidInput, RejectedImage
 from pneumonia_core.imaging.decode import decode
 
@@ -131,7 +132,7 @@ def check_manifest_gives_images_or_a_reason(folder, name: str, data: bytes) -> N
         images, _ = listing(folder / name, rules)
         assert len({image.uri for image in images}) == len(images)
         outside = [image for image in images if not image.uri.startswith(f"file://{folder}/")]
-        assert all(image.source == NOT_ALLOWED for image in outside)
+        assert all(isinstance(image.source, Refused) for image in outside)
 
 
 def check_is_rejected_or_a_square(data: bytes) -> None:
