@@ -33,7 +33,9 @@ class LocationType(click.ParamType[str]):
 
     def is_relative(self, text: str) -> bool:
         """Whether `text` names a place relative to the current folder."""
-        return text not in self.words and "://" not in text and not Path(text).is_absolute()
+        # `file:/x` is a URI too, as Java writes it.
+        is_uri = "://" in text or text.startswith("file:/")
+        return text not in self.words and not is_uri and not Path(text).is_absolute()
 
 
 class DurationType(click.ParamType[float]):

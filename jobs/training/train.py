@@ -22,6 +22,7 @@ from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.findings import DEFAULT_COVERAGE
 from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_source
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.synonyms import canonical
 from pneumonia_core.training.recipe import (
     DEFAULT_RECIPE,
     FINE_TUNING_RATE,
@@ -87,7 +88,7 @@ def make_request(
     return TrainingRequest(
         recipe=_recipe(recipe_options),
         # Workers have another working directory.
-        data=data if "://" in data else str(Path(data).absolute()),
+        data=data if "://" in canonical(data) else str(Path(data).absolute()),
         models=Path(models).absolute(),
         workers=workers,
         gpus=gpus,

@@ -5,7 +5,10 @@ from typing import Final
 
 from pneumonia_core.storage.arrow import azure_account
 
-_SCHEMES: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfss": "abfs"}
+_SCHEMES: Final = {
+    **{scheme: scheme for scheme in ("file", "s3", "gs", "abfs")},
+    **{"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfss": "abfs"},
+}
 _AZURE_HOST: Final = re.compile(r"^([^/@:]+)@([^/@:.]+)\.(?:dfs|blob)\.core\.windows\.net(/.*)?$", re.DOTALL)
 _ACCESS_POINT: Final = re.compile(r"^s3://arn:aws[\w-]*:s3[\w-]*:")
 

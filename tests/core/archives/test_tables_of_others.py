@@ -112,6 +112,7 @@ def test_other_schemes_and_forms_are_rows_that_say_what_to_write(ward, uri, monk
     [
         ("s3a://bucket/a b", "s3://bucket/a b"),
         ("S3N://bucket", "s3://bucket"),
+        ("S3://Bucket/A", "s3://Bucket/A"),
         ("gcs://bucket/a", "gs://bucket/a"),
         ("abfss://c/a", "abfs://c/a"),
         ("abfss://c@ward.dfs.core.windows.net/a", "abfs://c/a"),

@@ -26,7 +26,14 @@ def test_text_that_is_not_a_duration_is_refused(text):
 
 @pytest.mark.parametrize(
     ("text", "relative"),
-    [("xrays", True), ("../xrays", True), ("/xrays", False), ("s3://bucket/xrays", False), ("none", False)],
+    [
+        ("xrays", True),
+        ("../xrays", True),
+        ("/xrays", False),
+        ("s3://bucket/xrays", False),
+        ("file:/x", False),
+        ("none", False),
+    ],
 )
 def test_location_knows_whether_it_is_relative(text, relative):
     assert LocationType("none").is_relative(text) is relative
