@@ -78,7 +78,6 @@ def test_what_is_no_image_is_counted_and_archives_are_opened(s3):
     assert skipped == {"hidden": 2, "no_image": 2}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("marker", ["in", "in/", "in/2026", "in_$folder$"])
 def test_object_of_no_bytes_that_bears_the_name_of_a_folder_hides_nothing(s3, marker):
     s3.put_object(Bucket=BUCKET, Key=marker, Body=b"")
@@ -101,6 +100,7 @@ def test_archives_of_a_bucket_are_known_by_their_content(s3):
         listing(f"s3://{BUCKET}/in/a.7z")
 
 
+@pytest.mark.slow
 def test_more_keys_than_one_page(s3):
     # moto keeps them in memory: what takes the time is the asking.
     for number in range(1001):

@@ -12,7 +12,9 @@ import zlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.images.archived import contents, jpeg, listing, pictures, tar_bytes, zip_bytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.images.archived import contents, jpeg, listing, mutations, pictures, tar_bytes, zip_bytes
 
 from pneumonia_core.archives.archive import open_archive
 from pneumonia_core.archives.classify import NameClass, classify_head, classify_path
@@ -252,3 +254,31 @@ def test_suffixes_that_promise_images_elsewhere_are_kept_apart():
         "a.v2": SkipReason.NO_IMAGE,
     }
     assert classify_path("a.nii.gz") is SkipReason.MEDICAL_FORMAT
+
+
+MUTATED = {**PACKED, **PACKED_IMAGES}
+
+
+def fuzz(folder, kind: str, changes, cut: int | None) -> None:
+    data = bytearray(MUTATED[kind])
+    for at, value in changes:
+        # The first bytes more often than others: they tell how a file is packed.
+        data[(at % 64 if at % 2 else at) % len(data)] = value
+    (folder / "mutated").mkdir(exist_ok=True)
+    (folder / "mutated" / "study").write_bytes(bytes(data if cut is None else data[: cut % len(data)]))
+    images, _ = listing(folder / "mutated")
+    assert len({image.uri for image in images}) == len(images)
+    assert all(isinstance(held, bytes | str) for held in contents(images).values())
+
+
+@settings(max_examples=60, deadline=2000)
+@given(kind=st.sampled_from([*MUTATED]), changes=mutations, cut=st.none() | st.integers(1, 2**20))
+def test_mutated_packings_give_images_or_reasons(tmp_path_factory, kind, changes, cut):
+    fuzz(tmp_path_factory.getbasetemp(), kind, changes, cut)
+
+
+@pytest.mark.soak
+@settings(max_examples=60_000, deadline=2000)
+@given(kind=st.sampled_from([*MUTATED]), changes=mutations, cut=st.none() | st.integers(1, 2**20))
+def test_soak_of_mutated_packings(tmp_path_factory, kind, changes, cut):
+    fuzz(tmp_path_factory.getbasetemp(), kind, changes, cut)
