@@ -17,7 +17,7 @@ from jobs.scoring.request import execution_options, make_request
 from jobs.scoring.score_listing import score_listing
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
-from pneumonia_core.results.table import add_missing_columns
+from pneumonia_core.results.table import add_missing_columns, existing_table
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.gated.held import abandon_held_runs
 from pneumonia_core.runs.inventory import check_inventory
@@ -85,14 +85,16 @@ def score_archives(
 def _score_once(context: ScoringContext) -> tuple[Run, RunResult | None]:
     """One run from its listing to its commit, new or resumed, and its result; None where it is abandoned."""
     request = context.request
-    table = add_missing_columns(context.results, request.rules.carry)
+    version = add_missing_columns(context.results, request.rules.carry).version()
     fresh = context.options.fresh
-    with open_run(context.results, request, table.version(), fresh) as run, telling_what_is_committed(run):
+    with open_run(context.results, request, version, fresh) as run, telling_what_is_committed(run):
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record.run_date}")
-        if (version := version_with_rows(run)) is not None:
-            return run, conclude(context, run, version)
+        if (committed := version_with_rows(run)) is not None:
+            return run, conclude(context, run, committed)
         if run.record.accepted:
             return run, commit_accepted(run, context.started, context.options.max_reject_rate)
+        # Opened again: a run of the same images may have committed while this one waited to begin.
+        table = existing_table(context.results)
         if run.matches(request):
             return run, _score_run(context, run, table)
         return run, _score_with_own_model(context, run, table)
@@ -156,7 +158,7 @@ def _rules(context: ScoringContext, run: Run, view: TableView) -> PlanningRules:
 
 
 def _align_with_table(run: Run, view: TableView, planner: Planner) -> None:
-    """Plan a resumed run from the present version of the table, without rows that another run committed."""
+    """Plan the run from the present version of the table, without rows that another run committed."""
     record = run.record
     if record.planned_version == view.version and not record.superseded:
         return

@@ -155,9 +155,10 @@ def active_runs(results: Location) -> list[str]:
     """The ids of the unfinished runs that a process works on, or that are staged for their commit."""
     # A command that begins in between must not take this process for the owner of its run.
     with registry_lock(results):
-        names = list_names(unfinished_folder(results))
         found = find_unfinished(results)
         found.unlock()
+        # Afterwards: the markers of runs that have ended are deleted by then.
+        names = list_names(unfinished_folder(results))
     resumable = {run.run_id for run in found.idle if run.record.state != "staged"}
     return [name for name in names if name not in resumable and exists(run_folder(results, name))]
 

@@ -120,6 +120,11 @@ def test_of_commands_that_begin_at_one_moment_one_begins_a_run(results, archives
     begun[0].unlock()
 
 
+def test_run_that_died_between_its_last_record_and_its_marker_is_not_active(results, archives, tiny_bundle):
+    died(results, scoring_request(tiny_bundle, archives[0]), "committed")
+    assert active_runs(results) == []
+
+
 @pytest.fixture
 def models(tiny_bundle, tmp_path):
     """Two bundles, and an alias of the newer one."""
@@ -192,6 +197,25 @@ def test_run_that_ends_while_another_command_reaches_for_it_is_not_resumed(
         assert not opened.resumed
         assert opened.run_id != run.run_id
     assert not exists(run.folder.child("lock"))
+
+
+def test_run_that_waited_to_begin_does_not_score_what_another_has_committed_meanwhile(
+    results, archives, tiny_bundle, tmp_path, monkeypatch
+):
+    """It is planned from the table as it is when nobody else can begin the same run any more."""
+    open_file = os.open
+
+    def commit_first(path, *arguments):
+        if Path(path).parent.name == ".registry":
+            monkeypatch.undo()
+            commit_as_scored(tmp_path / "results", archives[1], tiny_bundle.model_id)
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(os, "open", commit_first)
+    result = score(tmp_path / "results", scoring_request(tiny_bundle, archives[1]))
+    assert (result["listed"], result["unchanged"]) == (3, 3)
+    (record,) = read_runs(results)
+    assert (record.state, record.planned_version) == ("committed", 2)
 
 
 def test_rollback_that_finds_nothing_to_score_is_not_alike_the_run_before_the_promotion(
