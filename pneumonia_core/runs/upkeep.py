@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
@@ -64,8 +64,11 @@ def _gone(results: Location) -> latest.Gone:
     return latest.Gone(gone_lists(results), lambda: read_inventories(kept, "image_uri"))
 
 
-def gone_lists(results: Location) -> dict[str, Location]:
-    """For each archive the list of its gone images, from the newest run that could tell them."""
+def gone_lists(results: Location, wanted: Collection[str] | None = None) -> dict[str, Location]:
+    """For each archive the list of its gone images, from the newest run that could tell them.
+
+    Where archives are `wanted`, no run is read that is older than the lists of these.
+    """
     gone: dict[str, Location] = {}
     with _accessing(results):
         for record in committed_runs(results):
@@ -73,6 +76,8 @@ def gone_lists(results: Location) -> dict[str, Location]:
                 continue
             for archive in record.configuration.archives:
                 gone.setdefault(archive, run_folder(results, record.run_id).child("gone.parquet"))
+            if wanted is not None and gone.keys() >= set(wanted):
+                break
     return gone
 
 

@@ -33,8 +33,8 @@ def gate_shares(run: Run, counts: Counts, gone: int | None) -> dict[str, Share]:
         shares["out-of-domain"] = Share(counts.out_of_domain, counts.scored)
     if run.record.listing_complete and (before := _listed_before(run)) is not None:
         shares["volume"] = Share(counts.listed, before)
-    if gone is not None and gone >= MIN_IMAGES:
-        shares["gone"] = _newly_gone(run)
+    if gone is not None and gone >= MIN_IMAGES and (newly := _newly_gone(run)) is not None:
+        shares["gone"] = newly
     return shares
 
 
@@ -48,22 +48,27 @@ def _listed_before(run: Run) -> int | None:
 
 
 @comparing_with_table()
-def _newly_gone(run: Run) -> Share:
-    """The images that went since each archive's newest run that could tell them, of all it had then."""
+def _newly_gone(run: Run) -> Share | None:
+    """The images that went since each archive's newest run that could tell them, of all it had then.
+
+    None where they are too few for an alarm: the table is then not read.
+    """
     archives = run.record.configuration.archives
-    lists = gone_lists(run.results)
+    lists = gone_lists(run.results, archives)
     earlier = [lists[archive] for archive in archives if archive in lists]
-    known = TableView(open_table(run.results)).known_images(archives)
     with ScratchFolder("gone") as spill, open_duckdb(spill, _MEMORY_MB, threads=2) as database:
         database.register("gone", read_gone([run.folder.child("gone.parquet")]))
         database.register("earlier", read_gone(earlier))
         ((newly,),) = database.sql(
             "SELECT count(*) FROM gone ANTI JOIN earlier USING (image_uri, archive)"
         ).fetchall()
+        if newly < MIN_IMAGES:
+            return None
         database.register("earlier", read_gone(earlier))
         ((before,),) = database.execute(
             "SELECT count(DISTINCT (image_uri, archive)) FROM earlier "
             "WHERE archive IN (SELECT unnest(?::VARCHAR[]))",
             [list(archives)],
         ).fetchall()
+    known = TableView(open_table(run.results)).known_images(archives)
     return Share(newly, max(sum(known.values()) - before, newly))
