@@ -90,7 +90,8 @@ class PlanningThread:
         try:
             for number in itertools.count():
                 self._wait(listing_wait_s(self._context, number))
-                if self._stopping.is_set():
+                # What is planned after the deadline is not scored, and each plan reads the table.
+                if self._stopping.is_set() or self._context.past_deadline:
                     return
                 complete = self.lister.done
                 before = len(self._shards)

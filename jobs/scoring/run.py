@@ -131,14 +131,15 @@ def _score_run(context: ScoringContext, run: Run, table: DeltaTable) -> RunResul
     if not run.resumed and context.options.deadline_s is not None:
         begin_where_last_stood(run)
     view = TableView(table)
-    with Planner(run.folder, view, _rules(context, run, view)) as planner:
+    rules = _rules(context, run, view)
+    with Planner(run.folder, view, rules) as planner:
         _align_with_table(run, view, planner)
         score_listing(context, run, planner, view)
-        gone = _write_gone(run, planner)
-        if (last := _last_run_alike(context, run, gone)) is not None:
-            run.discard()
-            return _nothing_new(context, run, last)
-        check_inventory(run.folder, run.record.shards)
+    gone = _write_gone(run, view, rules)
+    if (last := _last_run_alike(context, run, gone)) is not None:
+        run.discard()
+        return _nothing_new(context, run, last)
+    check_inventory(run.folder, run.record.shards)
     return commit_run(context, run, gone)
 
 
@@ -169,14 +170,17 @@ def _align_with_table(run: Run, view: TableView, planner: Planner) -> None:
     run.advance(planned_version=view.version, superseded=len(run.superseded))
 
 
-def _write_gone(run: Run, planner: Planner) -> Gone | None:
+def _write_gone(run: Run, view: TableView, rules: PlanningRules) -> Gone | None:
     """The images that have gone from the archives.
 
     None where the deadline cut the listing short, and no earlier run has listed the rest: an image that was
     not listed may still be there.
     """
-    listed = listed_in_round(run)
-    return None if listed is None else planner.write_gone(run.record.configuration.archives, listed)
+    if (listed := listed_in_round(run)) is None:
+        return None
+    # A planner of its own: after a deadline, a slow storage may keep the thread of the other at work.
+    with Planner(run.folder, view, rules) as planner:
+        return planner.write_gone(run.record.configuration.archives, listed)
 
 
 def _last_run_alike(context: ScoringContext, run: Run, gone: Gone | None) -> RunRecord | None:

@@ -14,10 +14,11 @@ from support.scoring import commit_as_scored, score, scoring_request
 from jobs.scoring.context import ExecutionOptions, ScoringContext
 from jobs.scoring.dry_run import dry_run
 from jobs.scoring.options import ScoreOptions
-from jobs.scoring.planning import LONGEST_LISTING_WAIT_S, listing_wait_s
+from jobs.scoring.planning import LONGEST_LISTING_WAIT_S, PlanningThread, listing_wait_s
 from jobs.scoring.request import make_request
 from jobs.scoring.run import score_archives
 from jobs.scoring.score_listing import score_listing
+from pneumonia_core.archives.lister import Lister
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
@@ -27,7 +28,7 @@ from pneumonia_core.runs.parts import PART_SCHEMA, write_part
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.registry import open_run
 from pneumonia_core.runs.run import marker, read_record, run_folder
-from pneumonia_core.storage.files import exists
+from pneumonia_core.storage.files import exists, list_names
 from pneumonia_core.storage.location import open_location
 
 
@@ -68,6 +69,21 @@ def test_waits_for_the_listing_grow_but_not_beyond_the_deadline(tmp_path, tiny_b
     longest_s = longest_s if left_s is None else min(max(longest_s / 4, 5), longest_s)
     expected = [min(5 * 2 ** min(number, 6), longest_s) for number in range(200)]
     assert waits == pytest.approx(expected, abs=1)
+
+
+def test_nothing_is_planned_after_the_deadline(archive, results, tiny_bundle):
+    """Each plan reads the table, and its images are left to the next run."""
+    location, request = open_location(str(results)), scoring_request(tiny_bundle, archive)
+    view = TableView(open_table(location))
+    with contextlib.ExitStack() as stack:
+        context = ScoringContext(location, request, ExecutionOptions(deadline_s=0), tiny_bundle, stack)
+        run = stack.enter_context(open_run(location, request, view.version, fresh=False))
+        planner = stack.enter_context(Planner(run.folder, view, PlanningRules(request.model_id)))
+        lister = stack.enter_context(Lister(request.archives))
+        assert lister.wait(60)
+        planning = stack.enter_context(PlanningThread(context, run, planner, lister))
+        assert planning.take(1) is None
+        assert not list_names(run.folder.child("inventory"))
 
 
 def emptied(folder):
