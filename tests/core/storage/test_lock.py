@@ -75,10 +75,15 @@ def test_lock_that_another_keeps_is_waited_for(folder):
     assert held
     with pytest.raises(PneumoniaError, match=f"locked by process {os.getpid()}"), holding_lock(folder, 0.1):
         pass
-    release = threading.Timer(0.3, held.release)
-    release.start()
+    released = threading.Event()
+
+    def release() -> None:
+        released.set()
+        held.release()
+
+    threading.Timer(0.3, release).start()
     with holding_lock(folder):
-        assert release.finished.is_set()
+        assert released.is_set()
         assert take_lock(folder) is None
 
 
@@ -252,11 +257,16 @@ def test_bucket_that_is_away_for_longer_than_the_lease_lasts_is_waited_for(run, 
     held = take_lock(run, LeaseTiming(heartbeat_s=0.1, expires_after_s=0.5))
     assert isinstance(held, Lease)
     proxy.fail("(PUT|GET) .*lock", refusal=SLOW_DOWN)
-    recovery = threading.Timer(1.5, proxy.fail, [None])
-    recovery.start()
+    recovered = threading.Event()
+
+    def recover() -> None:
+        recovered.set()
+        proxy.fail(None)
+
+    threading.Timer(1.5, recover).start()
     time.sleep(0.8)
     held.check()
-    assert recovery.finished.is_set()
+    assert recovered.is_set()
     # Another process that has taken the lease keeps it.
     proxy.fail("PUT .*lock", refusal=SLOW_DOWN)
     time.sleep(0.8)
