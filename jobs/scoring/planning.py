@@ -29,6 +29,10 @@ _POLL_S: Final = 0.25
 _LEAVE_AFTER_S: Final = 3.0
 
 
+class NothingListed(InvalidInput):
+    """An archive has no image: its storage may not be mounted."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """The next shards of the inventory. `complete` says that none will follow.
@@ -139,17 +143,17 @@ def listing_wait_s(context: ScoringContext, number: int) -> float:
 
 
 def check_found(archives: Sequence[str], view: TableView, lister: Lister) -> None:
-    """Raise InvalidInput where the listing has no image, or none of an archive whose images the table has.
+    """Raise NothingListed where the listing has no image, or none of an archive whose images the table has.
 
     A storage that is not mounted looks like an empty folder, and its images would count as gone.
     """
     skipped = f" (skipped: {describe_skipped(lister.skip_counts)})" if lister.skip_counts else ""
     if known := view.known_images(lister.empty):
         empty = " nor in ".join(f"{printable(uri)}, of which the table has {n:,}" for uri, n in known.items())
-        raise InvalidInput(
+        raise NothingListed(
             f"no images found in {empty}{skipped}. Check that its storage is mounted, then run the command "
             "again. Leave an archive out of the command if it is really empty."
         )
     if not lister.listed:
         listed = ", ".join(printable(archive) for archive in archives)
-        raise InvalidInput(f"no images found in {listed}{skipped}. Check the archive's path.")
+        raise NothingListed(f"no images found in {listed}{skipped}. Check the archive's path.")

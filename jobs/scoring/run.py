@@ -13,6 +13,7 @@ from jobs.scoring.commit import commit_run, conclude, report_skipped, telling_wh
 from jobs.scoring.context import ExecutionOptions, ScoringContext, scoring_instead, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
 from jobs.scoring.options import ScoreOptions
+from jobs.scoring.planning import NothingListed
 from jobs.scoring.request import execution_options, make_request
 from jobs.scoring.score_listing import score_listing
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
@@ -108,6 +109,9 @@ def _score_with_own_model(context: ScoringContext, run: Run, table: DeltaTable) 
     try:
         with scoring_instead(context, run.record.request(), _own_bundle(run.record)):
             return _score_run(context, run, table)
+    except NothingListed:
+        # It is no fault of the run, and the command's own run would find nothing either.
+        raise
     except InvalidInput as error:
         say(f"run {run.run_id} of {run.record.run_date} is abandoned: {error.text}")
         if run.is_open:

@@ -6,9 +6,8 @@ from jobs.console.output import Progress, say
 from jobs.ray_runtime.session import ray_errors_explained
 from jobs.scoring.context import ScoringContext, start_ray
 from jobs.scoring.driver import Driver
-from jobs.scoring.planning import PlanningThread, check_found
+from jobs.scoring.planning import NothingListed, PlanningThread, check_found
 from pneumonia_core.archives.lister import Lister
-from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import ChunkRef
 from pneumonia_core.runs.listing_round import leave_listing
@@ -92,7 +91,7 @@ def _take_planned(
         return False
     try:
         check_found(context.request.archives, view, planning.lister)
-    except InvalidInput:
+    except NothingListed:
         # Chunks that are already scored are kept: the same command resumes the run.
         if not done_chunks(run.folder):
             run.discard()

@@ -22,7 +22,13 @@ def begin_where_last_stood(run: Run) -> None:
     last = _last_run(run)
     if last is None or last.listing_complete or last.listed_to is None:
         return
-    before = (last.run_id,) if last.begun_anew else (*last.listed_before, last.run_id)
+    if last.begun_anew:
+        before: tuple[str, ...] = (last.run_id,)
+    elif last.listed_to == last.listed_from:
+        # It got no further. However many nights do, the record of the next one does not grow.
+        before = last.listed_before
+    else:
+        before = (*last.listed_before, last.run_id)
     run.advance(listed_from=last.listed_to, listed_before=before)
 
 

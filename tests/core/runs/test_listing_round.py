@@ -193,9 +193,11 @@ def test_round_whose_inventories_have_been_deleted_calls_nothing_gone(nights):
 
 
 def test_night_that_lists_nothing_leaves_the_place_as_it_is(nights):
-    place = nights.pass_one(segments=2).listed_to
+    first = nights.pass_one(segments=2)
+    place = first.listed_to
     assert nights.pass_one(segments=0).listed_to == place
     assert nights.pass_one(segments=2, chunks=0).listed_to == place
     record = nights.pass_one(segments=100)
     assert (record.listed_from, record.listing_complete, nights.scored) == (place, True, 50)
+    assert record.listed_before == (first.run_id,), "nights that got no further are no part of the round"
     assert nights.pass_one(segments=2).listed_from is None

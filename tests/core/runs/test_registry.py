@@ -24,7 +24,7 @@ from pneumonia_core.runs.registry import (
     read_runs,
 )
 from pneumonia_core.runs.run import Run
-from pneumonia_core.storage.files import exists
+from pneumonia_core.storage.files import exists, write_bytes
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.locks.lock import take_lock
 
@@ -157,6 +157,21 @@ def test_dead_run_of_a_model_that_was_replaced_is_finished_or_abandoned(
     assert second.bundle == str(models / "new")
     assert ("is abandoned: its model" in capsys.readouterr().err) != old_bundle_is_there
     assert active_runs(results) == []
+
+
+def test_dead_run_of_a_model_that_was_replaced_is_kept_while_its_archive_is_not_mounted(
+    results, archives, tmp_path, models
+):
+    old, new = (scoring_request(open_bundle(models / name), archives[0]) for name in ("old", "new"))
+    dead = died(results, old, bundle=str(models / "old"))
+    write_bytes(dead.folder.child("parts").child("00000000.parquet"), b"what it has scored")
+    archives[0].rename(tmp_path / "elsewhere")
+    archives[0].mkdir()
+    with pytest.raises(InvalidInput, match="no images found"):
+        score(tmp_path / "results", dataclasses.replace(new, rescore="none"))
+    (record,) = read_runs(results)
+    assert (record.run_id, record.state) == (dead.run_id, "listing")
+    assert exists(dead.folder.child("parts").child("00000000.parquet"))
 
 
 def test_fresh_records_a_committed_run_of_another_order_and_then_does_its_own(
