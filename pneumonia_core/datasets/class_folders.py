@@ -1,7 +1,6 @@
 """Labelled images in folders of splits and classes, on a disk, in a bucket, in a tar or zip."""
 
 import logging
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from pneumonia_core.archives.classify import NameClass, classify_name, classify_path
+from pneumonia_core.archives.classify import classify_name
 from pneumonia_core.archives.entries import ImageRef, ListedImage
 from pneumonia_core.archives.skipped import SkipReason
 from pneumonia_core.datasets.folder_names import (
@@ -19,10 +18,10 @@ from pneumonia_core.datasets.folder_names import (
     place_of,
     split_of_folder,
 )
+from pneumonia_core.datasets.folder_paths import file_paths
 from pneumonia_core.datasets.kermany import LabelledImage, parse_kermany_name, parse_name_in_class_folder
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.imaging.formats import IMAGE_SUFFIXES
-from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.location import Location
 
 _log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def read_class_folders(folder: Location) -> list[LabelledImage]:
     say class and patient and others do not, and where a folder cannot be read; PneumoniaError where the
     storage fails.
     """
-    files = [_File(path, ImageRef(folder.child(path).uri)) for path in _paths(folder)]
+    files = [_File(path, ImageRef(folder.child(path).uri)) for path in file_paths(folder)]
     return _read(folder.uri, files, split_of_folder(folder.name))
 
 
@@ -261,53 +260,3 @@ def _report_unknown_patients(images: Sequence[_ClassFile]) -> None:
             unknown,
             len(images),
         )
-
-
-def _paths(folder: Location) -> Iterator[str]:
-    """The paths of all files beneath a folder that are not hidden."""
-    if folder.is_local:
-        yield from _local_paths(folder.path, "", frozenset())
-        return
-    start = f"{folder.uri.rstrip('/')}/"
-    for page in folder.bucket.list_files(folder.uri):
-        paths = (stored.uri.removeprefix(start) for stored in page)
-        yield from (path for path in paths if classify_path(path) is not SkipReason.HIDDEN)
-
-
-def _local_paths(root: str, beneath: str, above: frozenset[str]) -> Iterator[str]:
-    """The paths in `root/beneath`; links are followed, but not into a folder `above`."""
-    folder = f"{root}/{beneath}".rstrip("/")
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        real = os.path.realpath(folder)
-        inner = {entry.name for entry in entries if _is_folder(entry)}
-    except OSError as error:
-        raise InvalidInput(
-            f"file://{folder}: this folder of images cannot be read ({error_text(error)}). Fix that, or move "
-            "it away: without it a class would be missing."
-        ) from error
-    for name in (entry.name for entry in entries):
-        path = f"{beneath}/{name}" if beneath else name
-        if classify_name(name) is SkipReason.HIDDEN:
-            continue
-        if not _is_utf8(name):
-            raise InvalidInput(f"file://{folder}: the name of a file in it is not UTF-8. Rename that file.")
-        if name not in inner:
-            yield path
-        elif real not in above:
-            yield from _local_paths(root, path, above | {real})
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one. Raises OSError for a link that may have led to one."""
-    if entry.is_symlink() and classify_name(entry.name) is NameClass.UNKNOWN:
-        entry.stat()
-    return entry.is_dir()
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -10,24 +10,23 @@ neither limit a single request nor survive the death of a child
 """
 
 import contextlib
-import importlib
-import io
 import math
 import os
 import queue
 import resource
 import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Final, Generic, Self, TypeVar, cast, get_type_hints
+from typing import IO, Final, Generic, TypeVar, cast
 
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.system import child_server
+from pneumonia_core.system.child_server import LENGTH, Failure, framed, types_of
 from pneumonia_core.system.import_path import import_path
 from pneumonia_core.system.messages import Buffer, MalformedMessage, pack, unpack
 
@@ -39,7 +38,6 @@ MAX_KILLS: Final = 5
 _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
 # From the end of a child's answers to the end of its process.
 _ENDING_LIMIT_S: Final = 10.0
-_LENGTH: Final = struct.Struct(">Q")
 # A child that announces more is broken: its own memory is limited to as much.
 _MAX_ANSWER_BYTES: Final = MEMORY_LIMIT_BYTES
 Request = TypeVar("Request")
@@ -86,7 +84,7 @@ class ChildPool(Generic[Request, Answer]):
             str(math.ceil(limit_s * threads)),
             str(resource.RLIM_INFINITY if memory_bytes is None else memory_bytes),
         ]
-        self._answer = _types_of(function)[1]
+        self._answer = types_of(function)[1]
         self._limit_s = limit_s
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         self._children: set[_Child] = set()
@@ -102,7 +100,7 @@ class ChildPool(Generic[Request, Answer]):
         """
         for _ in range(MAX_KILLS):
             answer = self._ask_one(request)
-            if isinstance(answer, _Failure):
+            if isinstance(answer, Failure):
                 raise answer.as_error()
             if not isinstance(answer, _Killed):
                 return cast("Answer | Crashed | TooSlow", answer)
@@ -173,37 +171,6 @@ class ChildPool(Generic[Request, Answer]):
             self._children.discard(child)
 
 
-def _types_of(function: Callable[[Request], Answer]) -> tuple[object, object]:
-    """The declared types of a function's request, and of what a child says to it."""
-    hints = get_type_hints(function)
-    return next(iter(hints.values())), hints["return"] | _Failure
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Instead of an answer: the PneumoniaError that the function raised."""
-
-    kind: str
-    text: str
-    remedy: Remedy | None
-
-    @classmethod
-    def of(cls, error: PneumoniaError) -> Self:
-        return cls(type(error).__name__, error.text, error.remedy)
-
-    def as_error(self) -> PneumoniaError:
-        """The error, of its own class where that is known here."""
-        kinds = {kind.__name__: kind for kind in _kinds(PneumoniaError)}
-        kind = kinds.get(self.kind, PneumoniaError)
-        error = kind.__new__(kind)
-        PneumoniaError.__init__(error, self.text, self.remedy)
-        return error
-
-
-def _kinds(kind: type[PneumoniaError]) -> list[type[PneumoniaError]]:
-    return [kind, *(each for below in kind.__subclasses__() for each in _kinds(below))]
-
-
 @dataclass(frozen=True)
 class _Killed:
     """Instead of an answer: the child was killed from outside, or by the kernel for want of memory."""
@@ -216,7 +183,7 @@ class _Child:
         # A program of its own: a fork of a process with threads may hang.
         # With -P it imports nothing from its working folder, which holds no archive either.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, *arguments],
+            [sys.executable, "-P", "-m", child_server.__name__, *arguments],
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -230,7 +197,7 @@ class _Child:
         try:
             os.set_blocking(self._to.fileno(), False)
             os.set_blocking(self._from.fileno(), False)
-            # `_serve` sends a first message when it is ready, so that the start does not count as work.
+            # `child_server` sends a first message when it is ready, so that the start does not count as work.
             self._receive(time.monotonic() + START_LIMIT_S)
         except BaseException:
             self.kill()
@@ -264,14 +231,14 @@ class _Child:
         self._to.close()
 
     def _send(self, message: Sequence[Buffer], until: float) -> None:
-        for part in _framed(message):
+        for part in framed(message):
             rest = memoryview(part)
             while rest:
                 _wait_for(self._to, select.POLLOUT, until)
                 rest = rest[os.write(self._to.fileno(), rest) :]
 
     def _receive(self, until: float) -> bytearray:
-        length = _LENGTH.unpack(self._read(_LENGTH.size, until))[0]
+        length = LENGTH.unpack(self._read(LENGTH.size, until))[0]
         if length > _MAX_ANSWER_BYTES:
             raise MalformedMessage("a message that is too long")
         return self._read(length, until)
@@ -294,50 +261,3 @@ def _wait_for(stream: IO[bytes], event: int, until: float) -> None:
     poll.register(stream, event)
     if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
         raise TimeoutError
-
-
-def _framed(message: Sequence[Buffer]) -> list[Buffer]:
-    return [_LENGTH.pack(sum(map(len, message))), *message]
-
-
-def _serve(function: Callable[[object], object], limit_s: int, memory_bytes: int) -> None:
-    """Answer requests until they end, within the memory limit and `limit_s` seconds of CPU for each.
-
-    The CPU limit ends a child whose parent died while the child computes.
-    """
-    if memory_bytes != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    declared = _types_of(function)[0]
-    requests, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
-    # What a library prints must not come between the answers.
-    os.dup2(2, 1)
-    _send_answer(answers, None)
-    while header := requests.read(_LENGTH.size):
-        request = _read_request(requests, _LENGTH.unpack(header)[0], declared)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + limit_s, resource.RLIM_INFINITY)
-        )
-        try:
-            answer = function(request)
-        except PneumoniaError as error:
-            answer = _Failure.of(error)
-        _send_answer(answers, answer)
-
-
-def _read_request(stream: io.BufferedReader, length: int, declared: object) -> object:
-    # Arrays of the request are views of it; the engines want theirs writable.
-    message = bytearray(length)
-    stream.readinto(message)
-    return unpack(message, declared)
-
-
-def _send_answer(stream: IO[bytes], value: object) -> None:
-    stream.writelines(_framed(pack(value)))
-    stream.flush()
-
-
-if __name__ == "__main__":
-    _module, _name, *_limits = sys.argv[1:]
-    _serve(getattr(importlib.import_module(_module), _name), *map(int, _limits))

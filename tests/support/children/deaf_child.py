@@ -10,6 +10,6 @@ def answer(request: bytes) -> bytes:
     return request
 
 
-if os.environ.get("PNEUMONIA_TEST_DEAF") and sys.argv[0].endswith("child_process.py"):
+if os.environ.get("PNEUMONIA_TEST_DEAF") and sys.argv[0].endswith("child_server.py"):
     os.write(1, bytes(8))
     time.sleep(60)
