@@ -110,7 +110,7 @@ def _score_with_own_model(context: ScoringContext, run: Run, table: DeltaTable) 
         with scoring_instead(context, run.record.request(), _own_bundle(run.record)):
             return _score_run(context, run, table)
     except NothingListed:
-        # It is no fault of the run, and the command's own run would find nothing either.
+        # The run is not at fault, and the command's own run would find nothing either.
         raise
     except InvalidInput as error:
         say(f"run {run.run_id} of {run.record.run_date} is abandoned: {error.text}")

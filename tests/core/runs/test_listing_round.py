@@ -199,5 +199,5 @@ def test_night_that_lists_nothing_leaves_the_place_as_it_is(nights):
     assert nights.pass_one(segments=2, chunks=0).listed_to == place
     record = nights.pass_one(segments=100)
     assert (record.listed_from, record.listing_complete, nights.scored) == (place, True, 50)
-    assert record.listed_before == (first.run_id,), "nights that got no further are no part of the round"
+    assert record.listed_before == (first.run_id,), "nights that got no further do not belong to the round"
     assert nights.pass_one(segments=2).listed_from is None
