@@ -6,6 +6,7 @@
     training                   a training on Ray Train
     inspection                 a survey of images on Ray Data
     evaluation                 a labelled set through the scoring run
+    exporting                  a bundle with one more engine
     demonstration              the whole loop on synthetic X-rays
 
 May import: pneumonia_core.

@@ -16,6 +16,7 @@ COMMANDS = {
         "jobs.recalibrate:command",
         "Fit a bundle to local images: a new bundle with their thresholds and calibration.",
     ),
+    "export": ("jobs.export:command", "A new bundle with one more engine: the network in int8."),
     "score": ("jobs.score:command", "Score archives of X-rays into a Delta table."),
     "inspect": (
         "jobs.inspect:command",

@@ -102,7 +102,10 @@ allow_prefix_option = click.option(
     help="A manifest's images may lie under this prefix too. May be given again.",
 )
 engine_option = click.option(
-    "--engine", default="auto", show_default=True, help="openvino, tensorflow or auto."
+    "--engine",
+    default="auto",
+    show_default=True,
+    help="openvino, openvino-int8 (where `export` added it), tensorflow or auto.",
 )
 precision_option = click.option(
     "--precision", type=click.Choice(["auto", "float32"]), default="auto", show_default=True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import EngineReport
+from pneumonia_core.bundles.engines import ENGINE_FILES, EngineReport
 from pneumonia_core.calibration import Calibration
 from pneumonia_core.domain import Domain
 from pneumonia_core.errors import InvalidInput
@@ -119,11 +119,10 @@ def read_engine_files(bundle: Bundle, engine: str) -> dict[str, bytes]:
 
     Raises InvalidInput where a file has changed since the bundle was opened.
     """
-    folder = "saved_model/" if engine == "tensorflow" else "openvino/"
     # Not the manifest in the folder: another bundle may be there by now.
     files = {"bundle.json": json.dumps(bundle.document).encode()}
     for name, expected in bundle.document["files"].items():
-        if name.startswith(folder):
+        if name.startswith(ENGINE_FILES[engine]):
             files[name] = _read_file(bundle.path, name)
             _check_hash(bundle.path, name, hashlib.sha256(files[name]).hexdigest(), expected)
     return files

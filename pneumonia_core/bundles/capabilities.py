@@ -5,7 +5,8 @@ import platform
 from dataclasses import dataclass
 from typing import Final
 
-from pneumonia_core.system.environment import cpu_has_bfloat16, gpu_multiplies_float16
+from pneumonia_core.bundles.engines import INT8
+from pneumonia_core.system.environment import cpu_has_bfloat16, cpu_multiplies_int8, gpu_multiplies_float16
 
 # The driver's library. Without it no framework sees an NVIDIA GPU.
 _CUDA_DRIVER: Final = "libcuda.so.1"
@@ -15,26 +16,31 @@ _CUDA_DRIVER: Final = "libcuda.so.1"
 class Capabilities:
     """What engines can use on a machine.
 
-    `bfloat16` says whether they multiply it on its CPU. `gpus` are the compute capabilities (major, minor) of
-    the GPUs that TensorFlow sees.
+    `bfloat16` and `int8` say whether they multiply these on its CPU. `gpus` are the compute capabilities
+    (major, minor) of the GPUs that TensorFlow sees.
     """
 
     bfloat16: bool = False
     gpus: tuple[tuple[int, int], ...] = ()
+    int8: bool = False
 
     def can_compute(self, precision: str, on_gpu: bool) -> bool:
         """Whether an engine computes in this precision here, on the GPUs or on the CPU."""
         if on_gpu:
             fast = precision == "float16" and all(gpu_multiplies_float16(gpu) for gpu in self.gpus)
             return bool(self.gpus) and (fast or precision == "float32")
-        return precision == "float32" or (precision == "bfloat16" and self.bfloat16)
+        return precision == "float32" or {"bfloat16": self.bfloat16, INT8: self.int8}.get(precision, False)
 
 
 def measure_capabilities(look_for_gpus: bool) -> Capabilities:
     """The capabilities of this machine. `look_for_gpus` may import TensorFlow, which takes seconds."""
-    # On Arm the engines do not multiply bfloat16, whether or not the processor could.
-    bfloat16 = cpu_has_bfloat16() and platform.machine() == "x86_64"
-    return Capabilities(bfloat16, _tensorflow_gpus() if look_for_gpus else ())
+    # On Arm the engines do not multiply bfloat16, whether or not the processor could, and int8 otherwise.
+    x86 = platform.machine() == "x86_64"
+    return Capabilities(
+        bfloat16=x86 and cpu_has_bfloat16(),
+        gpus=_tensorflow_gpus() if look_for_gpus else (),
+        int8=x86 and cpu_multiplies_int8(),
+    )
 
 
 def _tensorflow_gpus() -> tuple[tuple[int, int], ...]:

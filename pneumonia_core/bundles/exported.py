@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pneumonia_core.bundles.engines import Engine
+from pneumonia_core.bundles.engines import ENGINE_FILES, Engine
 
 
 def open_exported(
@@ -27,4 +27,4 @@ def open_exported(
     # And scoring with TensorFlow must not load OpenVINO.
     from pneumonia_core.bundles.openvino_engine import OpenvinoEngine
 
-    return OpenvinoEngine(folder / "openvino" / "model.xml", precision, image_size, threads)
+    return OpenvinoEngine(folder / f"{ENGINE_FILES[name]}xml", name, precision, image_size, threads)

@@ -1,4 +1,4 @@
-"""The OpenVINO engine, for CPUs."""
+"""The OpenVINO engines, for CPUs."""
 
 from pathlib import Path
 from typing import Final
@@ -6,9 +6,10 @@ from typing import Final
 import numpy as np
 import openvino
 
-from pneumonia_core.bundles.engines import BATCH_SIZE, Scores, score_in_batches
+from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, Scores, score_in_batches
 
-_HINTS: Final = {"float32": "f32", "bfloat16": "bf16"}
+# What is not quantised in a quantised network computes in float32.
+_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", INT8: "f32"}
 
 
 class OpenvinoEngine:
@@ -17,9 +18,8 @@ class OpenvinoEngine:
     `precision` is the one in which it really computes: a CPU may lack the one that was asked for.
     """
 
-    name = "openvino"
-
-    def __init__(self, model: Path, precision: str, image_size: int, threads: int) -> None:
+    def __init__(self, model: Path, name: str, precision: str, image_size: int, threads: int) -> None:
+        self.name = name
         core = openvino.Core()
         network = core.read_model(model)
         network.reshape([BATCH_SIZE, image_size, image_size])
@@ -32,7 +32,9 @@ class OpenvinoEngine:
         }
         self._compiled = core.compile_model(network, "CPU", settings)
         actual = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self.precision = next((name for name, hint in _HINTS.items() if hint == actual), actual)
+        known = {hint: precision for precision, hint in _HINTS.items() if precision != INT8}
+        computed = known.get(actual, actual)
+        self.precision = INT8 if precision == INT8 and computed == "float32" else computed
         self._has_domain = any("domain" in port.get_names() for port in self._compiled.outputs)
 
     def __call__(self, images: np.ndarray) -> Scores:

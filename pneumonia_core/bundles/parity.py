@@ -2,16 +2,16 @@
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import BATCH_SIZE, EngineReport, Scores
+from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, INT8_ENGINE, EngineReport, Scores
 from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.domain import Domain, in_domain
-from pneumonia_core.findings import NORMAL, Thresholds, findings
+from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds, bacterial_share, findings
 from pneumonia_core.system.environment import cpu_has_bfloat16
 
 if TYPE_CHECKING:
@@ -51,10 +51,13 @@ def measure_engine(
 ) -> EngineReport:
     """Parity and speed of one engine, at bfloat16 where the CPU has it and parity passes, else at float32.
 
-    `folder` holds the exported engines; `reference` are the scores of the Keras model for the images.
+    A quantised engine computes in int8. `folder` holds the exported engines; `reference` are the scores of
+    the Keras model for the images.
     """
     images = validation.images
     precisions = ["bfloat16", "float32"] if cpu_has_bfloat16() else ["float32"]
+    if name == INT8_ENGINE:
+        precisions = [INT8]
     for precision in precisions:
         engine = open_exported(folder, name, precision, images.shape[1], threads=len(os.sched_getaffinity(0)))
         engine(images[:BATCH_SIZE])
@@ -70,6 +73,9 @@ def measure_engine(
             largest_difference=float(np.abs(scores.probabilities - reference.probabilities).max()),
             domain_agreement=_domain_agreement(domain, scores, reference),
         )
+        if precision == INT8:
+            difference = _auroc_bacterial_difference(validation.labels, scores, reference)
+            report = replace(report, auroc_bacterial_difference=difference)
         if report.parity_passed:
             break
     return report
@@ -83,14 +89,27 @@ def _domain_agreement(domain: Domain | None, scores: Scores, reference: Scores) 
     return float(np.mean(found == expected))
 
 
-def _auroc_difference(labels: np.ndarray, scores: Scores, reference: Scores) -> float:
-    # Only writing a bundle needs scikit-learn, whose import takes a second; scoring opens bundles too.
-    from sklearn.metrics import roc_auc_score
+def _auroc_bacterial_difference(labels: np.ndarray, scores: Scores, reference: Scores) -> float | None:
+    """The difference between bacterial and viral; None where the labels do not hold both."""
+    known = (labels == BACTERIAL) | (labels == VIRAL)
+    bacterial = labels[known] == BACTERIAL
+    if bacterial.all() or not bacterial.any():
+        return None
+    shares = (bacterial_share(each.probabilities)[known] for each in (scores, reference))
+    return _difference_of_aurocs(bacterial, *shares)
 
+
+def _auroc_difference(labels: np.ndarray, scores: Scores, reference: Scores) -> float:
     diseased = labels != NORMAL
     if diseased.all() or not diseased.any():
         raise ValueError("parity needs images with and without pneumonia")
-    found, expected = (
-        roc_auc_score(diseased, 1 - each.probabilities[:, NORMAL]) for each in (scores, reference)
+    return _difference_of_aurocs(
+        diseased, *(1 - each.probabilities[:, NORMAL] for each in (scores, reference))
     )
-    return float(abs(found - expected))
+
+
+def _difference_of_aurocs(positive: np.ndarray, scores: np.ndarray, reference: np.ndarray) -> float:
+    # Only writing a bundle needs scikit-learn, whose import takes a second; scoring opens bundles too.
+    from sklearn.metrics import roc_auc_score
+
+    return float(abs(roc_auc_score(positive, scores) - roc_auc_score(positive, reference)))

@@ -1,12 +1,14 @@
 """Writing a bundle: export to every engine, parity, baseline, manifest."""
 
+import contextlib
 import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -42,10 +44,7 @@ def write_bundle(
     has a domain, {"domain": [B]}. Each engine's parity is measured on `parity_images`. `baseline` float32 [N,
     3] are the probabilities of the validation images. `documents` are further files, {name: content}.
     """
-    models_dir.mkdir(parents=True, exist_ok=True)
-    folder = models_dir / f".writing-{uuid.uuid4().hex}"
-    folder.mkdir()
-    try:
+    with writing_folder(models_dir) as folder:
         model.save(folder / "model.keras")
         model.export(str(folder / "saved_model"), format="tf_saved_model", verbose=False)
         (folder / "openvino").mkdir()
@@ -60,13 +59,41 @@ def write_bundle(
         }
         # The TensorFlow engine has switched this process to its own precision.
         set_graph_precision("float32")
-        model_id = compute_model_id(model, spec)
-        _write_manifest(folder, model_id, spec, engines)
-        final = _free_name(models_dir, f"{spec.network}-{model_id}")
-        folder.rename(final)
+        return publish(folder, models_dir, _document(compute_model_id(model, spec), spec, engines))
+
+
+@contextlib.contextmanager
+def writing_folder(models_dir: Path) -> Iterator[Path]:
+    """A new folder under `models_dir` to write a bundle in; it goes unless it is published."""
+    models_dir.mkdir(parents=True, exist_ok=True)
+    folder = models_dir / f".writing-{uuid.uuid4().hex}"
+    folder.mkdir()
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, models_dir: Path, document: Mapping[str, Any]) -> Bundle:
+    """Write bundle.json with this content and the files' hashes, give the folder its name, and open it."""
+    files = {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    content = json.dumps({**document, "files": files}, indent=2)
+    (folder / "bundle.json").write_text(f"{content}\n", encoding="utf-8")
+    final = _free_name(models_dir, f"{document['network']}-{document['model_id']}")
+    folder.rename(final)
     return open_bundle(final)
+
+
+def engine_entry(report: EngineReport) -> dict[str, Any]:
+    """An engine in bundle.json. Earlier versions know no key of what is only measured in int8."""
+    entry = {**asdict(report), "parity_passed": report.parity_passed}
+    if report.auroc_bacterial_difference is None:
+        del entry["auroc_bacterial_difference"]
+    return entry
 
 
 def _write_baseline(path: Path, baseline: np.ndarray) -> None:
@@ -88,13 +115,9 @@ def _write_baseline(path: Path, baseline: np.ndarray) -> None:
     pq.write_table(pa.concat_tables(tables), path)
 
 
-def _write_manifest(folder: Path, model_id: str, spec: ModelSpec, engines: dict[str, EngineReport]) -> None:
-    files = {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-    document = {
+def _document(model_id: str, spec: ModelSpec, engines: dict[str, EngineReport]) -> dict[str, Any]:
+    """The content of bundle.json but for the files."""
+    return {
         "format_version": FORMAT_VERSION,
         "model_id": model_id,
         "classes": list(CLASSES),
@@ -109,16 +132,11 @@ def _write_manifest(folder: Path, model_id: str, spec: ModelSpec, engines: dict[
         "smoothing": spec.smoothing,
         "conformal": asdict(spec.conformal) if spec.conformal else None,
         "domain": asdict(spec.domain) if spec.domain else None,
-        "engines": {
-            name: {**asdict(report), "parity_passed": report.parity_passed}
-            for name, report in engines.items()
-        },
+        "engines": {name: engine_entry(report) for name, report in engines.items()},
         "data_fingerprint": spec.data_fingerprint,
         "training": spec.training,
         "versions": installed_versions(),
-        "files": files,
     }
-    (folder / "bundle.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _free_name(models_dir: Path, name: str) -> Path:

@@ -29,12 +29,23 @@ _AMPERE: Final = 8
 @cache
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or the Arm extension)."""
+    return bool(_cpu_words() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@cache
+def cpu_multiplies_int8() -> bool:
+    """Whether this CPU adds products of int8 up in 32 bits (VNNI or AMX).
+
+    x86 processors without these add them up in 16 bits, where large sums are cut off.
+    """
+    return bool(_cpu_words() & {"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+def _cpu_words() -> set[str]:
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        return set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
     except OSError:
-        return False
-    flags = set(text.split())
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+        return set()
 
 
 def gpu_training_precision(capabilities: Iterable[tuple[int, int]]) -> str:

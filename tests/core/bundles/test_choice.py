@@ -7,6 +7,7 @@ import pytest
 
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
 from pneumonia_core.bundles.choice import EngineChoice, choose_engine, load_engine, settle_engine
+from pneumonia_core.bundles.engines import INT8_ENGINE, EngineReport
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
 
@@ -135,3 +136,59 @@ def test_engine_on_a_gpu_that_tensorflow_does_not_see_is_refused(tiny_bundle):
     with pytest.raises(PneumoniaError) as refused:
         load_engine(tiny_bundle, "tensorflow", "float32", gpu=True)
     assert refused.value.remedy is Remedy.INSTALL_GPU
+
+
+INT8_CPU = Capabilities(bfloat16=True, int8=True)
+
+
+def quantised(bundle, images_per_s=1e9, findings_agreement=1.0, auroc_bacterial_difference=0.0):
+    """A bundle whose engines passed parity, and which has the int8 engine too."""
+    report = EngineReport(
+        "int8", images_per_s, 0.0, findings_agreement, 0.1, None, auroc_bacterial_difference
+    )
+    bundle = passing(bundle, "float32")
+    return dataclasses.replace(bundle, engines={**bundle.engines, INT8_ENGINE: report})
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "machines", "gpu", "chosen"),
+    [
+        pytest.param({}, "auto", [INT8_CPU], False, (INT8_ENGINE, "int8"), id="every CPU has it"),
+        pytest.param({"images_per_s": 0.1}, "auto", [INT8_CPU], False, ("openvino", "float32"), id="slower"),
+        pytest.param(
+            {"findings_agreement": 0.994}, "auto", [INT8_CPU], False, ("openvino", "float32"), id="failed",
+        ),
+        pytest.param(
+            {"auroc_bacterial_difference": 0.003}, "auto", [INT8_CPU], False, ("openvino", "float32"),
+            id="failed for the kind",
+        ),
+        pytest.param({}, "auto", [INT8_CPU, FAST_CPU], False, ("openvino", "float32"), id="one CPU lacks it"),
+        pytest.param({}, "auto", [], False, ("openvino", "float32"), id="no machine yet"),
+        pytest.param({}, "float32", [INT8_CPU], False, ("openvino", "float32"), id="float32 is asked for"),
+        pytest.param({}, "auto", [VOLTA], True, ("tensorflow", "float16"), id="GPUs"),
+    ],
+)  # fmt: skip
+def test_int8_is_taken_where_it_passed_is_fastest_and_runs_everywhere(
+    tiny_bundle, changes, precision, machines, gpu, chosen
+):
+    engines = {"openvino": 2.0, "tensorflow": 1.0}
+    bundle = quantised(tiny_bundle, **changes)
+    rated = {
+        name: dataclasses.replace(report, images_per_s=engines.get(name, report.images_per_s))
+        for name, report in bundle.engines.items()
+    }
+    choice = settle_engine(dataclasses.replace(bundle, engines=rated), "auto", precision, machines, gpu)
+    assert (choice.engine, choice.precision) == chosen
+
+
+def test_int8_engine_that_is_named_computes_in_int8_or_not_at_all(tiny_bundle):
+    bundle = quantised(tiny_bundle, findings_agreement=0.5)
+    assert settle_engine(bundle, INT8_ENGINE, "auto", [INT8_CPU]) == EngineChoice(INT8_ENGINE, "int8", False)
+    # As a run that is resumed asks.
+    assert settle_engine(bundle, INT8_ENGINE, "int8", [INT8_CPU, OLD_CPU]).precision == "int8"
+    for precision, machines in (("auto", [INT8_CPU, OLD_CPU]), ("float32", [INT8_CPU])):
+        with pytest.raises(InvalidInput, match=INT8_ENGINE) as refused:
+            settle_engine(bundle, INT8_ENGINE, precision, machines)
+        assert refused.value.remedy is Remedy.OTHER_ENGINE
+    with pytest.raises(InvalidInput, match="openvino does not compute in int8"):
+        settle_engine(bundle, "openvino", "int8", [INT8_CPU])

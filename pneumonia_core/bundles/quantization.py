@@ -1,0 +1,167 @@
+"""Quantising an exported network to int8 with NNCF; only this module uses it."""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import openvino
+from openvino import opset13 as opset
+
+from pneumonia_core.bundles.bundle import Bundle
+from pneumonia_core.bundles.capabilities import measure_capabilities
+from pneumonia_core.bundles.engines import INT8_ENGINE
+from pneumonia_core.errors import InvalidInput, Remedy
+
+# Images that suffice to measure the ranges of activations, and what a quantised operation changes.
+CALIBRATION_IMAGES: Final = 300
+# How far the largest of an image's probabilities may move, in the mean: as far as by bfloat16, with which
+# findings agree (measured). Operations that move it further stay in float32.
+MAX_MEAN_DIFFERENCE: Final = 0.003
+# Images on which NNCF ranks the operations by what they change.
+_RANKING_IMAGES: Final = 100
+_BATCH: Final = 32
+_EXACT: Final = {"INFERENCE_PRECISION_HINT": "f32"}
+_LEAST_DEVIATION: Final = 1e-6
+# A feature map has more channels than a picture.
+_PICTURE_CHANNELS: Final = 3
+
+
+def check_quantization() -> None:
+    """Raise InvalidInput where networks cannot be quantised here: without NNCF, or without fast int8."""
+    if importlib.util.find_spec("nncf") is None:
+        raise InvalidInput(
+            f"the engine {INT8_ENGINE} is made with NNCF, which is not installed.", Remedy.INSTALL_INT8
+        )
+    if not measure_capabilities(look_for_gpus=False).int8:
+        raise InvalidInput(
+            f"the engine {INT8_ENGINE} cannot be measured on this machine, whose processor does not multiply "
+            "int8 (VNNI or AMX). Make it on another one."
+        )
+
+
+def check_can_add(bundle: Bundle) -> None:
+    """Raise InvalidInput where the bundle cannot get the engine INT8_ENGINE."""
+    if INT8_ENGINE in bundle.engines:
+        raise InvalidInput(
+            f"the bundle {bundle.path} has the engine {INT8_ENGINE} already. Give the one that it was "
+            "made from."
+        )
+
+
+def quantize(network: Path, images: np.ndarray, quantized: Path) -> None:
+    """Write the OpenVINO `network` with its trunk in int8 to `quantized`.
+
+    It is calibrated on `images` uint8 [N, H, W], and on these NNCF takes back to float32 the operations that
+    move the probabilities by more than MAX_MEAN_DIFFERENCE. Smoothing, first convolution, head and domain
+    guard stay in float32 anyway; the guard is fitted to the features that the quantised trunk gives it.
+    """
+    model = openvino.Core().read_model(network)
+    single = [image[None] for image in images]
+    compiled = openvino.compile_model(model, "CPU", _EXACT)
+    expected = [compiled(image)["probabilities"].copy() for image in single]
+    # Its progress would go to stdout, which is for a command's result.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = _quantize_with_control(model, single, expected)
+    if any("domain" in output.get_names() for output in model.outputs):
+        _fit_guard(result, _guard_features(model, images), _guard_features(result, images))
+    # The weights that stay in float32 stay as they are.
+    openvino.save_model(result, quantized, compress_to_fp16=False)
+
+
+def _quantize_with_control(
+    model: openvino.Model, images: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> openvino.Model:
+    """The model quantised on these images uint8 [1, H, W], with the probabilities `expected` of it."""
+    # NNCF would send usage data to its makers.
+    os.environ.setdefault("NNCF_CI", "1")
+    # Only making such an engine needs NNCF.
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    return nncf.quantize_with_accuracy_control(
+        model,
+        nncf.Dataset(images),
+        nncf.Dataset(list(zip(images, expected, strict=True))),
+        _closeness,
+        max_drop=MAX_MEAN_DIFFERENCE,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(images),
+        ignored_scope=nncf.IgnoredScope(names=sensitive_operations(model)),
+        # It would narrow weights for processors that add in 16 bits, on which this engine does not run.
+        advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.DISABLE
+        ),
+        advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+            ranking_subset_size=_RANKING_IMAGES
+        ),
+    )
+
+
+def sensitive_operations(model: openvino.Model) -> list[str]:
+    """The names of all operations on pictures and on vectors: what is before and behind the feature maps.
+
+    These are the smoothing with what prepares the picture, the first convolution, the head with the
+    calibration, and the domain guard.
+    """
+    return [
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() not in ("Constant", "Parameter", "Result")
+        and not (
+            _is_feature_map(operation.output(0))
+            and (operation.get_type_name() != "Convolution" or _is_feature_map(operation.input_value(0)))
+        )
+    ]
+
+
+def _is_feature_map(output: openvino.Output) -> bool:
+    shape = output.get_partial_shape()
+    is_map = shape.rank.is_static and shape.rank.get_length() == 4
+    return is_map and (shape[1].is_dynamic or shape[1].get_length() > _PICTURE_CHANNELS)
+
+
+def _guard_input(model: openvino.Model) -> openvino.Input:
+    """Where the domain guard's features, standardised, are whitened."""
+    node = model.output("domain").get_node()
+    while node.get_type_name() != "MatMul":
+        inputs = (value.get_node() for value in node.input_values())
+        node = next(each for each in inputs if each.get_type_name() != "Constant")
+    return node.input(0)
+
+
+def _guard_features(model: openvino.Model, images: np.ndarray) -> np.ndarray:
+    """The guard's features float32 [N, D] of the images."""
+    model = model.clone()
+    outputs = model.add_outputs([_guard_input(model).get_source_output()])
+    compiled = openvino.compile_model(model, "CPU", _EXACT)
+    number = model.outputs.index(outputs[0])
+    return np.concatenate(
+        [compiled(images[i : i + _BATCH])[number].copy() for i in range(0, len(images), _BATCH)]
+    )
+
+
+def _fit_guard(model: openvino.Model, features: np.ndarray, quantized: np.ndarray) -> None:
+    """Give each of the guard's features the mean and the deviation that it has in float32.
+
+    Whitening enlarges the smallest differences, so that rounding alone would look like another domain.
+    """
+    scale = features.std(axis=0) / np.maximum(quantized.std(axis=0), _LEAST_DEVIATION)
+    offset = features.mean(axis=0) - quantized.mean(axis=0) * scale
+    whitened = _guard_input(model)
+    scaled = opset.multiply(whitened.get_source_output(), scale[None].astype(np.float32))
+    shifted = opset.add(scaled, offset[None].astype(np.float32))
+    whitened.replace_source_output(shifted.output(0))
+
+
+def _closeness(
+    network: openvino.CompiledModel, items: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> tuple[float, list[float]]:
+    """How near the probabilities are to those of the float32 network, 1 where equal; also of each image."""
+    near = [1.0 - float(np.abs(network(image)["probabilities"] - p).max()) for image, p in items]
+    return float(np.mean(near)), near
