@@ -1,19 +1,30 @@
 """The unfinished runs of a results folder: those at work, and those that wait to be resumed."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pneumonia_core.runs.record import CLOSED, RunRecord
 from pneumonia_core.runs.run import Run, marker, read_record, run_folder, unfinished_folder
+from pneumonia_core.storage.errors import cannot_write
 from pneumonia_core.storage.files import delete_file, exists, list_names
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.locks.lock import Lock, holding_lock, take_lock
 
 
-def registry_lock(results: Location) -> AbstractContextManager[Lock]:
-    """The lock for finding and beginning runs, held for seconds: two commands must not begin one run each."""
-    return holding_lock(results.child("runs").child(".registry"))
+@contextlib.contextmanager
+def registry_lock(results: Location) -> Iterator[Lock]:
+    """The lock for finding and beginning runs, held for seconds: two commands must not begin one run each.
+
+    It is the first thing that a run writes. Raises InvalidInput where that is not allowed.
+    """
+    folder = results.child("runs").child(".registry")
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(holding_lock(folder))
+        except OSError as error:
+            raise cannot_write(results.uri, "cannot write there", error) from error
+        yield lock
 
 
 @dataclass(frozen=True)

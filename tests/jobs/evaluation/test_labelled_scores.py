@@ -46,7 +46,13 @@ def test_image_that_was_away_or_another_counts_as_what_it_is_again(tmp_path):
 def test_wrong_input_is_refused_before_ray_starts(tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "labels.csv").write_text("uri,label,patient_id,split\na.png,normal,p,test\n")
+    rows = [
+        "uri,label,patient_id,split",
+        "a.png,normal,p,test",
+        "b.png,viral,q,test",
+        "c.png,bacterial,r,test",
+    ]
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(rows))
     with pytest.raises(InvalidInput, match=message):
         evaluate_bundle(
             EvaluateOptions(**{"model": "m", "data": "data/labels.csv", "output": "out", **options})
