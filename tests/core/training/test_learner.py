@@ -203,7 +203,7 @@ def test_two_workers_train_as_one_with_the_whole_batch(start, in_float32, tmp_pa
         command = [sys.executable, __file__, "worker", str(rank), str(tmp_path / str(rank))]
         processes.append(subprocess.Popen(command, env=environment, cwd=REPOSITORY))
     try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+        assert [process.wait(timeout=900) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
@@ -227,7 +227,7 @@ def test_one_worker_with_two_devices_trains_as_with_one(in_float32, tmp_path):
     root = REPOSITORY
     path = f"{root}:{root / 'tests'}"
     command = [sys.executable, __file__, "devices", str(tmp_path / "two.npz")]
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=root, check=True, timeout=300)
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=root, check=True, timeout=900)
     with np.load(tmp_path / "two.npz") as two:
         assert float(two["total"]) == 3.0
         assert len(two["statistics"]) == 2
