@@ -92,10 +92,11 @@ def test_one_full_disk_and_one_broken_connection_cost_a_retry(undisturbed, nodes
     assert len(node.reads) <= IMAGES + 2 * CHUNK
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 # Ray takes a node for dead after less than the first.
-@pytest.mark.parametrize("away_s", [20, pytest.param(1200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "away_s", [pytest.param(20, marks=pytest.mark.slow), pytest.param(1200, marks=pytest.mark.soak)]
+)
 def test_fleet_that_is_away_for_a_while_ends_nothing(undisturbed, nodes, night, tmp_path, away_s):
     fleet = [nodes.add(SLOWLY), nodes.add(SLOWLY)]
     process = night()
