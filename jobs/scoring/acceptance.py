@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-from jobs.console.output import printable, say
-from jobs.scoring.commit import conclude_committed, count_images, stage, telling_what_is_committed
+from jobs.console.output import say
+from jobs.scoring.commit import conclude_committed, count_images, failed_at, stage, telling_what_is_committed
 from jobs.scoring.merging import merge_here
-from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.errors import Remedy
 from pneumonia_core.results.commit import commit
 from pneumonia_core.results.table import add_missing_columns
 from pneumonia_core.runs.gated.held import opened_held_run, outdated_rows
@@ -14,7 +14,6 @@ from pneumonia_core.runs.parts import ConservationError, done_chunks
 from pneumonia_core.runs.record import RunResult
 from pneumonia_core.runs.registry import version_with_rows
 from pneumonia_core.runs.run import Run, chunks_still_needed, unscored_rows
-from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.location import Location, open_location
 
 
@@ -27,9 +26,7 @@ def accept(results: str, run_id: str, max_reject_rate: float) -> dict[str, Any]:
     try:
         return _accept(location, run_id, max_reject_rate).as_json()
     except OSError as error:
-        raise PneumoniaError(
-            f"{error_text(error)} while working on {printable(location.uri)}.", Remedy.FIX_AND_RUN_AGAIN
-        ) from error
+        raise failed_at(location, error) from error
 
 
 def _accept(results: Location, run_id: str, max_reject_rate: float) -> RunResult:

@@ -27,9 +27,16 @@ from pneumonia_core.runs.record import Counts, RunChanges, RunResult, RunState
 from pneumonia_core.runs.run import Run, chunks_still_needed, unscored_rows
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import delete_file, write_bytes
+from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.locks.lease import LeaseLost
 
 HELD_EXIT_CODE: Final = 4
+
+
+def failed_at(results: Location, error: OSError, more: str = "") -> PneumoniaError:
+    """What the operating system says of work on these results, as an error for a person."""
+    text = f"{error_text(error)} while working on {printable(results.uri)}."
+    return PneumoniaError(text + more, Remedy.FIX_AND_RUN_AGAIN)
 
 
 @contextlib.contextmanager
@@ -42,10 +49,7 @@ def telling_what_is_committed(run: Run) -> Iterator[None]:
             rows = "The rows of the run may be in the table: the same command finds out"
         else:
             rows = "Nothing of this run was committed"
-        raise PneumoniaError(
-            f"{error_text(error)} while working on {printable(run.results.uri)}. {rows}.",
-            Remedy.FIX_AND_RUN_AGAIN,
-        ) from error
+        raise failed_at(run.results, error, f" {rows}.") from error
 
 
 def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResult:

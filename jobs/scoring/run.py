@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 
 from jobs.console.output import printable, say
 from jobs.scoring.acceptance import commit_accepted
-from jobs.scoring.commit import commit_run, conclude, report_skipped, telling_what_is_committed
+from jobs.scoring.commit import commit_run, conclude, failed_at, report_skipped, telling_what_is_committed
 from jobs.scoring.context import ExecutionOptions, ScoringContext, scoring_instead, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
 from jobs.scoring.options import ScoreOptions
@@ -17,7 +17,7 @@ from jobs.scoring.planning import NothingListed
 from jobs.scoring.request import execution_options, make_request
 from jobs.scoring.score_listing import score_listing
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
-from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.results.table import add_missing_columns, existing_table
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.gated.held import abandon_held_runs
@@ -28,7 +28,6 @@ from pneumonia_core.runs.record import RunRecord, RunRequest, RunResult
 from pneumonia_core.runs.registry import last_committed, open_run, version_with_rows
 from pneumonia_core.runs.rescore_choice import any_model_counts, remember_rescore
 from pneumonia_core.runs.run import Run
-from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import make_folder
 from pneumonia_core.storage.location import Location, open_location
 
@@ -49,9 +48,7 @@ def score(results: str, options: ScoreOptions, dry_run: bool = False) -> dict[st
     try:
         return score_archives(location, request, bundle, execution).as_json()
     except OSError as error:
-        raise PneumoniaError(
-            f"{error_text(error)} while working on {printable(location.uri)}.", Remedy.FIX_AND_RUN_AGAIN
-        ) from error
+        raise failed_at(location, error) from error
 
 
 def score_archives(

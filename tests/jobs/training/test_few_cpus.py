@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from support.paths import REPOSITORY
 
-from pneumonia_core.datasets.labelled import read_labelled, split_training
+from pneumonia_core.datasets.labelled import read_labelled
+from pneumonia_core.datasets.split import split_training
 from pneumonia_core.phantoms.data_sets import write_labelled
 
 
