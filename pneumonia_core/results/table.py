@@ -7,7 +7,7 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.dataset as pads
-from deltalake import DeltaTable, Field
+from deltalake import CommitProperties, DeltaTable, Field
 from deltalake.exceptions import DeltaError, DeltaProtocolError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
@@ -48,9 +48,7 @@ def open_table(results: Location) -> DeltaTable:
             Remedy.OTHER_RESULTS,
         )
     try:
-        table = retry_on_lost_connection(
-            lambda: DeltaTable(table_uri(scores), storage_options=storage_options(scores))
-        )
+        table = _open(scores)
     except TableNotFoundError:
         table = _create_table(scores)
     except (DeltaError, OSError) as error:
@@ -68,6 +66,12 @@ def open_table(results: Location) -> DeltaTable:
         ) from error
     _check_schema(scores, table)
     return table
+
+
+def _open(scores: Location) -> DeltaTable:
+    return retry_on_lost_connection(
+        lambda: DeltaTable(table_uri(scores), storage_options=storage_options(scores))
+    )
 
 
 def storage_options(location: Location) -> dict[str, str]:
@@ -229,13 +233,19 @@ def _create_table(scores: Location) -> DeltaTable:
                 storage_options=storage_options(scores),
                 mode="ignore",
                 partition_by=[PARTITION],
+                # Another attempt would add a second entry to a log that has one already.
+                commit_properties=CommitProperties(max_commit_retries=0),
                 name="scores",
                 description="Chest X-ray scores, one row per image and run. "
                 "Research use only: not a medical device.",
             )
         )
     except (DeltaError, OSError) as error:
-        raise cannot_write(scores.uri, "cannot create the results table", as_os_error(error)) from error
+        # The table may be there: the answer was lost and the request repeated, or another run created it.
+        try:
+            return _open(scores)
+        except (DeltaError, OSError):
+            raise cannot_write(scores.uri, "cannot create the results table", as_os_error(error)) from error
 
 
 def _check_schema(scores: Location, table: DeltaTable) -> None:

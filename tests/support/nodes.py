@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pneumonia_core.system.failpoints import VARIABLE
 from support.clusters import Rules
-from support.processes import descendants, kill_with_descendants, wait_for_process
+from support.processes import descendants, kill_with_descendants
 
 if TYPE_CHECKING:
     from ray._private.node import Node
@@ -116,6 +117,7 @@ class NodeCluster:
         done_log = self._folder / f"{name}.done"
         own.set(f"part.after=log:{done_log}", *rules)
         ray = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1")
+        before = self._living
         started = subprocess.Popen(
             ["unshare", "--mount", *ray, "--address", self.cluster.address],
             env={**os.environ, VARIABLE: own.variable, "PNEUMONIA_HASH_KEY": "pepper"},
@@ -123,11 +125,23 @@ class NodeCluster:
             stderr=subprocess.DEVNULL,
         )
         try:
-            wait_for_process(started.pid, "raylet/raylet")
+            self._wait_until_joined(before, started)
             yield MountingNode(started, done_log)
         finally:
             kill_with_descendants(started.pid)
             started.wait()
+
+    @property
+    def _living(self) -> set[str]:
+        """Ray's numbers of the living nodes."""
+        return set(self.cluster.global_state.total_resources_per_node())
+
+    def _wait_until_joined(self, before: set[str], started: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + 60
+        while not self._living - before:
+            assert started.poll() is None, "the node ended before it joined the cluster"
+            assert time.monotonic() < deadline, "the node has not joined the cluster"
+            time.sleep(0.1)
 
     def remove(self, node: ClusterNode) -> None:
         """Kill a node with all its workers."""

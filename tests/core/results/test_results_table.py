@@ -4,9 +4,11 @@ import errno
 import json
 import os
 
+import boto3
 import pytest
 from deltalake import DeltaTable, Field, Schema
 from deltalake.schema import PrimitiveType
+from support.buckets import BUCKET, Proxy, s3_server, using
 from support.scoring import commit_as_scored
 
 from pneumonia_core.errors import InvalidInput, Remedy
@@ -35,6 +37,14 @@ def test_results_of_other_names_are_created_and_found(tmp_path, name):
     found = find_table(location)
     assert found
     assert scan(found).count_rows() == 0
+
+
+def test_table_whose_creation_was_never_answered_is_found():
+    with s3_server() as endpoint, Proxy(endpoint) as proxy, using(proxy.endpoint):
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+        proxy.fail(r"^PUT .*_delta_log/0+\.json", most=1, always_cut=True)
+        table = open_table(open_location(f"s3://{BUCKET}/results"))
+        assert (proxy.injected, table.version()) == (1, 0)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
