@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import ENGINE_FILES, EngineReport
+from pneumonia_core.bundles.engines import ENGINE_FILES, EngineReport, best_report
 from pneumonia_core.calibration import Calibration
 from pneumonia_core.domain import Domain
 from pneumonia_core.errors import InvalidInput
@@ -49,13 +49,21 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle whose hashes were checked. `document` is its bundle.json."""
+    """An opened bundle whose hashes were checked.
+
+    `reports` are those of each engine by precision. `document` is the bundle.json.
+    """
 
     path: Path
     model_id: str
     spec: ModelSpec
-    engines: dict[str, EngineReport]
+    reports: dict[str, dict[str, EngineReport]]
     document: dict[str, Any]
+
+    @property
+    def engines(self) -> dict[str, EngineReport]:
+        """The engines, each with its best report, in the order of their names."""
+        return {name: best_report(reports) for name, reports in sorted(self.reports.items())}
 
     @property
     def image_size(self) -> int:
@@ -106,10 +114,7 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
             conformal=_parse_conformal(document.get("conformal")),
             smoothing=document.get("smoothing", SMOOTHING),
         ),
-        engines={
-            name: EngineReport(**{k: v for k, v in entry.items() if k != "parity_passed"})
-            for name, entry in document["engines"].items()
-        },
+        reports=_parse_reports(document),
         document=document,
     )
 
@@ -239,6 +244,19 @@ def _check_hash(folder: Path, name: str, actual: str, expected: str) -> None:
             f"{folder}: the file {name} differs from the one that was written (by its sha256). "
             "Restore the folder, or train again."
         )
+
+
+def _parse_reports(document: dict[str, Any]) -> dict[str, dict[str, EngineReport]]:
+    """The engines' reports by precision. Version 0.1.0 wrote one for each engine, under another key."""
+    entries = {name: {entry["precision"]: entry} for name, entry in document["engines"].items()}
+    entries |= document.get("precisions", {})
+    return {
+        name: {
+            precision: EngineReport(**{k: v for k, v in entry.items() if k != "parity_passed"})
+            for precision, entry in each.items()
+        }
+        for name, each in entries.items()
+    }
 
 
 def _parse_domain(written: dict[str, Any] | None) -> Domain | None:

@@ -1,6 +1,6 @@
 """What an engine is: the exported network behind one call, its scores, and the report of how exact it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -10,6 +10,12 @@ import numpy as np
 ENGINES: Final = ("openvino", "tensorflow")
 INT8_ENGINE: Final = "openvino-int8"
 INT8: Final = "int8"
+# What each engine computes in on CPUs that have it; parity is measured in all of these.
+CPU_PRECISIONS: Final = {
+    "openvino": ("bfloat16", "float32"),
+    INT8_ENGINE: (INT8,),
+    "tensorflow": ("bfloat16", "float32"),
+}
 # How the paths of an engine's files in a bundle begin.
 ENGINE_FILES: Final = {
     "openvino": "openvino/model.",
@@ -46,10 +52,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineReport:
-    """How an exported engine compares with the float32 Keras model on validation images.
+    """How an exported engine compares, in one precision, with the float32 Keras model on validation images.
 
-    The difference for bacterial or viral is measured in int8 alone. It is None where it was not measured, and
-    where the images do not show both kinds.
+    The difference for bacterial or viral is None where the images do not show both kinds, and in bundles of
+    version 0.1.0. `images_per_s` is that of the machine that wrote the bundle.
     """
 
     precision: str
@@ -68,6 +74,24 @@ class EngineReport:
             and self.findings_agreement >= MIN_FINDINGS_AGREEMENT
             and (self.domain_agreement is None or self.domain_agreement >= MIN_DOMAIN_AGREEMENT)
         )
+
+
+def best_report(reports: Mapping[str, EngineReport]) -> EngineReport:
+    """Of an engine's reports by precision the fastest that passed parity; where none did, that of float32."""
+    passed = [report for report in reports.values() if report.parity_passed]
+    if passed:
+        return max(passed, key=lambda report: report.images_per_s)
+    return reports.get("float32") or next(iter(reports.values()))
+
+
+def passed_precisions(reports: Mapping[str, EngineReport]) -> tuple[str, ...]:
+    """The precisions in which an engine passed parity, by its reports; the fastest comes first."""
+    passed = [report for report in reports.values() if report.parity_passed]
+    names = [report.precision for report in sorted(passed, key=lambda report: -report.images_per_s)]
+    if "bfloat16" in names and "float32" not in reports:
+        # Version 0.1.0 did not measure float32 where bfloat16 had passed. It is what parity compares with.
+        names.append("float32")
+    return tuple(names)
 
 
 def score_in_batches(

@@ -13,7 +13,7 @@ from pneumonia_core.bundles.engines import ENGINE_FILES, INT8_ENGINE
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
 from pneumonia_core.bundles.quantization import quantize
 from pneumonia_core.bundles.tensorflow_engine import set_devices
-from pneumonia_core.bundles.writer import engine_entry, publish, writing_folder
+from pneumonia_core.bundles.writer import publish, with_engines, writing_folder
 
 
 def add_int8_engine(
@@ -35,8 +35,7 @@ def add_int8_engine(
         source, quantized = (folder / f"{ENGINE_FILES[name]}xml" for name in ("openvino", INT8_ENGINE))
         quantize(source, calibration, quantized)
         reference = predict(model, held_back.images)
-        report = measure_engine(folder, INT8_ENGINE, spec.thresholds, spec.domain, held_back, reference)
-        engines = {**bundle.document["engines"], INT8_ENGINE: engine_entry(report)}
+        reports = measure_engine(folder, INT8_ENGINE, spec.thresholds, spec.domain, held_back, reference)
         quantization = {"images": len(calibration), "nncf": importlib.metadata.version("nncf")}
-        document = {**bundle.document, "engines": engines, "quantization": quantization}
-        return publish(folder, models_dir, document)
+        document = {**bundle.document, "quantization": quantization}
+        return publish(folder, models_dir, with_engines(document, {INT8_ENGINE: reports}))

@@ -2,13 +2,13 @@
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, INT8_ENGINE, EngineReport, Scores
+from pneumonia_core.bundles.engines import BATCH_SIZE, CPU_PRECISIONS, Engine, EngineReport, Scores
 from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds, bacterial_share, findings
@@ -48,37 +48,43 @@ def measure_engine(
     domain: Domain | None,
     validation: ParityImages,
     reference: Scores,
-) -> EngineReport:
-    """Parity and speed of one engine, at bfloat16 where the CPU has it and parity passes, else at float32.
+) -> dict[str, EngineReport]:
+    """Parity and speed of one engine, in every precision that it and this CPU compute in.
 
-    A quantised engine computes in int8. `folder` holds the exported engines; `reference` are the scores of
-    the Keras model for the images.
+    `folder` holds the exported engines; `reference` are the scores of the Keras model for the images.
     """
-    images = validation.images
-    precisions = ["bfloat16", "float32"] if cpu_has_bfloat16() else ["float32"]
-    if name == INT8_ENGINE:
-        precisions = [INT8]
-    for precision in precisions:
-        engine = open_exported(folder, name, precision, images.shape[1], threads=len(os.sched_getaffinity(0)))
-        engine(images[:BATCH_SIZE])
-        started = time.perf_counter()
-        scores = engine(images)
-        seconds = time.perf_counter() - started
-        found, expected = (findings(each.probabilities, thresholds) for each in (scores, reference))
-        report = EngineReport(
-            precision=engine.precision,
-            images_per_s=round(len(images) / seconds, 1),
-            auroc_difference=_auroc_difference(validation.labels, scores, reference),
-            findings_agreement=float(np.mean(found == expected)),
-            largest_difference=float(np.abs(scores.probabilities - reference.probabilities).max()),
-            domain_agreement=_domain_agreement(domain, scores, reference),
-        )
-        if precision == INT8:
-            difference = _auroc_bacterial_difference(validation.labels, scores, reference)
-            report = replace(report, auroc_bacterial_difference=difference)
-        if report.parity_passed:
-            break
-    return report
+    reports = {}
+    for precision in CPU_PRECISIONS[name]:
+        if precision != "bfloat16" or cpu_has_bfloat16():
+            engine = open_exported(
+                folder, name, precision, validation.images.shape[1], threads=len(os.sched_getaffinity(0))
+            )
+            reports[engine.precision] = _compare(engine, thresholds, domain, validation, reference)
+    return reports
+
+
+def _compare(
+    engine: Engine,
+    thresholds: Thresholds,
+    domain: Domain | None,
+    validation: ParityImages,
+    reference: Scores,
+) -> EngineReport:
+    images, labels = validation.images, validation.labels
+    engine(images[:BATCH_SIZE])
+    started = time.perf_counter()
+    scores = engine(images)
+    seconds = time.perf_counter() - started
+    found, expected = (findings(each.probabilities, thresholds) for each in (scores, reference))
+    return EngineReport(
+        precision=engine.precision,
+        images_per_s=round(len(images) / seconds, 1),
+        auroc_difference=_auroc_difference(labels, scores, reference),
+        findings_agreement=float(np.mean(found == expected)),
+        largest_difference=float(np.abs(scores.probabilities - reference.probabilities).max()),
+        domain_agreement=_domain_agreement(domain, scores, reference),
+        auroc_bacterial_difference=_auroc_bacterial_difference(labels, scores, reference),
+    )
 
 
 def _domain_agreement(domain: Domain | None, scores: Scores, reference: Scores) -> float | None:

@@ -23,7 +23,7 @@ from pneumonia_core.bundles.bundle import (
     image_preparation,
     open_bundle,
 )
-from pneumonia_core.bundles.engines import ENGINES, EngineReport
+from pneumonia_core.bundles.engines import ENGINES, EngineReport, best_report
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
 from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
 from pneumonia_core.findings import CLASSES
@@ -53,13 +53,14 @@ def write_bundle(
         for name, content in documents.items():
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         reference = predict(model, parity_images.images)
-        engines = {
+        reports = {
             name: measure_engine(folder, name, spec.thresholds, spec.domain, parity_images, reference)
             for name in ENGINES
         }
         # The TensorFlow engine has switched this process to its own precision.
         set_graph_precision("float32")
-        return publish(folder, models_dir, _document(compute_model_id(model, spec), spec, engines))
+        document = _document(compute_model_id(model, spec), spec)
+        return publish(folder, models_dir, with_engines(document, reports))
 
 
 @contextlib.contextmanager
@@ -88,12 +89,25 @@ def publish(folder: Path, models_dir: Path, document: Mapping[str, Any]) -> Bund
     return open_bundle(final)
 
 
-def engine_entry(report: EngineReport) -> dict[str, Any]:
-    """An engine in bundle.json. Earlier versions know no key of what is only measured in int8."""
-    entry = {**asdict(report), "parity_passed": report.parity_passed}
-    if report.auroc_bacterial_difference is None:
-        del entry["auroc_bacterial_difference"]
-    return entry
+def with_engines(
+    document: Mapping[str, Any], reports: Mapping[str, Mapping[str, EngineReport]]
+) -> dict[str, Any]:
+    """The content of bundle.json with these engines too: {engine: {precision: report}}.
+
+    All reports are under `precisions`. Version 0.1.0 reads `engines`: one entry for each of the engines that
+    it knows, without the keys that it does not know.
+    """
+    engines, precisions = dict(document.get("engines", {})), dict(document.get("precisions", {}))
+    for name, each in reports.items():
+        precisions[name] = {precision: _entry(report) for precision, report in each.items()}
+        if name in ENGINES:
+            engines[name] = _entry(best_report(each))
+            del engines[name]["auroc_bacterial_difference"]
+    return {**document, "engines": engines, "precisions": precisions}
+
+
+def _entry(report: EngineReport) -> dict[str, Any]:
+    return {**asdict(report), "parity_passed": report.parity_passed}
 
 
 def _write_baseline(path: Path, baseline: np.ndarray) -> None:
@@ -115,8 +129,8 @@ def _write_baseline(path: Path, baseline: np.ndarray) -> None:
     pq.write_table(pa.concat_tables(tables), path)
 
 
-def _document(model_id: str, spec: ModelSpec, engines: dict[str, EngineReport]) -> dict[str, Any]:
-    """The content of bundle.json but for the files."""
+def _document(model_id: str, spec: ModelSpec) -> dict[str, Any]:
+    """The content of bundle.json but for the engines and the files."""
     return {
         "format_version": FORMAT_VERSION,
         "model_id": model_id,
@@ -132,7 +146,6 @@ def _document(model_id: str, spec: ModelSpec, engines: dict[str, EngineReport]) 
         "smoothing": spec.smoothing,
         "conformal": asdict(spec.conformal) if spec.conformal else None,
         "domain": asdict(spec.domain) if spec.domain else None,
-        "engines": {name: engine_entry(report) for name, report in engines.items()},
         "data_fingerprint": spec.data_fingerprint,
         "training": spec.training,
         "versions": installed_versions(),

@@ -3,11 +3,15 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from pneumonia_core.bundles.bundle import open_bundle, read_engine_files
+from pneumonia_core.bundles.engines import passed_precisions
+from pneumonia_core.bundles.writer import with_engines
 from pneumonia_core.errors import InvalidInput
+from pneumonia_core.system.environment import cpu_has_bfloat16
 
 
 @pytest.fixture
@@ -28,6 +32,7 @@ def test_bundle_of_an_earlier_version_lacks_what_later_ones_added(copied):
     assert document["temperature"] == 1.0
     for added in ("domain", "calibration", "members", "mirror", "conformal"):
         del document[added]
+    del document["precisions"]
     for engine in document["engines"].values():
         del engine["domain_agreement"]
     (copied / "bundle.json").write_text(json.dumps(document))
@@ -35,6 +40,46 @@ def test_bundle_of_an_earlier_version_lacks_what_later_ones_added(copied):
     assert (opened.domain, opened.spec.calibration, opened.spec.conformal) == (None, None, None)
     assert (opened.spec.members, opened.spec.mirror) == (1, False)
     assert opened.engines["openvino"].parity_passed
+    # Where it had measured bfloat16 it did not measure float32, and computed in it on other machines.
+    assert "float32" in passed_precisions(opened.reports["openvino"])
+
+
+def test_each_engine_has_its_parity_in_every_precision_of_this_processor(tiny_bundle):
+    precisions = {"float32", "bfloat16"} if cpu_has_bfloat16() else {"float32"}
+    for name in ("openvino", "tensorflow"):
+        reports = tiny_bundle.reports[name]
+        assert {report.precision for report in reports.values()} == reports.keys() == precisions
+        assert reports["float32"].largest_difference < 1e-4
+        assert all(report.auroc_bacterial_difference is not None for report in reports.values())
+        if "bfloat16" in reports:
+            assert reports["bfloat16"].largest_difference > reports["float32"].largest_difference
+
+
+def test_version_0_1_0_reads_one_report_of_each_engine_that_it_knows(tiny_bundle):
+    """It knows no other key, and takes the fastest engine of those that it finds."""
+    known = {"precision", "images_per_s", "auroc_difference", "findings_agreement", "largest_difference"}
+    known |= {"domain_agreement", "parity_passed"}
+    slow = tiny_bundle.reports["openvino"]["float32"]
+    reports = {
+        "openvino": {"float32": slow, "bfloat16": replace(slow, precision="bfloat16", images_per_s=1e9)},
+        "openvino-int8": {"int8": replace(slow, precision="int8")},
+    }
+    document = with_engines(tiny_bundle.document, reports)
+    assert document["engines"].keys() == {"openvino", "tensorflow"}
+    assert all(entry.keys() == known for entry in document["engines"].values())
+    assert document["engines"]["openvino"]["precision"] == "bfloat16"
+    assert document["precisions"].keys() == {"openvino", "openvino-int8", "tensorflow"}
+
+
+def test_engine_that_fails_for_the_kind_in_one_precision_has_passed_in_the_others(copied):
+    document = json.loads((copied / "bundle.json").read_text())
+    exact = document["precisions"]["openvino"]["float32"]
+    fast = {**exact, "precision": "bfloat16", "images_per_s": 1e9, "auroc_bacterial_difference": 0.0021}
+    document["precisions"]["openvino"] = {"bfloat16": fast, "float32": exact}
+    (copied / "bundle.json").write_text(json.dumps(document))
+    opened = open_bundle(copied)
+    assert passed_precisions(opened.reports["openvino"]) == ("float32",)
+    assert opened.engines["openvino"].precision == "float32"
 
 
 def test_one_changed_byte_is_noticed(copied):

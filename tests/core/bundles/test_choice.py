@@ -11,6 +11,13 @@ from pneumonia_core.bundles.engines import INT8_ENGINE, EngineReport
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
 
+def with_engines(bundle, **engines):
+    """The bundle with this one report of each of these engines."""
+    return dataclasses.replace(
+        bundle, reports={name: {report.precision: report} for name, report in engines.items()}
+    )
+
+
 def test_engines_agree_at_float32(tiny_bundle):
     images = np.random.default_rng(1).integers(0, 255, (40, 64, 64)).astype(np.uint8)
     scores = [load_engine(tiny_bundle, name, "float32")(images) for name in ("openvino", "tensorflow")]
@@ -52,7 +59,7 @@ def test_engine_chosen_by_itself_has_passed_parity_on_a_gpu_as_well(tiny_bundle,
         )
         for name, report in tiny_bundle.engines.items()
     }
-    assert choose_engine(dataclasses.replace(tiny_bundle, engines=engines), "auto", gpu) == chosen
+    assert choose_engine(with_engines(tiny_bundle, **engines), "auto", gpu) == chosen
 
 
 def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
@@ -60,7 +67,7 @@ def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
         name: dataclasses.replace(report, findings_agreement=0.5)
         for name, report in tiny_bundle.engines.items()
     }
-    bundle = dataclasses.replace(tiny_bundle, engines=engines)
+    bundle = with_engines(tiny_bundle, **engines)
     for gpu in (False, True):
         with pytest.raises(InvalidInput) as refused:
             choose_engine(bundle, "auto", gpu)
@@ -81,7 +88,7 @@ def passing(bundle, precision):
         )
         for name, report in bundle.engines.items()
     }
-    return dataclasses.replace(bundle, engines=engines)
+    return with_engines(bundle, **engines)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_precision_is_one_that_every_machine_computes_in(
 def test_precision_that_parity_refused_is_not_taken_where_the_engine_is_named(tiny_bundle):
     bundle = passing(tiny_bundle, "bfloat16")
     engines = {n: dataclasses.replace(each, findings_agreement=0.5) for n, each in bundle.engines.items()}
-    failed = dataclasses.replace(bundle, engines=engines)
+    failed = with_engines(bundle, **engines)
     assert settle_engine(failed, "openvino", "auto", [FAST_CPU]).precision == "float32"
 
 
@@ -147,7 +154,7 @@ def quantised(bundle, images_per_s=1e9, findings_agreement=1.0, auroc_bacterial_
         "int8", images_per_s, 0.0, findings_agreement, 0.1, None, auroc_bacterial_difference
     )
     bundle = passing(bundle, "float32")
-    return dataclasses.replace(bundle, engines={**bundle.engines, INT8_ENGINE: report})
+    return with_engines(bundle, **bundle.engines, **{INT8_ENGINE: report})
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,7 @@ def test_int8_is_taken_where_it_passed_is_fastest_and_runs_everywhere(
         name: dataclasses.replace(report, images_per_s=engines.get(name, report.images_per_s))
         for name, report in bundle.engines.items()
     }
-    choice = settle_engine(dataclasses.replace(bundle, engines=rated), "auto", precision, machines, gpu)
+    choice = settle_engine(with_engines(bundle, **rated), "auto", precision, machines, gpu)
     assert (choice.engine, choice.precision) == chosen
 
 
