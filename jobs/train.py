@@ -38,17 +38,23 @@ from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_
     "--workers",
     default=None,
     type=click.IntRange(1),
-    help="[default: one per GPU, without GPUs one per node]",
+    help="[default: one for the GPUs of a node, without GPUs one per node]",
 )
 @click.option("--gpus", default=0, type=click.IntRange(0), help="Number of GPUs over all workers.")
 @click.option("--epochs", default=DEFAULT_RECIPE.epochs, show_default=True, type=click.IntRange(1))
-@click.option("--batch-size", default=DEFAULT_RECIPE.batch_size, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--batch-size",
+    default=None,
+    type=click.IntRange(1),
+    help="Images of a step, over all workers and GPUs.  "
+    f"[default: {DEFAULT_RECIPE.batch_size}, with several GPUs {DEFAULT_RECIPE.batch_size} for each]",
+)
 @click.option("--image-size", default=DEFAULT_RECIPE.image_size, show_default=True, type=int)
 @click.option(
     "--learning-rate",
     default=None,
     type=click.FloatRange(0),
-    help="At the peak, for a batch of 32.  "
+    help="At the peak, for a batch of 32; it grows with the square root of the batch.  "
     f"[default: {FINE_TUNING_RATE:g}, {FROM_SCRATCH_RATE:g} with --weights none]",
 )
 @click.option(

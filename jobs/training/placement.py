@@ -17,13 +17,19 @@ class TrainingPlacement:
     gpus: int
     decode_cpus: float
 
+    @property
+    def replicas(self) -> int:
+        """The parts of a batch that are computed at once: one for each GPU, without GPUs one a worker."""
+        return self.count * max(1, self.gpus)
+
 
 def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[Node]) -> TrainingPlacement:
     """Workers for a cluster with these nodes.
 
-    The default is one worker per requested GPU, else one per node, reduced until the batch can be shared
-    evenly. With fewer workers than GPUs each has several. Raises InvalidInput where the cluster or the batch
-    size does not fit.
+    With GPUs the default is as few workers as give each the same number of them: one per node where it can
+    be, because the GPUs of one process share its input and its weights. Without GPUs it is one per node,
+    reduced until the batch can be shared evenly. Raises InvalidInput where the cluster or the batch size does
+    not fit.
     """
     if gpus and count and gpus % count:
         raise InvalidInput(
@@ -34,7 +40,7 @@ def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[
         raise InvalidInput("the cluster has no node with a CPU. Start one, or train on this machine.")
     if gpus > (present := sum(node.gpus for node in nodes)):
         raise InvalidInput(f"--gpus {gpus}: the cluster has {present:g} GPUs. Give fewer, or --gpus 0.")
-    count = count or gpus or max(n for n in range(1, len(nodes) + 1) if batch_size % n == 0)
+    count = count or (_workers_for_gpus(gpus, nodes) if gpus else _workers_for_cpus(batch_size, nodes))
     if batch_size % (parts := gpus or count):
         raise InvalidInput(
             f"--batch-size {batch_size} cannot be shared evenly by {parts} {'GPUs' if gpus else 'workers'}. "
@@ -43,6 +49,21 @@ def plan_workers(count: int | None, gpus: int, batch_size: int, nodes: Sequence[
     decode_cpus = 1.0 if sum(node.cpus for node in nodes) >= 2 else 0.5
     each = gpus // count
     return TrainingPlacement(count, cpus_per_worker(nodes, count, decode_cpus, each), each, decode_cpus)
+
+
+def _workers_for_gpus(gpus: int, nodes: Sequence[Node]) -> int:
+    """The smallest number of workers with equally many GPUs each, all on the worker's node."""
+    shared = (each for each in range(gpus, 1, -1) if gpus % each == 0)
+    return next((gpus // each for each in shared if _workers_that_fit(each, nodes) * each >= gpus), gpus)
+
+
+def _workers_that_fit(gpus: int, nodes: Sequence[Node]) -> int:
+    """How many workers of so many GPUs the nodes have room for."""
+    return sum(int(node.gpus) // gpus for node in nodes)
+
+
+def _workers_for_cpus(batch_size: int, nodes: Sequence[Node]) -> int:
+    return max(count for count in range(1, len(nodes) + 1) if batch_size % count == 0)
 
 
 def cpus_per_worker(nodes: Sequence[Node], workers: int, reserve: float, gpus: int = 0) -> float:

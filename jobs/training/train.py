@@ -83,10 +83,11 @@ def make_request(
 ) -> TrainingRequest:
     """The request that the command's options make. Raises InvalidInput where they are wrong.
 
-    `recipe_options` are fields of Recipe; `weights` None is imagenet where Keras has such weights.
+    `recipe_options` are fields of Recipe; `weights` None is imagenet where Keras has such weights. A
+    `batch_size` of None is that of the default recipe for each GPU.
     """
     return TrainingRequest(
-        recipe=_recipe(recipe_options),
+        recipe=_recipe(recipe_options, gpus),
         # Workers have another working directory.
         data=data if "://" in canonical(data) else str(Path(data).absolute()),
         models=Path(models).absolute(),
@@ -134,8 +135,10 @@ def train(request: TrainingRequest) -> Result:
     return result
 
 
-def _recipe(options: dict[str, Any]) -> Recipe:
+def _recipe(options: dict[str, Any], gpus: int) -> Recipe:
     network = options.get("network", DEFAULT_RECIPE.network)
+    if options.get("batch_size") is None:
+        options = {**options, "batch_size": DEFAULT_RECIPE.batch_size * max(1, gpus)}
     if options.get("weights") is None:
         options = {**options, "weights": "imagenet" if network in KERAS_LAYOUT else "none"}
     if options.get("learning_rate") is None:

@@ -2,8 +2,8 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,9 @@ from ray.exceptions import RayError
 
 from jobs.training.messages import EpochDone, HeadFitted, InputsShown, PermanentFailure, Started, StepDone
 from jobs.training.worker.batches import batches_of_epoch, prefetched
+from jobs.training.worker.devices import communication, set_up_devices
 from jobs.training.worker.initial_state import WorkerConfig, first_weights, last_checkpoint
+from jobs.training.worker.steps import take_steps
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.training.augment import augmentation_of, draw, reencode_some
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, save_checkpoint
@@ -29,11 +31,7 @@ from pneumonia_core.training.loss import HierarchicalLoss
 from pneumonia_core.training.recipe import Recipe
 from pneumonia_core.training.validation import ValidationShard
 
-PROGRESS_INTERVAL_S: Final = 2.0
 SHOWN_IMAGES: Final = 16
-PACK_BYTES: Final = (
-    8 << 20
-)  # gradients travel in packs of this size; one pack for all took a tenth more of the step
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,9 @@ def train_on_worker(config: dict[str, WorkerConfig]) -> None:
 def _train(config: WorkerConfig) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    _set_up_tensorflow(context.get_local_world_size(), config.gpus)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
-    )
+    threads = max(1, _cpus_of_this_node() // context.get_local_world_size())
+    set_up_devices(threads, config.gpus)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(config.gpus))
     keras.utils.set_random_seed(config.recipe.seed + rank)
     start = _start(config, rank, strategy)
     worker = Worker(rank, world, config, start.initial.recipe, ray.train.get_dataset_shard("train"))
@@ -96,20 +93,6 @@ def _train(config: WorkerConfig) -> None:
     if not start.history and start.initial.fresh_from == "head":
         _fit_head(worker, start.learner, validation)
     _train_epochs(worker, start, validation)
-
-
-def _set_up_tensorflow(workers_on_this_node: int, gpus: int) -> None:
-    if not gpus:
-        # Ray hides no GPU from a worker that requests none.
-        tf.config.set_visible_devices([], "GPU")
-
-    threads = max(1, _cpus_of_this_node() // workers_on_this_node)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # No more operations at once than cores: two workers of one core each lost a tenth to each other's cache
-    # misses.
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    for gpu in tf.config.get_visible_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def _cpus_of_this_node() -> int:
@@ -191,30 +174,30 @@ def _train_epochs(worker: Worker, start: Start, validation: ValidationShard) -> 
 def _train_epoch(worker: Worker, learner: Learner, epoch: int) -> TrainingFigures:
     """Train for one epoch, counted from 0. Raises PneumoniaError when the loss diverges."""
     steps, mailbox = worker.config.steps_per_epoch, worker.config.mailbox
-    losses, waited_s, last_message = [], 0.0, time.monotonic()
-    batches = prefetched(_batches(worker, epoch))
-    started = time.perf_counter()
-    for number in range(steps):
-        wait_began = time.perf_counter()
-        batch = next(batches)
-        waited_s += time.perf_counter() - wait_began if number else 0.0
-        if worker.is_first and number == epoch == 0:
-            mailbox.post(InputsShown(learner.augmented(batch.first(SHOWN_IMAGES))))
-        losses.append(float(learner.step(batch)))
-        if number == 0:
-            started = time.perf_counter()
-        if worker.is_first and time.monotonic() - last_message > PROGRESS_INTERVAL_S:
-            last_message = time.monotonic()
-            mailbox.post(StepDone(epoch + 1, number + 1, losses[-1] * worker.world))
-    batches.close()
-    seconds = time.perf_counter() - started
-    loss = float(learner.total(np.float64(sum(losses)))) / steps
+
+    def report(step: int, loss: float) -> None:
+        mailbox.post(StepDone(epoch + 1, step, loss * worker.world))
+
+    with closing(prefetched(_batches(worker, epoch))) as batches:
+        shown = _showing_first(batches, worker, learner) if worker.is_first and epoch == 0 else batches
+        done = take_steps(learner, shown, steps, report if worker.is_first else None)
+    loss = float(learner.total(np.float64(done.loss))) / steps
     if not np.isfinite(loss):
         raise PneumoniaError(
             f"the loss of epoch {epoch + 1} is not a number: the network diverged. Lower --learning-rate."
         )
-    images_per_s = (steps - 1) * worker.recipe.batch_size / seconds if steps > 1 else 0.0
-    return TrainingFigures(loss, learner.learning_rate, images_per_s, waited_s)
+    images_per_s = (steps - 1) * worker.recipe.batch_size / done.seconds if steps > 1 else 0.0
+    return TrainingFigures(loss, learner.learning_rate, images_per_s, done.waited_s)
+
+
+def _showing_first(
+    batches: Iterator[TrainingBatch], worker: Worker, learner: Learner
+) -> Iterator[TrainingBatch]:
+    """The same batches; the driver gets to see images of the first."""
+    first = next(batches)
+    worker.config.mailbox.post(InputsShown(learner.augmented(first.first(SHOWN_IMAGES))))
+    yield first
+    yield from batches
 
 
 def _batches(worker: Worker, epoch: int) -> Iterator[TrainingBatch]:

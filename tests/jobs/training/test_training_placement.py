@@ -4,6 +4,7 @@ import pytest
 
 from jobs.ray_runtime.resources import Node
 from jobs.training.placement import cpus_per_worker, plan_workers
+from jobs.training.train import make_request
 from pneumonia_core.errors import InvalidInput
 
 
@@ -30,10 +31,27 @@ def test_workers_leave_room_for_tasks_and_fit_on_the_nodes(nodes, workers, cpus)
     assert sum(node // size for node in nodes) >= workers
 
 
-def test_by_default_there_is_a_worker_per_node_or_per_gpu():
-    assert plan_workers(None, 0, 32, [Node(8), Node(8)]).count == 2
-    plan = plan_workers(None, 4, 32, [Node(64, 8)])
-    assert (plan.count, plan.gpus) == (4, 1)
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "workers", "each"),
+    [
+        ([0, 0], 0, 2, 0),
+        ([1], 1, 1, 1),
+        ([4], 4, 1, 4),
+        ([8], 8, 1, 8),
+        ([8], 4, 1, 4),
+        ([0, 8], 8, 1, 8),
+        ([1, 1], 2, 2, 1),
+        ([4, 4], 8, 2, 4),
+        ([4, 4], 4, 1, 4),
+        ([8, 8], 16, 2, 8),
+        ([4, 8], 12, 3, 4),
+        ([1, 8], 9, 9, 1),
+        ([1, 1, 4], 6, 6, 1),
+    ],
+)
+def test_by_default_the_gpus_of_a_node_are_in_one_worker(nodes, gpus, workers, each):
+    plan = plan_workers(None, gpus, 16 * max(gpus, len(nodes)), [Node(16, number) for number in nodes])
+    assert (plan.count, plan.gpus, plan.replicas) == (workers, each, gpus or workers)
 
 
 def test_fewer_workers_than_gpus_have_several_each():
@@ -61,3 +79,10 @@ def test_plans_that_cannot_be_say_what_to_change():
         plan_workers(2, 4, 34, [Node(8, 4)])
     with pytest.raises(InvalidInput, match=r"2, 2"):
         plan_workers(1, 4, 32, [Node(8, 2), Node(8, 2)])
+
+
+def test_several_gpus_have_a_batch_each_at_the_rate_of_their_sum():
+    recipes = [make_request("data", "models", gpus=gpus).recipe for gpus in (0, 1, 4)]
+    assert [recipe.batch_size for recipe in recipes] == [32, 32, 128]
+    assert recipes[2].peak_learning_rate == pytest.approx(2 * recipes[0].peak_learning_rate)
+    assert make_request("data", "models", gpus=4, batch_size=32).recipe.batch_size == 32
