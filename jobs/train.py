@@ -141,13 +141,8 @@ from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_
     "times as long.",
 )
 @click.option("--resume", is_flag=True, help="Resume the training of this name, if it has begun.")
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what would be trained, on which workers, with how much memory and for how long, and stop.",
-)
 @address_option
-def command(dry_run: bool, **options: Any) -> Result:  # noqa: ANN401 - click's options
+def command(**options: Any) -> Result:  # noqa: ANN401 - click's options
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
     Images of whole patients are set aside for validation; calibration and thresholds are fitted on them. A
@@ -157,13 +152,7 @@ def command(dry_run: bool, **options: Any) -> Result:  # noqa: ANN401 - click's 
     # Ray takes a second to import; --help needs none of it.
     from jobs.training.train import make_request, train
 
-    request = make_request(**options)
-    if dry_run:
-        # A training does without it.
-        from jobs.training.dry_run.dry_run import dry_run as say_what_it_would_do
-
-        return say_what_it_would_do(request)
-    return train(request)
+    return train(make_request(**options))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ engine_option = click.option(
     "--engine",
     default="auto",
     show_default=True,
-    help="openvino, openvino-int8 (where `export` added it), tensorflow or auto.",
+    help="auto, openvino, tensorflow, or what `export` added: openvino-int8, onnxruntime.",
 )
 precision_option = click.option(
     "--precision", type=click.Choice(["auto", "float32"]), default="auto", show_default=True

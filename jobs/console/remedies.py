@@ -21,6 +21,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
         "`score --shape cpu`, `train --gpus 0`."
     ),
     Remedy.INSTALL_INT8: "Install the extra `int8` (pip install '.[int8]'); scoring does without it.",
+    Remedy.INSTALL_ONNX: "Install the extra `onnx` on every node (pip install '.[onnx]').",
     Remedy.NAME_ENGINE: "Name one with --engine to use it all the same.",
     Remedy.WEIGHTS: "Give --weights none, imagenet, or a .npz, .keras or .weights.h5 file.",
     Remedy.LOCAL_WEIGHTS: "Give --weights FILE or --weights none.",

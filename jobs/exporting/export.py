@@ -1,8 +1,9 @@
-"""A new bundle with one more engine: images decoded, the network quantised, parity measured."""
+"""A new bundle with one more engine: images decoded, the network converted, parity measured."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,10 +13,17 @@ from jobs.console.output import say
 from jobs.evaluation.evaluate import output_folder
 from jobs.training.images import report_left_out
 from pneumonia_core.bundles.bundle import Bundle, open_bundle, read_keras_model
-from pneumonia_core.bundles.choice import choose_engine
-from pneumonia_core.bundles.engines import MAX_AUROC_DIFFERENCE, MIN_DOMAIN_AGREEMENT, MIN_FINDINGS_AGREEMENT
+from pneumonia_core.bundles.choice import check_can_add, choose_engine
+from pneumonia_core.bundles.engines import (
+    INT8_ENGINE,
+    MAX_AUROC_DIFFERENCE,
+    MIN_DOMAIN_AGREEMENT,
+    MIN_FINDINGS_AGREEMENT,
+    ONNX_ENGINE,
+)
+from pneumonia_core.bundles.onnx_runtime.installed import check_onnx_export
 from pneumonia_core.bundles.parity import ParityImages
-from pneumonia_core.bundles.quantization import CALIBRATION_IMAGES, check_can_add, check_quantization
+from pneumonia_core.bundles.quantization import CALIBRATION_IMAGES, check_quantization
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import read_labelled
 from pneumonia_core.datasets.split import split_training
@@ -24,6 +32,10 @@ from pneumonia_core.scoring.isolation import decode_all
 
 # All images that are held back from a data set such as Kermany's; of a larger one, so many.
 MAX_HELD_BACK: Final = 2048
+# What a machine must have to make an engine.
+_CHECKS: Final = {INT8_ENGINE: check_quantization, ONNX_ENGINE: check_onnx_export}
+# Where `auto` takes an engine that passed.
+_WHERE: Final = {INT8_ENGINE: "every CPU multiplies int8", ONNX_ENGINE: "every node has ONNX Runtime"}
 
 
 @dataclass(frozen=True)
@@ -38,23 +50,34 @@ class ExportOptions:
 
 def export_engine(options: ExportOptions) -> Result:
     """Write the bundle as the command does. Raises InvalidInput where the engine cannot be made here."""
-    check_quantization()
+    _CHECKS[options.engine]()
     bundle = open_bundle(options.bundle)
-    check_can_add(bundle)
+    check_can_add(bundle, options.engine)
     training, held_back = split_training(read_labelled(options.data))
     models = output_folder(options.models)
     validation, contents = _decode(
         _some(held_back, MAX_HELD_BACK), bundle.image_size, "held-back", frozenset()
     )
-    calibration, _ = _decode(_some(training, CALIBRATION_IMAGES), bundle.image_size, "calibration", contents)
-    say(f"quantising on {len(calibration.labels)} images: this takes minutes")
+    wanted = _some(training, CALIBRATION_IMAGES) if options.engine == INT8_ENGINE else []
+    calibration, _ = _decode(wanted, bundle.image_size, "calibration", contents)
+    extended = _add(models, bundle, options.engine, calibration.images, validation)
+    return _report(extended, options.engine, len(calibration.labels), len(validation.labels))
+
+
+def _add(
+    models: Path, bundle: Bundle, engine: str, calibration: np.ndarray, held_back: ParityImages
+) -> Bundle:
+    """The new bundle; `calibration` uint8 [N, H, W] are used where the engine is calibrated."""
     # TensorFlow takes seconds to import: a command that is refused does without it.
-    from pneumonia_core.bundles.extension import add_int8_engine
+    from pneumonia_core.bundles.extension import add_int8_engine, add_onnx_engine
     from pneumonia_core.networks.scoring_model import load_scoring_model
 
     model = load_scoring_model(read_keras_model(bundle))
-    extended = add_int8_engine(models, bundle, model, calibration.images, validation)
-    return _report(extended, options.engine, len(calibration.labels), len(validation.labels))
+    if engine == INT8_ENGINE:
+        say(f"quantising on {len(calibration)} images: this takes minutes")
+        return add_int8_engine(models, bundle, model, calibration, held_back)
+    say(f"writing the network as ONNX, and comparing it on {len(held_back.labels):,} held-back images")
+    return add_onnx_engine(models, bundle, model, held_back)
 
 
 def _some(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
@@ -80,8 +103,9 @@ def _decode(
         for each, label, copy in zip(decoded, labels, copies, strict=True)
         if each.pixels is not None and not copy
     ]
-    pixels, kept_labels, contents = zip(*kept, strict=True)
-    return ParityImages(np.stack(pixels), np.array(kept_labels)), frozenset(contents)
+    pixels = np.array([each for each, _, _ in kept], np.uint8).reshape(-1, size, size)
+    contents = frozenset(sha256 for _, _, sha256 in kept if sha256)
+    return ParityImages(pixels, np.array([label for _, label, _ in kept], int)), contents
 
 
 def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> Result:
@@ -105,7 +129,7 @@ def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> 
             f"{MIN_DOMAIN_AGREEMENT:.0%}"
         )
     elif taken:
-        say(f"{engine} passed: `score --engine auto` takes it where every CPU multiplies int8")
+        say(f"{engine} passed: `score --engine auto` takes it where {_WHERE[engine]}")
     else:
         say(f"{engine} passed: `score --engine auto` takes {choose_engine(bundle)}, which was faster")
     say(f"bundle {bundle.path}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
-from pneumonia_core.bundles.engines import INT8, Engine
+from pneumonia_core.bundles.engines import INT8, ONNX_ENGINE, Engine
 from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
@@ -20,12 +20,15 @@ class EngineChoice:
     on_gpu: bool
 
 
-def choose_engine(bundle: Bundle, name: str = "auto", gpu: bool = False, int8: bool = True) -> str:
+def choose_engine(
+    bundle: Bundle, name: str = "auto", gpu: bool = False, int8: bool = True, onnxruntime: bool = True
+) -> str:
     """The name of the engine that `name` selects in this bundle.
 
     `auto` selects among the engines that passed parity: with `gpu` TensorFlow, the only one that computes on
     a GPU, else the fastest. Without `int8` it leaves out engines that compute in it, which not every machine
-    can. Raises InvalidInput when the bundle lacks the engine or none passed.
+    can; without `onnxruntime` the engine of that name, which not every machine has. Raises InvalidInput when
+    the bundle lacks the engine or none passed.
     """
     if name != "auto":
         if name not in bundle.engines:
@@ -35,7 +38,7 @@ def choose_engine(bundle: Bundle, name: str = "auto", gpu: bool = False, int8: b
     passed = {
         n: report
         for n, report in bundle.engines.items()
-        if report.parity_passed and (int8 or report.precision != INT8)
+        if report.parity_passed and (int8 or report.precision != INT8) and (onnxruntime or n != ONNX_ENGINE)
     }
     if not passed:
         raise InvalidInput(
@@ -58,7 +61,10 @@ def settle_engine(
     engine lacks the precision, and where the machines do.
     """
     int8 = bool(machines) and all(machine.int8 for machine in machines)
-    name = choose_engine(bundle, engine, gpu, int8 and precision in ("auto", INT8))
+    onnxruntime = bool(machines) and all(machine.onnxruntime for machine in machines)
+    name = choose_engine(bundle, engine, gpu, int8 and precision in ("auto", INT8), onnxruntime)
+    if name == ONNX_ENGINE and machines and not onnxruntime:
+        raise InvalidInput(f"{name} is not installed on every node.", Remedy.INSTALL_ONNX)
     on_gpu = gpu and name == "tensorflow"
     if on_gpu:
         machines = [machine for machine in machines if machine.gpus]
@@ -95,6 +101,14 @@ def _offers(bundle: Bundle, engine: str, precision: str) -> bool:
     return (precision == INT8) == (bundle.engines[engine].precision == INT8)
 
 
+def check_can_add(bundle: Bundle, engine: str) -> None:
+    """Raise InvalidInput where the bundle has this engine already."""
+    if engine in bundle.engines:
+        raise InvalidInput(
+            f"the bundle {bundle.path} has the engine {engine} already. Give the one that it was made from."
+        )
+
+
 def load_engine(
     bundle: Bundle,
     name: str = "auto",
@@ -108,8 +122,11 @@ def load_engine(
     on this machine's GPU. Raises InvalidInput when the bundle lacks the engine, PneumoniaError when this
     machine cannot compute in the precision or has no GPU that TensorFlow sees.
     """
-    int8 = precision in ("auto", INT8) and measure_capabilities(look_for_gpus=False).int8
-    name = choose_engine(bundle, name, gpu, int8)
+    here = measure_capabilities(look_for_gpus=False)
+    int8 = precision in ("auto", INT8) and here.int8
+    name = choose_engine(bundle, name, gpu, int8, here.onnxruntime)
+    if name == ONNX_ENGINE and not here.onnxruntime:
+        raise PneumoniaError(f"{name} is not installed on this node.", Remedy.INSTALL_ONNX)
     on_gpu = gpu and name == "tensorflow"
     machine = measure_capabilities(look_for_gpus=on_gpu)
     if on_gpu and not machine.gpus:

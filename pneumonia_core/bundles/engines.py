@@ -6,21 +6,24 @@ from typing import Final, Protocol
 
 import numpy as np
 
-# The engines that every bundle is written with, and the one that is added to a bundle.
+# The engines that every bundle is written with, and those that are added to a bundle.
 ENGINES: Final = ("openvino", "tensorflow")
 INT8_ENGINE: Final = "openvino-int8"
+ONNX_ENGINE: Final = "onnxruntime"
 INT8: Final = "int8"
 # What each engine computes in on CPUs that have it; parity is measured in all of these.
 CPU_PRECISIONS: Final = {
     "openvino": ("bfloat16", "float32"),
     INT8_ENGINE: (INT8,),
     "tensorflow": ("bfloat16", "float32"),
+    ONNX_ENGINE: ("float32",),
 }
 # How the paths of an engine's files in a bundle begin.
 ENGINE_FILES: Final = {
     "openvino": "openvino/model.",
     INT8_ENGINE: "openvino/model_int8.",
     "tensorflow": "saved_model/",
+    ONNX_ENGINE: "onnx/",
 }
 BATCH_SIZE: Final = 32
 MAX_AUROC_DIFFERENCE: Final = 0.002

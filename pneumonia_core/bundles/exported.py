@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pneumonia_core.bundles.engines import ENGINE_FILES, Engine
+from pneumonia_core.bundles.engines import ENGINE_FILES, ONNX_ENGINE, Engine
 
 
 def open_exported(
@@ -24,6 +24,11 @@ def open_exported(
         set_devices(threads, gpu)
         set_graph_precision(precision)
         return TensorflowEngine(folder / "saved_model", precision, image_size)
+    if name == ONNX_ENGINE:
+        # Not every machine has ONNX Runtime.
+        from pneumonia_core.bundles.onnx_runtime.engine import OnnxruntimeEngine
+
+        return OnnxruntimeEngine(folder, threads)
     # And scoring with TensorFlow must not load OpenVINO.
     from pneumonia_core.bundles.openvino_engine import OpenvinoEngine
 

@@ -3,13 +3,14 @@
 import importlib.metadata
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.engines import ENGINE_FILES, INT8_ENGINE
+from pneumonia_core.bundles.engines import ENGINE_FILES, INT8_ENGINE, ONNX_ENGINE
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
 from pneumonia_core.bundles.quantization import quantize
 from pneumonia_core.bundles.tensorflow_engine import set_devices
@@ -21,9 +22,43 @@ def add_int8_engine(
 ) -> Bundle:
     """Write a bundle under `models_dir` with all of `bundle` and the engine INT8_ENGINE, and open it.
 
-    `model` is the bundle's float32 Keras scoring model. The network is quantised with the `calibration`
-    images, uint8 [N, H, W]; parity with `model` is measured on `held_back`. The bundle is written whether or
-    not the engine passes it. The `model_id` stays: weights, thresholds and scores of the others are the same.
+    The network is quantised with the `calibration` images, uint8 [N, H, W]. The rest is as `_add` says.
+    """
+
+    def quantize_in(folder: Path) -> None:
+        source, quantized = (folder / f"{ENGINE_FILES[name]}xml" for name in ("openvino", INT8_ENGINE))
+        quantize(source, calibration, quantized)
+
+    quantization = {"images": len(calibration), "nncf": importlib.metadata.version("nncf")}
+    made = {"quantization": quantization}
+    return _add(models_dir, bundle, INT8_ENGINE, model, held_back, quantize_in, made)
+
+
+def add_onnx_engine(models_dir: Path, bundle: Bundle, model: keras.Model, held_back: ParityImages) -> Bundle:
+    """Write a bundle under `models_dir` with all of `bundle` and the engine ONNX_ENGINE, and open it."""
+    # Only this engine needs the extra.
+    from pneumonia_core.bundles.onnx_runtime.export import export_onnx
+
+    made = {"onnx": {name: importlib.metadata.version(name) for name in ("onnx", "tf2onnx")}}
+    return _add(
+        models_dir, bundle, ONNX_ENGINE, model, held_back, lambda folder: export_onnx(model, folder), made
+    )
+
+
+def _add(
+    models_dir: Path,
+    bundle: Bundle,
+    engine: str,
+    model: keras.Model,
+    held_back: ParityImages,
+    write: Callable[[Path], None],
+    made: Mapping[str, object],
+) -> Bundle:
+    """Write a bundle with all of `bundle` and one more engine, whose files `write` puts in a folder.
+
+    `model` is the bundle's float32 Keras scoring model. Parity with it is measured on `held_back`, and the
+    bundle is written whether or not the engine passes. The `model_id` stays: weights, thresholds and scores
+    of the others are the same. bundle.json says with `made` how the engine was made.
     """
     # What an engine is compared with is computed on the CPU.
     set_devices(len(os.sched_getaffinity(0)), gpu=False)
@@ -32,10 +67,7 @@ def add_int8_engine(
         for name in bundle.document["files"]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, folder / name)
-        source, quantized = (folder / f"{ENGINE_FILES[name]}xml" for name in ("openvino", INT8_ENGINE))
-        quantize(source, calibration, quantized)
+        write(folder)
         reference = predict(model, held_back.images)
-        reports = measure_engine(folder, INT8_ENGINE, spec.thresholds, spec.domain, held_back, reference)
-        quantization = {"images": len(calibration), "nncf": importlib.metadata.version("nncf")}
-        document = {**bundle.document, "quantization": quantization}
-        return publish(folder, models_dir, with_engines(document, {INT8_ENGINE: reports}))
+        reports = measure_engine(folder, engine, spec.thresholds, spec.domain, held_back, reference)
+        return publish(folder, models_dir, with_engines({**bundle.document, **made}, {engine: reports}))

@@ -13,7 +13,6 @@ import numpy as np
 import openvino
 from openvino import opset13 as opset
 
-from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.bundles.engines import INT8_ENGINE
 from pneumonia_core.errors import InvalidInput, Remedy
@@ -42,15 +41,6 @@ def check_quantization() -> None:
         raise InvalidInput(
             f"the engine {INT8_ENGINE} cannot be measured on this machine, whose processor does not multiply "
             "int8 (VNNI or AMX). Make it on another one."
-        )
-
-
-def check_can_add(bundle: Bundle) -> None:
-    """Raise InvalidInput where the bundle cannot get the engine INT8_ENGINE."""
-    if INT8_ENGINE in bundle.engines:
-        raise InvalidInput(
-            f"the bundle {bundle.path} has the engine {INT8_ENGINE} already. Give the one that it was "
-            "made from."
         )
 
 

@@ -64,7 +64,10 @@ def gpu_multiplies_float16(capability: tuple[int, int]) -> bool:
     return capability[0] >= _VOLTA
 
 
-_RECORDED: Final = ("ray", "keras", "tensorflow", "openvino", "deltalake", "pyarrow", "pillow", "numpy")
+_RECORDED: Final = (
+    *("ray", "keras", "tensorflow", "openvino", "onnxruntime", "onnxruntime-gpu"),
+    *("deltalake", "pyarrow", "pillow", "numpy"),
+)
 
 
 def installed_versions() -> dict[str, str]:

@@ -10,10 +10,10 @@ from support.tiny_bundles import write_guarded_tiny_bundle
 
 from pneumonia_core.bundles.bundle import open_bundle, read_engine_files, read_keras_model
 from pneumonia_core.bundles.capabilities import measure_capabilities
-from pneumonia_core.bundles.choice import choose_engine, load_engine
+from pneumonia_core.bundles.choice import check_can_add, choose_engine, load_engine
 from pneumonia_core.bundles.engines import INT8_ENGINE
 from pneumonia_core.bundles.parity import ParityImages
-from pneumonia_core.bundles.quantization import check_can_add, check_quantization
+from pneumonia_core.bundles.quantization import check_quantization
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.networks.scoring_model import load_scoring_model
 from pneumonia_core.phantoms.radiograph import phantom
@@ -50,7 +50,7 @@ def test_bundle_with_one_more_engine_is_the_same_model_beside_the_old_one(extend
     assert new.keys() - old.keys() == {"openvino/model_int8.xml", "openvino/model_int8.bin"}
     assert extended.document["quantization"]["images"] == 32
     with pytest.raises(InvalidInput, match="already"):
-        check_can_add(extended)
+        check_can_add(extended, INT8_ENGINE)
 
 
 def test_trunk_is_quantised_and_what_is_sensitive_is_not(extended):

@@ -1,0 +1,128 @@
+"""The network in ONNX: the bundle that holds it too, its scores, and machines without ONNX Runtime."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support.scoring import REPOSITORY
+from support.tiny_bundles import write_guarded_tiny_bundle
+
+from pneumonia_core.bundles.bundle import open_bundle, read_engine_files, read_keras_model
+from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
+from pneumonia_core.bundles.choice import check_can_add, load_engine, settle_engine
+from pneumonia_core.bundles.engines import ONNX_ENGINE
+from pneumonia_core.bundles.onnx_runtime.installed import check_onnx_export
+from pneumonia_core.bundles.parity import ParityImages, predict
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.networks.scoring_model import load_scoring_model
+from pneumonia_core.phantoms.radiograph import phantom
+
+# More than one batch, and not a whole number of them.
+IMAGES = np.stack([phantom(number % 3, number, 0, (32, 32)) for number in range(40)])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return write_guarded_tiny_bundle(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def model(plain):
+    return load_scoring_model(read_keras_model(plain))
+
+
+@pytest.fixture(scope="module")
+def extended(plain, model, tmp_path_factory):
+    """The bundle with the engine, beside a copy of it in the same folder."""
+    for name in ("onnxruntime", "tf2onnx"):
+        pytest.importorskip(name, reason="the extra onnx is not installed")
+    from pneumonia_core.bundles.extension import add_onnx_engine
+
+    models = tmp_path_factory.mktemp("onnx")
+    shutil.copytree(plain.path, models / plain.path.name)
+    return add_onnx_engine(models, plain, model, ParityImages(IMAGES, np.arange(len(IMAGES)) % 3))
+
+
+def test_bundle_with_the_engine_is_the_same_model_beside_the_old_one(extended, plain):
+    assert extended.path.name == f"{plain.path.name}-2"
+    assert extended.model_id == plain.model_id
+    assert open_bundle(extended.path.parent / plain.path.name).reports == plain.reports
+    assert {name: each for name, each in extended.reports.items() if name != ONNX_ENGINE} == plain.reports
+    assert plain.document["files"].items() <= extended.document["files"].items()
+    assert set(read_engine_files(extended, ONNX_ENGINE)) == {"bundle.json", "onnx/model.onnx"}
+    with pytest.raises(InvalidInput, match="the engine onnxruntime already"):
+        check_can_add(extended, ONNX_ENGINE)
+
+
+def test_scores_are_those_of_keras_in_float32(extended, model):
+    exact = predict(model, IMAGES)
+    for threads in (1, 2):
+        engine = load_engine(extended, ONNX_ENGINE, threads=threads)
+        assert (engine.name, engine.precision) == (ONNX_ENGINE, "float32")
+        scores = engine(IMAGES)
+        np.testing.assert_allclose(scores.probabilities, exact.probabilities, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(scores.domain, exact.domain, rtol=1e-4)
+        np.testing.assert_array_equal(engine(IMAGES[7:8]).probabilities, scores.probabilities[7:8])
+    report = extended.engines[ONNX_ENGINE]
+    assert report.parity_passed
+    assert report.largest_difference < 1e-4
+    assert report.auroc_bacterial_difference is not None
+
+
+def test_it_scores_without_the_frameworks_of_the_other_engines(extended):
+    code = (
+        "import sys, numpy\n"
+        "from pneumonia_core.bundles.bundle import open_bundle\n"
+        "from pneumonia_core.bundles.choice import load_engine\n"
+        f"engine = load_engine(open_bundle({str(extended.path)!r}), 'onnxruntime')\n"
+        "assert engine(numpy.zeros((1, 32, 32), 'uint8')).probabilities.shape == (1, 3)\n"
+        "print(sorted({'tensorflow', 'keras', 'openvino', 'onnx', 'tf2onnx'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_without_the_extra_it_is_said_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(InvalidInput, match="tf2onnx is not installed") as refused:
+        check_onnx_export()
+    assert refused.value.remedy is Remedy.INSTALL_ONNX
+
+
+WITH, WITHOUT = Capabilities(onnxruntime=True), Capabilities()
+
+
+@pytest.mark.parametrize(
+    ("changes", "machines", "engine"),
+    [
+        pytest.param({}, [WITH, WITH], ONNX_ENGINE, id="fastest, and every machine has it"),
+        pytest.param({"images_per_s": 0.1}, [WITH], "openvino", id="slower"),
+        pytest.param({"findings_agreement": 0.9}, [WITH], "openvino", id="failed parity"),
+        pytest.param({}, [WITH, WITHOUT], "openvino", id="one machine lacks it"),
+        pytest.param({}, [], "openvino", id="no machine yet"),
+    ],
+)
+def test_auto_takes_it_where_it_was_fastest_and_every_machine_has_it(plain, changes, machines, engine):
+    report = plain.engines["openvino"]
+    exact = dataclasses.replace(report, precision="float32", auroc_difference=0.0, findings_agreement=1.0)
+    fast = dataclasses.replace(exact, **{"images_per_s": 1e6, **changes})
+    reports = {"openvino": {"float32": exact}, ONNX_ENGINE: {"float32": fast}}
+    bundle = dataclasses.replace(plain, reports=reports)
+    choice = settle_engine(bundle, "auto", "auto", machines)
+    assert (choice.engine, choice.precision, choice.on_gpu) == (engine, "float32", False)
+
+
+def test_machine_without_it_says_how_to_get_it(extended, monkeypatch):
+    with pytest.raises(InvalidInput, match="onnxruntime is not installed on every node") as refused:
+        settle_engine(extended, ONNX_ENGINE, "auto", [WITH, WITHOUT])
+    assert refused.value.remedy is Remedy.INSTALL_ONNX
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert not measure_capabilities(look_for_gpus=False).onnxruntime
+    with pytest.raises(PneumoniaError, match="onnxruntime is not installed on this node") as failed:
+        load_engine(extended, ONNX_ENGINE)
+    assert failed.value.remedy is Remedy.INSTALL_ONNX
+    assert load_engine(extended).name != ONNX_ENGINE
