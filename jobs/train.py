@@ -141,8 +141,13 @@ from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_
     "times as long.",
 )
 @click.option("--resume", is_flag=True, help="Resume the training of this name, if it has begun.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be trained, on which workers, with how much memory and for how long, and stop.",
+)
 @address_option
-def command(**options: Any) -> Result:  # noqa: ANN401 - click's options
+def command(dry_run: bool, **options: Any) -> Result:  # noqa: ANN401 - click's options
     """Fine-tune a ResNet on labelled chest X-rays and write a bundle that `pneumonia score` uses.
 
     Images of whole patients are set aside for validation; calibration and thresholds are fitted on them. A
@@ -152,7 +157,13 @@ def command(**options: Any) -> Result:  # noqa: ANN401 - click's options
     # Ray takes a second to import; --help needs none of it.
     from jobs.training.train import make_request, train
 
-    return train(make_request(**options))
+    request = make_request(**options)
+    if dry_run:
+        # A training does without it.
+        from jobs.training.dry_run.dry_run import dry_run as say_what_it_would_do
+
+        return say_what_it_would_do(request)
+    return train(request)
 
 
 if __name__ == "__main__":

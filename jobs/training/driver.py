@@ -35,7 +35,7 @@ from pneumonia_core.storage.arrow import arrow_file_system
 from pneumonia_core.training.checkpoint import load_checkpoint
 from pneumonia_core.training.history import EpochFigures, best_epoch, stopped_early
 from pneumonia_core.training.loss import ClassWeights
-from pneumonia_core.training.recipe import Recipe
+from pneumonia_core.training.recipe import Recipe, steps_per_epoch
 
 SAMPLE_IMAGES: Final = 64
 CHECKPOINTS_KEPT: Final = 2
@@ -61,7 +61,7 @@ def run_training(
     config = WorkerConfig(
         recipe=recipe,
         gpus=placement.gpus,
-        steps_per_epoch=max(1, len(data.training.labels) // recipe.batch_size),
+        steps_per_epoch=steps_per_epoch(recipe, len(data.training.labels)),
         class_weights=ClassWeights.balanced(data.training.labels),
         sample=ray.put(data.training.images(SAMPLE_IMAGES)),
         validation_images=ray.put(data.validation_images),

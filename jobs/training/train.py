@@ -16,7 +16,7 @@ from jobs.training.folder import TrainingRun, check_nothing_else_to_resume, open
 from jobs.training.placement import TrainingPlacement, plan_workers
 from pneumonia_core.datasets.kermany import known_data_set
 from pneumonia_core.datasets.labelled import read_labelled
-from pneumonia_core.datasets.split import split_folds, split_training
+from pneumonia_core.datasets.split import Parts, split_folds, split_training
 from pneumonia_core.domain import parse_ages
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.findings import DEFAULT_COVERAGE
@@ -108,8 +108,7 @@ def make_request(
 def train(request: TrainingRequest) -> Result:
     """Train and write a bundle, in the Ray session that is open or in a new one."""
     started = time.perf_counter()
-    images = read_labelled(request.data)
-    parts = split_folds(images, request.folds) if request.folds > 1 else [split_training(images)]
+    parts = split_images(request)
     weights_sha256 = _file_sha256(request.recipe.weights)
     run = _open_run(request)
     if run.result is not None:
@@ -119,7 +118,7 @@ def train(request: TrainingRequest) -> Result:
         from jobs.training.members import train_members
         from jobs.training.release import Origin, release_members
 
-        placement = _place_workers(request)
+        _, placement = place_workers(request)
         logs = request.models / "tensorboard" / run.name
         members = train_members(parts, request.recipe, placement, run, logs)
         origin = Origin(
@@ -133,6 +132,12 @@ def train(request: TrainingRequest) -> Result:
     result["seconds"] = round(time.perf_counter() - started, 1)
     run.finish(result)
     return result
+
+
+def split_images(request: TrainingRequest) -> list[Parts]:
+    """The images to train each network on, and those held back from it."""
+    images = read_labelled(request.data)
+    return split_folds(images, request.folds) if request.folds > 1 else [split_training(images)]
 
 
 def _recipe(options: dict[str, Any], gpus: int) -> Recipe:
@@ -176,12 +181,13 @@ def _open_run(request: TrainingRequest) -> TrainingRun:
     return open_training(storage, name, settings, request.resume)
 
 
-def _place_workers(request: TrainingRequest) -> TrainingPlacement:
+def place_workers(request: TrainingRequest) -> tuple[list[Node], TrainingPlacement]:
+    """The cluster's nodes once it has the requested GPUs, and the workers on them."""
     growth_s = GROWTH_S if names_a_cluster(request.address) else 0
     nodes = wait_for(Node(cpus=1, gpus=request.gpus), time.monotonic() + growth_s)
     if request.gpus:
         _check_gpus_are_seen(nodes)
-    return plan_workers(request.workers, request.gpus, request.recipe.batch_size, nodes)
+    return nodes, plan_workers(request.workers, request.gpus, request.recipe.batch_size, nodes)
 
 
 def _check_gpus_are_seen(nodes: Sequence[Node]) -> None:

@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.contract import MAX_SCAN_PIXELS, check_size
 from pneumonia_core.imaging.deep_colours import deep_grey, scale_to_8_bits
-from pneumonia_core.imaging.jpeg_frame import bits_per_sample, without_applications
+from pneumonia_core.imaging.jpeg_frame import bits_per_sample, count_scans, without_applications
 from pneumonia_core.imaging.png_chunks import without_clutter
 from pneumonia_core.imaging.tiff_pages import select_page
 
@@ -67,12 +67,15 @@ def open_picture(data: bytes, kind: str) -> Image.Image:
 def _open_jpeg(data: bytes) -> Image.Image:
     """A JPEG. Pictures that follow it in the file are previews, gain maps or depth maps."""
     try:
-        return JpegImageFile(io.BytesIO(data))
+        image = JpegImageFile(io.BytesIO(data))
     except Exception:  # noqa: BLE001 - whatever it is, it may lie in what programs have added
         bits = bits_per_sample(data)
         if bits not in (None, 8):
             raise RejectedImage("unsupported", f"JPEG of {bits} bits for each sample") from None
-        return JpegImageFile(io.BytesIO(without_applications(data)))
+        image = JpegImageFile(io.BytesIO(without_applications(data)))
+    # The decoder gets the bytes as they lie in memory. Pillow would copy them for it, 64 KiB at a time.
+    image.decodermaxblock = len(data)
+    return image
 
 
 def _picture_of_tiff(image: TiffImageFile, data: bytes) -> Image.Image:
@@ -91,7 +94,7 @@ def check_picture(image: Image.Image, data: bytes) -> None:
     check_size(width, height)
     if image.format != "TIFF" and getattr(image, "is_animated", False):
         raise RejectedImage("multi_frame", "several frames, one radiograph has one")
-    scans = data.count(b"\xff\xda") if image.format == "JPEG" else 1
+    scans = count_scans(data) if image.format == "JPEG" else 1
     if scans * width * height > MAX_SCAN_PIXELS:
         raise RejectedImage("too_slow", f"{scans} scans of {width} x {height} pixels")
 
@@ -121,7 +124,8 @@ def to_grayscale(image: Image.Image, size: int | None) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-    return image.convert("L")
+    # Converting a grey picture to grey would copy it.
+    return image if image.mode == "L" else image.convert("L")
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:

@@ -71,6 +71,11 @@ class Recipe:
 DEFAULT_RECIPE: Final = Recipe()
 
 
+def steps_per_epoch(recipe: Recipe, images: int) -> int:
+    """Steps of whole batches of so many training images; at least one, in which images repeat."""
+    return max(1, images // recipe.batch_size)
+
+
 def first_trained_stage(loaded_stages: tuple[str, ...]) -> str:
     """The stage to train from by default: layer3, or an earlier one without loaded weights.
 

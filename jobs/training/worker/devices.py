@@ -1,7 +1,9 @@
 """A worker's processor threads and GPUs, and how workers add gradients between them."""
 
+import os
 from typing import Final
 
+import ray
 import tensorflow as tf
 
 # Gradients travel in packs of this size; one pack for all took a tenth more of the step.
@@ -19,6 +21,17 @@ def set_up_devices(threads: int, gpus: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.get_visible_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def threads_of_worker(workers_on_this_node: int) -> int:
+    """A worker's share of the CPUs that both Ray and the operating system grant on this node.
+
+    Either may grant fewer.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    granted = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here]
+    cpus = max(1, min(int(sum(granted)), len(os.sched_getaffinity(0))))
+    return max(1, cpus // workers_on_this_node)
 
 
 def communication(gpus: int) -> tf.distribute.experimental.CommunicationOptions:

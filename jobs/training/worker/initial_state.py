@@ -10,13 +10,7 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from jobs.training.messages import Mailbox, PrecisionsTimed
-from jobs.training.worker.precision import (
-    FLOAT32,
-    faster,
-    gpu_precision,
-    is_worth_timing,
-    seconds_of_a_step,
-)
+from jobs.training.worker.precision import choose_precision
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.pretrained import load_weights
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint
@@ -88,15 +82,7 @@ def _make_first_weights(config: WorkerConfig) -> FirstWeights:
 
 
 def _precision(config: WorkerConfig, first_stage: str) -> str:
-    """The recipe's precision; for `auto` that of this worker's GPUs, or the faster one on its CPU."""
-    recipe = config.recipe
-    if recipe.precision != "auto":
-        return recipe.precision
-    on_gpus = gpu_precision()
-    if on_gpus is not None:
-        return on_gpus
-    if not is_worth_timing(recipe, config.steps_per_epoch):
-        return FLOAT32
-    seconds = seconds_of_a_step(recipe, first_stage)
-    config.mailbox.post(PrecisionsTimed(seconds))
-    return faster(seconds)
+    precision, seconds = choose_precision(config.recipe, first_stage, config.steps_per_epoch)
+    if seconds is not None:
+        config.mailbox.post(PrecisionsTimed(seconds))
+    return precision

@@ -1,6 +1,5 @@
 """What Ray Train runs on each worker: epochs of steps, validation, and a checkpoint after each epoch."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,7 +17,7 @@ from ray.exceptions import RayError
 
 from jobs.training.messages import EpochDone, HeadFitted, InputsShown, PermanentFailure, Started, StepDone
 from jobs.training.worker.batches import batches_of_epoch, prefetched
-from jobs.training.worker.devices import communication, set_up_devices
+from jobs.training.worker.devices import communication, set_up_devices, threads_of_worker
 from jobs.training.worker.initial_state import WorkerConfig, first_weights, last_checkpoint
 from jobs.training.worker.steps import take_steps
 from pneumonia_core.errors import PneumoniaError
@@ -80,8 +79,7 @@ def train_on_worker(config: dict[str, WorkerConfig]) -> None:
 def _train(config: WorkerConfig) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    threads = max(1, _cpus_of_this_node() // context.get_local_world_size())
-    set_up_devices(threads, config.gpus)
+    set_up_devices(threads_of_worker(context.get_local_world_size()), config.gpus)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(config.gpus))
     keras.utils.set_random_seed(config.recipe.seed + rank)
     start = _start(config, rank, strategy)
@@ -93,13 +91,6 @@ def _train(config: WorkerConfig) -> None:
     if not start.history and start.initial.fresh_from == "head":
         _fit_head(worker, start.learner, validation)
     _train_epochs(worker, start, validation)
-
-
-def _cpus_of_this_node() -> int:
-    """The CPUs that both Ray and the operating system grant on this node; either may grant fewer."""
-    here = ray.get_runtime_context().get_node_id()
-    granted = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here]
-    return max(1, min(int(sum(granted)), len(os.sched_getaffinity(0))))
 
 
 def _start(config: WorkerConfig, rank: int, strategy: tf.distribute.Strategy) -> Start:

@@ -22,6 +22,24 @@ _TIMED_IMAGES: Final = 8
 _TIMED_STEPS: Final = 2
 
 
+def choose_precision(
+    recipe: Recipe, first_stage: str, steps_per_epoch: int
+) -> tuple[str, dict[str, float] | None]:
+    """The recipe's precision; for `auto` that of this worker's GPUs, or the faster one on its CPU.
+
+    Where both were timed, the second value is `seconds_of_a_step`.
+    """
+    if recipe.precision != "auto":
+        return recipe.precision, None
+    on_gpus = gpu_precision()
+    if on_gpus is not None:
+        return on_gpus, None
+    if not is_worth_timing(recipe, steps_per_epoch):
+        return FLOAT32, None
+    seconds = seconds_of_a_step(recipe, first_stage)
+    return faster(seconds), seconds
+
+
 def is_worth_timing(recipe: Recipe, steps_per_epoch: int) -> bool:
     """Whether the CPUs have bfloat16 at all, and the training is long enough to time it first."""
     images = recipe.epochs * steps_per_epoch * recipe.batch_size

@@ -16,6 +16,7 @@ from pneumonia_core.archives.archive import list_archive
 from pneumonia_core.archives.skipped import SkipReason, may_hide_images
 from pneumonia_core.errors import RejectedImage
 from pneumonia_core.imaging.decode import decode, read_image
+from pneumonia_core.imaging.jpeg_frame import count_scans
 
 SIDE = 64
 GREY = Image.fromarray(picture())
@@ -257,3 +258,25 @@ def test_jpeg_of_12_bits_alone_is_unsupported():
         rejection = read_image(data, SIDE).rejection
         assert rejection is not None
         assert (rejection.reason, rejection.detail) == ("unsupported", "JPEG of 12 bits for each sample")
+
+
+@pytest.mark.parametrize("before", [b"", b"\x00", b"\xff", b"\xda"])
+@pytest.mark.parametrize("after", [b"", b"\x00", b"\xff", b"\xda\xff"])
+def test_scans_are_counted_wherever_they_begin(before, after):
+    scan = b"\xff\xda"
+    for data in (b"", scan, scan + scan, scan + b"\x01" + scan, b"\xff" + scan, b"\xda" + scan, JPEG):
+        data = before + data + after
+        assert count_scans(data) == data.count(scan)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_of_many_reads_gives_the_square_that_pillow_alone_gives(progressive):
+    # More than the 64 KiB that Pillow reads at once.
+    noisy = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 800), np.uint8))
+    data = encoded(noisy, "JPEG", quality=90, progressive=progressive)
+    assert len(data) > 3 * 2**16
+    plain = Image.open(io.BytesIO(data))
+    plain.draft("L", (2 * SIDE, 2 * SIDE))
+    file = io.BytesIO()
+    plain.resize((SIDE, SIDE), Image.Resampling.BILINEAR).save(file, "JPEG", quality=75)
+    assert np.array_equal(decode(data, SIDE), np.asarray(Image.open(file)))
