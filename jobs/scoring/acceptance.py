@@ -33,7 +33,7 @@ def _accept(results: Location, run_id: str, max_reject_rate: float) -> RunResult
     started = time.monotonic()
     with opened_held_run(results, run_id) as run, telling_what_is_committed(run):
         if (version := version_with_rows(run)) is not None:
-            return conclude_committed(run, version, started, max_reject_rate)
+            return conclude_committed(run, version, started, max_reject_rate, run.record.timings)
         return commit_accepted(run, started, max_reject_rate)
 
 
@@ -64,7 +64,7 @@ def commit_accepted(run: Run, started: float, max_reject_rate: float) -> RunResu
         run.check_lock()
         # Not rebased: a run that commits now may have newer rows of the same images.
         version = commit(run.results, table.version(), run.run_id, record.run_date, files)
-    return conclude_committed(run, version, started, max_reject_rate)
+    return conclude_committed(run, version, started, max_reject_rate, record.timings)
 
 
 def _check_parts(run: Run, done: set[int]) -> None:

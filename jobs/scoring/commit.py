@@ -20,10 +20,13 @@ from pneumonia_core.gates import raised_alarms
 from pneumonia_core.reports.run_page import run_page
 from pneumonia_core.results.commit import DataFile
 from pneumonia_core.runs.gated.shares import gate_shares
+from pneumonia_core.runs.outcome.counts import Counts
+from pneumonia_core.runs.outcome.limit import concluded, in_one_line
+from pneumonia_core.runs.outcome.timings import RunTimings
 from pneumonia_core.runs.parts import ConservationError, Merged, done_chunks
 from pneumonia_core.runs.planner import Gone
 from pneumonia_core.runs.rebase import commit_rebased
-from pneumonia_core.runs.record import Counts, RunChanges, RunResult, RunState
+from pneumonia_core.runs.record import RunChanges, RunResult, RunState
 from pneumonia_core.runs.run import Run, chunks_still_needed, unscored_rows
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import delete_file, write_bytes
@@ -66,7 +69,8 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
             "committed.",
             Remedy.RUN_AGAIN,
         )
-    merged = merge_run(context, run, [ref for ref in needed if ref.chunk in done])
+    with context.steps.step("merge"):
+        merged = merge_run(context, run, [ref for ref in needed if ref.chunk in done])
     counts = count_images(run, merged, unscored_rows(run, left), judged=context.bundle.domain is not None)
     gates = context.options.gates
     alarms = raised_alarms(gates, gate_shares(run, counts, gone.count if gone else None)) if gates else ()
@@ -79,8 +83,9 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
         gone_digest=gone.digest if gone else None,
     )
     if any(alarm.action == "hold" for alarm in alarms):
-        return _hold(run, merged, context.started)
-    version = commit_rebased(run, run.record.planned_version, files) if files else None
+        return _hold(context, run, merged)
+    with context.steps.step("commit"):
+        version = commit_rebased(run, run.record.planned_version, files) if files else None
     return conclude(context, run, version)
 
 
@@ -122,11 +127,12 @@ def count_images(run: Run, merged: Sequence[Merged], unscored: int, judged: bool
     return counts
 
 
-def _hold(run: Run, merged: Sequence[Merged], started: float) -> RunResult:
+def _hold(context: ScoringContext, run: Run, merged: Sequence[Merged]) -> RunResult:
     """Set a staged run aside. Its parts are kept, and merged again where it is accepted."""
     for part in merged:
         delete_file(run.results.child("scores").child(part.file.path))
-    result = _result(run, started, "held", None, exit_code=HELD_EXIT_CODE)
+    timings = concluded(run.record.timings, context.steps.take())
+    result = _result(run, context.started, "held", None, timings, HELD_EXIT_CODE)
     _write_page(run, "held", result)
     run.hold(files=())
     _report_held(result)
@@ -139,13 +145,17 @@ def conclude(context: ScoringContext, run: Run, version: int | None) -> RunResul
     `version` is None where the run had no row. A run that was killed after its commit needs only this step.
     Raises PneumoniaError where the record cannot be written.
     """
-    return conclude_committed(run, version, context.started, context.options.max_reject_rate)
+    timings = concluded(run.record.timings, context.steps.take())
+    return conclude_committed(run, version, context.started, context.options.max_reject_rate, timings)
 
 
-def conclude_committed(run: Run, version: int | None, started: float, max_reject_rate: float) -> RunResult:
+def conclude_committed(
+    run: Run, version: int | None, started: float, max_reject_rate: float, timings: RunTimings | None
+) -> RunResult:
     """As `conclude`, for a command that began at `started` on the clock of time.monotonic."""
     reject_rate = run.record.counts.reject_rate
-    result = _result(run, started, "committed", version, exit_code=3 if reject_rate > max_reject_rate else 0)
+    exit_code = 3 if reject_rate > max_reject_rate else 0
+    result = _result(run, started, "committed", version, timings, exit_code)
     try:
         _write_page(run, "committed", result)
         run.finish("committed")
@@ -157,12 +167,15 @@ def conclude_committed(run: Run, version: int | None, started: float, max_reject
 
 def _write_page(run: Run, state: RunState, result: RunResult) -> None:
     """Record the result, and write the page of the run as it will be in this state."""
-    run.advance(exit_code=result.exit_code, version=result.version, result=result)
+    timings = result.timings
+    run.advance(exit_code=result.exit_code, version=result.version, result=result, timings=timings)
     page = run_page(dataclasses.replace(run.record, state=state).as_json())
     write_bytes(run.folder.child("run.html"), page.encode())
 
 
-def _result(run: Run, started: float, state: RunState, version: int | None, exit_code: int) -> RunResult:
+def _result(
+    run: Run, started: float, state: RunState, version: int | None, timings: RunTimings | None, exit_code: int
+) -> RunResult:
     record = run.record
     counts = record.counts
     seconds = time.monotonic() - started
@@ -192,6 +205,7 @@ def _result(run: Run, started: float, state: RunState, version: int | None, exit
         exit_code=exit_code,
         gates=record.gates,
         state=state,
+        timings=timings,
     )
 
 
@@ -238,6 +252,8 @@ def _report(result: RunResult, reject_rate: float, max_reject_rate: float) -> No
         )
     report_skipped(result.skipped)
     say(f"the run's page: {result.page}")
+    if result.timings is not None:
+        say(in_one_line(result.timings))
     for alarm in result.gates:
         say(f"warning: {alarm.text}")
     if reject_rate > max_reject_rate:
@@ -255,6 +271,8 @@ def _report_held(result: RunResult) -> None:
         say(f"the listing is not complete: the deadline came after {result.listed:,} images")
     report_skipped(result.skipped)
     say(f"the run's page: {result.page}")
+    if result.timings is not None:
+        say(in_one_line(result.timings))
     command = f"pneumonia score --results {shlex.quote(result.results)} --accept {result.run_id}"
     say(
         f"run {result.run_id} is held: nothing was committed, and what it scored is kept. Commit it with "

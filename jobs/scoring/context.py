@@ -15,6 +15,7 @@ from jobs.scoring.execution.placement import PlacementOptions
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.gates import Gate
+from pneumonia_core.runs.outcome.timings import StepClock
 from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.storage.location import Location
 
@@ -60,8 +61,8 @@ class ExecutionOptions:
 class ScoringContext:
     """One scoring command: its request, its options, its bundle, and the Ray session it holds open.
 
-    `stop_requested` says that the command must end soon. `shipped` holds the bundle's files by engine, in
-    Ray's object store.
+    `steps` measures the run at work. `stop_requested` says that the command must end soon. `shipped` holds
+    the bundle's files by engine, in Ray's object store.
     """
 
     results: Location
@@ -72,6 +73,7 @@ class ScoringContext:
     started: float = field(default_factory=time.monotonic)
     # Not an Event: its lock would deadlock where the signal handler interrupts the main thread inside it.
     stop_requested: bool = False
+    steps: StepClock = field(default_factory=StepClock)
     ray_started: bool = False
     shipped: dict[str, "ObjectRef[dict[str, bytes]]"] = field(default_factory=dict)
 
@@ -112,7 +114,8 @@ def start_ray(context: ScoringContext) -> None:
     if context.ray_started:
         return
     handler = signal.getsignal(signal.SIGTERM)
-    context.session.enter_context(ray_session(context.options.address, context.options.num_cpus))
+    with context.steps.step("connect"):
+        context.session.enter_context(ray_session(context.options.address, context.options.num_cpus))
     if threading.current_thread() is threading.main_thread():
         # Ray has replaced the handler by one that ends the process at once.
         signal.signal(signal.SIGTERM, handler)

@@ -17,6 +17,7 @@ from jobs.scoring.execution.queue import Orders
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import ChunkRef
+from pneumonia_core.runs.outcome.timings import RunTimings, WorkerSeconds
 from pneumonia_core.runs.run import Run
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Driver:
         self._told: frozenset[str] = frozenset()
         self._rejected = 0
         self._images_by_node = Counter(run.record.nodes)
+        self._images = 0
+        self._seconds = WorkerSeconds()
 
     def __enter__(self) -> "Driver":
         return self
@@ -71,6 +74,10 @@ class Driver:
     def images_by_node(self) -> Mapping[str, int]:
         """How many images each node has scored or rejected, for earlier commands of the run too."""
         return dict(self._images_by_node)
+
+    def timings(self) -> RunTimings:
+        """The seconds of the workers of this command, and its own steps so far."""
+        return self._context.steps.take() + self._seconds.timings(self._images)
 
     @property
     def all_done(self) -> bool:
@@ -129,6 +136,7 @@ class Driver:
         execution = start_execution(self._context, self._run, self._view, min(chunks, _LEAST_OUT))
         if execution is not None:
             self._execution = self._stack.enter_context(execution)
+            self._context.steps.begin("workers")
             self._progress_at = time.monotonic()
         return execution
 
@@ -140,6 +148,7 @@ class Driver:
             self._dispatcher.lose_queue(now)
         self._instance = report.instance
         for chunk, node in report.begun:
+            self._context.steps.first_begun()
             self._dispatcher.begun(chunk, node, now)
         for chunk in report.turned_away:
             self._dispatcher.returned(chunk, now)
@@ -170,6 +179,7 @@ class Driver:
         match outcome:
             case Receipt():
                 self._progress_at = now
+                self._seconds.add(outcome.actor, outcome.stages, outcome.tasks)
                 if self._dispatcher.done(outcome):
                     self._count(outcome)
             case ChunkFailure():
@@ -180,6 +190,7 @@ class Driver:
 
     def _count(self, receipt: Receipt) -> None:
         images = receipt.scored + receipt.rejected
+        self._images += images
         self._rejected += receipt.rejected
         self._images_by_node[receipt.node] += images
         self._progress.advance(images, rejected=self._rejected)

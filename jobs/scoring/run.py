@@ -220,6 +220,7 @@ def _nothing_new(context: ScoringContext, run: Run, last: RunRecord) -> RunResul
         exit_code=last.result.exit_code if last.run_date == context.request.run_date else 0,
         gates=(),
         out_of_domain=None if context.bundle.domain is None else 0,
+        timings=None,
         skipped=skipped,
         listing_complete=True,
         nothing_new=True,

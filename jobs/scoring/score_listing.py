@@ -8,9 +8,11 @@ from jobs.scoring.context import ScoringContext, start_ray
 from jobs.scoring.driver import Driver
 from jobs.scoring.planning import NothingListed, PlanningThread, check_found
 from pneumonia_core.archives.lister import Lister
+from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import ChunkRef
 from pneumonia_core.runs.listing_round import leave_listing
+from pneumonia_core.runs.outcome.timings import RunTimings
 from pneumonia_core.runs.parts import done_chunks
 from pneumonia_core.runs.planner import Planner
 from pneumonia_core.runs.run import Run, chunks_still_needed
@@ -38,10 +40,22 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner, view: Tab
         if view.is_empty or todo:
             # Ray starts while the listing goes on: there will be something to score.
             start_ray(context)
-        with ray_errors_explained():
-            _score(context, run, view, driver, planning)
-        if driver.images_by_node != run.record.nodes:
-            run.advance(nodes=driver.images_by_node)
+        try:
+            with ray_errors_explained():
+                _score(context, run, view, driver, planning)
+        except PneumoniaError:
+            # The first error counts, not that of the record: what made the run fail may hinder that, too.
+            with contextlib.suppress(PneumoniaError, OSError):
+                _record_work(run, driver)
+            raise
+        _record_work(run, driver)
+
+
+def _record_work(run: Run, driver: Driver) -> None:
+    """Record what the workers did, and how long it took; nothing where they did nothing."""
+    if driver.images_by_node != run.record.nodes:
+        timings = (run.record.timings or RunTimings()) + driver.timings()
+        run.advance(nodes=driver.images_by_node, timings=timings)
 
 
 def _chunks_left(run: Run) -> list[ChunkRef]:
@@ -80,8 +94,12 @@ def _take_planned(
     context: ScoringContext, run: Run, view: TableView, driver: Driver, planning: PlanningThread
 ) -> bool:
     """Record what has been planned and give its chunks to the driver. Returns whether that was all."""
-    # Where nothing is being scored there is nothing else to wait for.
-    planned = planning.take(_POLL_S if driver.all_done else 0.0)
+    if driver.all_done:
+        # Nothing is being scored, so there is nothing else to wait for.
+        with context.steps.waiting_for_listing():
+            planned = planning.take(_POLL_S)
+    else:
+        planned = planning.take(0.0)
     if planned is None:
         return False
     run.advance(shards=(*run.record.shards, *planned.shards), shards_until_end=planned.shards_until_end)

@@ -25,14 +25,16 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
 
     A cluster without nodes is asked for what so many chunks need.
     """
-    nodes = _wait_for_nodes(context, chunks)
+    with context.steps.step("nodes"):
+        nodes = _wait_for_nodes(context, chunks)
     if not nodes or context.stop_requested:
         return None
-    check_hash_keys(nodes)
-    computation = _settled(context, run, view, nodes)
-    choice = computation.choice
-    if choice.engine not in context.shipped:
-        context.shipped[choice.engine] = ship_bundle(context.bundle, choice.engine)
+    with context.steps.step("engine"):
+        check_hash_keys(nodes)
+        computation = _settled(context, run, view, nodes)
+        choice = computation.choice
+        if choice.engine not in context.shipped:
+            context.shipped[choice.engine] = ship_bundle(context.bundle, choice.engine)
     spec = EngineSpec(context.shipped[choice.engine], choice.engine, choice.precision, choice.on_gpu)
     job = ChunkJob(run.folder, _row_constants(context, run, view, choice), spec)
     return Execution(job, computation.placement, run.record.configuration.chunk_size)

@@ -22,8 +22,8 @@ def run_page(run: Mapping[str, Any]) -> str:
     It needs `run_id`, `state` and `run_date`. Where present, it also shows `created_at`, `updated_at`,
     `model`, `engine`, `precision`, `exit_code`, `configuration`, `versions`, `gone`, `gates` (alarms
     with gate, action, text), `accepted`, `skipped` ({code: number}), `counts` (listed, scored, rejected,
-    unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read) and
-    `result` (seconds, images_per_s, table, version). Names are escaped.
+    unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read), `timings` (as of
+    runs.outcome.timings) and `result` (seconds, images_per_s, table, version). Names are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
     reasons = counts.get("reject_reasons") or {}
@@ -53,6 +53,8 @@ def run_page(run: Mapping[str, Any]) -> str:
         ],
         hiding=bool(hiding),
         bytes_read=counts.get("bytes_read"),
+        timings=run.get("timings"),
+        stages=_stage_rows(run.get("timings") or {}),
         facts=_facts(run, result),
     )
 
@@ -82,6 +84,21 @@ def _facts(run: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[
         for heading, rows in tables.items()
     }
     return {heading: rows for heading, rows in known.items() if rows}
+
+
+def _stage_rows(timings: Mapping[str, Any]) -> list[tuple[str, str, float, float, float | None]]:
+    """Of each stage of the actors, then of the tasks that decode: who, which, seconds, their share, and those
+    of one actor on average. None where it took no time."""
+    rows = []
+    for who, name, count in (("actors", "stages", timings.get("actors")), ("decoding tasks", "tasks", None)):
+        seconds = timings.get(name) or {}
+        total = sum(seconds.values())
+        rows += [
+            (who, stage, each, each / total, each / count if count else None)
+            for stage, each in seconds.items()
+            if each
+        ]
+    return rows
 
 
 def _reason_row(reason: str, number: int) -> tuple[str, str, str, int]:

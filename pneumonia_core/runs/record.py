@@ -9,6 +9,8 @@ from pneumonia_core.archives.position import ListingPosition
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.gates import Alarm
 from pneumonia_core.runs.inventory import InventoryShard
+from pneumonia_core.runs.outcome.counts import Counts
+from pneumonia_core.runs.outcome.timings import RunTimings
 
 FORMAT_VERSION: Final = 1
 
@@ -75,34 +77,6 @@ class RunRequest:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """The images of a staged or committed run: listed = scored + rejected + unchanged + deferred.
-
-    `out_of_domain` is None where the bundle or the version that wrote the record did not judge the domain.
-    """
-
-    listed: int = 0
-    scored: int = 0
-    rejected: int = 0
-    unchanged: int = 0
-    deferred: int = 0
-    reject_reasons: Mapping[str, int] = field(default_factory=dict)
-    findings: Mapping[str, int] = field(default_factory=dict)
-    out_of_domain: int | None = None
-    bytes_read: int = 0
-
-    @property
-    def attempted(self) -> int:
-        """The images that got a row."""
-        return self.scored + self.rejected
-
-    @property
-    def reject_rate(self) -> float:
-        """The share of the attempted images that were rejected."""
-        return self.rejected / self.attempted if self.attempted else 0.0
-
-
-@dataclass(frozen=True)
 class RunResult:
     """What the command prints of a committed or held run.
 
@@ -136,6 +110,7 @@ class RunResult:
     # What the gates warn of, and what they hold the run for.
     gates: tuple[Alarm, ...] = ()
     state: RunState = "committed"
+    timings: RunTimings | None = None
     # The result of an earlier run, which still holds: this command found nothing to score.
     nothing_new: bool = False
 
@@ -192,6 +167,8 @@ class RunRecord:
     gone: int | None = None
     gone_digest: str | None = None
     counts: Counts = field(default_factory=Counts)
+    # Where the time of the run's commands went; None where no worker has scored, or an earlier version ran.
+    timings: RunTimings | None = None
     gates: tuple[Alarm, ...] = ()
     # Whether a user commits the run although a gate has held it.
     accepted: bool = False
@@ -221,6 +198,7 @@ class RunRecord:
             configuration[name] = tuple(configuration.get(name, ()))
         known["configuration"] = RunConfiguration(**configuration)
         known["counts"] = Counts(**_known(Counts, known.get("counts", {})))
+        known["timings"] = RunTimings.from_json(known.get("timings"))
         for name in ("files", "listed_before"):
             known[name] = tuple(known.get(name, ()))
         for name in ("listed_from", "listed_to"):
@@ -231,6 +209,7 @@ class RunRecord:
         if "result" in known:
             result = {"listing_complete": values.get("listing_complete", True)}
             result |= _known(RunResult, known["result"])
+            result["timings"] = RunTimings.from_json(result.get("timings"))
             result["gates"] = tuple(Alarm(**alarm) for alarm in result.get("gates", ()))
             known["result"] = RunResult(**result)
         return cls(**known)
@@ -276,6 +255,7 @@ class RunChanges(TypedDict, total=False):
     gone: int | None
     gone_digest: str | None
     counts: Counts
+    timings: RunTimings | None
     gates: tuple[Alarm, ...]
     accepted: bool
     files: tuple[str, ...]

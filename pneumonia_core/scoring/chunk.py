@@ -16,7 +16,7 @@ from pneumonia_core.errors import Rejection
 from pneumonia_core.findings import Conformal, Thresholds, findings, findings_sets, p_pneumonia
 from pneumonia_core.imaging.contract import Decoded, Source
 from pneumonia_core.runs.parts import PART_SCHEMA
-from pneumonia_core.scoring.engine_batch import ENGINE_ERROR, BatchScorer, concatenate, every_image_fails
+from pneumonia_core.scoring.engine_batch import ENGINE_ERROR, ScoreBatch, concatenate, every_image_fails
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RowConstants:
 
 
 def score_rows(
-    rows: pa.Table, images: Iterable[Decoded], scorer: BatchScorer, constants: RowConstants
+    rows: pa.Table, images: Iterable[Decoded], scorer: ScoreBatch, constants: RowConstants
 ) -> pa.Table:
     """The part of a chunk: one row for each of its inventory `rows`, whose `images` come in the same order.
 

@@ -27,6 +27,10 @@ class BatchScores:
     rejections: dict[int, Rejection]
 
 
+# The scores of the images uint8 [B, H, W] with these URIs.
+ScoreBatch = Callable[[np.ndarray, Sequence[str]], BatchScores]
+
+
 class BatchScorer:
     """Scores a batch with one attempt; where that fails, image by image.
 

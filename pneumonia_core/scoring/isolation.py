@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
@@ -10,15 +10,23 @@ from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.scoring.decoding import Decode, decode_ahead, exit_if_stuck, read_and_decode
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
+from pneumonia_core.scoring.stage_clock import StageClock, TimedReaders, timed_decode
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
 
 TIME_LIMIT_S: Final = 30
 
 
 def decode_all(
-    refs: Iterable[ImageRef], image_size: int, threads: int, isolated: bool, trust_chest: bool = False
+    refs: Iterable[ImageRef],
+    image_size: int,
+    threads: int,
+    isolated: bool,
+    trust_chest: bool = False,
+    clock: StageClock | None = None,
 ) -> list[Decoded]:
     """All images in order, decoded in so many threads; with `isolated`, each in a child process.
+
+    `clock` measures the stages of the work.
 
     This process ends where decoding an image never ends. Raises PneumoniaError where a child does not start.
     """
@@ -28,7 +36,10 @@ def decode_all(
         ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool,
         ThreadPoolExecutor(in_flight, thread_name_prefix="read") as readers,
     ):
-        return list(exit_if_stuck(decode_ahead(refs, image_size, pool, readers, in_flight, decode)))
+        reading: Executor = readers
+        if clock is not None:
+            decode, reading = timed_decode(decode, clock, isolated), TimedReaders(readers, clock)
+        return list(exit_if_stuck(decode_ahead(refs, image_size, pool, reading, in_flight, decode)))
 
 
 @contextlib.contextmanager

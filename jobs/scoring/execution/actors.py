@@ -1,10 +1,11 @@
 """Actors and tasks of the scoring pipeline: each turns chunks into parts and returns what came of them."""
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
@@ -26,11 +27,13 @@ from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.inventory import read_chunk
+from pneumonia_core.runs.outcome.timings import StageSeconds
 from pneumonia_core.runs.parts import write_part
 from pneumonia_core.scoring.chunk import RowConstants, score_rows
 from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
 from pneumonia_core.scoring.isolation import decode_all, decoder
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
+from pneumonia_core.scoring.stage_clock import StageClock, TimedReaders, timed_decode, timed_scorer
 from pneumonia_core.scoring.witness import witnessed
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.location import Location
@@ -56,8 +59,9 @@ class ScoreChunk:
     """Shape `cpu`: reads, decodes and scores whole chunks in one process; no pixel leaves it."""
 
     def __init__(self, queue: QueueClient) -> None:
-        count = _register(queue)
+        self._actor, count = _register(queue)
         self._queue = queue
+        self._clock = StageClock(count)
         self._engine = EngineOnce(count)
         self._ahead = max(2 * BATCH_SIZE, READERS_PER_CORE * count)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
@@ -72,18 +76,22 @@ class ScoreChunk:
         return outcome_table([_outcome(item, lambda: self._score(item, job))])
 
     def _score(self, item: WorkItem, job: ChunkJob) -> Receipt:
-        started = time.monotonic()
-        rows = read_chunk(job.run_folder, item.ref)
-        with (
-            _begin(job, "chunk", item) as journal,
-            self._engine.scorer(job.engine, journal.is_retry) as scorer,
-            decoder(journal.is_retry, job.constants.trust_chest) as decode,
-        ):
-            refs = image_refs(rows)
-            size = job.constants.image_size
-            ahead = decode_ahead(refs, size, self._pool, self._readers, self._ahead, decode)
-            part = score_rows(rows, witnessed(rows, exit_if_stuck(ahead)), scorer, job.constants)
-            return _finish_chunk(job, item.ref.chunk, part, journal, started)
+        started, clock = time.monotonic(), self._clock
+        with clock.at("read"):
+            rows = read_chunk(job.run_folder, item.ref)
+        with contextlib.ExitStack() as stack:
+            journal = stack.enter_context(_begin(job, "chunk", item))
+            isolated = journal.is_retry
+            with clock.at("load"):
+                scorer = stack.enter_context(self._engine.scorer(job.engine, isolated))
+            decode = stack.enter_context(decoder(isolated, job.constants.trust_chest))
+            decode = timed_decode(decode, clock, isolated)
+            readers = TimedReaders(self._readers, clock)
+            refs, size = image_refs(rows), job.constants.image_size
+            ahead = decode_ahead(refs, size, self._pool, readers, self._ahead, decode)
+            images = witnessed(rows, exit_if_stuck(ahead))
+            part = score_rows(rows, images, timed_scorer(scorer, clock), job.constants)
+            return _finish_chunk(job, item.ref.chunk, part, journal, _Attempt(started, self._actor, clock))
 
 
 def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: int) -> pa.Table:
@@ -93,15 +101,17 @@ def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: in
         return undecoded_block([])
     if (turned_away := _turned_away(queue, item, scores=False)) is not None:
         return undecoded_block(turned_away)
+    clock = StageClock(threads)
     try:
-        rows = read_chunk(job.run_folder, item.ref)
+        with clock.at("read"):
+            rows = read_chunk(job.run_folder, item.ref)
         size = job.constants.image_size
         with _begin(job, "decode", item) as journal:
             trust = job.constants.trust_chest
-            images = decode_all(image_refs(rows), size, threads, journal.is_retry, trust)
+            images = decode_all(image_refs(rows), size, threads, journal.is_retry, trust, clock)
             journal.finish()
         images = list(witnessed(rows, images))
-        return decoded_block(item, rows, images, size)
+        return decoded_block(item, rows, images, size, clock.take())
     except _EXPECTED as error:
         return undecoded_block([_failure(item.ref.chunk, error)])
 
@@ -110,8 +120,10 @@ class ScoreDecoded:
     """Shape `gpu`, second step: the engine over decoded chunks."""
 
     def __init__(self, queue: QueueClient) -> None:
-        self._engine = EngineOnce(_register(queue))
+        self._actor, count = _register(queue)
         self._queue = queue
+        self._clock = StageClock(count)
+        self._engine = EngineOnce(count)
 
     def __call__(self, block: pa.Table, job: ChunkJob) -> pa.Table:
         decoded = decoded_of(block, job.constants.image_size)
@@ -123,20 +135,22 @@ class ScoreDecoded:
         return outcome_table([_outcome(item, lambda: self._score(decoded, job))])
 
     def _score(self, decoded: DecodedChunk, job: ChunkJob) -> Receipt:
-        started = time.monotonic()
-        with (
-            _begin(job, "score", decoded.item) as journal,
-            self._engine.scorer(job.engine, journal.is_retry) as scorer,
-        ):
-            part = score_rows(decoded.rows, decoded.images, scorer, job.constants)
-            return _finish_chunk(job, decoded.item.ref.chunk, part, journal, started)
+        started, clock = time.monotonic(), self._clock
+        with contextlib.ExitStack() as stack:
+            journal = stack.enter_context(_begin(job, "score", decoded.item))
+            with clock.at("load"):
+                scorer = stack.enter_context(self._engine.scorer(job.engine, journal.is_retry))
+            part = score_rows(decoded.rows, decoded.images, timed_scorer(scorer, clock), job.constants)
+            attempt = _Attempt(started, self._actor, clock, decoded.seconds)
+            return _finish_chunk(job, decoded.item.ref.chunk, part, journal, attempt)
 
 
-def _register(queue: QueueClient) -> int:
-    """Tell the queue that this actor has started; how many threads its CPUs are."""
+def _register(queue: QueueClient) -> tuple[str, int]:
+    """Tell the queue that this actor has started; its id, and how many threads its CPUs are."""
     here = ray.get_runtime_context()
-    queue.register(str(here.get_actor_id()), here.get_node_id())
-    return threads(here.get_assigned_resources().get("CPU", 1.0))
+    actor = str(here.get_actor_id())
+    queue.register(actor, here.get_node_id())
+    return actor, threads(here.get_assigned_resources().get("CPU", 1.0))
 
 
 def _node() -> str:
@@ -182,13 +196,33 @@ def _failure(chunk: int, error: PneumoniaError | OSError) -> ChunkFailure:
     )
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A chunk that an actor has scored: since when, and what the task that decoded it took."""
+
+    started: float
+    actor: str
+    clock: StageClock
+    tasks: StageSeconds = field(default_factory=StageSeconds)
+
+
 def _finish_chunk(
-    job: ChunkJob, chunk: int, part: pa.Table, journal: CrashJournal, started: float
+    job: ChunkJob, chunk: int, part: pa.Table, journal: CrashJournal, attempt: _Attempt
 ) -> Receipt:
     failpoint("part.before", str(chunk))
-    write_part(job.run_folder, chunk, part)
+    with attempt.clock.at("write"):
+        write_part(job.run_folder, chunk, part)
     failpoint("part.after", str(chunk))
     journal.finish()
     statuses = Counter(part["status"].to_pylist())
-    seconds = time.monotonic() - started
-    return Receipt(chunk, _node(), statuses["scored"], statuses["rejected"], seconds)
+    seconds = time.monotonic() - attempt.started
+    return Receipt(
+        chunk,
+        _node(),
+        statuses["scored"],
+        statuses["rejected"],
+        seconds,
+        attempt.actor,
+        attempt.clock.take(),
+        attempt.tasks,
+    )

@@ -1,5 +1,6 @@
 """Blocks of Ray Data: a chunk on its way through the pipeline is one row, so that nothing splits it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -12,6 +13,7 @@ from jobs.scoring.execution.queue import WorkItem
 from pneumonia_core.errors import Rejection
 from pneumonia_core.imaging.contract import Decoded, Source
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef
+from pneumonia_core.runs.outcome.timings import StageSeconds
 
 _ITEM: Final = pa.schema(
     [
@@ -36,6 +38,8 @@ _SOURCE: Final = pa.struct(
         "size_bytes": pa.int64(),
     }
 )
+# The key of a table's metadata that holds StageSeconds.
+_SECONDS: Final = b"seconds"
 _REJECTION: Final = pa.struct({"reason": pa.string(), "detail": pa.string()})
 
 
@@ -56,8 +60,10 @@ def item_of(block: pa.Table) -> WorkItem | None:
     return WorkItem(ChunkRef(**row), avoid, copy)
 
 
-def decoded_block(item: WorkItem, rows: pa.Table, images: Sequence[Decoded], size: int) -> pa.Table:
-    """A decoded chunk as a row: its item, its inventory `rows` with their images.
+def decoded_block(
+    item: WorkItem, rows: pa.Table, images: Sequence[Decoded], size: int, seconds: StageSeconds
+) -> pa.Table:
+    """A decoded chunk as a row: its item, its inventory `rows` with their images, and the task's seconds.
 
     Pixels are fixed-size binary [size * size], null where an image was rejected.
     """
@@ -78,7 +84,8 @@ def decoded_block(item: WorkItem, rows: pa.Table, images: Sequence[Decoded], siz
             "pixels": column,
         }
     )
-    return _with_table(item_block(item), table)
+    metadata = {_SECONDS: json.dumps(asdict(seconds)).encode()}
+    return _with_table(item_block(item), table.replace_schema_metadata(metadata))
 
 
 def undecoded_block(outcomes: Sequence[Outcome]) -> pa.Table:
@@ -90,12 +97,14 @@ def undecoded_block(outcomes: Sequence[Outcome]) -> pa.Table:
 class DecodedChunk:
     """A chunk out of a block of `decoded_block`: its item, its inventory rows, its images in their order.
 
-    The images' pixels, uint8 [size, size], are views of the block.
+    The images' pixels, uint8 [size, size], are views of the block. `seconds` are those of the task that
+    decoded them.
     """
 
     item: WorkItem
     rows: pa.Table
     images: Iterator[Decoded]
+    seconds: StageSeconds
 
 
 def decoded_of(block: pa.Table, size: int) -> DecodedChunk | list[Outcome]:
@@ -105,7 +114,8 @@ def decoded_of(block: pa.Table, size: int) -> DecodedChunk | list[Outcome]:
     item = item_of(block)
     if item is None:
         return outcomes(table)
-    return DecodedChunk(item, table.select(CHUNK_SCHEMA.names), _images(table, size))
+    seconds = StageSeconds(**json.loads(table.schema.metadata[_SECONDS]))
+    return DecodedChunk(item, table.select(CHUNK_SCHEMA.names), _images(table, size), seconds)
 
 
 def _with_table(row: pa.Table, table: pa.Table) -> pa.Table:

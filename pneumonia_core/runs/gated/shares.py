@@ -5,7 +5,7 @@ from pneumonia_core.gates import MIN_IMAGES, Share
 from pneumonia_core.results.latest import read_gone
 from pneumonia_core.results.table import open_table
 from pneumonia_core.results.table_view import TableView, comparing_with_table
-from pneumonia_core.runs.record import Counts
+from pneumonia_core.runs.outcome.counts import Counts
 from pneumonia_core.runs.registry import committed_runs
 from pneumonia_core.runs.run import Run
 from pneumonia_core.runs.upkeep import gone_lists

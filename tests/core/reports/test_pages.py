@@ -162,6 +162,22 @@ def test_run_page_accounts_for_every_image() -> None:
     assert "the sum of the above" in text
 
 
+def test_run_page_shows_what_the_workers_did_and_what_limits_the_run() -> None:
+    stages = {"read": 1.0, "decode": 90.0, "infer": 9.0, "idle": 0.0}
+    timings = {
+        "actors": 4,
+        "stages": stages,
+        "tasks": {"decode": 0.0},
+        "steps": {"connect": 3.5},
+        "limit": "decoding",
+        "why": f"slow {NASTY}",
+    }
+    text = "".join(assert_self_contained(run_page({**RUN, "timings": timings})).texts)
+    for part in ("1 min 30 s", "90 %", "22.5 s", "step: connect", "3.5 s", "Limited by decoding: slow"):
+        assert part in text
+    assert "idle" not in text
+
+
 def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:
     begun = {"run_id": "r", "state": "listing", "run_date": "2024-03-01", "result": {"seconds": 1.0}}
     text = "".join(assert_self_contained(run_page(begun)).texts)

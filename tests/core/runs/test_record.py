@@ -7,7 +7,9 @@ import pytest
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.runs.inventory import InventoryShard
-from pneumonia_core.runs.record import Counts, RunRecord
+from pneumonia_core.runs.outcome.counts import Counts
+from pneumonia_core.runs.outcome.timings import RunTimings, StageSeconds
+from pneumonia_core.runs.record import RunRecord
 
 CONFIGURATION = {
     "archives": ["file:///archive"],
@@ -103,6 +105,17 @@ def test_fields_have_their_types():
     assert record.configuration.archives == ("file:///archive",)
     assert record.result is not None
     assert (record.result.version, record.result.nothing_new) == (1, False)
+    assert (record.timings, record.result.timings) == (None, None)
+
+
+def test_timings_are_read_where_a_run_has_them():
+    timings = RunTimings(9.0, 3, 1, StageSeconds(decode=2.0), steps={"score": 3.0})
+    result = {**COMMITTED["result"], "timings": timings.as_json()}
+    record = RunRecord.from_json({**COMMITTED, "timings": timings.as_json(), "result": result})
+    assert record.timings == timings
+    assert record.result is not None
+    assert record.result.timings == timings
+    assert RunRecord.from_json(json.loads(json.dumps(record.as_json()))) == record
 
 
 def test_only_a_request_that_trusts_the_chest_alike_resumes_a_run():

@@ -14,7 +14,7 @@ from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.commit import DataFile, commit
-from pneumonia_core.runs.record import Counts
+from pneumonia_core.runs.outcome.counts import Counts
 from pneumonia_core.runs.registry import (
     RunAtWork,
     active_runs,

@@ -1,5 +1,6 @@
 """After any death, the same command ends with the rows of an undisturbed run, and re-reads few images."""
 
+import json
 import os
 import random
 import signal
@@ -138,8 +139,15 @@ def test_sigterm_keeps_what_is_finished_and_exits_1(archive, tiny_bundle, undist
     assert "same command again" in errors
     assert "Traceback" not in errors
     assert not descendants(process.pid)
+    (record,) = (tmp_path / "r" / "runs").glob("*/run.json")
+    stopped = json.loads(record.read_text())["timings"]
     finish(command(archive, tiny_bundle, tmp_path / "r", *cluster.options))
     check_equal(tmp_path / "r", undisturbed)
+    # What both commands took is added up.
+    timings = json.loads(record.read_text())["timings"]
+    assert 0 < stopped["images"] < timings["images"] == IMAGES
+    assert 0 < stopped["actors"] < timings["actors"]
+    assert stopped["stages"]["decode"] < timings["stages"]["decode"]
 
 
 @pytest.mark.parametrize("shape", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])

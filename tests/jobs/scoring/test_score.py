@@ -38,6 +38,24 @@ def test_every_image_has_one_row_in_both_shapes(ray_here, tiny_bundle, broken_ar
     assert (result["listed"], result["scored"], result["rejected"]) == (40, 35, len(expected.rejected))
     assert result["reject_reasons"] == dict.fromkeys(sorted(expected.rejected.values()), 1)
     assert result["exit_code"] == 0
+    assert_seconds_are_divided(result["timings"], shape)
+    (record,) = (tmp_path / "runs").glob("*/run.json")
+    assert json.loads(record.read_text())["timings"] == result["timings"]
+
+
+def assert_seconds_are_divided(timings, shape):
+    stages, tasks, steps = timings["stages"], timings["tasks"], timings["steps"]
+    assert timings["images"] == 40
+    assert timings["limit"] is not None
+    assert min([*stages.values(), *tasks.values(), *steps.values()]) >= 0
+    assert stages["infer"] > 0
+    assert stages["write"] > 0
+    decoding = stages if shape == "cpu" else tasks
+    assert decoding["read"] > 0
+    assert decoding["decode"] > 0
+    # An actor lives no longer than workers score, and the steps no longer than the run.
+    assert sum(stages.values()) <= timings["actors"] * steps["score"] + 0.5
+    assert sum(steps.values()) <= timings["seconds"] + 0.1
 
 
 def test_rows_keep_the_contract(ray_here, tiny_bundle, broken_archive, tmp_path):
