@@ -2,8 +2,9 @@
 
     python tests/bench/score_throughput.py ARCHIVE --model BUNDLE [--copies 4] [--shape cpu] [--engine auto]
 
-ARCHIVE is listed `--copies` times over, through links, so that the run is long enough for a steady state. The
-share of busy core time is read from /proc/stat every half second: run it on a machine that does nothing else.
+The JPEGs under ARCHIVE are scored `--copies` times over, every copy different in bytes and pixels, so that
+the run is long enough for a steady state. The share of busy core time is read from /proc/stat every half
+second: run it on a machine that does nothing else. `compare.py` says how fast others are.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from comparison.archive import distinct_jpegs, write_archive
+from comparison.machine import busy_seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,23 +35,14 @@ def main() -> None:
         sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles everything again. Unset it.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        manifest, images = write_manifest(folder, options.archive.resolve(), options.copies)
+        images = len(distinct_jpegs(options.archive)) * options.copies
+        archive = write_archive(options.archive, folder / "archive", images)
         command = [
-            "score", str(manifest), "--model", str(options.model.resolve()), "--results", str(folder / "r"),
+            "score", str(archive), "--model", str(options.model.resolve()), "--results", str(folder / "r"),
             "--shape", options.shape, "--engine", options.engine, "--chunk-size", options.chunk_size,
-            "--allow-prefix", str(options.archive.resolve()),
         ]  # fmt: skip
         samples, result = run(command, folder / "r")
     report(samples, result, images)
-
-
-def write_manifest(folder: Path, archive: Path, copies: int) -> tuple[Path, int]:
-    files = sorted(path for path in archive.rglob("*") if path.is_file())
-    for copy in range(copies):
-        (folder / f"copy{copy}").symlink_to(archive)
-    uris = [f"{folder}/copy{copy}/{file.relative_to(archive)}" for copy in range(copies) for file in files]
-    pq.write_table(pa.table({"uri": uris}), folder / "images.parquet")
-    return folder / "images.parquet", len(uris)
 
 
 def run(command: list[str], results: Path) -> tuple[list[tuple[float, int, float]], dict]:
@@ -65,13 +57,6 @@ def run(command: list[str], results: Path) -> tuple[list[tuple[float, int, float
         time.sleep(0.5)
     output = process.communicate()[0]
     return samples, json.loads(output.strip().splitlines()[-1])
-
-
-def busy_seconds() -> float:
-    """Core seconds that were not idle since the machine started."""
-    values = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    idle = values[3] + values[4]
-    return (sum(values) - idle) / os.sysconf("SC_CLK_TCK")
 
 
 def report(samples: list[tuple[float, int, float]], result: dict, images: int) -> None:
