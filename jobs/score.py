@@ -124,6 +124,12 @@ def _accepts(context: click.Context, options: Mapping[str, object]) -> bool:
     show_default=True,
     help="Images per chunk.",
 )
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 4096),
+    help="Images that the engine computes at once. Default: 32 on CPUs, 128 on GPUs. A run that is resumed "
+    "keeps its own.",
+)
 @click.option("--carry", metavar="A,B", help="Columns of a manifest that go through to the table, as text.")
 @allow_prefix_option
 @click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)

@@ -13,7 +13,8 @@ class ScoreOptions:
     """The options of a scoring command.
 
     `carry` lists columns, `a,b`. `gate` holds texts such as `gone=hold:0.2`. `actors` is one number, or the
-    least and the most: `2,8`. `deadline` is in seconds, `chunk_size` in images.
+    least and the most: `2,8`. `deadline` is in seconds, `chunk_size`
+    and `batch_size` in images.
     """
 
     archive: tuple[str, ...]
@@ -30,6 +31,7 @@ class ScoreOptions:
     max_reject_rate: float = 1.0
     gate: tuple[str, ...] = ()
     chunk_size: int = CHUNK_SIZE
+    batch_size: int | None = None
     trust_chest: bool = False
     carry: str | None = None
     allow_prefix: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ def make_request(options: ScoreOptions, bundle: Bundle, rules: ListingRules | No
     check_disjoint(archives)
     check_rules_apply(archives, rules)
     choose_engine(bundle, options.engine)
+    _check_batch_size(options)
     return RunRequest(
         archives=tuple(archives),
         model=options.model,
@@ -41,6 +42,7 @@ def make_request(options: ScoreOptions, bundle: Bundle, rules: ListingRules | No
         date_is_given=options.date is not None,
         rules=rules,
         trust_chest=options.trust_chest,
+        batch_size=options.batch_size,
     )
 
 
@@ -59,6 +61,14 @@ def execution_options(options: ScoreOptions) -> ExecutionOptions:
         gates=parse_gates(options.gate),
         fresh=options.fresh,
     )
+
+
+def _check_batch_size(options: ScoreOptions) -> None:
+    if options.batch_size is not None and options.batch_size > options.chunk_size:
+        raise InvalidInput(
+            f"--batch-size {options.batch_size}: a batch is never of more than one chunk, which has "
+            f"{options.chunk_size} images. Give a smaller one, or a larger --chunk-size."
+        )
 
 
 def _listing_rules(options: ScoreOptions) -> ListingRules:

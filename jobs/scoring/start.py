@@ -14,8 +14,10 @@ from jobs.scoring.execution.execution import Execution
 from jobs.scoring.execution.graph import ship_bundle
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
 from pneumonia_core.bundles.choice import EngineChoice
+from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
 from pneumonia_core.results.clock import check_clock
 from pneumonia_core.results.table_view import TableView
+from pneumonia_core.runs.record import RunRecord
 from pneumonia_core.runs.run import Run
 from pneumonia_core.scoring.chunk import RowConstants
 
@@ -35,8 +37,10 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
         choice = computation.choice
         if choice.engine not in context.shipped:
             context.shipped[choice.engine] = ship_bundle(context.bundle, choice.engine)
-    spec = EngineSpec(context.shipped[choice.engine], choice.engine, choice.precision, choice.on_gpu)
-    job = ChunkJob(run.folder, _row_constants(context, run, view, choice), spec)
+    constants = _row_constants(context, run, view, choice)
+    files = context.shipped[choice.engine]
+    spec = EngineSpec(files, choice.engine, choice.precision, choice.on_gpu, constants.batch_size)
+    job = ChunkJob(run.folder, constants, spec)
     return Execution(job, computation.placement, run.record.configuration.chunk_size)
 
 
@@ -63,9 +67,20 @@ def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence
     )
     computation = settle_computation(context.bundle, options, nodes)
     choice = computation.choice
-    run.advance("scoring", engine=choice.engine, precision=choice.precision)
+    batch_size = settled_batch_size(record, choice.on_gpu)
+    run.advance("scoring", engine=choice.engine, precision=choice.precision, batch_size=batch_size)
     check_clock(run.folder.child("run.json"), view.newest_row())
     return computation
+
+
+def settled_batch_size(record: RunRecord, on_gpu: bool) -> int:
+    """The images of a batch: as recorded, else as asked for, else what suits the devices."""
+    if record.batch_size is not None:
+        return record.batch_size
+    if record.engine is not None:
+        # Begun by a version that had no other.
+        return BATCH_SIZE
+    return record.configuration.batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE)
 
 
 def _row_constants(context: ScoringContext, run: Run, view: TableView, choice: EngineChoice) -> RowConstants:
@@ -81,4 +96,5 @@ def _row_constants(context: ScoringContext, run: Run, view: TableView, choice: E
         bundle.domain,
         bundle.spec.conformal,
         run.record.configuration.trust_chest,
+        run.record.batch_size or BATCH_SIZE,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
-from pneumonia_core.bundles.engines import INT8, ONNX_ENGINE, Engine
+from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, ONNX_ENGINE, Engine
 from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
@@ -115,8 +115,9 @@ def load_engine(
     precision: str = "auto",
     threads: int | None = None,
     gpu: bool = False,
+    batch_size: int = BATCH_SIZE,
 ) -> Engine:
-    """The bundle's engine of this name, ready to score in exactly this precision.
+    """The bundle's engine of this name, ready to score in exactly this precision, in batches of this size.
 
     `auto` is settled for this machine alone. `threads` bounds the CPU threads. With `gpu` TensorFlow computes
     on this machine's GPU. Raises InvalidInput when the bundle lacks the engine, PneumoniaError when this
@@ -136,7 +137,7 @@ def load_engine(
     engine = None
     if _offers(bundle, name, precision) and machine.can_compute(precision, on_gpu):
         count = threads or os.cpu_count() or 1
-        engine = open_exported(bundle.path, name, precision, bundle.image_size, count, on_gpu)
+        engine = open_exported(bundle.path, name, precision, bundle.image_size, count, on_gpu, batch_size)
     if engine is None or engine.precision != precision:
         raise PneumoniaError(
             f"this node cannot compute in {precision} with {name}, as the other nodes of the run do. "

@@ -25,7 +25,9 @@ ENGINE_FILES: Final = {
     "tensorflow": "saved_model/",
     ONNX_ENGINE: "onnx/",
 }
+# Images per batch where nothing else is asked for. A GPU is filled by more.
 BATCH_SIZE: Final = 32
+GPU_BATCH_SIZE: Final = 128
 MAX_AUROC_DIFFERENCE: Final = 0.002
 MIN_FINDINGS_AGREEMENT: Final = 0.995
 # Rounding decides about images near the threshold, so a few may differ.
@@ -98,20 +100,22 @@ def passed_precisions(reports: Mapping[str, EngineReport]) -> tuple[str, ...]:
 
 
 def score_in_batches(
-    images: np.ndarray, score_batch: Callable[[np.ndarray], dict[str, np.ndarray]]
+    images: np.ndarray,
+    score_batch: Callable[[np.ndarray], dict[str, np.ndarray]],
+    batch_size: int = BATCH_SIZE,
 ) -> Scores:
-    """Scores of images uint8 [B, H, W] for any B, computed in batches of BATCH_SIZE.
+    """Scores of images uint8 [B, H, W] for any B, computed in batches of `batch_size`.
 
     The last batch is padded: with one shape, a score never depends on the number of other images.
-    `score_batch` gives `probabilities` [BATCH_SIZE, 3] and, where the network has a domain guard, `domain`.
+    `score_batch` gives `probabilities` [batch_size, 3] and, where the network has a domain guard, `domain`.
     """
     probabilities: list[np.ndarray] = []
     domain: list[np.ndarray] = []
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = images[start : start + BATCH_SIZE]
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
         count = len(batch)
-        if count < BATCH_SIZE:
-            padding = np.zeros((BATCH_SIZE - count, *batch.shape[1:]), np.uint8)
+        if count < batch_size:
+            padding = np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)
             batch = np.concatenate([batch, padding])
         outputs = score_batch(np.ascontiguousarray(batch))
         probabilities.append(np.array(outputs["probabilities"][:count], np.float32))

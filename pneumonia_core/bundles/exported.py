@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
-from pneumonia_core.bundles.engines import ENGINE_FILES, ONNX_ENGINE, Engine
+from pneumonia_core.bundles.engines import BATCH_SIZE, ENGINE_FILES, ONNX_ENGINE, Engine
 
 
 def open_exported(
-    folder: Path, name: str, precision: str, image_size: int, threads: int, gpu: bool = False
+    folder: Path,
+    name: str,
+    precision: str,
+    image_size: int,
+    threads: int,
+    gpu: bool = False,
+    batch_size: int = BATCH_SIZE,
 ) -> Engine:
-    """The engine over the exported files in a bundle's folder, at this precision.
+    """The engine over the exported files in a bundle's folder, in batches of this size.
 
     Without `gpu` it computes on the CPU. The TensorFlow engine also sets TensorFlow's graph precision,
     threads and devices for the whole process.
@@ -23,13 +29,14 @@ def open_exported(
 
         set_devices(threads, gpu)
         set_graph_precision(precision)
-        return TensorflowEngine(folder / "saved_model", precision, image_size)
+        return TensorflowEngine(folder / "saved_model", precision, image_size, batch_size)
     if name == ONNX_ENGINE:
         # Not every machine has ONNX Runtime.
         from pneumonia_core.bundles.onnx_runtime.engine import OnnxruntimeEngine
 
-        return OnnxruntimeEngine(folder, threads)
+        return OnnxruntimeEngine(folder, threads, batch_size)
     # And scoring with TensorFlow must not load OpenVINO.
     from pneumonia_core.bundles.openvino_engine import OpenvinoEngine
 
-    return OpenvinoEngine(folder / f"{ENGINE_FILES[name]}xml", name, precision, image_size, threads)
+    model = folder / f"{ENGINE_FILES[name]}xml"
+    return OpenvinoEngine(model, name, precision, image_size, threads, batch_size)

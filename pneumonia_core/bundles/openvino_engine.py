@@ -18,11 +18,20 @@ class OpenvinoEngine:
     `precision` is the one in which it really computes: a CPU may lack the one that was asked for.
     """
 
-    def __init__(self, model: Path, name: str, precision: str, image_size: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: Path,
+        name: str,
+        precision: str,
+        image_size: int,
+        threads: int,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
         self.name = name
+        self._batch_size = batch_size
         core = openvino.Core()
         network = core.read_model(model)
-        network.reshape([BATCH_SIZE, image_size, image_size])
+        network.reshape([batch_size, image_size, image_size])
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
@@ -38,7 +47,7 @@ class OpenvinoEngine:
         self._has_domain = any("domain" in port.get_names() for port in self._compiled.outputs)
 
     def __call__(self, images: np.ndarray) -> Scores:
-        return score_in_batches(images, self._score_batch)
+        return score_in_batches(images, self._score_batch, self._batch_size)
 
     def _score_batch(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         result = self._compiled(batch)

@@ -36,6 +36,8 @@ class RunConfiguration:
     carry: tuple[str, ...] = ()
     allow_prefix: tuple[str, ...] = ()
     trust_chest: bool = False
+    # None leaves it to the devices.
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class RunRequest:
     date_is_given: bool
     rules: ListingRules = field(default_factory=ListingRules)
     trust_chest: bool = False
+    batch_size: int | None = None
 
     def configuration(self) -> RunConfiguration:
         """What must be the same when the run is resumed.
@@ -73,6 +76,7 @@ class RunRequest:
             carry=tuple(self.rules.carry),
             allow_prefix=tuple(self.rules.allow_prefixes),
             trust_chest=self.trust_chest,
+            batch_size=self.batch_size,
         )
 
 
@@ -154,9 +158,10 @@ class RunRecord:
     # The folder of the bundle, without aliases. Version 0.1.0 did not record it.
     bundle: str | None = None
     # What the run computes with, the same for all its rows. None until the first chunk is scored; version
-    # 0.1.0 recorded no precision.
+    # 0.1.0 recorded no precision, and had no batches but of BATCH_SIZE.
     engine: str | None = None
     precision: str | None = None
+    batch_size: int | None = None
     # How many images each node of the cluster has scored or rejected, by Ray's id of the node.
     nodes: Mapping[str, int] = field(default_factory=dict)
     # How many rows another run has committed since this one was planned.
@@ -249,6 +254,7 @@ class RunChanges(TypedDict, total=False):
     bundle: str
     engine: str
     precision: str
+    batch_size: int
     nodes: Mapping[str, int]
     superseded: int
     skipped: Mapping[str, int]

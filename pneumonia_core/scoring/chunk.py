@@ -23,7 +23,8 @@ from pneumonia_core.scoring.engine_batch import ENGINE_ERROR, ScoreBatch, concat
 class RowConstants:
     """What is the same in every row that a run writes.
 
-    With `trust_chest`, DICOM's modality and body part are not judged. `not_before` is the newest time in the
+    With `trust_chest`, DICOM's modality and body part are not judged. The engine gets batches of `batch_size`
+    images. `not_before` is the newest time in the
     table. Rows get a later one even where a clock has jumped back, so that the newest row of an image stays
     the newest.
     """
@@ -38,6 +39,7 @@ class RowConstants:
     domain: Domain | None = None
     conformal: Conformal | None = None
     trust_chest: bool = False
+    batch_size: int = BATCH_SIZE
 
     def now(self) -> datetime.datetime:
         """The time of a row that is written now, in UTC."""
@@ -59,7 +61,7 @@ def score_rows(
     scores: list[Scores] = []
     positions: list[int] = []
     rejections: dict[int, Rejection] = {}
-    for batch in _in_batches(images, kept):
+    for batch in _in_batches(images, kept, constants.batch_size):
         places = [position for position, _ in batch]
         scored = scorer(np.stack([pixels for _, pixels in batch]), [uris[place] for place in places])
         scores.append(scored.scores)
@@ -74,7 +76,9 @@ def score_rows(
 PositionedPixels = tuple[int, np.ndarray]
 
 
-def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[list[PositionedPixels]]:
+def _in_batches(
+    images: Iterable[Decoded], kept: list[Decoded], batch_size: int
+) -> Iterator[list[PositionedPixels]]:
     """Batches of the images that have pixels.
 
     Every image goes to `kept` without its pixels, so that the pixels of a whole chunk are never held.
@@ -84,7 +88,7 @@ def _in_batches(images: Iterable[Decoded], kept: list[Decoded]) -> Iterator[list
         if image.pixels is not None:
             batch.append((len(kept), image.pixels))
         kept.append(dataclasses.replace(image, pixels=None))
-        if len(batch) == BATCH_SIZE:
+        if len(batch) == batch_size:
             yield batch
             batch = []
     if batch:

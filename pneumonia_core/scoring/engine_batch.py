@@ -76,11 +76,19 @@ def every_image_fails(engine: str) -> PneumoniaError:
     )
 
 
-def in_this_process(engine: Engine, lock: threading.Lock) -> BatchScorer:
-    """A scorer over this engine. `lock` lets one batch at a time into it where several chunks are at work."""
+def batches_at_once(gpu: bool) -> int:
+    """How many batches an engine gets at once, each from a chunk of its own.
+
+    While a GPU computes one, the next is on its way to it. On CPUs one batch has all the threads.
+    """
+    return 2 if gpu else 1
+
+
+def in_this_process(engine: Engine, turns: threading.Semaphore) -> BatchScorer:
+    """A scorer over this engine. `turns` bounds the batches in it where several chunks are at work."""
 
     def attempt(pixels: np.ndarray, uris: Sequence[str]) -> Scores | Rejection:
-        with lock:
+        with turns:
             return run_engine(engine, pixels, uris) or ENGINE_ERROR
 
     return BatchScorer(engine.name, attempt)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.bundles.choice import load_engine
-from pneumonia_core.bundles.engines import Engine, Scores
+from pneumonia_core.bundles.engines import BATCH_SIZE, Engine, Scores
 from pneumonia_core.errors import PneumoniaError, Rejection, Remedy
 from pneumonia_core.scoring.engine_batch import CRASHED_ENGINE, ENGINE_ERROR, BatchScorer, run_engine
 from pneumonia_core.system.child_process import ChildPool, Crashed, TooSlow
@@ -28,6 +28,7 @@ class EngineFiles:
     precision: str
     threads: int
     gpu: bool
+    batch_size: int = BATCH_SIZE
 
     def open(self) -> Engine:
         """The engine, after a check of the files' hashes. Raises InvalidInput."""
@@ -35,7 +36,7 @@ class EngineFiles:
         bundle = open_bundle(
             self.folder, only=frozenset(path.relative_to(self.folder).as_posix() for path in files)
         )
-        return load_engine(bundle, self.engine, self.precision, self.threads, gpu=self.gpu)
+        return load_engine(bundle, self.engine, self.precision, self.threads, self.gpu, self.batch_size)
 
 
 @dataclass(frozen=True)

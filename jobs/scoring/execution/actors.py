@@ -23,7 +23,6 @@ from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Rec
 from jobs.scoring.execution.placement import threads
 from jobs.scoring.execution.queue import QueueClient, WorkItem
 from pneumonia_core.archives.entries import image_refs
-from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.inventory import read_chunk
@@ -63,7 +62,7 @@ class ScoreChunk:
         self._queue = queue
         self._clock = StageClock(count)
         self._engine = EngineOnce(count)
-        self._ahead = max(2 * BATCH_SIZE, READERS_PER_CORE * count)
+        self._in_flight = READERS_PER_CORE * count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(READERS_PER_CORE * count, thread_name_prefix="read")
 
@@ -88,8 +87,10 @@ class ScoreChunk:
             decode = timed_decode(decode, clock, isolated)
             readers = TimedReaders(self._readers, clock)
             refs, size = image_refs(rows), job.constants.image_size
-            ahead = decode_ahead(refs, size, self._pool, readers, self._ahead, decode)
-            images = witnessed(rows, exit_if_stuck(ahead))
+            # While one batch is computed, the next one is decoded.
+            ahead = max(2 * job.constants.batch_size, self._in_flight)
+            images = decode_ahead(refs, size, self._pool, readers, ahead, decode)
+            images = witnessed(rows, exit_if_stuck(images))
             part = score_rows(rows, images, timed_scorer(scorer, clock), job.constants)
             return _finish_chunk(job, item.ref.chunk, part, journal, _Attempt(started, self._actor, clock))
 

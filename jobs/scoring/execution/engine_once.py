@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pneumonia_core.bundles.engines import Engine
-from pneumonia_core.scoring.engine_batch import BatchScorer, in_this_process
+from pneumonia_core.bundles.engines import BATCH_SIZE, Engine
+from pneumonia_core.scoring.engine_batch import BatchScorer, batches_at_once, in_this_process
 from pneumonia_core.scoring.isolated_engine import EngineFiles, isolated_engine
 from pneumonia_core.system.scratch import ScratchFolder
 
@@ -26,29 +26,37 @@ class EngineSpec:
     engine: str
     precision: str
     gpu: bool
+    batch_size: int = BATCH_SIZE
 
 
 class EngineOnce:
-    """An actor's engine, opened for the first chunk. `lock` lets one batch at a time into it."""
+    """An actor's engine, opened for the first chunk. It takes as many batches at once as it has use for."""
 
     def __init__(self, threads: int) -> None:
-        self.lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._turns: threading.Semaphore | None = None
         self._threads = threads
         self._engine: Engine | None = None
         self._isolation = threading.Lock()
 
     def open(self, spec: EngineSpec) -> Engine:
-        with self.lock:
+        with self._opening:
             if self._engine is None:
                 with _engine_files(spec, self._threads) as files:
                     self._engine = files.open()
             return self._engine
 
+    def _turns_of(self, spec: EngineSpec) -> threading.Semaphore:
+        with self._opening:
+            if self._turns is None:
+                self._turns = threading.BoundedSemaphore(batches_at_once(spec.gpu))
+            return self._turns
+
     @contextlib.contextmanager
     def scorer(self, spec: EngineSpec, isolated: bool) -> Iterator[BatchScorer]:
         """What scores a chunk's batches, `isolated` in a child process, of which an actor has one at most."""
         if not isolated:
-            yield in_this_process(self.open(spec), self.lock)
+            yield in_this_process(self.open(spec), self._turns_of(spec))
             return
         with (
             self._isolation,
@@ -70,4 +78,4 @@ def _engine_files(spec: EngineSpec, threads: int) -> Iterator[EngineFiles]:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        yield EngineFiles(folder, spec.engine, spec.precision, threads, spec.gpu)
+        yield EngineFiles(folder, spec.engine, spec.precision, threads, spec.gpu, spec.batch_size)

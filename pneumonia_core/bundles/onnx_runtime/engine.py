@@ -22,9 +22,10 @@ class OnnxruntimeEngine:
     name = ONNX_ENGINE
     precision = "float32"
 
-    def __init__(self, bundle: Path, threads: int) -> None:
+    def __init__(self, bundle: Path, threads: int, batch_size: int = BATCH_SIZE) -> None:
+        self._batch_size = batch_size
         options = onnxruntime.SessionOptions()
-        options.add_free_dimension_override_by_name(BATCH, BATCH_SIZE)
+        options.add_free_dimension_override_by_name(BATCH, batch_size)
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Threads that wait by spinning would take the cores of those that decode.
@@ -36,7 +37,7 @@ class OnnxruntimeEngine:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, images: np.ndarray) -> Scores:
-        return score_in_batches(images, self._score_batch)
+        return score_in_batches(images, self._score_batch, self._batch_size)
 
     def _score_batch(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(self._outputs, {IMAGE: batch}), strict=True))

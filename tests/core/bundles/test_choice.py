@@ -34,6 +34,15 @@ def test_score_does_not_depend_on_the_other_images_of_a_batch(tiny_bundle):
     np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+def test_score_is_the_same_in_batches_of_any_size(tiny_bundle, name):
+    images = np.random.default_rng(3).integers(0, 255, (37, 64, 64)).astype(np.uint8)
+    scores = load_engine(tiny_bundle, name, "float32")(images).probabilities
+    for batch_size in (1, 16, 64):
+        engine = load_engine(tiny_bundle, name, "float32", batch_size=batch_size)
+        np.testing.assert_allclose(engine(images).probabilities, scores, atol=1e-5)
+
+
 def test_no_images_give_no_scores(tiny_bundle):
     assert load_engine(tiny_bundle, "openvino")(np.zeros((0, 64, 64), np.uint8)).probabilities.shape == (0, 3)
 

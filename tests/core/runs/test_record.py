@@ -130,6 +130,17 @@ def test_only_a_request_that_trusts_the_chest_alike_resumes_a_run():
     assert again.request().trust_chest
 
 
+def test_only_a_request_of_the_same_batch_size_resumes_a_run():
+    record = RunRecord.from_json(LISTING)
+    assert record.configuration.batch_size is None
+    larger = dataclasses.replace(record.request(), batch_size=64)
+    assert not record.matches(larger)
+    begun = dataclasses.replace(record, configuration=larger.configuration(), batch_size=64)
+    again = RunRecord.from_json(begun.as_json())
+    assert again.matches(larger)
+    assert again.batch_size == again.request().batch_size == 64
+
+
 def test_record_of_a_newer_version_is_refused_in_one_line():
     with pytest.raises(InvalidInput, match="newer version") as caught:
         RunRecord.from_json({**COMMITTED, "format_version": 2})

@@ -1,5 +1,6 @@
 """What a run computes with: one engine and one precision, GPUs only where TensorFlow sees them."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,9 +15,14 @@ from support.scoring import last_json, pneumonia, pneumonia_here, rows, score, s
 from jobs.ray_runtime.capabilities import node_capabilities
 from jobs.ray_runtime.resources import present_nodes
 from jobs.scoring.execution.computation import ComputationOptions, settle_computation
+from jobs.scoring.options import ScoreOptions
+from jobs.scoring.request import make_request
+from jobs.scoring.start import settled_batch_size
 from pneumonia_core.bundles.capabilities import measure_capabilities
+from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
+from pneumonia_core.runs.record import RunConfiguration, RunRecord
 from pneumonia_core.system.failpoints import VARIABLE
 
 
@@ -44,8 +50,9 @@ def test_engine_for_cpus_takes_the_cpu_shape_beside_gpus(ray_here, tiny_bundle, 
     assert not capsys.readouterr().err
 
 
-def test_rows_and_record_say_the_engine_and_the_precision(ray_here, tiny_bundle, broken_archive, tmp_path):
-    result = score(tmp_path, scoring_request(tiny_bundle, broken_archive[0], precision="auto"))
+def test_rows_and_record_say_what_was_computed_with(ray_here, tiny_bundle, broken_archive, tmp_path):
+    request = scoring_request(tiny_bundle, broken_archive[0], precision="auto", batch_size=5)
+    result = score(tmp_path, request)
     here = measure_capabilities(look_for_gpus=False).bfloat16
     settled = tiny_bundle.engines["openvino"].precision if here else "float32"
     assert (result["engine"], result["precision"]) == ("openvino", settled)
@@ -53,7 +60,27 @@ def test_rows_and_record_say_the_engine_and_the_precision(ray_here, tiny_bundle,
     for name in ("engine", "precision"):
         assert set(table[name].to_pylist()) == {result[name]}
     record = json.loads((tmp_path / "runs" / result["run_id"] / "run.json").read_text())
-    assert (record["engine"], record["precision"]) == ("openvino", settled)
+    assert (record["engine"], record["precision"], record["batch_size"]) == ("openvino", settled, 5)
+
+
+def test_batches_are_of_the_size_that_was_asked_for_or_that_suits_the_devices():
+    fields = dict.fromkeys(("run_id", "run_date", "created_at", "model"), "")
+    configuration = RunConfiguration(("a",), "m", "auto", "auto", None, False, None, 256)
+    asked = dataclasses.replace(configuration, batch_size=7)
+    new = RunRecord(**fields, state="listing", configuration=configuration, versions={}, planned_version=0)
+    assert [settled_batch_size(new, on_gpu) for on_gpu in (False, True)] == [BATCH_SIZE, GPU_BATCH_SIZE]
+    assert settled_batch_size(dataclasses.replace(new, configuration=asked), on_gpu=True) == 7
+    # A run that is resumed keeps its own; the version that recorded none had one size.
+    begun = dataclasses.replace(new, engine="tensorflow")
+    assert settled_batch_size(begun, on_gpu=True) == BATCH_SIZE
+    assert settled_batch_size(dataclasses.replace(begun, batch_size=128), on_gpu=False) == 128
+
+
+def test_batch_larger_than_a_chunk_is_refused(tiny_bundle, tmp_path):
+    options = ScoreOptions((str(tmp_path),), "bundle", chunk_size=16, batch_size=17)
+    with pytest.raises(InvalidInput, match="a batch is never of more than one chunk, which has 16 images"):
+        make_request(options, tiny_bundle)
+    assert make_request(dataclasses.replace(options, batch_size=16), tiny_bundle).batch_size == 16
 
 
 def test_actors_of_the_gpu_shape_hold_their_shares(ray_here, cluster, tiny_bundle, tmp_path):
