@@ -102,7 +102,7 @@ def _prepare(options: argparse.Namespace, folder: Path) -> Bench:
     print(f"{sizes.whole:,} images written; the float32 Keras model scores them", flush=True)
     script, out = COMPARISON / "reference.py", folder / "reference"
     command = [sys.executable, "-P", str(script), str(options.model), str(archive), str(out)]
-    run_command(command, folder, PYTHONPATH=str(ROOT))
+    run_command(command, folder, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="")
     return Bench(options.model, folder, sizes, read_files(out))
 
 
@@ -134,7 +134,9 @@ def _measure(contestant: Contestant, bench: Bench) -> Measurement:
     result = json.loads(whole.output.strip().splitlines()[-1])
     engine, precision = result["engine"], result["precision"]
     ceilings = _ceilings(bench, engine, precision)
-    return dataclasses.replace(measurement, engine=f"{engine} {precision}", ceilings=ceilings)
+    return dataclasses.replace(
+        measurement, engine=f"{engine} {precision}", ceilings=ceilings, limit=result["timings"]["why"]
+    )
 
 
 def _score(contestant: Contestant, images: Path, bench: Bench) -> tuple[Ended, Probabilities]:

@@ -5,18 +5,23 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bench.comparison.archive import write_archive, write_part
+from bench.comparison.ceilings import ceilings
 from bench.comparison.contestants import read_files
 from bench.comparison.page import markdown
 from bench.comparison.process import CommandFailed, run_command, tree_pss_bytes
+from bench.comparison.reference import write_reference
 from bench.comparison.summary import Ceilings, Difference, Measurement, Ratio, Sizes, Spread, Summary
 from PIL import Image
 
+from pneumonia_core.bundles.choice import load_engine
+from pneumonia_core.imaging.decode import decode
 from pneumonia_core.phantoms.radiograph import phantom
 
 SIZES = Sizes(whole=400, part=100)
@@ -137,6 +142,22 @@ def test_rows_of_a_peer_are_read_by_file_name_and_doubles_are_refused(tmp_path):
     pq.write_table(table, tmp_path / "two.parquet")
     with pytest.raises(ValueError, match="4 rows of 2 images"):
         read_files(tmp_path)
+
+
+def test_the_machine_is_measured_and_the_reference_is_what_float32_engines_compute(
+    tiny_bundle, originals, tmp_path
+):
+    images = write_archive(originals, tmp_path / "archive", 6)
+    rates = ceilings(tiny_bundle.path, images, "openvino", "float32", measure_s=0.01)
+    assert rates.keys() == {each.name for each in fields(Ceilings)}
+    assert all(rate > 0 for rate in rates.values())
+    write_reference(tiny_bundle.path, images, tmp_path / "reference")
+    expected = read_files(tmp_path / "reference")
+    engine = load_engine(tiny_bundle, "openvino", "float32")
+    squares = np.stack([decode(file.read_bytes(), 64) for file in sorted(images.iterdir())])
+    found = dict(zip(sorted(expected), engine(squares).probabilities, strict=True))
+    assert len(expected) == 6
+    assert Difference.of(found, expected).largest < 1e-5
 
 
 def _measured(

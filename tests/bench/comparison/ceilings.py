@@ -25,38 +25,40 @@ MEASURE_S: Final = 5.0
 ROUND: Final = 128  # images; whole batches
 
 
-def main() -> None:
-    folder, images, engine, precision = sys.argv[1:]
+def ceilings(
+    folder: Path, images: Path, engine: str, precision: str, measure_s: float = MEASURE_S
+) -> dict[str, float]:
+    """Images per second that are read and decoded, and that the engine computes; each for `measure_s`."""
     bundle = open_bundle(folder)
     cores = len(os.sched_getaffinity(0))
-    endless = itertools.cycle(sorted(Path(images).iterdir()))
+    endless = itertools.cycle(sorted(images.iterdir()))
+    read = partial(read_square, bundle.image_size)
     # Processes: threads would share Python's lock.
     with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
-        read = partial(read_square, bundle.image_size)
 
         def squares() -> list[np.ndarray]:
             return list(pool.map(read, itertools.islice(endless, ROUND), chunksize=8))
 
-        decoded = images_per_s(squares)
+        decoded = images_per_s(squares, measure_s)
         batch = np.stack(squares())
     score = load_engine(bundle, engine, precision, threads=cores)
-    computed = images_per_s(lambda: score(batch))
-    print(json.dumps({"decode_images_per_s": decoded, "engine_images_per_s": computed}))
+    computed = images_per_s(lambda: score(batch), measure_s)
+    return {"decode_images_per_s": decoded, "engine_images_per_s": computed}
 
 
 def read_square(size: int, path: Path) -> np.ndarray:
     return decode(path.read_bytes(), size)
 
 
-def images_per_s(round_of_images: Callable[[], object]) -> float:
-    """The rate over MEASURE_S, after one round that counts for nothing."""
+def images_per_s(round_of_images: Callable[[], object], measure_s: float) -> float:
+    """The rate over `measure_s`, after one round that counts for nothing."""
     round_of_images()
     started, rounds, seconds = time.perf_counter(), 0, 0.0
-    while seconds < MEASURE_S:
+    while seconds < measure_s:
         round_of_images()
         rounds, seconds = rounds + 1, time.perf_counter() - started
     return rounds * ROUND / seconds
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(ceilings(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])))

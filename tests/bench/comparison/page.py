@@ -63,7 +63,8 @@ def _efficiency_line(summary: Summary) -> str:
     return (
         f"- Efficiency of {summary.contestant}: {_spread(efficiency, 2)} in steady state of the rate at "
         f"which all cores decode (alone {_spread(ceilings.decode_images_per_s, 0)} images/s) and compute "
-        f"(alone {_spread(ceilings.engine_images_per_s, 0)} images/s) and never wait."
+        f"(alone {_spread(ceilings.engine_images_per_s, 0)} images/s) and never wait. "
+        f"What took longest in the last pair: {summary.limits[-1] if summary.limits else 'not known'}."
     )
 
 

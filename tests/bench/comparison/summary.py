@@ -49,7 +49,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One contestant in one pair: the seconds of both sizes, and what the larger run left."""
+    """One contestant in one pair: the seconds of both sizes, and what the larger run left.
+
+    The last three are of `pneumonia score` alone; `limit` says what limited it.
+    """
 
     contestant: str
     whole_s: float
@@ -59,6 +62,7 @@ class Measurement:
     difference: Difference
     engine: str | None = None
     ceilings: Ceilings | None = None
+    limit: str | None = None
 
     def whole_images_per_s(self, sizes: Sizes) -> float:
         return sizes.whole / self.whole_s
@@ -109,6 +113,7 @@ class Summary:
     peak_pss_bytes: int
     difference: Difference
     engines: tuple[str, ...]
+    limits: tuple[str, ...]
     efficiency: Spread | None
     ceilings: CeilingSpreads | None
 
@@ -124,6 +129,7 @@ class Summary:
             peak_pss_bytes=max(each.peak_pss_bytes for each in measured),
             difference=max((each.difference for each in measured), key=lambda each: each.largest),
             engines=tuple(sorted({each.engine for each in measured if each.engine is not None})),
+            limits=tuple(each.limit for each in measured if each.limit is not None),
             efficiency=Spread.of(efficiencies) if efficiencies else None,
             ceilings=CeilingSpreads.of(ceilings) if ceilings else None,
         )
