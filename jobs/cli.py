@@ -22,6 +22,7 @@ COMMANDS = {
         "jobs.inspect:command",
         "Contents of a data set or archive, broken files, what gives the class away.",
     ),
+    "bench": ("jobs.bench:command", "What this cluster can decode, compute and score, and what limits it."),
     "latest": ("jobs.latest:command", "One row for each image that is still in its archive."),
     "runs": ("jobs.runs:command", "The scoring runs of a results folder."),
     "maintain": ("jobs.maintain:command", "Join small files, remove leftovers of dead runs."),

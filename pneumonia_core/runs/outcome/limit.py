@@ -1,5 +1,6 @@
 """What limits a run, from its timings: one word and one sentence."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -35,11 +36,19 @@ def concluded(scored: RunTimings | None, last: RunTimings) -> RunTimings | None:
     if scored is None:
         return None
     timings = scored + last
-    shares = limit_shares(timings)
+    word, why = _largest(limit_shares(timings))
+    return replace(timings, limit=word, why=why)
+
+
+def limit_of_workers(timings: RunTimings) -> tuple[Limit, str]:
+    """What limits a run while its workers score, whatever start and commit take: a word and a sentence."""
+    return _largest(_shares_of_workers(timings))
+
+
+def _largest(shares: Mapping[Limit, float]) -> tuple[Limit, str]:
     word = max(shares, key=lambda each: shares[each])
     what, remedy = _WHAT[word]
-    why = f"{what} took {shares[word]:.0%} of the time: {remedy}"
-    return replace(timings, limit=word, why=why)
+    return word, f"{what} took {shares[word]:.0%} of the time: {remedy}"
 
 
 def limit_shares(timings: RunTimings) -> dict[Limit, float]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pneumonia_core.runs.outcome.limit import concluded, in_one_line, limit_shares
+from pneumonia_core.runs.outcome.limit import concluded, in_one_line, limit_of_workers, limit_shares
 from pneumonia_core.runs.outcome.timings import RunTimings, StageSeconds, StepClock, WorkerSeconds
 
 SCORED = RunTimings(
@@ -66,6 +66,14 @@ def test_an_engine_that_waits_is_limited_by_the_tasks_that_decode():
     of("decoding", stages=waiting, tasks=StageSeconds(read=10, decode=90))
     of("reading", stages=waiting, tasks=StageSeconds(read=90, decode=10))
     of("engine", stages=StageSeconds(infer=100, idle=20), tasks=StageSeconds(decode=90))
+
+
+def test_what_limits_the_workers_does_not_depend_on_start_and_commit():
+    slow_start = dataclasses.replace(SCORED, steps={"connect": 90.0, "score": 5.0, "commit": 5.0})
+    assert concluded(slow_start, NOTHING).limit == "start"
+    word, why = limit_of_workers(slow_start)
+    assert word == "decoding"
+    assert why.startswith("decoding images took 62%")
 
 
 def test_the_line_for_a_person_says_rate_stages_and_limit():
