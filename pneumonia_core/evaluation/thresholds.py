@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.evaluation.scored_set import of_known_kind
@@ -17,6 +18,8 @@ from pneumonia_core.findings import (
 )
 
 UNKNOWN_KIND_THRESHOLD: Final = 0.5
+# Where stretches end that reach 0 or 1, whose log-odds are infinite.
+_NO_SURER: Final = 0.001
 
 
 def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike, copies: int = 1) -> Thresholds:
@@ -28,9 +31,8 @@ def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike, copie
 
     J jumps from image to image, and the best of many jumps is partly luck. So every threshold with J within
     one standard error of the best counts as equally good (the one-standard-error rule of Breiman et al. 1984,
-    applied to a threshold). These thresholds form stretches. The one chosen is nearest to the share of
-    positives among the images, but at least a quarter of its stretch away from the ends: at that share, a
-    calibrated probability means that the image itself favours neither answer, and there J is best.
+    applied to a threshold). These thresholds form stretches. The one chosen is the middle of the longest,
+    both in log-odds: there, the images of another hospital may move the farthest before a side suffers.
 
     `copies` is the number of variations of each image in the arrays; they are no more evidence than one
     image. Where no kind of pneumonia is known, the threshold on it is UNKNOWN_KIND_THRESHOLD. Raises
@@ -96,13 +98,10 @@ def threshold_at_sensitivity(
 
 
 def _choose_threshold(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], copies: int) -> float:
-    share = positive.mean()
-    least, greatest = min(
-        _stretches_near_the_best(scores, positive, copies),
-        key=lambda stretch: abs(share - np.clip(share, *stretch)),
-    )
-    quarter = (greatest - least) / 4
-    return float(np.float32(np.clip(share, least + quarter, greatest - quarter)))
+    stretches = np.clip(_stretches_near_the_best(scores, positive, copies), _NO_SURER, 1 - _NO_SURER)
+    odds = logit(stretches)
+    least, greatest = odds[np.argmax(odds[:, 1] - odds[:, 0])]
+    return float(np.float32(expit((least + greatest) / 2)))
 
 
 def _stretches_near_the_best(

@@ -42,12 +42,19 @@ def test_probability_at_the_threshold_counts_as_ill_in_float32() -> None:
     assert findings(probabilities, Thresholds(0.1, 1.0)).tolist() == ["bacterial"]
 
 
-def test_thresholds_lie_in_a_gap_nearest_to_the_share_of_positives_but_off_its_edges() -> None:
+def test_thresholds_are_the_middle_of_a_gap_in_log_odds() -> None:
     labels = np.repeat([NORMAL, BACTERIAL, VIRAL], 20)
     probabilities = np.repeat([[0.9, 0.06, 0.04], [0.5, 0.4, 0.1], [0.5, 0.1, 0.4]], 20, axis=0)
     t1, t2 = astuple(choose_thresholds(labels, probabilities))
-    assert t1 == pytest.approx(0.1 + 0.75 * (0.5 - 0.1), abs=1e-6)
+    # Odds of 1/9 and 1.
+    assert t1 == pytest.approx(0.25, abs=1e-6)
     assert t2 == pytest.approx(0.5, abs=1e-6)
+
+
+def test_images_without_a_mistake_at_any_threshold_have_one_between() -> None:
+    labels = np.repeat([NORMAL, BACTERIAL, VIRAL], 20)
+    probabilities = np.repeat(np.eye(3), 20, axis=0)
+    assert choose_thresholds(labels, probabilities) == HALVES
 
 
 def test_copies_of_images_leave_the_threshold_where_it_is() -> None:
