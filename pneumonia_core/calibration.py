@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_expit
 
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL
 
@@ -73,5 +72,10 @@ def log_odds(logits: npt.ArrayLike) -> Floats:
 def log_probabilities(odds: npt.ArrayLike) -> Floats:
     """The logarithms float64 [N, 3] of the class probabilities with these log-odds [N, 2]."""
     m, d = np.asarray(odds, np.float64).T
-    ill = log_expit(m)
-    return np.stack([log_expit(-m), ill + log_expit(d), ill + log_expit(-d)], axis=1)
+    ill = _log_sigmoid(m)
+    return np.stack([_log_sigmoid(-m), ill + _log_sigmoid(d), ill + _log_sigmoid(-d)], axis=1)
+
+
+def _log_sigmoid(x: Floats) -> Floats:
+    """As scipy.special.log_expit, to the last bit: scoring would import SciPy for this alone."""
+    return -np.logaddexp(0.0, -x)

@@ -2,12 +2,16 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Final
+from typing import Final, Self
 
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.system.scratch import ScratchFolder
+
+# How often a command that waits for Ray looks whether it must stop.
+_CHECK_S: Final = 0.1
 
 
 @contextmanager
@@ -23,24 +27,74 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     # Ray reads the environment when it is imported, and takes a second.
     import ray
 
-    from jobs.ray_runtime.connection import connect, start
-    from jobs.ray_runtime.data_context import quiet_ray_data
-
     if ray.is_initialized():
-        quiet_ray_data()
+        _quiet_ray_data()
         yield
         return
+    from jobs.ray_runtime.connection import connect, start
+
     with _empty_folder() as folder:
         if names_a_cluster(address):
             connect(address or os.environ["RAY_ADDRESS"], folder)
         else:
             start(num_cpus, folder)
-        quiet_ray_data()
+        _quiet_ray_data()
         try:
             with _ray_prints_to_stderr():
                 yield
         finally:
             ray.shutdown()
+
+
+class SessionAhead:
+    """A `ray_session` that begins while the command does other work, and ends with its block.
+
+    Ray's processes take seconds to start, for most of which this one has nothing to do for them. The session
+    has a thread of its own from beginning to end: Ray's processes die with the thread that started them.
+    """
+
+    def __init__(self, address: str | None, num_cpus: int | None) -> None:
+        _set_environment()
+        # Here and not in the thread: two threads that import at once take turns.
+        import ray  # noqa: F401
+
+        self._session = ray_session(address, num_cpus)
+        self._ready = threading.Event()
+        self._ending = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._hold, name="ray", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def wait(self, check: Callable[[], None] = lambda: None) -> None:
+        """Return once Ray can be used. Raises what `ray_session` raises, or `check`, called now and then."""
+        while not self._ready.wait(_CHECK_S):
+            check()
+        if self._error is not None:
+            raise self._error
+
+    def _hold(self) -> None:
+        try:
+            with self._session:
+                self._ready.set()
+                self._ending.wait()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self._error = error
+        finally:
+            self._ready.set()
+
+
+def _quiet_ray_data() -> None:
+    # Imports Ray Data, which takes a second: Ray starts before.
+    from jobs.ray_runtime.data_context import quiet_ray_data
+
+    quiet_ray_data()
 
 
 def _empty_folder() -> ScratchFolder:

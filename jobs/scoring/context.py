@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from jobs.ray_runtime.session import ray_session
+from jobs.ray_runtime.session import SessionAhead
 from jobs.scoring.execution.placement import PlacementOptions
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.errors import PneumoniaError, Remedy
@@ -74,7 +74,7 @@ class ScoringContext:
     # Not an Event: its lock would deadlock where the signal handler interrupts the main thread inside it.
     stop_requested: bool = False
     steps: StepClock = field(default_factory=StepClock)
-    ray_started: bool = False
+    ray: SessionAhead | None = None
     shipped: dict[str, "ObjectRef[dict[str, bytes]]"] = field(default_factory=dict)
 
     @property
@@ -109,17 +109,22 @@ def scoring_instead(context: ScoringContext, request: RunRequest, bundle: Bundle
         context.request, context.bundle, context.shipped = own
 
 
+def begin_ray(context: ScoringContext) -> SessionAhead:
+    """Begin to connect to the cluster, or to start Ray, until the command's session ends; in a thread.
+
+    Later calls do nothing. In a thread Ray leaves the handler of SIGTERM as it is.
+    """
+    if context.ray is None:
+        ahead = SessionAhead(context.options.address, context.options.num_cpus)
+        context.ray = context.session.enter_context(ahead)
+    return context.ray
+
+
 def start_ray(context: ScoringContext) -> None:
-    """Connect to the cluster, or start Ray, until the command's session ends. Later calls do nothing."""
-    if context.ray_started:
-        return
-    handler = signal.getsignal(signal.SIGTERM)
+    """Return once Ray can be used, which the first call begins. Raises Stopped if SIGTERM arrives before."""
+    ahead = begin_ray(context)
     with context.steps.step("connect"):
-        context.session.enter_context(ray_session(context.options.address, context.options.num_cpus))
-    if threading.current_thread() is threading.main_thread():
-        # Ray has replaced the handler by one that ends the process at once.
-        signal.signal(signal.SIGTERM, handler)
-    context.ray_started = True
+        ahead.wait(context.check_stop)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.console.output import Progress, say
 from jobs.ray_runtime.resources import Node, notice_new_nodes, present_nodes
-from jobs.scoring.context import ScoringContext, start_ray
+from jobs.scoring.context import ScoringContext, begin_ray, start_ray
 from jobs.scoring.execution.dispatcher import Dispatcher
 from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Receipt
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
@@ -89,6 +89,13 @@ class Driver:
             self._dispatcher.add(refs)
             self._progress.total = (self._progress.total or 0) + sum(ref.rows for ref in refs)
 
+    def prepare(self) -> None:
+        """Do what can be done before the first chunk is known: Ray starts, and what uses it is imported."""
+        begin_ray(self._context)
+        # Imports Ray Data, which takes a second: most nights score little or nothing. Ray, which reads its
+        # environment on import, starts in the meantime.
+        import jobs.scoring.start  # noqa: F401
+
     def turn(self, wait_s: float) -> None:
         """Give chunks out and take what has come of others; waits for that, at most `wait_s`.
 
@@ -127,9 +134,9 @@ class Driver:
 
     def _start(self) -> "Execution | None":
         """Start the execution when the cluster has a node; None where the run must end before."""
-        # Ray reads its environment on import, which the session sets first.
+        self.prepare()
         start_ray(self._context)
-        # Imports Ray Data, which takes a second: most nights score little or nothing.
+        # Not at the top: see `prepare`.
         from jobs.scoring.start import start_execution
 
         chunks = math.ceil((self._progress.total or 0) / self._run.record.configuration.chunk_size)

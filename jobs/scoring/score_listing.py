@@ -4,7 +4,7 @@ import contextlib
 
 from jobs.console.output import Progress, say
 from jobs.ray_runtime.session import ray_errors_explained
-from jobs.scoring.context import ScoringContext, start_ray
+from jobs.scoring.context import ScoringContext
 from jobs.scoring.driver import Driver
 from jobs.scoring.planning import NothingListed, PlanningThread, check_found
 from pneumonia_core.archives.lister import Lister
@@ -38,8 +38,8 @@ def score_listing(context: ScoringContext, run: Run, planner: Planner, view: Tab
             )
             planning = stack.enter_context(PlanningThread(context, run, planner, lister))
         if view.is_empty or todo:
-            # Ray starts while the listing goes on: there will be something to score.
-            start_ray(context)
+            # There will be something to score.
+            driver.prepare()
         try:
             with ray_errors_explained():
                 _score(context, run, view, driver, planning)

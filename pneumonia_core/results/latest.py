@@ -17,7 +17,8 @@ from pneumonia_core.results.delta_errors import reading_error_text
 from pneumonia_core.results.table import scan
 from pneumonia_core.storage.files import open_file, write_stream
 from pneumonia_core.storage.location import Location
-from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
+from pneumonia_core.system.bounded_duckdb import open_duckdb
+from pneumonia_core.system.scratch import ScratchFolder
 
 # What can be written: by the end of the file's name.
 FORMATS: Final = (".parquet", ".csv")

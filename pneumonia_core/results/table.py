@@ -24,7 +24,6 @@ from pneumonia_core.storage.files import exists, list_names, make_folder
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.locks.hard_links import check_hard_links
 from pneumonia_core.storage.s3 import settings as s3_settings
-from pneumonia_core.storage.s3.conditions import check_conditional_writes
 from pneumonia_core.system.proxies import never_proxy_loopback
 
 _COLUMN_NAME: Final = re.compile(r"^[A-Za-z]\w*$", re.ASCII)
@@ -225,6 +224,9 @@ def _create_table(scores: Location) -> DeltaTable:
         if scores.is_local:
             check_hard_links(scores)
         if scores.is_s3:
+            # Here, because botocore takes a while to import, and only S3 needs it.
+            from pneumonia_core.storage.s3.conditions import check_conditional_writes
+
             check_conditional_writes(scores.uri)
         return retry_on_lost_connection(
             lambda: DeltaTable.create(

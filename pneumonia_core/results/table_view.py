@@ -15,7 +15,8 @@ from deltalake import DeltaTable
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.results.delta_errors import reading_error_text
 from pneumonia_core.results.table import scan
-from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
+from pneumonia_core.system.bounded_duckdb import open_duckdb
+from pneumonia_core.system.scratch import ScratchFolder
 
 _ROWS_AT_ONCE: Final = 16_384
 _MEMORY_MB: Final = 192

@@ -24,8 +24,9 @@ from pneumonia_core.runs.inventory import (
 )
 from pneumonia_core.storage.files import write_stream
 from pneumonia_core.storage.location import Location
+from pneumonia_core.system.bounded_duckdb import open_duckdb
 from pneumonia_core.system.failpoints import failpoint
-from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
+from pneumonia_core.system.scratch import ScratchFolder
 
 MAX_ATTEMPTS: Final = 5
 # Rejections that a later run may not repeat.

@@ -3,22 +3,17 @@
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.storage.arrow import ArrowBackend
 from pneumonia_core.storage.backend import Backend, BucketBackend, as_text
 from pneumonia_core.storage.local import LocalBackend
-from pneumonia_core.storage.s3.backend import S3Backend
 from pneumonia_core.storage.synonyms import canonical, what_to_write
 
 _LOCAL: Final = LocalBackend()
-_BUCKETS: Final[dict[str, BucketBackend]] = {
-    "s3": S3Backend(),
-    "gs": ArrowBackend("gs"),
-    "abfs": ArrowBackend("abfs"),
-}
-SCHEMES: Final = ("file", *_BUCKETS)
+SCHEMES: Final = ("file", "s3", "gs", "abfs")
 # In a URI, `?name=` sets an option of a file system; here it would be part of a name. A presigned URL has its
 # secret there, as in ?X-Amz-Signature=.
 OPTIONS: Final = re.compile(r"\?[\w.-]+=")
@@ -58,7 +53,7 @@ class Location:
     @property
     def bucket(self) -> BucketBackend:
         """The storage of a location that is not local."""
-        return _BUCKETS[self.scheme]
+        return _bucket_backend(self.scheme)
 
     @property
     def name(self) -> str:
@@ -73,6 +68,16 @@ class Location:
     def child(self, name: str) -> "Location":
         """A file or folder in this folder."""
         return Location(f"{self.uri.removesuffix('/')}/{name}")
+
+
+@cache
+def _bucket_backend(scheme: str) -> BucketBackend:
+    if scheme == "s3":
+        # Here, because botocore takes a while to import, and only S3 needs it.
+        from pneumonia_core.storage.s3.backend import S3Backend
+
+        return S3Backend()
+    return ArrowBackend(scheme)
 
 
 def open_location(text: str) -> Location:

@@ -1,4 +1,4 @@
-"""Temporary folders that outlive no process for long, and DuckDB in bounded memory, which spills into one."""
+"""Temporary folders that outlive no process for long."""
 
 import contextlib
 import fcntl
@@ -10,22 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final
-
-import duckdb
-
-
-def open_duckdb(spill_folder: Path, memory_mb: int, **settings: str | int) -> duckdb.DuckDBPyConnection:
-    """A DuckDB database of its own in at most `memory_mb`; what does not fit goes to files in `spill_folder`.
-
-    `settings` are further options of DuckDB, such as `threads`.
-    """
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{memory_mb}MB",
-        "temp_directory": str(spill_folder),
-        **settings,
-    }
-    return duckdb.connect(config=config)
-
 
 PREFIX: Final = "pneumonia-scratch-"
 # Between its creation and its lock a folder looks abandoned.

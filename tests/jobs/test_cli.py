@@ -60,6 +60,24 @@ def test_help_of_a_job_as_a_module_imports_no_heavy_library(name):
     assert not modules_after(code) & HEAVY
 
 
+# What no run needs that reads a disk and computes with OpenVINO.
+UNUSED = {"tensorflow", "keras", "matplotlib", "sklearn", "scipy", "boto3", "botocore", "pydicom", "nncf"}
+
+
+@pytest.mark.parametrize(
+    ("module", "also_unused"),
+    [
+        ("jobs.scoring.run", {"ray", "openvino", "PIL", "tqdm"}),
+        ("jobs.scoring.execution.actors", {"ray.data", "openvino", "duckdb", "jinja2"}),
+        ("jobs.scoring.execution.blocks", {"ray", "openvino", "duckdb", "jinja2", "deltalake", "PIL"}),
+        ("jobs.scoring.execution.queue", {"ray", "openvino", "duckdb", "jinja2", "deltalake", "PIL"}),
+    ],
+    ids=["driver", "actor", "source", "queue"],
+)
+def test_process_of_a_scoring_run_imports_nothing_that_it_does_not_use(module, also_unused):
+    assert not modules_after(f"import {module}") & {*UNUSED, *also_unused}
+
+
 def test_name_with_a_line_break_forges_no_line(tmp_path, capsys):
     """Neither in an error, nor in a warning, nor in a table."""
     forged = "a\n2026-01-01: all 100 images scored\x1b[31m\u2028error: none"

@@ -58,10 +58,9 @@ class ScoreChunk:
     """Shape `cpu`: reads, decodes and scores whole chunks in one process; no pixel leaves it."""
 
     def __init__(self, queue: QueueClient) -> None:
-        self._actor, count = _register(queue)
         self._queue = queue
+        self._actor, self._engine, count = _register(queue)
         self._clock = StageClock(count)
-        self._engine = EngineOnce(count)
         self._in_flight = READERS_PER_CORE * count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(READERS_PER_CORE * count, thread_name_prefix="read")
@@ -121,10 +120,9 @@ class ScoreDecoded:
     """Shape `gpu`, second step: the engine over decoded chunks."""
 
     def __init__(self, queue: QueueClient) -> None:
-        self._actor, count = _register(queue)
         self._queue = queue
+        self._actor, self._engine, count = _register(queue)
         self._clock = StageClock(count)
-        self._engine = EngineOnce(count)
 
     def __call__(self, block: pa.Table, job: ChunkJob) -> pa.Table:
         decoded = decoded_of(block, job.constants.image_size)
@@ -146,12 +144,16 @@ class ScoreDecoded:
             return _finish_chunk(job, decoded.item.ref.chunk, part, journal, attempt)
 
 
-def _register(queue: QueueClient) -> tuple[str, int]:
-    """Tell the queue that this actor has started; its id, and how many threads its CPUs are."""
+def _register(queue: QueueClient) -> tuple[str, EngineOnce, int]:
+    """Tell the queue that this actor has started; its id, its engine, and how many threads its CPUs are."""
     here = ray.get_runtime_context()
     actor = str(here.get_actor_id())
-    queue.register(actor, here.get_node_id())
-    return actor, threads(here.get_assigned_resources().get("CPU", 1.0))
+    specs = queue.register(actor, here.get_node_id())
+    count = threads(here.get_assigned_resources().get("CPU", 1.0))
+    engine = EngineOnce(count)
+    for spec in specs:
+        engine.open_ahead(spec)
+    return actor, engine, count
 
 
 def _node() -> str:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.scoring.execution.outcomes import Outcome, outcome_table, outcomes
-from jobs.scoring.execution.queue import WorkItem
+from jobs.scoring.execution.queue import QueueClient, WorkItem
 from pneumonia_core.errors import Rejection
 from pneumonia_core.imaging.contract import Decoded, Source
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef
@@ -41,6 +41,18 @@ _SOURCE: Final = pa.struct(
 # The key of a table's metadata that holds StageSeconds.
 _SECONDS: Final = b"seconds"
 _REJECTION: Final = pa.struct({"reason": pa.string(), "detail": pa.string()})
+
+
+def queued_items(_: dict[str, Any], queue: QueueClient) -> Iterator[pa.Table]:
+    """The source of the pipeline: a block for each item of the queue, until that is closed.
+
+    It is in this module because its process imports all that is here: no decoder and no engine.
+    """
+    position = 0
+    while (items := queue.take(position)) is not None:
+        for item in items:
+            yield item_block(item)
+        position += len(items)
 
 
 def item_block(item: WorkItem | None) -> pa.Table:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine
+from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.scoring.engine_batch import BatchScorer, batches_at_once, in_this_process
 from pneumonia_core.scoring.isolated_engine import EngineFiles, isolated_engine
 from pneumonia_core.system.scratch import ScratchFolder
@@ -30,7 +31,7 @@ class EngineSpec:
 
 
 class EngineOnce:
-    """An actor's engine, opened for the first chunk. It takes as many batches at once as it has use for."""
+    """An actor's engine, opened once. It takes as many batches at once as it has use for."""
 
     def __init__(self, threads: int) -> None:
         self._opening = threading.Lock()
@@ -38,6 +39,14 @@ class EngineOnce:
         self._threads = threads
         self._engine: Engine | None = None
         self._isolation = threading.Lock()
+
+    def open_ahead(self, spec: EngineSpec) -> None:
+        """Open it in a thread, while its first chunk is on the way, which tries again where this fails."""
+        threading.Thread(target=self._try_to_open, args=(spec,), name="engine", daemon=True).start()
+
+    def _try_to_open(self, spec: EngineSpec) -> None:
+        with contextlib.suppress(PneumoniaError, OSError):
+            self.open(spec)
 
     def open(self, spec: EngineSpec) -> Engine:
         with self._opening:

@@ -31,7 +31,7 @@ class Execution:
     """
 
     def __init__(self, job: ChunkJob, placement: Placement, chunk_rows: int) -> None:
-        self._queue = start_queue()
+        self._queue = start_queue(job.engine)
         self._arrived: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
         self._placement = placement
         self._seats = SeatPicker(placement)

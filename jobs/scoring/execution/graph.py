@@ -1,10 +1,8 @@
 """The two shapes of the scoring pipeline: Ray Data graphs over the same read, decode and score functions."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any, Final
 
-import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -12,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from jobs.ray_runtime.data_context import data_context
 from jobs.ray_runtime.resources import cluster_cpus, present_nodes
 from jobs.scoring.execution.actors import ChunkJob, ScoreChunk, ScoreDecoded, decode_chunk
-from jobs.scoring.execution.blocks import item_block
+from jobs.scoring.execution.blocks import queued_items
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR, Placement, threads
 from jobs.scoring.execution.queue import QueueClient
 from jobs.scoring.execution.seats import SeatPicker
@@ -104,12 +102,3 @@ def _set_up(context: ray.data.DataContext, chunk_bytes: int, placement: Placemen
         context.execution_options.resource_limits = ExecutionResources.for_limits(
             object_store_memory=max(4.0, chunks) * chunk_bytes
         )
-
-
-def queued_items(_: dict[str, Any], queue: QueueClient) -> Iterator[pa.Table]:
-    """The source of the graph: a block for each item of the queue, until that is closed."""
-    position = 0
-    while (items := queue.take(position)) is not None:
-        for item in items:
-            yield item_block(item)
-        position += len(items)

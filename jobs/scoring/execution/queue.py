@@ -11,7 +11,10 @@ from pneumonia_core.results.clock import MAX_CLOCK_ERROR
 from pneumonia_core.runs.inventory import ChunkRef
 
 if TYPE_CHECKING:
+    from ray import ObjectRef
     from ray.actor import ActorHandle
+
+    from jobs.scoring.execution.engine_once import EngineSpec
 
 # More than one at a time, because each call of the source costs a millisecond.
 ITEMS_AT_ONCE: Final = 64
@@ -64,6 +67,8 @@ class ChunkQueue:
     """An async actor. Items are numbered from 0: a source that starts over gets the same ones again."""
 
     def __init__(self) -> None:
+        # Not an argument: an actor whose constructor holds an object cannot be restarted when that is lost.
+        self._engine: Sequence[ObjectRef[EngineSpec]] = ()
         self._instance = uuid4().hex
         self._items: list[WorkItem] = []
         # The number of the first of `_items`.
@@ -126,9 +131,17 @@ class ChunkQueue:
             self._begun.append((chunk, node))
         return "go"
 
-    async def register(self, actor_id: str, node: str) -> None:
-        """An actor has started, or started again, on this node."""
+    async def hold_engine(self, engine: "Sequence[ObjectRef[EngineSpec]]") -> None:
+        """Give this engine to each actor that starts; in a list, so that Ray does not fetch it here."""
+        self._engine = engine
+
+    async def register(self, actor_id: str, node: str) -> "Sequence[ObjectRef[EngineSpec]]":
+        """An actor has started, or started again, on this node. Returns the engine that it will need.
+
+        A queue that has started again does not know the engine.
+        """
         self._actors[actor_id] = node
+        return self._engine
 
     async def exchange(self, orders: Orders) -> QueueReport:
         """Take the driver's orders; tell what has happened since its last call."""
@@ -166,8 +179,9 @@ class QueueClient:
         permission: Permission = _get(self._handle.begin.remote(chunk, node, avoid, scores, time.time()))
         return permission
 
-    def register(self, actor_id: str, node: str) -> None:
-        _get(self._handle.register.remote(actor_id, node))
+    def register(self, actor_id: str, node: str) -> "list[EngineSpec]":
+        engine: list[EngineSpec] = _get(_get(self._handle.register.remote(actor_id, node)))
+        return engine
 
     def exchange(self, orders: Orders) -> QueueReport:
         report: QueueReport = _get(self._handle.exchange.remote(orders))
@@ -187,8 +201,11 @@ def _get(ref: Any, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - Ray
     return ray.get(ref, timeout=timeout_s)
 
 
-def start_queue() -> QueueClient:
-    """Start the queue on the driver's node. Ray starts it again where its process dies."""
+def start_queue(engine: "EngineSpec") -> QueueClient:
+    """Start the queue on the driver's node. Ray starts it again where its process dies.
+
+    It gives `engine` to the actors, which open it before their first chunk.
+    """
     # Ray reads its environment on import, which the session sets first.
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -196,4 +213,6 @@ def start_queue() -> QueueClient:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ChunkQueue)
     # Each worker may wait in a call of its own.
-    return QueueClient(queue.options(scheduling_strategy=here, max_concurrency=10_000).remote())
+    handle = queue.options(scheduling_strategy=here, max_concurrency=10_000).remote()
+    handle.hold_engine.remote([ray.put(engine)])
+    return QueueClient(handle)

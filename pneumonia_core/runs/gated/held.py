@@ -21,7 +21,8 @@ from pneumonia_core.runs.unfinished import registry_lock
 from pneumonia_core.storage.files import delete_file, exists, list_names, write_bytes
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.locks.lock import take_lock
-from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
+from pneumonia_core.system.bounded_duckdb import open_duckdb
+from pneumonia_core.system.scratch import ScratchFolder
 
 _MEMORY_MB = 192
 

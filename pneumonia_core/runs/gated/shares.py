@@ -9,7 +9,8 @@ from pneumonia_core.runs.outcome.counts import Counts
 from pneumonia_core.runs.registry import committed_runs
 from pneumonia_core.runs.run import Run
 from pneumonia_core.runs.upkeep import gone_lists
-from pneumonia_core.system.scratch import ScratchFolder, open_duckdb
+from pneumonia_core.system.bounded_duckdb import open_duckdb
+from pneumonia_core.system.scratch import ScratchFolder
 
 _MEMORY_MB = 192
 

@@ -14,7 +14,6 @@ from pneumonia_core.storage.limits import LIMITS
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.locks.owner import Owner
 from pneumonia_core.storage.patience import heed
-from pneumonia_core.storage.s3 import objects as s3_objects
 
 _log = logging.getLogger(__name__)
 # What an owner that has ended leaves: anyone may take the lease.
@@ -86,6 +85,9 @@ class Lease:
         self._thread.join()
         if self._lost:
             return
+        # Here and below, because botocore takes a while to import, and only S3 needs it.
+        from pneumonia_core.storage.s3 import objects as s3_objects
+
         try:
             s3_objects.put(
                 self._location.uri, json.dumps({_RELEASED: self.owner.token}).encode(), only_if=self._version
@@ -158,6 +160,9 @@ class _Found:
 
     @classmethod
     def at(cls, location: Location) -> "_Found | None":
+        # Not at the top: see above.
+        from pneumonia_core.storage.s3 import objects as s3_objects
+
         found = s3_objects.get_aged(location.uri)
         if found is None:
             return None
@@ -175,6 +180,9 @@ def _now_s() -> float:
 
 def _write(location: Location, owner: Owner, version: str) -> str | None:
     """Write the lease over this version of it; its new version, or None where another process came first."""
+    # Not at the top: see above.
+    from pneumonia_core.storage.s3 import objects as s3_objects
+
     return s3_objects.put(location.uri, owner.as_json(), only_if=version)
 
 

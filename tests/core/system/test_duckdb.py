@@ -1,6 +1,6 @@
 """DuckDB as every part of the program opens it."""
 
-from pneumonia_core.system.scratch import open_duckdb
+from pneumonia_core.system.bounded_duckdb import open_duckdb
 
 
 def test_folder_with_an_apostrophe_is_spilled_into(tmp_path):
