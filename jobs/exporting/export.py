@@ -13,7 +13,7 @@ from jobs.console.output import say
 from jobs.evaluation.evaluate import output_folder
 from jobs.training.images import report_left_out
 from pneumonia_core.bundles.bundle import Bundle, open_bundle, read_keras_model
-from pneumonia_core.bundles.choice import check_can_add, choose_engine
+from pneumonia_core.bundles.choice import check_can_add
 from pneumonia_core.bundles.engines import (
     INT8_ENGINE,
     MAX_AUROC_DIFFERENCE,
@@ -121,17 +121,14 @@ def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> 
     )
     rates = ", ".join(f"{name} {each.images_per_s:,.1f}" for name, each in sorted(bundle.engines.items()))
     say(f"images/s, each when it was added to the bundle: {rates}")
-    taken = report.parity_passed and choose_engine(bundle) == engine
     if not report.parity_passed:
         say(
             f"{engine} did not pass, so `score --engine auto` will not take it: AUROC may differ by "
             f"{MAX_AUROC_DIFFERENCE}, findings must agree on {MIN_FINDINGS_AGREEMENT:.1%} and in_domain on "
             f"{MIN_DOMAIN_AGREEMENT:.0%}"
         )
-    elif taken:
-        say(f"{engine} passed: `score --engine auto` takes it where {_WHERE[engine]}")
     else:
-        say(f"{engine} passed: `score --engine auto` takes {choose_engine(bundle)}, which was faster")
+        say(f"{engine} passed: `score --engine auto` takes it where {_WHERE[engine]} and it is fastest")
     say(f"bundle {bundle.path}")
     return {
         "state": "done",
@@ -140,7 +137,6 @@ def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> 
         "engine": engine,
         **asdict(report),
         "parity_passed": report.parity_passed,
-        "auto": taken,
         "calibration_images": calibrated_on,
         "held_back_images": held_back,
     }

@@ -8,7 +8,7 @@ from jobs.scoring.options import ScoreOptions
 from pneumonia_core.archives.archive import check_disjoint, open_archive
 from pneumonia_core.archives.manifests import ListingRules, check_rules_apply
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.choice import choose_engine
+from pneumonia_core.bundles.choice import check_engine
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.gates import parse_gates
 from pneumonia_core.results.table import check_carried
@@ -26,7 +26,7 @@ def make_request(options: ScoreOptions, bundle: Bundle, rules: ListingRules | No
     archives = [open_archive(text, rules) for text in options.archive]
     check_disjoint(archives)
     check_rules_apply(archives, rules)
-    choose_engine(bundle, options.engine)
+    check_engine(bundle, options.engine)
     _check_batch_size(options)
     return RunRequest(
         archives=tuple(archives),

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from jobs.console.output import say
 from jobs.ray_runtime.hash_keys import check_hash_keys
 from jobs.ray_runtime.resources import ANY_NODE, GPU_NODE, Node, wait_for
 from jobs.ray_runtime.session import names_a_cluster
@@ -13,13 +15,18 @@ from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.execution import Execution
 from jobs.scoring.execution.graph import ship_bundle
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
+from jobs.scoring.execution.rates import RateSource, worth_measuring
 from pneumonia_core.bundles.choice import EngineChoice
 from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
+from pneumonia_core.bundles.rates.memory import as_json
 from pneumonia_core.results.clock import check_clock
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.record import RunRecord
 from pneumonia_core.runs.run import Run
 from pneumonia_core.scoring.chunk import RowConstants
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 
 def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: int) -> Execution | None:
@@ -35,10 +42,8 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
         check_hash_keys(nodes)
         computation = _settled(context, run, view, nodes)
         choice = computation.choice
-        if choice.engine not in context.shipped:
-            context.shipped[choice.engine] = ship_bundle(context.bundle, choice.engine)
+        files = _shipped(context, choice.engine)
     constants = _row_constants(context, run, view, choice)
-    files = context.shipped[choice.engine]
     spec = EngineSpec(files, choice.engine, choice.precision, choice.on_gpu, constants.batch_size)
     job = ChunkJob(run.folder, constants, spec)
     return Execution(job, computation.placement, run.record.configuration.chunk_size)
@@ -56,6 +61,7 @@ def _wait_for_nodes(context: ScoringContext, chunks: int) -> list[Node]:
 def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence[Node]) -> Computation:
     """What the run computes with, settled before its first chunk is scored. A resumed run keeps it.
 
+    Engines are measured only for a run that is long enough to gain by it, and only until an earlier run has.
     Raises PneumoniaError where the clock of this machine cannot date rows.
     """
     request, record = context.request, run.record
@@ -65,10 +71,17 @@ def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence
         context.options.shape,
         context.options.placement,
     )
-    computation = settle_computation(context.bundle, options, nodes)
-    choice = computation.choice
+    to_score = sum(shard.to_score for shard in record.shards)
+    worth_it = worth_measuring(to_score, record.listing_complete, context.left_s)
+    source = RateSource(context.results, lambda engine: _shipped(context, engine), worth_it)
+    computation = settle_computation(context.bundle, options, nodes, source)
+    choice, rates = computation.choice, computation.rates
+    if computation.reason:
+        say(computation.reason)
     batch_size = settled_batch_size(record, choice.on_gpu)
     run.advance("scoring", engine=choice.engine, precision=choice.precision, batch_size=batch_size)
+    if rates is not None:
+        run.advance(rates=as_json(rates.rates), rates_origin=rates.origin)
     check_clock(run.folder.child("run.json"), view.newest_row())
     return computation
 
@@ -81,6 +94,12 @@ def settled_batch_size(record: RunRecord, on_gpu: bool) -> int:
         # Begun by a version that had no other.
         return BATCH_SIZE
     return record.configuration.batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE)
+
+
+def _shipped(context: ScoringContext, engine: str) -> "ObjectRef[dict[str, bytes]]":
+    if engine not in context.shipped:
+        context.shipped[engine] = ship_bundle(context.bundle, engine)
+    return context.shipped[engine]
 
 
 def _row_constants(context: ScoringContext, run: Run, view: TableView, choice: EngineChoice) -> RowConstants:

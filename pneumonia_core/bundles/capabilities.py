@@ -7,7 +7,12 @@ from typing import Final
 
 from pneumonia_core.bundles.engines import INT8
 from pneumonia_core.bundles.onnx_runtime.installed import has_onnxruntime
-from pneumonia_core.system.environment import cpu_has_bfloat16, cpu_multiplies_int8, gpu_multiplies_float16
+from pneumonia_core.system.environment import (
+    cpu_has_bfloat16,
+    cpu_multiplies_int8,
+    gpu_multiplies_float16,
+    processor_model,
+)
 
 # The driver's library. Without it no framework sees an NVIDIA GPU.
 _CUDA_DRIVER: Final = "libcuda.so.1"
@@ -18,13 +23,15 @@ class Capabilities:
     """What engines can use on a machine.
 
     `bfloat16` and `int8` say whether they multiply these on its CPU. `gpus` are the compute capabilities
-    (major, minor) of the GPUs that TensorFlow sees. `onnxruntime` says whether that is installed.
+    (major, minor) of the GPUs that TensorFlow sees. `onnxruntime` says whether that is installed. `processor`
+    is the model of the CPU.
     """
 
     bfloat16: bool = False
     gpus: tuple[tuple[int, int], ...] = ()
     int8: bool = False
     onnxruntime: bool = False
+    processor: str = ""
 
     def can_compute(self, precision: str, on_gpu: bool) -> bool:
         """Whether an engine computes in this precision here, on the GPUs or on the CPU."""
@@ -43,6 +50,7 @@ def measure_capabilities(look_for_gpus: bool) -> Capabilities:
         gpus=_tensorflow_gpus() if look_for_gpus else (),
         int8=x86 and cpu_multiplies_int8(),
         onnxruntime=has_onnxruntime(),
+        processor=processor_model(),
     )
 
 

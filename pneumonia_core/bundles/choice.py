@@ -1,14 +1,18 @@
-"""Which of a bundle's engines computes, and in which precision: chosen once, for all machines of a run."""
+"""Which of a bundle's engines may compute, and in which precision: the same for all machines of a run."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
-from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, ONNX_ENGINE, Engine
+from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, ONNX_ENGINE, Engine, passed_precisions
 from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+
+# The engine that computes on GPUs.
+_ON_GPUS: Final = "tensorflow"
 
 
 @dataclass(frozen=True)
@@ -20,85 +24,143 @@ class EngineChoice:
     on_gpu: bool
 
 
-def choose_engine(
-    bundle: Bundle, name: str = "auto", gpu: bool = False, int8: bool = True, onnxruntime: bool = True
-) -> str:
-    """The name of the engine that `name` selects in this bundle.
-
-    `auto` selects among the engines that passed parity: with `gpu` TensorFlow, the only one that computes on
-    a GPU, else the fastest. Without `int8` it leaves out engines that compute in it, which not every machine
-    can; without `onnxruntime` the engine of that name, which not every machine has. Raises InvalidInput when
-    the bundle lacks the engine or none passed.
-    """
-    if name != "auto":
-        if name not in bundle.engines:
-            present = ", ".join(sorted(bundle.engines))
-            raise InvalidInput(f"the bundle {bundle.path} has no engine {name!r}; it has {present}.")
-        return name
-    passed = {
-        n: report
-        for n, report in bundle.engines.items()
-        if report.parity_passed and (int8 or report.precision != INT8) and (onnxruntime or n != ONNX_ENGINE)
-    }
-    if not passed:
+def check_engine(bundle: Bundle, name: str) -> None:
+    """Raise InvalidInput where the bundle lacks the engine of this name, or has none for `auto`."""
+    if name != "auto" and name not in bundle.reports:
+        present = ", ".join(sorted(bundle.reports))
+        raise InvalidInput(f"the bundle {bundle.path} has no engine {name!r}; it has {present}.")
+    if name == "auto" and not any(map(passed_precisions, bundle.reports.values())):
         raise InvalidInput(
             f"no engine of the bundle {bundle.path} agreed with its float32 model when it was written.",
             Remedy.NAME_ENGINE,
         )
-    if gpu and "tensorflow" in passed:
-        return "tensorflow"
-    return max(passed, key=lambda n: passed[n].images_per_s)
+
+
+def possible_choices(
+    bundle: Bundle, engine: str, precision: str, machines: Sequence[Capabilities], gpu: bool = False
+) -> tuple[EngineChoice, ...]:
+    """What every one of these machines can compute the same scores with; at least one.
+
+    The fastest when the bundle was written comes first, which may be wrong for these machines. `auto` takes
+    what passed parity. With `gpu` TensorFlow, where it passed or is named, computes on the GPUs of those
+    machines that have some, in float16 where all these can. Raises InvalidInput where the bundle lacks the
+    engine, where the engine lacks the precision, and where the machines do.
+    """
+    check_engine(bundle, engine)
+    if not all(_has(machine, engine) for machine in machines):
+        raise InvalidInput(f"{engine} is not installed on every node.", Remedy.INSTALL_ONNX)
+    tensorflow = bundle.reports.get(_ON_GPUS)
+    if gpu and (engine == _ON_GPUS or (engine == "auto" and tensorflow and passed_precisions(tensorflow))):
+        return (EngineChoice(_ON_GPUS, _gpu_precision(bundle, precision, machines), on_gpu=True),)
+    if precision != "auto":
+        return _choices_in(bundle, engine, precision, machines)
+    names = bundle.reports if engine == "auto" else [engine]
+    found = [
+        (name, each)
+        for name in names
+        for each in passed_precisions(bundle.reports[name])
+        if all(_has(machine, name) and machine.can_compute(each, on_gpu=False) for machine in machines)
+        and (machines or (each == "float32" and name != ONNX_ENGINE))
+    ]
+    if found:
+        return _by_own_rates(bundle, found)
+    if engine == "auto":
+        raise InvalidInput(
+            f"no engine of the bundle {bundle.path} agreed with its float32 model in a precision that every "
+            "node computes in.",
+            Remedy.NAME_ENGINE,
+        )
+    return (EngineChoice(engine, _precision_all_the_same(bundle, engine, machines), on_gpu=False),)
 
 
 def settle_engine(
     bundle: Bundle, engine: str, precision: str, machines: Sequence[Capabilities], gpu: bool = False
 ) -> EngineChoice:
-    """The engine and the precision in which every one of these machines computes the same scores.
+    """The first of the possible choices: what to take where nothing was measured on these machines."""
+    return possible_choices(bundle, engine, precision, machines, gpu)[0]
 
-    With `gpu` the engine may use the GPUs of those that have some. Precision `auto` is float16 on GPUs. On
-    CPUs it is bfloat16 where every machine has it and the engine passed parity in it, else float32; a
-    quantised engine computes in int8 alone. Raises InvalidInput where the bundle lacks the engine, where the
-    engine lacks the precision, and where the machines do.
-    """
-    int8 = bool(machines) and all(machine.int8 for machine in machines)
-    onnxruntime = bool(machines) and all(machine.onnxruntime for machine in machines)
-    name = choose_engine(bundle, engine, gpu, int8 and precision in ("auto", INT8), onnxruntime)
-    if name == ONNX_ENGINE and machines and not onnxruntime:
-        raise InvalidInput(f"{name} is not installed on every node.", Remedy.INSTALL_ONNX)
-    on_gpu = gpu and name == "tensorflow"
-    if on_gpu:
-        machines = [machine for machine in machines if machine.gpus]
+
+def _by_own_rates(bundle: Bundle, found: Sequence[tuple[str, str]]) -> tuple[EngineChoice, ...]:
+    def rate(choice: EngineChoice) -> float:
+        # Version 0.1.0 measured an engine in one precision.
+        report = bundle.reports[choice.engine].get(choice.precision)
+        return report.images_per_s if report else 0.0
+
+    choices = [EngineChoice(name, precision, on_gpu=False) for name, precision in found]
+    return tuple(sorted(choices, key=rate, reverse=True))
+
+
+def _choices_in(
+    bundle: Bundle, engine: str, precision: str, machines: Sequence[Capabilities]
+) -> tuple[EngineChoice, ...]:
+    """The choices in the precision that is named. Of an engine that is named too, parity is not asked."""
+    if engine != "auto":
+        _check_offered(bundle, engine, precision)
+        names = [engine]
+    else:
+        names = [
+            name
+            for name, each in bundle.reports.items()
+            if precision in passed_precisions(each) and all(_has(machine, name) for machine in machines)
+        ]
+        if not names:
+            raise InvalidInput(
+                f"no engine of the bundle {bundle.path} agreed with its float32 model in {precision} when it "
+                "was written.",
+                Remedy.NAME_ENGINE,
+            )
+    _check_machines(names[0], precision, machines, on_gpu=False)
+    return _by_own_rates(bundle, [(name, precision) for name in names])
+
+
+def _gpu_precision(bundle: Bundle, precision: str, machines: Sequence[Capabilities]) -> str:
+    seeing = [machine for machine in machines if machine.gpus]
     if precision == "auto":
-        return EngineChoice(name, _fastest_precision(bundle, name, machines, on_gpu), on_gpu)
-    if not _offers(bundle, name, precision):
-        raise InvalidInput(f"{name} does not compute in {precision}.", Remedy.OTHER_ENGINE)
+        float16 = seeing and all(machine.can_compute("float16", on_gpu=True) for machine in seeing)
+        return "float16" if float16 else "float32"
+    _check_offered(bundle, _ON_GPUS, precision)
+    _check_machines(_ON_GPUS, precision, seeing, on_gpu=True)
+    return precision
+
+
+def _precision_all_the_same(bundle: Bundle, engine: str, machines: Sequence[Capabilities]) -> str:
+    """The precision of an engine that is named although it passed parity in none that the machines have."""
+    if not _is_quantized(bundle, engine):
+        return "float32"
+    if not machines or not all(machine.int8 for machine in machines):
+        raise InvalidInput(
+            f"{engine} needs processors that multiply int8 (VNNI or AMX), which not every node has.",
+            Remedy.OTHER_ENGINE,
+        )
+    return INT8
+
+
+def _check_offered(bundle: Bundle, engine: str, precision: str) -> None:
+    if not _offers(bundle, engine, precision):
+        raise InvalidInput(f"{engine} does not compute in {precision}.", Remedy.OTHER_ENGINE)
+
+
+def _check_machines(engine: str, precision: str, machines: Sequence[Capabilities], on_gpu: bool) -> None:
     if not any(machine.can_compute(precision, on_gpu) for machine in machines):
         raise InvalidInput(
-            f"the run computes in {precision} with {name}, which no node of this cluster can do. "
+            f"the run computes in {precision} with {engine}, which no node of this cluster can do. "
             "Finish it on a cluster like the one that it was started on.",
             Remedy.START_OVER,
         )
-    return EngineChoice(name, precision, on_gpu)
 
 
-def _fastest_precision(bundle: Bundle, engine: str, machines: Sequence[Capabilities], on_gpu: bool) -> str:
-    report = bundle.engines[engine]
-    if report.precision == INT8:
-        if not all(machine.int8 for machine in machines):
-            raise InvalidInput(
-                f"{engine} needs processors that multiply int8 (VNNI or AMX), which not every node has.",
-                Remedy.OTHER_ENGINE,
-            )
-        return INT8
-    parity = report.precision if report.parity_passed else "float32"
-    preferred = "float16" if on_gpu else parity
-    everywhere = all(machine.can_compute(preferred, on_gpu) for machine in machines)
-    return preferred if machines and everywhere else "float32"
+def _has(machine: Capabilities, engine: str) -> bool:
+    """Whether the engine's library is on the machine: that of one engine may not be."""
+    return engine != ONNX_ENGINE or machine.onnxruntime
+
+
+def _is_quantized(bundle: Bundle, engine: str) -> bool:
+    return INT8 in bundle.reports[engine]
 
 
 def _offers(bundle: Bundle, engine: str, precision: str) -> bool:
     """Whether the engine computes in this precision on some machine: a quantised one in int8 alone."""
-    return (precision == INT8) == (bundle.engines[engine].precision == INT8)
+    return (precision == INT8) == _is_quantized(bundle, engine)
 
 
 def check_can_add(bundle: Bundle, engine: str) -> None:
@@ -123,17 +185,16 @@ def load_engine(
     on this machine's GPU. Raises InvalidInput when the bundle lacks the engine, PneumoniaError when this
     machine cannot compute in the precision or has no GPU that TensorFlow sees.
     """
-    here = measure_capabilities(look_for_gpus=False)
-    int8 = precision in ("auto", INT8) and here.int8
-    name = choose_engine(bundle, name, gpu, int8, here.onnxruntime)
-    if name == ONNX_ENGINE and not here.onnxruntime:
+    check_engine(bundle, name)
+    machine = measure_capabilities(look_for_gpus=gpu and name in ("auto", _ON_GPUS))
+    if not _has(machine, name):
         raise PneumoniaError(f"{name} is not installed on this node.", Remedy.INSTALL_ONNX)
-    on_gpu = gpu and name == "tensorflow"
-    machine = measure_capabilities(look_for_gpus=on_gpu)
+    on_gpu = gpu and name == _ON_GPUS
+    if "auto" in (name, precision):
+        choice = settle_engine(bundle, name, precision, [machine], gpu)
+        name, precision, on_gpu = choice.engine, choice.precision, choice.on_gpu
     if on_gpu and not machine.gpus:
         raise PneumoniaError("TensorFlow sees no GPU on this node.", Remedy.INSTALL_GPU)
-    if precision == "auto":
-        precision = settle_engine(bundle, name, precision, [machine], gpu).precision
     engine = None
     if _offers(bundle, name, precision) and machine.can_compute(precision, on_gpu):
         count = threads or os.cpu_count() or 1

@@ -21,14 +21,10 @@ def open_exported(
     """
     if name == "tensorflow":
         # Each engine imports its framework: scoring with OpenVINO must not load TensorFlow.
-        from pneumonia_core.bundles.tensorflow_engine import (
-            TensorflowEngine,
-            set_devices,
-            set_graph_precision,
-        )
+        from pneumonia_core.bundles.tensorflow_engine import TensorflowEngine, set_devices
 
         set_devices(threads, gpu)
-        set_graph_precision(precision)
+        use_precision(name, precision)
         return TensorflowEngine(folder / "saved_model", precision, image_size, batch_size)
     if name == ONNX_ENGINE:
         # Not every machine has ONNX Runtime.
@@ -40,3 +36,15 @@ def open_exported(
 
     model = folder / f"{ENGINE_FILES[name]}xml"
     return OpenvinoEngine(model, name, precision, image_size, threads, batch_size)
+
+
+def use_precision(name: str, precision: str) -> None:
+    """Let the engine of this name, where it is open in this process, compute in `precision` from now on.
+
+    Only TensorFlow's follows: it computes in the graph precision of its process.
+    """
+    if name == "tensorflow":
+        # See above.
+        from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
+
+        set_graph_precision(precision)

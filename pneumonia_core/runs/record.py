@@ -162,6 +162,10 @@ class RunRecord:
     engine: str | None = None
     precision: str | None = None
     batch_size: int | None = None
+    # Images/s of what `auto` could take, on all nodes together: {engine: {precision: rate}}, and whether they
+    # were `measured` for this run or `remembered` from another. Empty where they did not decide.
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rates_origin: str | None = None
     # How many images each node of the cluster has scored or rejected, by Ray's id of the node.
     nodes: Mapping[str, int] = field(default_factory=dict)
     # How many rows another run has committed since this one was planned.
@@ -255,6 +259,8 @@ class RunChanges(TypedDict, total=False):
     engine: str
     precision: str
     batch_size: int
+    rates: Mapping[str, Mapping[str, float]]
+    rates_origin: str
     nodes: Mapping[str, int]
     superseded: int
     skipped: Mapping[str, int]

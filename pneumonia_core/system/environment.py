@@ -41,11 +41,26 @@ def cpu_multiplies_int8() -> bool:
     return bool(_cpu_words() & {"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
+@cache
+def processor_model() -> str:
+    """The model of this machine's processor, such as 'Intel(R) Xeon(R) Platinum 8481C'."""
+    facts = dict(line.partition(":")[::2] for line in reversed(_cpu_facts().splitlines()))
+    named = {name.strip(): value.strip() for name, value in facts.items()}
+    # Arm's processors have numbers instead of a name.
+    numbers = " ".join(named.get(key, "") for key in ("CPU implementer", "CPU part", "CPU variant")).strip()
+    return named.get("model name") or f"{platform.machine()} {numbers}".strip()
+
+
 def _cpu_words() -> set[str]:
+    return set(_cpu_facts().split())
+
+
+@cache
+def _cpu_facts() -> str:
     try:
-        return set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
+        return Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return set()
+        return ""
 
 
 def gpu_training_precision(capabilities: Iterable[tuple[int, int]]) -> str:

@@ -8,8 +8,9 @@ from jobs.console.remedies import REMEDIES
 from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen_gpus
 from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.placement import Placement, PlacementOptions, Shape, choose_placement
+from jobs.scoring.execution.rates import ClusterRates, RateSource, cluster_rates
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.choice import EngineChoice, settle_engine
+from pneumonia_core.bundles.choice import EngineChoice, possible_choices
 from pneumonia_core.errors import InvalidInput, Remedy
 
 
@@ -25,17 +26,30 @@ class ComputationOptions:
 
 @dataclass(frozen=True)
 class Computation:
-    """The engine and the precision of every row, and the actors and tasks that compute them."""
+    """The engine and the precision of every row, and the actors and tasks that compute them.
+
+    `reason` says in a line why these were taken; it is empty where they were named. `rates` are those of the
+    cluster, where they decided.
+    """
 
     choice: EngineChoice
     placement: Placement
+    reason: str = ""
+    rates: ClusterRates | None = None
 
 
-def settle_computation(bundle: Bundle, options: ComputationOptions, nodes: Sequence[Node]) -> Computation:
+def settle_computation(
+    bundle: Bundle,
+    options: ComputationOptions,
+    nodes: Sequence[Node],
+    rate_source: RateSource | None = None,
+) -> Computation:
     """The computation of a run on these nodes, settled from what every one of them can compute.
 
-    Shape `auto` is `gpu` where the engine computes on GPUs. GPUs that Ray counts and TensorFlow does not see
-    are reported once. Raises InvalidInput where the options ask for what the nodes or the bundle do not have.
+    Of several engines and precisions that passed parity, the one is taken that is fastest on all nodes
+    together, by the rates of `rate_source`; without these, the fastest when the bundle was written. Shape
+    `auto` is `gpu` where the engine computes on GPUs. GPUs that Ray counts and TensorFlow does not see are
+    reported once. Raises InvalidInput where the options ask for what the nodes or the bundle do not have.
     """
     look_for_gpus = options.shape != "cpu" and options.engine in ("auto", "tensorflow")
     capabilities = node_capabilities(nodes, look_for_gpus)
@@ -44,9 +58,61 @@ def settle_computation(bundle: Bundle, options: ComputationOptions, nodes: Seque
     gpu = look_for_gpus and any(node.gpus for node in seeing)
     if blind:
         _tell_blind(blind, len(nodes), gpu, options.shape)
-    choice = settle_engine(bundle, options.engine, options.precision, list(capabilities.values()), gpu)
-    kind: Shape = "gpu" if options.shape == "gpu" or choice.on_gpu else "cpu"
-    return Computation(choice, replace(choose_placement(seeing, kind, options.placement), blind=blind))
+    choices = possible_choices(bundle, options.engine, options.precision, list(capabilities.values()), gpu)
+    kind: Shape = "gpu" if options.shape == "gpu" or choices[0].on_gpu else "cpu"
+    placement = replace(choose_placement(seeing, kind, options.placement), blind=blind)
+    rates = None
+    if len(choices) > 1 and rate_source is not None:
+        rates = cluster_rates(bundle, choices, rate_source, seeing, capabilities, placement)
+    choice = choices[0] if rates is None else next(iter(rates.rates))
+    reason = explain(bundle, options.engine, options.precision, choices, choice, rates)
+    return Computation(choice, placement, reason, rates)
+
+
+def explain(
+    bundle: Bundle,
+    engine: str,
+    precision: str,
+    choices: Sequence[EngineChoice],
+    choice: EngineChoice,
+    rates: ClusterRates | None,
+) -> str:
+    """Why the choice was taken of these choices, in a line; empty where engine and precision were named."""
+    if "auto" not in (engine, precision):
+        return ""
+    taken = f"{choice.engine} computes in {choice.precision}"
+    if choice.on_gpu:
+        why = "on GPUs"
+    elif rates is not None:
+        when = "measured now" if rates.origin == "measured" else "as an earlier run measured"
+        others = ", ".join(
+            f"{_name(each)} {rate:,.1f}" for each, rate in rates.rates.items() if each != choice
+        )
+        nodes = "1 node" if rates.nodes == 1 else f"{rates.nodes} nodes"
+        why = f"{rates.rates[choice]:,.1f} images/s on {nodes}, {when}" + (others and f"; {others}")
+    elif len(choices) > 1:
+        why = "the fastest when the bundle was written; on these nodes nothing was measured"
+    else:
+        why = "nothing else that was asked for passed parity and runs on every node"
+    failed = ", ".join(_failed(bundle, engine, precision))
+    return f"{taken}: {why}" + (failed and f"; not taken, for they missed parity: {failed}")
+
+
+def _failed(bundle: Bundle, engine: str, precision: str) -> list[str]:
+    """What `auto` might have taken if it had passed parity."""
+    return [
+        _name(EngineChoice(name, each, on_gpu=False))
+        for name, reports in bundle.reports.items()
+        for each, report in reports.items()
+        if engine in ("auto", name) and precision in ("auto", each) and not report.parity_passed
+    ]
+
+
+def _name(choice: EngineChoice) -> str:
+    """The engine and, unless that is said by its name, the precision."""
+    return (
+        choice.engine if choice.engine.endswith(choice.precision) else f"{choice.engine} {choice.precision}"
+    )
 
 
 def _tell_blind(blind: frozenset[str], nodes: int, others_see: bool, shape: str) -> None:

@@ -51,7 +51,7 @@ class EngineOnce:
     def open(self, spec: EngineSpec) -> Engine:
         with self._opening:
             if self._engine is None:
-                with _engine_files(spec, self._threads) as files:
+                with engine_files(spec, self._threads) as files:
                     self._engine = files.open()
             return self._engine
 
@@ -69,14 +69,14 @@ class EngineOnce:
             return
         with (
             self._isolation,
-            _engine_files(spec, self._threads) as files,
+            engine_files(spec, self._threads) as files,
             isolated_engine(files) as scorer,
         ):
             yield scorer
 
 
 @contextlib.contextmanager
-def _engine_files(spec: EngineSpec, threads: int) -> Iterator[EngineFiles]:
+def engine_files(spec: EngineSpec, threads: int) -> Iterator[EngineFiles]:
     """The shipped bundle in a folder of its own."""
     # A command that is refused imports this module, but not Ray, which takes a second.
     import ray

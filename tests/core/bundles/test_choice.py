@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
-from pneumonia_core.bundles.choice import EngineChoice, choose_engine, load_engine, settle_engine
+from pneumonia_core.bundles.choice import (
+    EngineChoice,
+    check_engine,
+    load_engine,
+    possible_choices,
+    settle_engine,
+)
 from pneumonia_core.bundles.engines import INT8_ENGINE, EngineReport
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
@@ -49,7 +55,7 @@ def test_no_images_give_no_scores(tiny_bundle):
 
 def test_unknown_engine_names_those_that_the_bundle_has(tiny_bundle):
     with pytest.raises(InvalidInput, match="openvino, tensorflow"):
-        choose_engine(tiny_bundle, "onnx")
+        check_engine(tiny_bundle, "onnx")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,8 @@ def test_engine_chosen_by_itself_has_passed_parity_on_a_gpu_as_well(tiny_bundle,
         )
         for name, report in tiny_bundle.engines.items()
     }
-    assert choose_engine(with_engines(tiny_bundle, **engines), "auto", gpu) == chosen
+    bundle = with_engines(tiny_bundle, **engines)
+    assert settle_engine(bundle, "auto", "auto", [VOLTA], gpu).engine == chosen
 
 
 def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
@@ -79,13 +86,16 @@ def test_no_engine_is_chosen_by_itself_where_none_passed_parity(tiny_bundle):
     bundle = with_engines(tiny_bundle, **engines)
     for gpu in (False, True):
         with pytest.raises(InvalidInput) as refused:
-            choose_engine(bundle, "auto", gpu)
+            settle_engine(bundle, "auto", "auto", [VOLTA], gpu)
         assert refused.value.remedy == Remedy.NAME_ENGINE
-    assert choose_engine(bundle, "tensorflow", True) == "tensorflow"
+    with pytest.raises(InvalidInput, match="agreed"):
+        check_engine(bundle, "auto")
+    assert settle_engine(bundle, "tensorflow", "auto", [VOLTA], True).engine == "tensorflow"
 
 
 FAST_CPU = Capabilities(bfloat16=True)
 OLD_CPU = Capabilities()
+INT8_CPU = Capabilities(bfloat16=True, int8=True)
 VOLTA, PASCAL = Capabilities(gpus=((7, 0), (8, 0))), Capabilities(gpus=((6, 1),))
 
 
@@ -120,6 +130,36 @@ def test_precision_is_one_that_every_machine_computes_in(
     assert choice == EngineChoice(engine, precision, gpu and engine == "tensorflow")
 
 
+def test_every_engine_and_precision_that_passed_and_runs_everywhere_may_be_taken(tiny_bundle):
+    exact = tiny_bundle.reports["openvino"]["float32"]
+    half = dataclasses.replace(exact, precision="bfloat16")
+    failed = dataclasses.replace(half, auroc_bacterial_difference=0.0021)
+    reports = {
+        "openvino": {"float32": dataclasses.replace(exact, images_per_s=1.0), "bfloat16": half},
+        "tensorflow": {"float32": exact, "bfloat16": failed},
+        INT8_ENGINE: {"int8": dataclasses.replace(exact, precision="int8")},
+    }
+    bundle = dataclasses.replace(tiny_bundle, reports=reports)
+
+    def names(engine, precision, *machines):
+        choices = possible_choices(bundle, engine, precision, machines)
+        return {f"{choice.engine} {choice.precision}" for choice in choices}
+
+    slow = {"openvino float32", "tensorflow float32"}
+    assert names("auto", "auto", INT8_CPU) == {"openvino bfloat16", f"{INT8_ENGINE} int8", *slow}
+    assert names("auto", "auto", INT8_CPU, FAST_CPU) == {"openvino bfloat16", *slow}
+    assert names("auto", "auto", INT8_CPU, OLD_CPU) == slow
+    assert names("auto", "float32", INT8_CPU) == slow
+    assert names("auto", "bfloat16", INT8_CPU) == {"openvino bfloat16"}
+    assert names("openvino", "auto", INT8_CPU) == {"openvino bfloat16", "openvino float32"}
+    assert names("tensorflow", "auto", INT8_CPU) == {"tensorflow float32"}
+    # As a run that is resumed asks.
+    assert names("tensorflow", "bfloat16", INT8_CPU) == {"tensorflow bfloat16"}
+    assert possible_choices(bundle, "auto", "auto", [INT8_CPU])[-1] == EngineChoice(
+        "openvino", "float32", False
+    )
+
+
 def test_precision_that_parity_refused_is_not_taken_where_the_engine_is_named(tiny_bundle):
     bundle = passing(tiny_bundle, "bfloat16")
     engines = {n: dataclasses.replace(each, findings_agreement=0.5) for n, each in bundle.engines.items()}
@@ -152,9 +192,6 @@ def test_engine_on_a_gpu_that_tensorflow_does_not_see_is_refused(tiny_bundle):
     with pytest.raises(PneumoniaError) as refused:
         load_engine(tiny_bundle, "tensorflow", "float32", gpu=True)
     assert refused.value.remedy is Remedy.INSTALL_GPU
-
-
-INT8_CPU = Capabilities(bfloat16=True, int8=True)
 
 
 def quantised(bundle, images_per_s=1e9, findings_agreement=1.0, auroc_bacterial_difference=0.0):

@@ -10,7 +10,7 @@ from support.tiny_bundles import write_guarded_tiny_bundle
 
 from pneumonia_core.bundles.bundle import open_bundle, read_engine_files, read_keras_model
 from pneumonia_core.bundles.capabilities import measure_capabilities
-from pneumonia_core.bundles.choice import check_can_add, choose_engine, load_engine
+from pneumonia_core.bundles.choice import check_can_add, check_engine, load_engine
 from pneumonia_core.bundles.engines import INT8_ENGINE
 from pneumonia_core.bundles.parity import ParityImages
 from pneumonia_core.bundles.quantization import check_quantization
@@ -95,4 +95,4 @@ def test_without_the_extra_it_is_said_how_to_get_it(monkeypatch):
 
 def test_bundle_without_the_engine_says_which_it_has(plain):
     with pytest.raises(InvalidInput, match="has no engine 'openvino-int8'; it has openvino, tensorflow"):
-        choose_engine(plain, INT8_ENGINE)
+        check_engine(plain, INT8_ENGINE)

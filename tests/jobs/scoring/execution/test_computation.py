@@ -19,10 +19,13 @@ from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from jobs.scoring.start import settled_batch_size
 from pneumonia_core.bundles.capabilities import measure_capabilities
+from pneumonia_core.bundles.choice import possible_choices
 from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
+from pneumonia_core.bundles.rates.memory import NodeKind, as_json, remember_rates
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.runs.record import RunConfiguration, RunRecord
+from pneumonia_core.storage.location import open_location
 from pneumonia_core.system.failpoints import VARIABLE
 
 
@@ -50,17 +53,29 @@ def test_engine_for_cpus_takes_the_cpu_shape_beside_gpus(ray_here, tiny_bundle, 
     assert not capsys.readouterr().err
 
 
-def test_rows_and_record_say_what_was_computed_with(ray_here, tiny_bundle, broken_archive, tmp_path):
-    request = scoring_request(tiny_bundle, broken_archive[0], precision="auto", batch_size=5)
+def test_rows_and_record_say_what_was_computed_with(
+    unseen_gpu, tiny_bundle, broken_archive, tmp_path, capsys
+):
+    """They are what was fastest on such nodes in an earlier run."""
+    here = measure_capabilities(look_for_gpus=False)
+    choices = possible_choices(tiny_bundle, "auto", "auto", [here])
+    rates = {choice: 4.0 if choice.engine == "tensorflow" else 9.0 for choice in choices}
+    (node,) = present_nodes()
+    kind = NodeKind(here.processor, node.cpus, 0.0, threads=2)
+    remember_rates(open_location(str(tmp_path)), tiny_bundle.model_id, {kind: rates})
+    asked = {"engine": "auto", "precision": "auto", "batch_size": 5}
+    request = scoring_request(tiny_bundle, broken_archive[0], **asked)
     result = score(tmp_path, request)
-    here = measure_capabilities(look_for_gpus=False).bfloat16
-    settled = tiny_bundle.engines["openvino"].precision if here else "float32"
+    settled = next(choice.precision for choice in choices if choice.engine == "openvino")
     assert (result["engine"], result["precision"]) == ("openvino", settled)
+    said = capsys.readouterr().err
+    assert f"openvino computes in {settled}: 9.0 images/s on 1 node, as an earlier run measured; " in said
     table = rows(tmp_path)
     for name in ("engine", "precision"):
         assert set(table[name].to_pylist()) == {result[name]}
     record = json.loads((tmp_path / "runs" / result["run_id"] / "run.json").read_text())
     assert (record["engine"], record["precision"], record["batch_size"]) == ("openvino", settled, 5)
+    assert (record["rates"], record["rates_origin"]) == (as_json(rates), "remembered")
 
 
 def test_batches_are_of_the_size_that_was_asked_for_or_that_suits_the_devices():

@@ -1,0 +1,173 @@
+"""The rates of a bundle's engines on this cluster: of an earlier run, or measured on a node of each kind."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from jobs.console.output import say
+from jobs.ray_runtime.capabilities import answers_of_nodes, on_node
+from jobs.ray_runtime.resources import Node
+from jobs.scoring.execution.engine_once import EngineSpec, engine_files
+from jobs.scoring.execution.placement import Placement, threads
+from pneumonia_core.bundles.bundle import Bundle
+from pneumonia_core.bundles.capabilities import Capabilities
+from pneumonia_core.bundles.choice import EngineChoice
+from pneumonia_core.bundles.engines import Engine
+from pneumonia_core.bundles.rates.measure import Rates, measure_rates
+from pneumonia_core.bundles.rates.memory import NodeKind, remember_rates, remembered_rates
+from pneumonia_core.errors import PneumoniaError
+from pneumonia_core.storage.errors import error_text
+from pneumonia_core.storage.location import Location
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+# Measuring takes about as long as scoring some hundreds of images; fewer are scored sooner without it.
+_FEW_IMAGES: Final = 256
+_SHORT_DEADLINE_S: Final = 600.0
+Shipped = Callable[[str], "ObjectRef[dict[str, bytes]]"]
+
+
+@dataclass(frozen=True)
+class RateSource:
+    """Where rates come from: what runs have kept under `results`, and the nodes where that is worth its time.
+
+    `ship` gives the bundle's files for an engine, in Ray's object store.
+    """
+
+    results: Location
+    ship: Shipped
+    worth_measuring: bool
+
+
+@dataclass(frozen=True)
+class ClusterRates:
+    """Images/s that all nodes together compute, the fastest first, of the choices that each of them can.
+
+    `origin` says whether any was measured for this run.
+    """
+
+    rates: Rates
+    nodes: int
+    origin: Literal["measured", "remembered"]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Nodes of a kind, and the actors that belong on all of them."""
+
+    node_ids: tuple[str, ...]
+    seats: int
+
+
+def worth_measuring(to_score: int, listing_complete: bool, left_s: float) -> bool:
+    """Whether measuring may pay: not for few images, once all are listed, nor shortly before a deadline."""
+    return not (to_score <= _FEW_IMAGES and listing_complete) and left_s > _SHORT_DEADLINE_S
+
+
+def cluster_rates(
+    bundle: Bundle,
+    choices: Sequence[EngineChoice],
+    source: RateSource,
+    nodes: Sequence[Node],
+    capabilities: Mapping[str, Capabilities],
+    placement: Placement,
+) -> ClusterRates | None:
+    """The rates of the choices on these nodes; None where none are known, or no choice has one everywhere.
+
+    Kinds of nodes that nobody has measured do not count. What is measured is remembered.
+    """
+    groups = _by_kind(nodes, capabilities, placement)
+    known = remembered_rates(source.results, bundle.model_id)
+    unknown = {kind: group for kind, group in groups.items() if set(choices) - known.get(kind, {}).keys()}
+    measured: dict[NodeKind, dict[EngineChoice, float]] = {}
+    if unknown and source.worth_measuring:
+        measured = _measure(bundle, choices, source.ship, unknown)
+        known |= measured
+        _remember(source.results, bundle.model_id, measured)
+    counted = {kind: group for kind, group in groups.items() if known.get(kind)}
+    rates = sum_rates(choices, [(known[kind], group.seats) for kind, group in counted.items()])
+    if not rates:
+        return None
+    count = sum(len(group.node_ids) for group in counted.values())
+    return ClusterRates(rates, count, "measured" if measured else "remembered")
+
+
+def sum_rates(
+    choices: Sequence[EngineChoice], kinds: Sequence[tuple[Rates, int]]
+) -> dict[EngineChoice, float]:
+    """Images/s of each choice on all actors, the fastest first; `kinds` are an actor's rates and how many.
+
+    A choice that a kind cannot compute, or that was not measured on it, is left out.
+    """
+    everywhere = [choice for choice in choices if kinds and all(rates.get(choice) for rates, _ in kinds)]
+    sums = {choice: sum(rates[choice] * actors for rates, actors in kinds) for choice in everywhere}
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+
+def _by_kind(
+    nodes: Sequence[Node], capabilities: Mapping[str, Capabilities], placement: Placement
+) -> dict[NodeKind, _Group]:
+    """The nodes that get actors, by their kind."""
+    groups: dict[NodeKind, _Group] = {}
+    for node in nodes:
+        seats = placement.seats(node)
+        if seats and node.node_id in capabilities:
+            processor = capabilities[node.node_id].processor
+            kind = NodeKind(processor, node.cpus, node.gpus, threads(seats[0]))
+            others = groups.get(kind, _Group((), 0))
+            groups[kind] = _Group((*others.node_ids, node.node_id), others.seats + len(seats))
+    return groups
+
+
+def _measure(
+    bundle: Bundle, choices: Sequence[EngineChoice], ship: Shipped, groups: Mapping[NodeKind, _Group]
+) -> dict[NodeKind, dict[EngineChoice, float]]:
+    """The rates of an actor on the first node of each kind; of those that answer."""
+    # A command that is refused imports this module, but not Ray, which takes a second.
+    import ray
+
+    files = {choice.engine: ship(choice.engine) for choice in choices}
+    specs = {
+        choice: EngineSpec(files[choice.engine], choice.engine, choice.precision, choice.on_gpu)
+        for choice in choices
+    }
+    # A process that has opened all engines is of no further use. What has crashed once crashes again.
+    task: Any = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(_measure_here)
+    kinds = {group.node_ids[0]: kind for kind, group in groups.items()}
+    asked = {
+        task.options(scheduling_strategy=on_node(node_id)).remote(
+            specs, kind.threads, bundle.image_size
+        ): node_id
+        for node_id, kind in kinds.items()
+    }
+    answers = answers_of_nodes(asked)
+    for request, node_id in asked.items():
+        if node_id not in answers:
+            ray.cancel(request, force=True)
+    if len(answers) < len(asked):
+        say(f"warning: {len(asked) - len(answers)} of {len(asked)} kinds of nodes could not be measured")
+    return {kinds[node_id]: rates for node_id, rates in answers.items()}
+
+
+def _measure_here(
+    specs: Mapping[EngineChoice, EngineSpec], threads: int, image_size: int
+) -> dict[EngineChoice, float]:
+    """On a node: the rates of these engines, each on so many threads."""
+
+    def open_engine(choice: EngineChoice) -> Engine | None:
+        try:
+            with engine_files(specs[choice], threads) as files:
+                return files.open()
+        except (ImportError, PneumoniaError):
+            # A node may lack the engine's library, or what its precision needs.
+            return None
+
+    return measure_rates(list(specs), open_engine, image_size)
+
+
+def _remember(results: Location, model_id: str, measured: Mapping[NodeKind, Rates]) -> None:
+    try:
+        remember_rates(results, model_id, measured)
+    except (OSError, PneumoniaError) as error:
+        say(f"warning: the rates are not kept ({error_text(error)}); the next run measures them again")
