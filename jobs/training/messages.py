@@ -30,6 +30,13 @@ class PrecisionsTimed:
 
 
 @dataclass(frozen=True)
+class NotCompiled:
+    """XLA does not compile for the GPUs, for this reason: the steps run operation by operation."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class HeadFitted:
     """A head was fitted to the features of so many images."""
 
@@ -61,7 +68,7 @@ class EpochDone:
     probabilities: np.ndarray
 
 
-Message = Started | PrecisionsTimed | HeadFitted | InputsShown | StepDone | EpochDone
+Message = Started | PrecisionsTimed | NotCompiled | HeadFitted | InputsShown | StepDone | EpochDone
 
 
 @dataclass(frozen=True)

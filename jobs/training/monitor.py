@@ -11,6 +11,7 @@ from jobs.training.messages import (
     HeadFitted,
     InputsShown,
     Message,
+    NotCompiled,
     PrecisionsTimed,
     Started,
     StepDone,
@@ -64,6 +65,8 @@ class Monitor:
                     f"{each:.2f} s in {name.replace('_', ' ')}" for name, each in seconds.items()
                 )
                 say(f"timed on a few images: {timed}")
+            case NotCompiled(reason):
+                say(f"XLA compiles nothing for the GPUs, so that steps take longer: {reason}")
             case HeadFitted(images, figures):
                 say(
                     f"a head fitted to the features of {images:,} images as they are: {figures.describe()}, "

@@ -46,6 +46,10 @@ class Learner:
     `averaged` follows its weights; it is evaluated and released. `step`, `share_statistics` and `total` are
     collective operations: every worker must call them alike. A worker with several GPUs gives each a part of
     its batch. `loss_scale` is for float16, where None starts a new one.
+
+    With `shared_moments` batch normalisation has those of all replicas (`SharedBatchNormalization`). With
+    `compiled` XLA compiles the network forwards and backwards. What stays outside: resampling, of which XLA
+    has no kernel; sums over replicas, and so a network with shared moments.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Learner:
         steps_per_epoch: int,
         strategy: tf.distribute.Strategy | None = None,
         loss_scale: LossScale | None = None,
+        shared_moments: bool = False,
+        compiled: bool = False,
     ) -> None:
         self._recipe = recipe
         self._strategy = strategy or tf.distribute.get_strategy()
@@ -69,10 +75,13 @@ class Learner:
         self._augment = Augmenter(recipe.image_size, recipe.seed)
         average = _classifier(recipe, initial_weights, first_stage)
         with self._strategy.scope():
-            self.classifier = _classifier(recipe, initial_weights, first_stage)
+            self.classifier = _classifier(recipe, initial_weights, first_stage, shared_moments)
             self._optimizer = scheduled_optimizer(recipe, steps_per_epoch, self.classifier)
         self.averaged = AveragedNetwork(average, self.classifier, recipe)
         self._loss_scale = (loss_scale or LossScale()) if recipe.precision == "mixed_float16" else None
+        self._gradients_of = self._loss_and_gradients
+        if compiled and not shared_moments:
+            self._gradients_of = tf.function(self._loss_and_gradients, autograph=False, jit_compile=True)
         self._step = tf.function(self._distributed_step, autograph=False)
         self._share = tf.function(self._distributed_share, autograph=False)
         self._total = tf.function(self._distributed_total, autograph=False)
@@ -218,7 +227,9 @@ class Learner:
         self, images: tf.Tensor, labels: tf.Tensor, variation: Variation
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The loss, and the gradients of the scaled loss."""
-        x = self._inputs(images, variation)
+        return self._gradients_of(self._inputs(images, variation), labels)
+
+    def _loss_and_gradients(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             loss = self._loss(labels, self.classifier(x, training=True))
             scaled = loss * self._loss_scale.factor if self._loss_scale else loss
@@ -263,9 +274,11 @@ def _all_reduce(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     return list(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
 
-def _classifier(recipe: Recipe, weights: Sequence[np.ndarray], first_stage: str) -> keras.Model:
+def _classifier(
+    recipe: Recipe, weights: Sequence[np.ndarray], first_stage: str, shared_moments: bool = False
+) -> keras.Model:
     plain = build_classifier(recipe.network, recipe.image_size, recipe.dropout, recipe.precision)
-    model = with_fused_normalization(plain)
+    model = with_fused_normalization(plain, shared_moments)
     model.set_weights(weights)
     train_from(model, first_stage)
     return model

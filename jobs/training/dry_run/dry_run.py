@@ -91,11 +91,11 @@ def _say_counts(counts: dict[str, dict[str, int]], folds: int) -> None:
 
 
 def _say_plan(recipe: Recipe, placement: TrainingPlacement, work: Work, trial: Trial) -> None:
-    workers = f"{placement.count} worker{'s' if placement.count > 1 else ''} of {placement.cpus:g} CPUs"
-    gpus = f" and {placement.gpus} GPU{'s' if placement.gpus > 1 else ''}" if placement.gpus else ""
+    workers = f"workers: {placement.count}, CPUs of each: {placement.cpus:g}"
+    gpus = f", GPUs of each: {placement.gpus}" if placement.gpus else ""
     each = recipe.batch_size // placement.replicas
     say(
-        f"{workers}{gpus} each: {recipe.epochs} epochs of {work.steps_per_epoch:,} steps of "
+        f"{workers}{gpus}; {recipe.epochs} epochs of {work.steps_per_epoch:,} steps of "
         f"{recipe.batch_size} images, {each} for each {'GPU' if placement.gpus else 'worker'}, "
         f"at a rate of {recipe.peak_learning_rate:.3g}"
     )

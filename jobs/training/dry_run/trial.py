@@ -121,13 +121,23 @@ def _learner(recipe: Recipe, first_stage: str, gpus: int, steps_per_epoch: int) 
     # See above.
     import tensorflow as tf
 
+    from jobs.training.worker.devices import shares_moments, xla_error
     from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.training.learner import Learner
     from pneumonia_core.training.loss import ClassWeights
 
     weights = build_classifier(recipe.network, recipe.image_size).get_weights()
     strategy = tf.distribute.MirroredStrategy() if gpus else None
-    return Learner(recipe, weights, first_stage, ClassWeights(1, 1, 1, 1), steps_per_epoch, strategy)
+    return Learner(
+        recipe,
+        weights,
+        first_stage,
+        ClassWeights(1, 1, 1, 1),
+        steps_per_epoch,
+        strategy,
+        shared_moments=shares_moments(recipe.batch_size, max(1, gpus), gpus),
+        compiled=gpus > 0 and xla_error() is None,
+    )
 
 
 def _batches(images: np.ndarray, recipe: Recipe) -> Generator["TrainingBatch", None, None]:

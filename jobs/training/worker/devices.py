@@ -6,6 +6,8 @@ from typing import Final
 import ray
 import tensorflow as tf
 
+from pneumonia_core.training.batch_norm import needs_shared_moments
+
 # Gradients travel in packs of this size; one pack for all took a tenth more of the step.
 PACK_BYTES: Final = 8 << 20
 
@@ -45,3 +47,23 @@ def communication(gpus: int) -> tf.distribute.experimental.CommunicationOptions:
         bytes_per_pack=PACK_BYTES,
         implementation=implementations.NCCL if gpus else implementations.AUTO,
     )
+
+
+def xla_error() -> str | None:
+    """Why XLA cannot compile for this worker's first device; None where it can.
+
+    It needs a compiler and a library of CUDA, which an installation may lack.
+    """
+    try:
+        tf.function(lambda x: tf.exp(x @ x), jit_compile=True)(tf.ones((8, 8)))
+    except tf.errors.OpError as error:
+        return error.message.partition("\n")[0][:200]
+    return None
+
+
+def shares_moments(batch_size: int, replicas: int, gpus: int) -> bool:
+    """Whether batch normalisation takes the moments of all replicas of a batch: for few images on GPUs.
+
+    Workers on CPUs keep their own: a sum over their network for each layer takes longer than the layer.
+    """
+    return gpus > 0 and needs_shared_moments(batch_size // replicas, replicas)

@@ -15,9 +15,23 @@ import tensorflow as tf
 from ray.data import DataIterator
 from ray.exceptions import RayError
 
-from jobs.training.messages import EpochDone, HeadFitted, InputsShown, PermanentFailure, Started, StepDone
+from jobs.training.messages import (
+    EpochDone,
+    HeadFitted,
+    InputsShown,
+    NotCompiled,
+    PermanentFailure,
+    Started,
+    StepDone,
+)
 from jobs.training.worker.batches import batches_of_epoch, prefetched
-from jobs.training.worker.devices import communication, set_up_devices, threads_of_worker
+from jobs.training.worker.devices import (
+    communication,
+    set_up_devices,
+    shares_moments,
+    threads_of_worker,
+    xla_error,
+)
 from jobs.training.worker.initial_state import WorkerConfig, first_weights, last_checkpoint
 from jobs.training.worker.steps import take_steps
 from pneumonia_core.errors import PneumoniaError
@@ -113,6 +127,9 @@ def _learner(
     weights: Sequence[np.ndarray],
     strategy: tf.distribute.Strategy,
 ) -> Learner:
+    why_not = xla_error() if config.gpus else None
+    if why_not is not None:
+        config.mailbox.post(NotCompiled(why_not))
     return Learner(
         initial.recipe,
         weights,
@@ -120,6 +137,8 @@ def _learner(
         config.class_weights,
         config.steps_per_epoch,
         strategy,
+        shared_moments=shares_moments(initial.recipe.batch_size, strategy.num_replicas_in_sync, config.gpus),
+        compiled=config.gpus > 0 and why_not is None,
     )
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.python.framework.ops import _EagerTensorBase
 
 from jobs.training.worker import steps as steps_module
-from jobs.training.worker.devices import PACK_BYTES, communication
+from jobs.training.worker.devices import PACK_BYTES, communication, shares_moments, xla_error
 from jobs.training.worker.steps import take_steps
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.training.augment import draw
@@ -70,3 +70,12 @@ def test_gradients_travel_through_nccl_where_and_only_where_there_are_gpus():
     nccl = tf.distribute.experimental.CommunicationImplementation.NCCL
     assert [communication(gpus).implementation == nccl for gpus in (0, 1, 8)] == [False, True, True]
     assert {communication(gpus).bytes_per_pack for gpus in (0, 8)} == {PACK_BYTES}
+
+
+def test_xla_is_found_where_it_compiles():
+    assert xla_error() is None
+
+
+def test_gpus_of_few_images_share_their_moments_and_workers_on_cpus_keep_their_own():
+    cases = [(32, 4, 0), (32, 4, 1), (32, 4, 4), (64, 4, 4), (8, 1, 1)]
+    assert [shares_moments(*case) for case in cases] == [False, True, True, False, False]
