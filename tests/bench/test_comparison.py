@@ -110,6 +110,7 @@ def test_the_table_shows_missing_rows_and_no_efficiency_of_peers():
     assert "399 of 400" in text
     assert "| us | them | 2.00 (2.00 to 2.00) | 2.00 (2.00 to 2.00) |" in text
     assert text.count("Efficiency of") == 1
+    assert "times as fast" not in markdown({}, SIZES, summaries[:1], [])
 
 
 def test_memory_of_a_process_is_that_of_its_tree():

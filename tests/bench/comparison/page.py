@@ -28,11 +28,7 @@ def markdown(
                 [_row(summary, sizes) for summary in summaries],
             ),
             "",
-            *_table(
-                ["times as fast", "as", "whole process", "steady state"],
-                [[each.ours, each.peer, _spread(each.whole, 2), _spread(each.steady, 2)] for each in ratios],
-            ),
-            "",
+            *(_ratios(ratios) if ratios else ()),
             *(_efficiency_line(summary) for summary in summaries if summary.efficiency is not None),
             "",
             "The peers resize images in their own ways, which moves their probabilities; they compute in "
@@ -54,6 +50,11 @@ def _row(summary: Summary, sizes: Sizes) -> list[str]:
         f"{summary.difference.largest:.4f}, {summary.difference.mean:.5f}",
         ", ".join(summary.engines) or "Keras",
     ]
+
+
+def _ratios(ratios: Sequence[Ratio]) -> list[str]:
+    rows = [[each.ours, each.peer, _spread(each.whole, 2), _spread(each.steady, 2)] for each in ratios]
+    return [*_table(["times as fast", "as", "whole process", "steady state"], rows), ""]
 
 
 def _efficiency_line(summary: Summary) -> str:

@@ -13,6 +13,12 @@ from typing import Final
 # A sample of a Ray cluster's processes takes 55 ms. All samples together may take this share of a core.
 SAMPLING_SHARE: Final = 0.01
 SAMPLE_EVERY_S: Final = 1.0  # or less often
+# TensorFlow without its notes, Daft without telemetry, and a Ray that may start slowly on a busy machine.
+_ENVIRONMENT: Final = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "DO_NOT_TRACK": "1",
+    "RAY_raylet_start_wait_time_s": "120",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class CommandFailed(Exception):
 def run_command(command: Sequence[str], folder: Path, **environment: str) -> Ended:
     """Run a command in this folder to its end. Raises CommandFailed."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        settings = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1", **environment}
+        settings = {**os.environ, **_ENVIRONMENT, **environment}
         settings.pop("RAY_ADDRESS", None)
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, env=settings, stdout=output, stderr=errors)
