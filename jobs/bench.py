@@ -34,6 +34,7 @@ from jobs.console.options import (
 @allow_prefix_option
 @engine_option
 @precision_option
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Images that the engine computes at once.")
 @click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
 @click.option("--actors", help="Number of scoring actors, or least,most. Default: as many as fit.")
 @click.option("--actor-cpus", type=click.FloatRange(min=0.1), help="CPUs of a scoring actor.")

@@ -24,6 +24,7 @@ from jobs.scoring.run import score_archives
 from pneumonia_core.archives.archive import list_archive
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
+from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.runs.record import RunRecord, RunRequest
 from pneumonia_core.runs.run import read_record, run_folder
@@ -52,6 +53,7 @@ class BenchOptions:
     allow_prefix: tuple[str, ...] = ()
     engine: str = "auto"
     precision: str = "auto"
+    batch_size: int | None = None
     shape: str = "auto"
     actors: str | None = None
     actor_cpus: float | None = None
@@ -66,6 +68,7 @@ class BenchOptions:
             self.model,
             engine=self.engine,
             precision=self.precision,
+            batch_size=self.batch_size,
             limit=images,
             allow_prefix=self.allow_prefix,
             shape=self.shape,
@@ -147,7 +150,8 @@ def _ceilings(
     placement = execution_options(options.score_options(options.archive, 1)).placement
     asked = ComputationOptions(record.engine, record.precision, options.shape, placement)
     computation = settle_computation(bundle, asked, nodes)
-    return measure_ceilings(nodes, computation, bundle, _sample(record.request()), measure_s), computation
+    sample, batch_size = _sample(record.request()), record.batch_size or BATCH_SIZE
+    return measure_ceilings(nodes, computation, bundle, sample, batch_size, measure_s), computation
 
 
 def _sample(request: RunRequest) -> list[ImageRef]:

@@ -21,7 +21,6 @@ from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR, Seat, seats, thre
 from pneumonia_core.archives.archive import fetch_image
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.errors import InvalidInput, PneumoniaError
 from pneumonia_core.scoring.decoding import read_and_decode
 
@@ -79,9 +78,9 @@ class Ceiling:
         return _rate((self._batch() for _ in range(CHUNKS_PER_ACTOR)), seconds)
 
     def _batch(self) -> Callable[[], int]:
-        size = self._work.image_size
-        pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, size, size), np.uint8)
-        names = [""] * BATCH_SIZE
+        size, count = self._work.image_size, self._work.engine.batch_size
+        pixels = np.random.default_rng(0).integers(0, 256, (count, size, size), np.uint8)
+        names = [""] * count
 
         def compute() -> int:
             with self._engine.scorer(self._work.engine, isolated=False) as scorer:
@@ -120,6 +119,7 @@ def measure_ceilings(
     computation: Computation,
     bundle: Bundle,
     refs: Sequence[ImageRef],
+    batch_size: int,
     seconds: float,
 ) -> Ceilings:
     """The ceilings of these nodes with these images, and with the engine of this computation on its seats.
@@ -128,7 +128,8 @@ def measure_ceilings(
     InvalidInput where no image can be decoded, and PneumoniaError where the cluster fails.
     """
     choice, placement = computation.choice, computation.placement
-    spec = EngineSpec(ship_bundle(bundle, choice.engine), choice.engine, choice.precision, choice.on_gpu)
+    files = ship_bundle(bundle, choice.engine)
+    spec = EngineSpec(files, choice.engine, choice.precision, choice.on_gpu, batch_size)
     work = Work(refs, bundle.image_size, spec)
     by_cpus = [Seat(node.node_id, cpus) for node in nodes for cpus in seats(node.cpus)]
     decode = _on_seats(by_cpus, 0.0, work, "read", "decode_rate", seconds)

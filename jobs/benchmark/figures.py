@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from jobs.console.output import aligned_columns
 from pneumonia_core.runs.outcome.limit import limit_of_workers
 from pneumonia_core.runs.outcome.timings import RunTimings
 
-_MILLION_PER_HOUR = 1e6 / 3600
+_MILLION_PER_HOUR: Final = 1e6 / 3600
+# From this share of the actors' seconds on, opening the engines spoils the rate of the run.
+_MUCH_LOADING: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,9 @@ def table(figures: Mapping[str, Any]) -> list[str]:
     if figures["cpus_per_gpu"] is not None:
         lines.append(f"CPUs that would feed one GPU: {figures['cpus_per_gpu']:,.1f}")
     seconds = figures["actor_seconds"]
+    loading = seconds["load"] / sum(seconds.values())
+    if loading >= _MUCH_LOADING:
+        lines.append(f"the actors opened their engines for {loading:.0%} of the run: give more --images")
     lines += ["", f"seconds of an actor (mean of {figures['actors']:,}):"]
     lines += aligned_columns([list(seconds), [f"{value:,.2f}" for value in seconds.values()]], range(9))
     names = ("node", "CPUs", "GPUs", "decoding/s", "engine/s", "images")

@@ -66,7 +66,7 @@ class StageClock:
         passed = 0.0 if self._until is None else now - self._until
         self._until = now
         active = self._active
-        # One batch is in the engine at a time, others wait for it.
+        # A batch that waits for its turn, or is on its way to a GPU, counts with the one that is computed.
         at_work: dict[Stage, int] = {
             "infer": self._threads if active["infer"] else 0,
             "decode": active["decode"],

@@ -39,13 +39,13 @@ class _Given:
     copies: int = 1
     copied_at: float | None = None
 
-    def is_late(self, limit_s: float, last_begun_at: float, now: float) -> bool:
+    def is_late(self, limit_s: float, others_begun_at: float, now: float) -> bool:
         """Whether it is out for so much longer than others that it should be given out again."""
         if self.copied_at is not None:
             return now - self.copied_at > max(UNBEGUN_S, limit_s) * 2 ** (self.copies - 2)
         if self.begun_at is None:
-            # While workers begin others, it may wait for them.
-            return now - max(self.given_at, last_begun_at) > max(UNBEGUN_S, limit_s)
+            # While workers begin others, or start, it may wait for them.
+            return now - max(self.given_at, others_begun_at) > max(UNBEGUN_S, limit_s)
         return now - self.begun_at > limit_s
 
 
@@ -77,6 +77,8 @@ class Dispatcher:
         self._position = 0
         # When a worker last began a chunk.
         self._begun_at = -math.inf
+        # Until when there was no worker.
+        self._could_not_begin_until = -math.inf
         self.left_out: frozenset[str] = frozenset()
         # Whether chunks have failed since one was done.
         self.failing = False
@@ -234,10 +236,14 @@ class Dispatcher:
         `actors` are the nodes' numbers of living actors.
         """
         position = self._position
+        if not any(actors.values()):
+            # Nobody can begin a chunk yet: it is not late because workers start slowly.
+            self._could_not_begin_until = now
         if self._waiting or self._again:
             return position, []
+        could_begin_at = max(self._begun_at, self._could_not_begin_until)
         limit_s = SLOW * statistics.median(self._seconds or [UNBEGUN_S]) + SLOW_S
-        late = [given for given in self._out.values() if given.is_late(limit_s, self._begun_at, now)]
+        late = [given for given in self._out.values() if given.is_late(limit_s, could_begin_at, now)]
         late.sort(key=lambda given: given.copied_at or given.given_at)
         items = []
         for given in late[: self._idle(actors)]:

@@ -41,8 +41,12 @@ def concluded(scored: RunTimings | None, last: RunTimings) -> RunTimings | None:
 
 
 def limit_of_workers(timings: RunTimings) -> tuple[Limit, str]:
-    """What limits a run while its workers score, whatever start and commit take: a word and a sentence."""
-    return _largest(_shares_of_workers(timings))
+    """What limits a run while its workers score: a word and a sentence.
+
+    Whatever start, commit and opening the engines take: that is done once, however many images there are.
+    """
+    opened = replace(timings, stages=replace(timings.stages, load=0.0))
+    return _largest(_shares_of_workers(opened))
 
 
 def _largest(shares: Mapping[Limit, float]) -> tuple[Limit, str]:
@@ -79,8 +83,10 @@ def _shares_of_workers(timings: RunTimings) -> dict[Limit, float]:
 
 
 def _shares(stages: StageSeconds) -> dict[Limit, float]:
-    total = stages.total
-    return {_OF_STAGES[stage]: seconds / total for stage, seconds in vars(stages).items()} if total else {}
+    if not (total := stages.total):
+        # Too short to be measured.
+        return {"few chunks": 1.0}
+    return {_OF_STAGES[stage]: seconds / total for stage, seconds in vars(stages).items()}
 
 
 def in_one_line(timings: RunTimings) -> str:

@@ -66,6 +66,8 @@ def test_an_engine_that_waits_is_limited_by_the_tasks_that_decode():
     of("decoding", stages=waiting, tasks=StageSeconds(read=10, decode=90))
     of("reading", stages=waiting, tasks=StageSeconds(read=90, decode=10))
     of("engine", stages=StageSeconds(infer=100, idle=20), tasks=StageSeconds(decode=90))
+    of("decoding", stages=StageSeconds(), tasks=StageSeconds(decode=1))
+    of("few chunks", stages=StageSeconds())
 
 
 def test_what_limits_the_workers_does_not_depend_on_start_and_commit():
@@ -73,7 +75,10 @@ def test_what_limits_the_workers_does_not_depend_on_start_and_commit():
     assert concluded(slow_start, NOTHING).limit == "start"
     word, why = limit_of_workers(slow_start)
     assert word == "decoding"
-    assert why.startswith("decoding images took 62%")
+    assert why.startswith("decoding images took 63%")
+    slow_load = dataclasses.replace(SCORED, stages=StageSeconds(decode=10, infer=5, load=100))
+    assert concluded(slow_load, NOTHING).limit == "start"
+    assert limit_of_workers(slow_load)[0] == "decoding"
 
 
 def test_the_line_for_a_person_says_rate_stages_and_limit():

@@ -47,3 +47,6 @@ def test_json_and_table_say_what_limits_the_workers_not_the_start():
     lines = "\n".join(table(values))
     for part in ("limited by engine", "60%, end to end", "CPUs that would feed one GPU: 4.0", "aaaaaaaa"):
         assert part in lines, lines
+    assert "more --images" not in lines
+    values["actor_seconds"]["load"] = 30
+    assert "engines for 23% of the run: give more --images" in "\n".join(table(values))

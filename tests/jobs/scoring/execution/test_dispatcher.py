@@ -203,6 +203,13 @@ def test_chunk_that_nobody_began_was_lost_on_the_way(dispatcher):
     assert [item.ref.chunk for item in dispatcher.second_copies(ACTORS, UNBEGUN_S + 8)[1]] == [5]
 
 
+def test_chunk_is_not_late_because_workers_start_slowly(dispatcher):
+    given(dispatcher)
+    assert dispatcher.second_copies({}, 100.0)[1] == []
+    assert dispatcher.second_copies(ACTORS, 101.0)[1] == [], "they have just started"
+    assert dispatcher.second_copies(ACTORS, 101.0 + 3 * UNBEGUN_S)[1]
+
+
 def test_chunk_that_waits_while_workers_begin_others_is_not_lost(dispatcher):
     given(dispatcher)
     for chunk in range(5):
