@@ -31,12 +31,14 @@ def node_capabilities(nodes: Sequence[Node], look_for_gpus: bool) -> dict[str, C
     )
 
 
-def answers_of_nodes(asked: Mapping["ObjectRef[Answer]", str]) -> dict[str, Answer]:
-    """What the nodes have answered, by their ids; `asked` are the requests, with the nodes' ids."""
+def answers_of_nodes(
+    asked: Mapping["ObjectRef[Answer]", str], wait_s: float = _ANSWER_S
+) -> dict[str, Answer]:
+    """What the nodes have answered in that time, by their ids; `asked` are the requests, with the ids."""
     # Not at the top: see above.
     import ray
 
-    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait_s)
     found = {}
     for answer in ready:
         try:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Measuring takes about as long as scoring some hundreds of images; fewer are scored sooner without it.
 _FEW_IMAGES: Final = 256
 _SHORT_DEADLINE_S: Final = 600.0
+# A node that has not answered by then is lost, or too busy to tell anything.
+_ANSWER_S: Final = 300.0
 Shipped = Callable[[str], "ObjectRef[dict[str, bytes]]"]
 
 
@@ -141,7 +143,7 @@ def _measure(
         ): node_id
         for node_id, kind in kinds.items()
     }
-    answers = answers_of_nodes(asked)
+    answers = answers_of_nodes(asked, _ANSWER_S)
     for request, node_id in asked.items():
         if node_id not in answers:
             ray.cancel(request, force=True)
