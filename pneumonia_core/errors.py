@@ -26,6 +26,9 @@ class Remedy(StrEnum):
     INSTALL_GPU = "Install the extra `gpu` on every node with GPUs, or compute on CPUs."
     INSTALL_INT8 = "Install the extra `int8`; only making the engine needs it."
     INSTALL_ONNX = "Install the extra `onnx` on every node."
+    INSTALL_ONNX_GPU = (
+        "Install the extra `onnx-gpu`, and not `onnx`, on every node with GPUs, or compute on CPUs."
+    )
     NAME_ENGINE = "Name an engine to use it all the same."
     WEIGHTS = "Give the weights as none, imagenet, or a .npz, .keras or .weights.h5 file."
     LOCAL_WEIGHTS = "Give a weights file, or train from random weights."

@@ -22,6 +22,10 @@ REMEDIES: Final[dict[Remedy, str]] = {
     ),
     Remedy.INSTALL_INT8: "Install the extra `int8` (pip install '.[int8]'); scoring does without it.",
     Remedy.INSTALL_ONNX: "Install the extra `onnx` on every node (pip install '.[onnx]').",
+    Remedy.INSTALL_ONNX_GPU: (
+        "Install the extra `onnx-gpu`, and not `onnx`, on every node with GPUs (pip install '.[onnx-gpu]'), "
+        "or compute on CPUs: `score --shape cpu`."
+    ),
     Remedy.NAME_ENGINE: "Name one with --engine to use it all the same.",
     Remedy.WEIGHTS: "Give --weights none, imagenet, or a .npz, .keras or .weights.h5 file.",
     Remedy.LOCAL_WEIGHTS: "Give --weights FILE or --weights none.",

@@ -20,6 +20,8 @@ from pneumonia_core.bundles.engines import (
     MIN_DOMAIN_AGREEMENT,
     MIN_FINDINGS_AGREEMENT,
     ONNX_ENGINE,
+    EngineReport,
+    passed_precisions,
 )
 from pneumonia_core.bundles.onnx_runtime.installed import check_onnx_export
 from pneumonia_core.bundles.parity import ParityImages
@@ -110,15 +112,8 @@ def _decode(
 
 def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> Result:
     report = bundle.engines[engine]
-    kind, domain = report.auroc_bacterial_difference, report.domain_agreement
-    say(
-        f"{engine} and the float32 network on {held_back:,} held-back images: AUROC of pneumonia differs by "
-        f"{report.auroc_difference:.4f}"
-        + ("" if kind is None else f", of bacterial or viral by {kind:.4f}")
-        + f"; findings agree on {report.findings_agreement:.2%}"
-        + ("" if domain is None else f", in_domain on {domain:.2%}")
-        + f"; a probability differs by up to {report.largest_difference:.3f}"
-    )
+    for each in bundle.reports[engine].values():
+        say(f"{engine} in {each.precision}, on {held_back:,} held-back images: {_differences(each)}")
     rates = ", ".join(f"{name} {each.images_per_s:,.1f}" for name, each in sorted(bundle.engines.items()))
     say(f"images/s, each when it was added to the bundle: {rates}")
     if not report.parity_passed:
@@ -129,6 +124,9 @@ def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> 
         )
     else:
         say(f"{engine} passed: `score --engine auto` takes it where {_WHERE[engine]} and it is fastest")
+    if "float16" in bundle.reports[engine]:
+        passed = "float16" in passed_precisions(bundle.reports[engine])
+        say(f"on GPUs {engine} computes in {'float16, in which it passed' if passed else 'float32'}")
     say(f"bundle {bundle.path}")
     return {
         "state": "done",
@@ -139,4 +137,17 @@ def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> 
         "parity_passed": report.parity_passed,
         "calibration_images": calibrated_on,
         "held_back_images": held_back,
+        "passed_in": list(passed_precisions(bundle.reports[engine])),
     }
+
+
+def _differences(report: EngineReport) -> str:
+    """How far the engine is from the float32 network, in words."""
+    kind, domain = report.auroc_bacterial_difference, report.domain_agreement
+    return (
+        f"AUROC of pneumonia differs from the float32 network's by {report.auroc_difference:.4f}"
+        + ("" if kind is None else f", of bacterial or viral by {kind:.4f}")
+        + f"; findings agree on {report.findings_agreement:.2%}"
+        + ("" if domain is None else f", in_domain on {domain:.2%}")
+        + f"; a probability differs by up to {report.largest_difference:.3f}"
+    )

@@ -15,10 +15,12 @@ Answer = TypeVar("Answer")
 _ANSWER_S: Final = 120.0
 
 
-def node_capabilities(nodes: Sequence[Node], look_for_gpus: bool) -> dict[str, Capabilities]:
+def node_capabilities(
+    nodes: Sequence[Node], look_for_gpus: bool, engine: str = "tensorflow"
+) -> dict[str, Capabilities]:
     """The capabilities of the nodes by their ids; of those that answer.
 
-    With `look_for_gpus` the nodes with GPUs say which of them TensorFlow sees.
+    With `look_for_gpus` the nodes with GPUs say which of them the engine sees.
     """
     # Ray takes a second to import: a command that is refused does without it.
     import ray
@@ -27,7 +29,7 @@ def node_capabilities(nodes: Sequence[Node], look_for_gpus: bool) -> dict[str, C
     if not looking and [node.node_id for node in nodes] == [ray.get_runtime_context().get_node_id()]:
         return {nodes[0].node_id: measure_capabilities(look_for_gpus=False)}
     return answers_of_nodes(
-        {_measure_on(node.node_id, node.node_id in looking): node.node_id for node in nodes}
+        {_measure_on(node.node_id, node.node_id in looking, engine): node.node_id for node in nodes}
     )
 
 
@@ -50,24 +52,24 @@ def answers_of_nodes(
 
 
 def blind_nodes(nodes: Sequence[Node], capabilities: Mapping[str, Capabilities]) -> frozenset[str]:
-    """The ids of the nodes with GPUs of which TensorFlow sees none."""
+    """The ids of the nodes with GPUs of which the engine that was asked sees none."""
     asked = (node.node_id for node in nodes if node.gpus and node.node_id in capabilities)
     return frozenset(node_id for node_id in asked if not capabilities[node_id].gpus)
 
 
-def unseen_gpus(blind: frozenset[str], nodes: int) -> str:
-    """A sentence that names the `blind` ones of so many nodes."""
+def unseen_gpus(blind: frozenset[str], nodes: int, library: str = "TensorFlow") -> str:
+    """A sentence that names the `blind` ones of so many nodes, whose GPUs the library does not see."""
     where = ", ".join(sorted(node_id[:8] for node_id in blind))
-    return f"Ray counts GPUs on {len(blind)} of {nodes} nodes ({where}) that TensorFlow does not see."
+    return f"Ray counts GPUs on {len(blind)} of {nodes} nodes ({where}) that {library} does not see."
 
 
-def _measure_on(node_id: str, look_for_gpus: bool) -> Any:  # noqa: ANN401 - Ray's types do not know options
+def _measure_on(node_id: str, look_for_gpus: bool, engine: str) -> Any:  # noqa: ANN401 - Ray has no type for it
     # Not at the top: see above.
     import ray
 
     # A worker process that has imported TensorFlow takes memory as long as it lives.
     remote: Any = ray.remote(num_cpus=0, max_calls=1 if look_for_gpus else 0)(measure_capabilities)
-    return remote.options(scheduling_strategy=on_node(node_id)).remote(look_for_gpus)
+    return remote.options(scheduling_strategy=on_node(node_id)).remote(look_for_gpus, engine)
 
 
 def on_node(node_id: str) -> "NodeAffinitySchedulingStrategy":

@@ -5,7 +5,8 @@ import platform
 from dataclasses import dataclass
 from typing import Final
 
-from pneumonia_core.bundles.engines import INT8
+from pneumonia_core.bundles.engines import INT8, ONNX_ENGINE
+from pneumonia_core.bundles.onnx_runtime.gpus import onnxruntime_gpus
 from pneumonia_core.bundles.onnx_runtime.installed import has_onnxruntime
 from pneumonia_core.system.environment import (
     cpu_has_bfloat16,
@@ -23,8 +24,8 @@ class Capabilities:
     """What engines can use on a machine.
 
     `bfloat16` and `int8` say whether they multiply these on its CPU. `gpus` are the compute capabilities
-    (major, minor) of the GPUs that TensorFlow sees. `onnxruntime` says whether that is installed. `processor`
-    is the model of the CPU.
+    (major, minor) of the GPUs that the engine sees that was asked. `onnxruntime` says whether that is
+    installed. `processor` is the model of the CPU.
     """
 
     bfloat16: bool = False
@@ -41,24 +42,31 @@ class Capabilities:
         return precision == "float32" or {"bfloat16": self.bfloat16, INT8: self.int8}.get(precision, False)
 
 
-def measure_capabilities(look_for_gpus: bool) -> Capabilities:
-    """The capabilities of this machine. `look_for_gpus` may import TensorFlow, which takes seconds."""
+def measure_capabilities(look_for_gpus: bool, engine: str = "tensorflow") -> Capabilities:
+    """The capabilities of this machine. With `look_for_gpus` the engine says which GPUs it sees.
+
+    That may import TensorFlow, which takes seconds.
+    """
     # On Arm the engines do not multiply bfloat16, whether or not the processor could, and int8 otherwise.
     x86 = platform.machine() == "x86_64"
     return Capabilities(
         bfloat16=x86 and cpu_has_bfloat16(),
-        gpus=_tensorflow_gpus() if look_for_gpus else (),
+        gpus=_gpus_of(engine) if look_for_gpus else (),
         int8=x86 and cpu_multiplies_int8(),
         onnxruntime=has_onnxruntime(),
         processor=processor_model(),
     )
 
 
-def _tensorflow_gpus() -> tuple[tuple[int, int], ...]:
+def _gpus_of(engine: str) -> tuple[tuple[int, int], ...]:
     try:
-        ctypes.CDLL(_CUDA_DRIVER)
+        driver = ctypes.CDLL(_CUDA_DRIVER)
     except OSError:
         return ()
+    return onnxruntime_gpus(driver) if engine == ONNX_ENGINE else _tensorflow_gpus()
+
+
+def _tensorflow_gpus() -> tuple[tuple[int, int], ...]:
     # Most machines have no GPU, and do without the import.
     import tensorflow as tf
 

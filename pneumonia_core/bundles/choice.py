@@ -7,11 +7,18 @@ from typing import Final
 
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
-from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, ONNX_ENGINE, Engine, passed_precisions
+from pneumonia_core.bundles.engines import (
+    BATCH_SIZE,
+    GPU_ENGINES,
+    INT8,
+    ONNX_ENGINE,
+    Engine,
+    passed_precisions,
+)
 from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
-# The engine that computes on GPUs.
+# The engine that `auto` takes on GPUs.
 _ON_GPUS: Final = "tensorflow"
 
 
@@ -43,15 +50,19 @@ def possible_choices(
 
     The fastest when the bundle was written comes first, which may be wrong for these machines. `auto` takes
     what passed parity. With `gpu` TensorFlow, where it passed or is named, computes on the GPUs of those
-    machines that have some, in float16 where all these can. Raises InvalidInput where the bundle lacks the
-    engine, where the engine lacks the precision, and where the machines do.
+    machines that have some, in float16 where all these can; so does ONNX Runtime where it is named, if its
+    float16 passed. Raises InvalidInput where the bundle lacks the engine, where the engine lacks the
+    precision, and where the machines do.
     """
     check_engine(bundle, engine)
-    if not all(_has(machine, engine) for machine in machines):
+    on_gpus = gpu_engine(engine) if gpu else None
+    if engine == "auto" and not passed_precisions(bundle.reports.get(_ON_GPUS, {})):
+        on_gpus = None
+    computing = machines if on_gpus is None else [machine for machine in machines if machine.gpus]
+    if not all(_has(machine, engine) for machine in computing):
         raise InvalidInput(f"{engine} is not installed on every node.", Remedy.INSTALL_ONNX)
-    tensorflow = bundle.reports.get(_ON_GPUS)
-    if gpu and (engine == _ON_GPUS or (engine == "auto" and tensorflow and passed_precisions(tensorflow))):
-        return (EngineChoice(_ON_GPUS, _gpu_precision(bundle, precision, machines), on_gpu=True),)
+    if on_gpus is not None:
+        return (EngineChoice(on_gpus, _gpu_precision(bundle, on_gpus, precision, computing), on_gpu=True),)
     if precision != "auto":
         return _choices_in(bundle, engine, precision, machines)
     names = bundle.reports if engine == "auto" else [engine]
@@ -113,13 +124,22 @@ def _choices_in(
     return _by_own_rates(bundle, [(name, precision) for name in names])
 
 
-def _gpu_precision(bundle: Bundle, precision: str, machines: Sequence[Capabilities]) -> str:
-    seeing = [machine for machine in machines if machine.gpus]
+def gpu_engine(engine: str) -> str | None:
+    """The engine that computes on GPUs where this one, or `auto`, is asked for; None where none does."""
+    name = _ON_GPUS if engine == "auto" else engine
+    return name if name in GPU_ENGINES else None
+
+
+def _gpu_precision(bundle: Bundle, engine: str, precision: str, machines: Sequence[Capabilities]) -> str:
+    """The precision of these machines, which all have GPUs."""
     if precision == "auto":
-        float16 = seeing and all(machine.can_compute("float16", on_gpu=True) for machine in seeing)
-        return "float16" if float16 else "float32"
-    _check_offered(bundle, _ON_GPUS, precision)
-    _check_machines(_ON_GPUS, precision, seeing, on_gpu=True)
+        everywhere = machines and all(machine.can_compute("float16", on_gpu=True) for machine in machines)
+        report = bundle.reports[engine].get("float16")
+        # TensorFlow's graph is rewritten where it computes: a bundle holds no parity of that.
+        passed = report.parity_passed if report else engine == _ON_GPUS
+        return "float16" if everywhere and passed else "float32"
+    _check_offered(bundle, engine, precision)
+    _check_machines(engine, precision, machines, on_gpu=True)
     return precision
 
 
@@ -181,20 +201,22 @@ def load_engine(
 ) -> Engine:
     """The bundle's engine of this name, ready to score in exactly this precision, in batches of this size.
 
-    `auto` is settled for this machine alone. `threads` bounds the CPU threads. With `gpu` TensorFlow computes
-    on this machine's GPU. Raises InvalidInput when the bundle lacks the engine, PneumoniaError when this
-    machine cannot compute in the precision or has no GPU that TensorFlow sees.
+    `auto` is settled for this machine alone. `threads` bounds the CPU threads. With `gpu` the engine computes
+    on this machine's GPU where it can. Raises InvalidInput when the bundle lacks the engine, PneumoniaError
+    when this machine cannot compute in the precision or has no GPU that the engine sees.
     """
     check_engine(bundle, name)
-    machine = measure_capabilities(look_for_gpus=gpu and name in ("auto", _ON_GPUS))
+    asked = gpu_engine(name) if gpu else None
+    machine = measure_capabilities(asked is not None, asked or _ON_GPUS)
     if not _has(machine, name):
         raise PneumoniaError(f"{name} is not installed on this node.", Remedy.INSTALL_ONNX)
-    on_gpu = gpu and name == _ON_GPUS
+    on_gpu = asked == name
     if "auto" in (name, precision):
         choice = settle_engine(bundle, name, precision, [machine], gpu)
         name, precision, on_gpu = choice.engine, choice.precision, choice.on_gpu
     if on_gpu and not machine.gpus:
-        raise PneumoniaError("TensorFlow sees no GPU on this node.", Remedy.INSTALL_GPU)
+        library = GPU_ENGINES[name]
+        raise PneumoniaError(f"{library.name} sees no GPU on this node.", library.remedy)
     engine = None
     if _offers(bundle, name, precision) and machine.can_compute(precision, on_gpu):
         count = threads or os.cpu_count() or 1

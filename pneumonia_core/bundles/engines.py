@@ -6,17 +6,20 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from pneumonia_core.errors import Remedy
+
 # The engines that every bundle is written with, and those that are added to a bundle.
 ENGINES: Final = ("openvino", "tensorflow")
 INT8_ENGINE: Final = "openvino-int8"
 ONNX_ENGINE: Final = "onnxruntime"
 INT8: Final = "int8"
-# What each engine computes in on CPUs that have it; parity is measured in all of these.
+# What each engine computes in on CPUs that have it; parity is measured in all of these. ONNX Runtime in
+# float16 is the graph for GPUs, computed as they would.
 CPU_PRECISIONS: Final = {
     "openvino": ("bfloat16", "float32"),
     INT8_ENGINE: (INT8,),
     "tensorflow": ("bfloat16", "float32"),
-    ONNX_ENGINE: ("float32",),
+    ONNX_ENGINE: ("float32", "float16"),
 }
 # How the paths of an engine's files in a bundle begin.
 ENGINE_FILES: Final = {
@@ -32,6 +35,21 @@ MAX_AUROC_DIFFERENCE: Final = 0.002
 MIN_FINDINGS_AGREEMENT: Final = 0.995
 # Rounding decides about images near the threshold, so a few may differ.
 MIN_DOMAIN_AGREEMENT: Final = 0.98
+
+
+@dataclass(frozen=True)
+class GpuLibrary:
+    """What an engine reaches GPUs through: its name in words, and what to do where it sees none."""
+
+    name: str
+    remedy: Remedy
+
+
+# The engines that also compute on GPUs.
+GPU_ENGINES: Final = {
+    "tensorflow": GpuLibrary("TensorFlow", Remedy.INSTALL_GPU),
+    ONNX_ENGINE: GpuLibrary("ONNX Runtime", Remedy.INSTALL_ONNX_GPU),
+}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def open_exported(
         # Not every machine has ONNX Runtime.
         from pneumonia_core.bundles.onnx_runtime.engine import OnnxruntimeEngine
 
-        return OnnxruntimeEngine(folder, threads, batch_size)
+        return OnnxruntimeEngine(folder, precision, threads, gpu, batch_size)
     # And scoring with TensorFlow must not load OpenVINO.
     from pneumonia_core.bundles.openvino_engine import OpenvinoEngine
 

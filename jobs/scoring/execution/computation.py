@@ -10,7 +10,8 @@ from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.placement import Placement, PlacementOptions, Shape, choose_placement
 from jobs.scoring.execution.rates import ClusterRates, RateSource, cluster_rates
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.choice import EngineChoice, possible_choices
+from pneumonia_core.bundles.choice import EngineChoice, gpu_engine, possible_choices
+from pneumonia_core.bundles.engines import GPU_ENGINES
 from pneumonia_core.errors import InvalidInput, Remedy
 
 
@@ -48,16 +49,18 @@ def settle_computation(
 
     Of several engines and precisions that passed parity, the one is taken that is fastest on all nodes
     together, by the rates of `rate_source`; without these, the fastest when the bundle was written. Shape
-    `auto` is `gpu` where the engine computes on GPUs. GPUs that Ray counts and TensorFlow does not see are
+    `auto` is `gpu` where the engine computes on GPUs. GPUs that Ray counts and the engine does not see are
     reported once. Raises InvalidInput where the options ask for what the nodes or the bundle do not have.
     """
-    look_for_gpus = options.shape != "cpu" and options.engine in ("auto", "tensorflow")
-    capabilities = node_capabilities(nodes, look_for_gpus)
+    on_gpus = gpu_engine(options.engine) if options.shape != "cpu" else None
+    look_for_gpus = on_gpus is not None
+    capabilities = node_capabilities(nodes, look_for_gpus, on_gpus or "tensorflow")
     blind = blind_nodes(nodes, capabilities) if look_for_gpus else frozenset()
     seeing = [replace(node, gpus=0.0) if node.node_id in blind else node for node in nodes]
     gpu = look_for_gpus and any(node.gpus for node in seeing)
-    if blind:
-        _tell_blind(blind, len(nodes), gpu, options.shape)
+    if on_gpus is not None and blind:
+        library = GPU_ENGINES[on_gpus]
+        _tell_blind(unseen_gpus(blind, len(nodes), library.name), library.remedy, gpu, options.shape)
     choices = possible_choices(bundle, options.engine, options.precision, list(capabilities.values()), gpu)
     kind: Shape = "gpu" if options.shape == "gpu" or choices[0].on_gpu else "cpu"
     placement = replace(choose_placement(seeing, kind, options.placement), blind=blind)
@@ -115,12 +118,11 @@ def _name(choice: EngineChoice) -> str:
     )
 
 
-def _tell_blind(blind: frozenset[str], nodes: int, others_see: bool, shape: str) -> None:
+def _tell_blind(text: str, remedy: Remedy, others_see: bool, shape: str) -> None:
     """Say which GPUs are not used. Raises InvalidInput where `shape` asks for GPUs and none is seen."""
-    text = unseen_gpus(blind, nodes)
     if others_see:
-        say(f"warning: {text} These GPUs are not used. {REMEDIES[Remedy.INSTALL_GPU]}")
+        say(f"warning: {text} These GPUs are not used. {REMEDIES[remedy]}")
     elif shape == "gpu":
-        raise InvalidInput(text, Remedy.INSTALL_GPU)
+        raise InvalidInput(text, remedy)
     else:
-        say(f"warning: {text} The run computes on CPUs. {REMEDIES[Remedy.INSTALL_GPU]}")
+        say(f"warning: {text} The run computes on CPUs. {REMEDIES[remedy]}")

@@ -6,15 +6,16 @@ from pathlib import Path
 import keras
 import onnx
 
-from pneumonia_core.bundles.onnx_runtime.engine import BATCH, IMAGE, MODEL_FILE
+from pneumonia_core.bundles.onnx_runtime.engine import BATCH, IMAGE, model_file
+from pneumonia_core.bundles.onnx_runtime.float16 import to_float16
 
 
 def export_onnx(model: keras.Model, bundle: Path) -> None:
-    """Write the Keras scoring model as ONNX into the folder of a bundle.
+    """Write the Keras scoring model as ONNX into the folder of a bundle, in float32 and with float16.
 
-    The graph takes `image` uint8 [batch, H, W] and gives the outputs of the model.
+    The graphs take `image` uint8 [batch, H, W] and give the outputs of the model.
     """
-    path = bundle / MODEL_FILE
+    path, float16 = (bundle / model_file(precision) for precision in ("float32", "float16"))
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = model.input_shape[1:]
     with warnings.catch_warnings():
@@ -32,3 +33,4 @@ def export_onnx(model: keras.Model, bundle: Path) -> None:
     # Shapes in between name the batch otherwise, and ONNX Runtime finds them itself.
     del network.graph.value_info[:]
     onnx.save(network, path)
+    onnx.save(to_float16(network), float16)

@@ -43,6 +43,9 @@ def test_exported_engine_scores_in_its_precision(ray_here, bundle, tmp_path, eng
     assert result["findings_agreement"] == report.findings_agreement
     assert result["parity_passed"] == report.parity_passed
     assert ("did not pass" in done.stderr) == (not report.parity_passed)
+    measured = extended.reports[engine]
+    assert all(f"{engine} in {each}, on " in done.stderr for each in measured)
+    assert ("on GPUs onnxruntime computes in float16" in done.stderr) == ("float16" in result["passed_in"])
     tests = sum("/test/" in str(path) for path in paths)
     used = result["calibration_images"] + result["held_back_images"]
     assert used == len(paths) - tests if engine == INT8_ENGINE else 0 < used < len(paths) - tests

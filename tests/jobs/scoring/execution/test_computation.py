@@ -20,7 +20,7 @@ from jobs.scoring.request import make_request
 from jobs.scoring.start import settled_batch_size
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.bundles.choice import possible_choices
-from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
+from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE, ONNX_ENGINE
 from pneumonia_core.bundles.rates.memory import NodeKind, as_json, remember_rates
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.phantoms.data_sets import write_archive
@@ -45,6 +45,22 @@ def test_gpu_that_is_asked_for_and_that_tensorflow_does_not_see_is_refused(unsee
     with pytest.raises(InvalidInput) as refused:
         settle_computation(tiny_bundle, ComputationOptions(engine, shape="gpu"), present_nodes())
     assert refused.value.remedy is Remedy.INSTALL_GPU
+
+
+def test_gpu_that_onnxruntime_does_not_see_is_reported_too(unseen_gpu, tiny_bundle, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    if measure_capabilities(look_for_gpus=True, engine=ONNX_ENGINE).gpus:
+        pytest.skip("ONNX Runtime sees a GPU on this machine")
+    reports = {ONNX_ENGINE: {"float32": tiny_bundle.reports["openvino"]["float32"]}}
+    bundle = dataclasses.replace(tiny_bundle, reports=reports)
+    computation = settle_computation(bundle, ComputationOptions(ONNX_ENGINE), present_nodes())
+    assert (computation.placement.kind, computation.choice.on_gpu) == ("cpu", False)
+    said = capsys.readouterr().err
+    assert "that ONNX Runtime does not see. The run computes on CPUs." in said
+    assert "pip install '.[onnx-gpu]'" in said
+    with pytest.raises(InvalidInput) as refused:
+        settle_computation(bundle, ComputationOptions(ONNX_ENGINE, shape="gpu"), present_nodes())
+    assert refused.value.remedy is Remedy.INSTALL_ONNX_GPU
 
 
 def test_engine_for_cpus_takes_the_cpu_shape_beside_gpus(ray_here, tiny_bundle, capsys):

@@ -1,49 +1,24 @@
 """The network in ONNX: the bundle that holds it too, its scores, and machines without ONNX Runtime."""
 
 import dataclasses
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from support.scoring import REPOSITORY
-from support.tiny_bundles import write_guarded_tiny_bundle
 
-from pneumonia_core.bundles.bundle import open_bundle, read_engine_files, read_keras_model
+from pneumonia_core.bundles.bundle import open_bundle, read_engine_files
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
 from pneumonia_core.bundles.choice import check_can_add, load_engine, settle_engine
 from pneumonia_core.bundles.engines import ONNX_ENGINE
 from pneumonia_core.bundles.onnx_runtime.installed import check_onnx_export
-from pneumonia_core.bundles.parity import ParityImages, predict
+from pneumonia_core.bundles.parity import predict
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
-from pneumonia_core.networks.scoring_model import load_scoring_model
-from pneumonia_core.phantoms.radiograph import phantom
 
-# More than one batch, and not a whole number of them.
-IMAGES = np.stack([phantom(number % 3, number, 0, (32, 32)) for number in range(40)])
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return write_guarded_tiny_bundle(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
-def model(plain):
-    return load_scoring_model(read_keras_model(plain))
-
-
-@pytest.fixture(scope="module")
-def extended(plain, model, tmp_path_factory):
-    """The bundle with the engine, beside a copy of it in the same folder."""
-    for name in ("onnxruntime", "tf2onnx"):
-        pytest.importorskip(name, reason="the extra onnx is not installed")
-    from pneumonia_core.bundles.extension import add_onnx_engine
-
-    models = tmp_path_factory.mktemp("onnx")
-    shutil.copytree(plain.path, models / plain.path.name)
-    return add_onnx_engine(models, plain, model, ParityImages(IMAGES, np.arange(len(IMAGES)) % 3))
+pytest.importorskip("onnx", reason="the extra onnx is not installed")
+pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
+pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 
 def test_bundle_with_the_engine_is_the_same_model_beside_the_old_one(extended, plain):
@@ -52,20 +27,22 @@ def test_bundle_with_the_engine_is_the_same_model_beside_the_old_one(extended, p
     assert open_bundle(extended.path.parent / plain.path.name).reports == plain.reports
     assert {name: each for name, each in extended.reports.items() if name != ONNX_ENGINE} == plain.reports
     assert plain.document["files"].items() <= extended.document["files"].items()
-    assert set(read_engine_files(extended, ONNX_ENGINE)) == {"bundle.json", "onnx/model.onnx"}
+    assert set(read_engine_files(extended, ONNX_ENGINE)) == {
+        *("bundle.json", "onnx/model.onnx", "onnx/model_float16.onnx")
+    }
     with pytest.raises(InvalidInput, match="the engine onnxruntime already"):
         check_can_add(extended, ONNX_ENGINE)
 
 
-def test_scores_are_those_of_keras_in_float32(extended, model):
-    exact = predict(model, IMAGES)
+def test_scores_are_those_of_keras_in_float32(extended, model, images):
+    exact = predict(model, images)
     for threads in (1, 2):
         engine = load_engine(extended, ONNX_ENGINE, threads=threads)
         assert (engine.name, engine.precision) == (ONNX_ENGINE, "float32")
-        scores = engine(IMAGES)
+        scores = engine(images)
         np.testing.assert_allclose(scores.probabilities, exact.probabilities, rtol=0, atol=1e-4)
         np.testing.assert_allclose(scores.domain, exact.domain, rtol=1e-4)
-        np.testing.assert_array_equal(engine(IMAGES[7:8]).probabilities, scores.probabilities[7:8])
+        np.testing.assert_array_equal(engine(images[7:8]).probabilities, scores.probabilities[7:8])
     report = extended.engines[ONNX_ENGINE]
     assert report.parity_passed
     assert report.largest_difference < 1e-4
@@ -126,3 +103,43 @@ def test_machine_without_it_says_how_to_get_it(extended, monkeypatch):
         load_engine(extended, ONNX_ENGINE)
     assert failed.value.remedy is Remedy.INSTALL_ONNX
     assert load_engine(extended).name != ONNX_ENGINE
+
+
+GPU, OLD_GPU, BARE_GPU = (
+    Capabilities(gpus=gpus, onnxruntime=has_it)
+    for gpus, has_it in ((((8, 0),), True), (((6, 1),), True), (((8, 0),), False))
+)
+
+
+@pytest.mark.parametrize(
+    ("engine", "changes", "machines", "gpu", "choice"),
+    [
+        pytest.param(ONNX_ENGINE, {}, [GPU, WITHOUT], True, (ONNX_ENGINE, "float16", True), id="float16"),
+        pytest.param(
+            ONNX_ENGINE, {"findings_agreement": 0.9}, [GPU], True, (ONNX_ENGINE, "float32", True),
+            id="float16 missed parity",
+        ),
+        pytest.param(
+            ONNX_ENGINE, {}, [GPU, OLD_GPU], True, (ONNX_ENGINE, "float32", True), id="a GPU without it",
+        ),
+        pytest.param(ONNX_ENGINE, {}, [GPU], False, (ONNX_ENGINE, "float32", False), id="CPUs"),
+        pytest.param("auto", {}, [GPU], True, ("tensorflow", "float16", True), id="not named"),
+    ],
+)  # fmt: skip
+def test_gpus_compute_in_float16_where_it_passed_parity(extended, engine, changes, machines, gpu, choice):
+    reports = {
+        name: {
+            precision: dataclasses.replace(report, auroc_difference=0.0, findings_agreement=1.0)
+            for precision, report in each.items()
+        }
+        for name, each in extended.reports.items()
+    }
+    half = reports[ONNX_ENGINE]["float16"]
+    reports[ONNX_ENGINE]["float16"] = dataclasses.replace(half, **changes)
+    settled = settle_engine(dataclasses.replace(extended, reports=reports), engine, "auto", machines, gpu)
+    assert (settled.engine, settled.precision, settled.on_gpu) == choice
+
+
+def test_node_with_a_gpu_must_have_it_too(extended):
+    with pytest.raises(InvalidInput, match="not installed on every node"):
+        settle_engine(extended, ONNX_ENGINE, "auto", [GPU, BARE_GPU], gpu=True)
