@@ -72,8 +72,10 @@ def _add(
     """The new bundle; `calibration` uint8 [N, H, W] are used where the engine is calibrated."""
     # TensorFlow takes seconds to import: a command that is refused does without it.
     from pneumonia_core.bundles.extension import add_int8_engine, add_onnx_engine
+    from pneumonia_core.bundles.tensorflow_engine import hide_gpus
     from pneumonia_core.networks.scoring_model import load_scoring_model
 
+    hide_gpus()
     model = load_scoring_model(read_keras_model(bundle))
     if engine == INT8_ENGINE:
         say(f"quantising on {len(calibration)} images: this takes minutes")

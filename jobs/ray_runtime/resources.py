@@ -19,11 +19,15 @@ _POLL_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Node:
-    """What a node of the cluster has. `node_id` is Ray's; a node that is only needed has none yet."""
+    """What a node of the cluster has. `node_id` is Ray's; a node that is only needed has none yet.
+
+    `memory_bytes` is what Ray counts for tasks; 0 where it counts none.
+    """
 
     cpus: float
     gpus: float = 0.0
     node_id: str = ""
+    memory_bytes: float = 0.0
 
 
 ANY_NODE: Final = Node(cpus=1)
@@ -75,7 +79,19 @@ def present_nodes() -> list[Node]:
 
     alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
     resources = [(node["Resources"], node["NodeID"]) for node in alive]
-    return [Node(r["CPU"], r.get("GPU", 0.0), node_id) for r, node_id in resources if r.get("CPU")]
+    return [
+        Node(r["CPU"], r.get("GPU", 0.0), node_id, r.get("memory", 0.0))
+        for r, node_id in resources
+        if r.get("CPU")
+    ]
+
+
+def driver_node() -> str:
+    """Ray's id of the node that this process runs on."""
+    # Not at the top: see the first lines.
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def notice_new_nodes() -> None:

@@ -87,3 +87,14 @@ def cpus_per_worker(nodes: Sequence[Node], workers: int, reserve: float, gpus: i
             "Give another number of --workers."
         )
     raise InvalidInput(f"{workers} workers are too many for {cpus:g} CPUs. Give fewer.")
+
+
+def can_release_on(node_id: str, nodes: Sequence[Node], placement: TrainingPlacement) -> bool:
+    """Whether the driver's node may also calibrate and write the bundle, which takes what a worker takes.
+
+    A head that only coordinates has no CPUs, or a small part of the workers' memory. Nodes of one kind differ
+    in what is free when Ray starts, hence half.
+    """
+    able = {node.node_id: node.memory_bytes for node in nodes if node.cpus >= placement.cpus}
+    others = [memory for key, memory in able.items() if key != node_id]
+    return node_id in able and able[node_id] >= min(others, default=0.0) / 2

@@ -1,23 +1,32 @@
 """The bundle of the networks that a training trained, and the command's result."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import ray
 
 from jobs.console.command import Result
 from jobs.console.output import say
+from jobs.ray_runtime.session import ray_errors_explained
 from jobs.training.folder import TrainingRun
 from jobs.training.members import Member
+from jobs.training.placement import TrainingPlacement
+from pneumonia_core.bundles.bundle import Bundle
+from pneumonia_core.bundles.tensorflow_engine import hide_gpus
 from pneumonia_core.bundles.training_images import TrainingImages
+from pneumonia_core.bundles.writer import read_files, write_files
 from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.domain_guard import GUARD_IMAGES
+from pneumonia_core.system.scratch import ScratchFolder
 from pneumonia_core.training.augment import augmentation_of
 from pneumonia_core.training.history import released_epoch
-from pneumonia_core.training.release import Provenance, release
+from pneumonia_core.training.recipe import Recipe
+from pneumonia_core.training.release import Provenance, Release, release
 from pneumonia_core.training.validation import ValidationSet
 
 
@@ -34,14 +43,34 @@ class Origin:
     weights_sha256: str | None
 
 
+@dataclass(frozen=True)
+class ReleaseInput:
+    """All that a release needs: the networks' weights, each in Keras's order, and `trained_on`, some training
+    images uint8 [N, H, W] of the first."""
+
+    recipe: Recipe
+    weights: Sequence[Sequence[np.ndarray]]
+    trained_on: np.ndarray
+    validation: ValidationSet
+    provenance: Provenance
+    coverage: float
+    mirror: bool
+
+
 def release_members(
-    members: Sequence[Member], run: TrainingRun, models: Path, origin: Origin, coverage: float, mirror: bool
+    members: Sequence[Member],
+    run: TrainingRun,
+    models: Path,
+    origin: Origin,
+    coverage: float,
+    mirror: bool,
+    on_worker: TrainingPlacement | None = None,
 ) -> Result:
     """Write the bundle of the networks' mean; the command's result without its seconds.
 
-    Calibration, thresholds and the guard's threshold are fitted on images that a network was not trained on.
+    Calibration, thresholds and the guard's threshold are fitted on images that a network was not trained on:
+    in this process, or in a task with the resources of a worker `on_worker`.
     """
-    say("writing the bundle")
     first = members[0]
     recipe = first.trained.recipe
     provenance = Provenance(
@@ -52,17 +81,22 @@ def release_members(
         images=_training_images(members),
         ages_years=origin.ages_years or KNOWN_AGES_YEARS.get(origin.data_set),
     )
-    released = release(
-        models,
-        [_classifier(member) for member in members],
+    wanted = ReleaseInput(
+        recipe,
+        [member.trained.weights for member in members],
         first.data.training.images(GUARD_IMAGES),
         _validation(members),
         provenance,
-        coverage=coverage,
-        mirror=mirror,
-        smoothing=recipe.smoothing,
-        strength=augmentation_of(recipe),
+        coverage,
+        mirror,
     )
+    if on_worker is None:
+        say("writing the bundle")
+        released = write_release(models, wanted)
+        bundle, headline = released.bundle, released.headline()
+    else:
+        say("writing the bundle, on a worker's node")
+        bundle, headline = release_on_worker(models, wanted, on_worker)
     for member in members:
         kept = released_epoch(recipe, member.trained.history).describe()
         say(f"the network that is kept: {kept} (± standard error)")
@@ -71,23 +105,57 @@ def release_members(
             "no training image says the kind of pneumonia: "
             "bacterial and viral of this bundle mean pneumonia; use p_pneumonia"
         )
-    say(f"bundle {released.bundle.path}")
+    say(f"bundle {bundle.path}")
     rates = [epoch.images_per_s for member in members for epoch in member.trained.history]
     return {
         "state": "done",
-        "bundle": str(released.bundle.path),
-        "model_id": released.bundle.model_id,
+        "bundle": str(bundle.path),
+        "model_id": bundle.model_id,
         "run": run.name,
-        "validation": released.headline(),
+        "validation": headline,
         "epochs": len(first.trained.history),
         "images_per_s": round(float(np.mean(rates)), 1),
     }
 
 
-def _classifier(member: Member) -> Any:  # noqa: ANN401 - Keras has no types
-    recipe = member.trained.recipe
+def write_release(models: Path, wanted: ReleaseInput) -> Release:
+    """Calibrate, evaluate and write the bundle under `models`, in this process and without its GPUs."""
+    if not hide_gpus():
+        say("TensorFlow has already started in this process: the bundle is calibrated on its GPUs")
+    return release(
+        models,
+        [_classifier(wanted.recipe, weights) for weights in wanted.weights],
+        wanted.trained_on,
+        wanted.validation,
+        wanted.provenance,
+        coverage=wanted.coverage,
+        mirror=wanted.mirror,
+        smoothing=wanted.recipe.smoothing,
+        strength=augmentation_of(wanted.recipe),
+    )
+
+
+def release_on_worker(
+    models: Path, wanted: ReleaseInput, worker: TrainingPlacement
+) -> tuple[Bundle, dict[str, Any]]:
+    """The same in a task; the bundle comes back through Ray: `models` may be on this machine alone."""
+    # The process ends with its task, and with it what TensorFlow holds.
+    task: Any = ray.remote(max_calls=1, num_cpus=worker.cpus)(release_as_files)
+    with ray_errors_explained():
+        name, files, headline = ray.get(task.remote(ray.put(wanted)))
+    return write_files(models, name, files), headline
+
+
+def release_as_files(wanted: ReleaseInput) -> tuple[str, Mapping[str, bytes], dict[str, Any]]:
+    """A new bundle's name and files, and the main figures of its evaluation."""
+    with ScratchFolder("release") as folder:
+        released = write_release(folder, wanted)
+        return released.bundle.path.name, read_files(released.bundle), released.headline()
+
+
+def _classifier(recipe: Recipe, weights: Sequence[np.ndarray]) -> keras.Model:
     classifier = build_classifier(recipe.network, recipe.image_size)
-    classifier.set_weights(member.trained.weights)
+    classifier.set_weights(weights)
     return classifier
 
 

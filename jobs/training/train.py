@@ -10,10 +10,10 @@ from typing import Any
 
 from jobs.console.command import Result
 from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen_gpus
-from jobs.ray_runtime.resources import GROWTH_S, Node, wait_for
+from jobs.ray_runtime.resources import GROWTH_S, Node, driver_node, wait_for
 from jobs.ray_runtime.session import names_a_cluster, ray_session
 from jobs.training.folder import TrainingRun, check_nothing_else_to_resume, open_training
-from jobs.training.placement import TrainingPlacement, plan_workers
+from jobs.training.placement import TrainingPlacement, can_release_on, plan_workers
 from pneumonia_core.datasets.kermany import known_data_set
 from pneumonia_core.datasets.labelled import read_labelled
 from pneumonia_core.datasets.split import Parts, split_folds, split_training
@@ -118,7 +118,7 @@ def train(request: TrainingRequest) -> Result:
         from jobs.training.members import train_members
         from jobs.training.release import Origin, release_members
 
-        _, placement = place_workers(request)
+        nodes, placement = place_workers(request)
         logs = request.models / "tensorboard" / run.name
         members = train_members(parts, request.recipe, placement, run, logs)
         origin = Origin(
@@ -126,8 +126,15 @@ def train(request: TrainingRequest) -> Result:
             ages_years=request.ages_years,
             weights_sha256=weights_sha256,
         )
+        here = can_release_on(driver_node(), nodes, placement)
         result = release_members(
-            members, run, request.models, origin, coverage=request.coverage, mirror=request.mirror
+            members,
+            run,
+            request.models,
+            origin,
+            coverage=request.coverage,
+            mirror=request.mirror,
+            on_worker=None if here else placement,
         )
     result["seconds"] = round(time.perf_counter() - started, 1)
     run.finish(result)

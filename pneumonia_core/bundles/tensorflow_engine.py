@@ -66,6 +66,18 @@ def set_devices(threads: int, gpu: bool) -> None:
         return
 
 
+def hide_gpus() -> bool:
+    """Let TensorFlow compute on CPUs alone in this process; false where it has already started on GPUs.
+
+    On a GPU, what a bundle is calibrated and compared by would be in TF32, and all its memory taken.
+    """
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        return False
+    return True
+
+
 def _freeze(
     saved_model: Path, image_size: int, batch_size: int
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:

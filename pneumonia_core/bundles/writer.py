@@ -152,6 +152,23 @@ def _document(model_id: str, spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def read_files(bundle: Bundle) -> dict[str, bytes]:
+    """All files of a bundle, {name: content}, for `write_files` on another machine."""
+    files = (file for file in sorted(bundle.path.rglob("*")) if file.is_file())
+    return {file.relative_to(bundle.path).as_posix(): file.read_bytes() for file in files}
+
+
+def write_files(models_dir: Path, name: str, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle of these files under `models_dir`, by this name or, where it is taken, a similar one."""
+    with writing_folder(models_dir) as folder:
+        for relative, content in files.items():
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            (folder / relative).write_bytes(content)
+        final = _free_name(models_dir, name)
+        folder.rename(final)
+    return open_bundle(final)
+
+
 def _free_name(models_dir: Path, name: str) -> Path:
     """A folder name that is free: the same training twice gives the same model_id."""
     path, number = models_dir / name, 2

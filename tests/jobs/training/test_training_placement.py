@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.ray_runtime.resources import Node
-from jobs.training.placement import cpus_per_worker, plan_workers
+from jobs.training.placement import TrainingPlacement, can_release_on, cpus_per_worker, plan_workers
 from jobs.training.train import make_request
 from pneumonia_core.errors import InvalidInput
 
@@ -86,3 +86,20 @@ def test_several_gpus_have_a_batch_each_at_the_rate_of_their_sum():
     assert [recipe.batch_size for recipe in recipes] == [32, 32, 128]
     assert recipes[2].peak_learning_rate == pytest.approx(2 * recipes[0].peak_learning_rate)
     assert make_request("data", "models", gpus=4, batch_size=32).recipe.batch_size == 32
+
+
+@pytest.mark.parametrize(
+    ("nodes", "here"),
+    [
+        ([("head", 2, 4)], True),
+        ([("head", 2, 0)], True),
+        ([("head", 8, 60), ("worker", 8, 64)], True),
+        ([("head", 2, 64), ("worker", 8, 64)], False),
+        ([("head", 8, 8), ("worker", 8, 64)], False),
+        ([("worker", 8, 64)], False),
+    ],
+)
+def test_the_bundle_is_made_on_the_head_only_where_it_is_as_large_as_a_workers_node(nodes, here):
+    cluster = [Node(cpus, 0, name, memory * 1e9) for name, cpus, memory in nodes]
+    placement = TrainingPlacement(1, 1 if len(nodes) == 1 else 6, 0, 1)
+    assert can_release_on("head", cluster, placement) is here
