@@ -94,7 +94,8 @@ class Driver:
         begin_ray(self._context)
         # Imports Ray Data, which takes a second: most nights score little or nothing. Ray, which reads its
         # environment on import, starts in the meantime.
-        import jobs.scoring.start  # noqa: F401
+        with self._context.steps.step("import"):
+            import jobs.scoring.start  # noqa: F401
 
     def turn(self, wait_s: float) -> None:
         """Give chunks out and take what has come of others; waits for that, at most `wait_s`.

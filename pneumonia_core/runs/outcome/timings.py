@@ -10,12 +10,12 @@ FORMAT_VERSION: Final = 1
 
 Stage = Literal["read", "decode", "infer", "write", "load"]
 # The steps of a command in their order. The driver is in one of them, or in none, at any time.
-# connect: to the cluster, or starting Ray; plan: waiting for the first planned chunk; nodes: waiting for the
-# cluster to have one; engine: choosing it, and sending the bundle; workers: until one begins a chunk; score:
-# until the last chunk is done; merge: the parts into files; commit.
-Step = Literal["connect", "plan", "nodes", "engine", "workers", "score", "merge", "commit"]
+# import: what uses Ray; connect: waiting for the cluster, or for Ray to start; plan: waiting for the first
+# planned chunk; nodes: waiting for the cluster to have one; engine: choosing it, and sending the bundle;
+# workers: until one begins a chunk; score: until the last chunk is done; merge: the parts into files; commit.
+Step = Literal["import", "connect", "plan", "nodes", "engine", "workers", "score", "merge", "commit"]
 STEPS: Final[tuple[Step, ...]] = (
-    "connect", "plan", "nodes", "engine", "workers", "score", "merge", "commit",
+    "import", "connect", "plan", "nodes", "engine", "workers", "score", "merge", "commit",
 )  # fmt: skip
 
 

@@ -53,9 +53,9 @@ def assert_seconds_are_divided(timings, shape):
     decoding = stages if shape == "cpu" else tasks
     assert decoding["read"] > 0
     assert decoding["decode"] > 0
-    # An actor lives no longer than workers score, and the steps no longer than the run.
-    assert sum(stages.values()) <= timings["actors"] * steps["score"] + 0.5
-    assert sum(steps.values()) <= timings["seconds"] + 0.1
+    # Neither an actor nor the steps take longer than the run; all are rounded.
+    assert sum(stages.values()) <= timings["actors"] * timings["seconds"] + 0.01
+    assert sum(steps.values()) <= timings["seconds"] + 0.01
 
 
 def test_rows_keep_the_contract(ray_here, tiny_bundle, broken_archive, tmp_path):
