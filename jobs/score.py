@@ -130,6 +130,12 @@ def _accepts(context: click.Context, options: Mapping[str, object]) -> bool:
     help="Images that the engine computes at once. Default: 32 on CPUs, 128 on GPUs. A run that is resumed "
     "keeps its own.",
 )
+@click.option(
+    "--cache",
+    type=LocationType(),
+    help="Folder or bucket for decoded squares. With --rescore all, a new model reads them instead of the "
+    "images. It holds the images in small: protect it like the archive. It may be deleted at any time.",
+)
 @click.option("--carry", metavar="A,B", help="Columns of a manifest that go through to the table, as text.")
 @allow_prefix_option
 @click.option("--shape", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)

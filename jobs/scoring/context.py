@@ -17,6 +17,8 @@ from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.gates import Gate
 from pneumonia_core.runs.outcome.timings import StepClock
 from pneumonia_core.runs.record import RunRequest
+from pneumonia_core.runs.run import Run
+from pneumonia_core.scoring.square_cache import squares_folder
 from pneumonia_core.storage.location import Location
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class ExecutionOptions:
     # What may hold the commit back, by name. A table that nobody keeps has no gate.
     gates: Mapping[str, Gate] = field(default_factory=dict)
     fresh: bool = False
+    # Where decoded squares are kept.
+    cache: Location | None = None
     # Up to this number of rows, the parts are merged in the driver.
     merge_here_rows: int = MERGE_HERE_ROWS
 
@@ -75,6 +79,8 @@ class ScoringContext:
     stop_requested: bool = False
     steps: StepClock = field(default_factory=StepClock)
     ray: SessionAhead | None = None
+    # Whether the user knows that the cache of squares is of no use.
+    cache_failed: bool = False
     shipped: dict[str, "ObjectRef[dict[str, bytes]]"] = field(default_factory=dict)
 
     @property
@@ -91,6 +97,13 @@ class ScoringContext:
     @property
     def past_deadline(self) -> bool:
         return self.left_s <= 0
+
+    def squares_of(self, run: Run) -> Location | None:
+        """Where the squares of a run are in the cache; None without a cache that can be written."""
+        if self.options.cache is None or self.cache_failed:
+            return None
+        trust_chest = run.record.configuration.trust_chest
+        return squares_folder(self.options.cache, self.bundle.image_size, trust_chest)
 
     def check_stop(self) -> None:
         """Raise Stopped if SIGTERM has arrived."""

@@ -32,6 +32,7 @@ class ScoreOptions:
     gate: tuple[str, ...] = ()
     chunk_size: int = CHUNK_SIZE
     batch_size: int | None = None
+    cache: str | None = None
     trust_chest: bool = False
     carry: str | None = None
     allow_prefix: tuple[str, ...] = ()

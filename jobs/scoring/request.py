@@ -60,6 +60,7 @@ def execution_options(options: ScoreOptions) -> ExecutionOptions:
         max_reject_rate=options.max_reject_rate,
         gates=parse_gates(options.gate),
         fresh=options.fresh,
+        cache=open_location(options.cache) if options.cache is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ from deltalake import DeltaTable
 
 from jobs.console.output import printable, say
 from jobs.scoring.acceptance import commit_accepted
+from jobs.scoring.cache.squares import index_squares
 from jobs.scoring.commit import commit_run, conclude, failed_at, report_skipped, telling_what_is_committed
 from jobs.scoring.context import ExecutionOptions, ScoringContext, scoring_instead, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
@@ -88,7 +89,9 @@ def _score_once(context: ScoringContext) -> tuple[Run, RunResult | None]:
     with open_run(context.results, request, version, fresh) as run, telling_what_is_committed(run):
         say(f"{'resuming' if run.resumed else 'run'} {run.run_id}, date {run.record.run_date}")
         if (committed := version_with_rows(run)) is not None:
-            return run, conclude(context, run, committed)
+            result = conclude(context, run, committed)
+            index_squares(context.squares_of(run), run.run_id)
+            return run, result
         if run.record.accepted:
             return run, commit_accepted(run, context.started, context.options.max_reject_rate)
         # Opened again: a run of the same images may have committed while this one waited to begin.
@@ -141,7 +144,9 @@ def _score_run(context: ScoringContext, run: Run, table: DeltaTable) -> RunResul
         run.discard()
         return _nothing_new(context, run, last)
     check_inventory(run.folder, run.record.shards)
-    return commit_run(context, run, gone)
+    result = commit_run(context, run, gone)
+    index_squares(context.squares_of(run), run.run_id)
+    return result
 
 
 def _rules(context: ScoringContext, run: Run, view: TableView) -> PlanningRules:

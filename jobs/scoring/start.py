@@ -8,6 +8,7 @@ from jobs.console.output import say
 from jobs.ray_runtime.hash_keys import check_hash_keys
 from jobs.ray_runtime.resources import ANY_NODE, GPU_NODE, Node, wait_for
 from jobs.ray_runtime.session import names_a_cluster
+from jobs.scoring.cache.squares import usable_squares
 from jobs.scoring.context import ScoringContext
 from jobs.scoring.execution.actors import ChunkJob
 from jobs.scoring.execution.computation import Computation, ComputationOptions, settle_computation
@@ -45,7 +46,9 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
         files = _shipped(context, choice.engine)
     constants = _row_constants(context, run, view, choice)
     spec = EngineSpec(files, choice.engine, choice.precision, choice.on_gpu, constants.batch_size)
-    job = ChunkJob(run.folder, constants, spec)
+    squares = usable_squares(context.squares_of(run))
+    context.cache_failed = squares is None
+    job = ChunkJob(run.folder, constants, spec, squares)
     return Execution(job, computation.placement, run.record.configuration.chunk_size)
 
 

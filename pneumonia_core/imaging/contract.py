@@ -7,6 +7,9 @@ import numpy as np
 
 from pneumonia_core.errors import RejectedImage, Rejection
 
+# Raised with every change of what decoding makes of some bytes: squares that were cached under another number
+# are not taken.
+PREPARATION: Final = 1
 GEOMETRY: Final = "stretch"
 FILTER: Final = "triangle"
 # Quality of the JPEG that every square is encoded with. The usual training data are JPEGs; without this, a
@@ -50,11 +53,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image after decoding: its `pixels` uint8 [S, S], or the `rejection` that says why it has none."""
+    """An image after decoding: its `pixels` uint8 [S, S], or the `rejection` that says why it has none.
+
+    `encoded` is the JPEG that the pixels were read from, None where it is of no use any more.
+    """
 
     pixels: np.ndarray | None
     source: Source = Source()
     rejection: Rejection | None = None
+    encoded: bytes | None = None
 
     @classmethod
     def rejected(cls, reason: str, detail: str, source: Source = Source()) -> Self:

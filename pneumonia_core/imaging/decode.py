@@ -47,7 +47,8 @@ def read_image(data: bytes, size: int, trust_chest: bool = False) -> Decoded:
         with _any_error_as_rejection():
             source = Source(format=sniff_format(data))
             opened, source = _open(data, source)
-            return Decoded(to_square(_grayscale(opened, data, size, trust_chest), size), source)
+            encoded = _encoded_square(_grayscale(opened, data, size, trust_chest), size)
+            return Decoded(_checked_square(encoded, size), source, encoded=encoded)
     except RejectedImage as rejected:
         return Decoded(None, source, rejected.rejection)
 
@@ -67,19 +68,32 @@ def to_square(picture: Image.Image, size: int) -> np.ndarray:
 
     Raises RejectedImage where it is blank.
     """
-    square = through_jpeg(picture.resize((size, size), Image.Resampling.BILINEAR))
+    return _checked_square(_encoded_square(picture, size), size)
+
+
+def encode_square(square: Image.Image) -> bytes:
+    """A grey square as JPEG of JPEG_QUALITY, as `contract` explains."""
+    file = io.BytesIO()
+    square.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def decode_square(jpeg: bytes, size: int) -> np.ndarray:
+    """The pixels uint8 [size, size] of what `encode_square` gave. Raises ValueError for another."""
+    # `Image.open` would parse in Python what is known here.
+    return np.asarray(Image.frombytes("L", (size, size), jpeg, "jpeg", "L", ""))
+
+
+def _encoded_square(picture: Image.Image, size: int) -> bytes:
+    return encode_square(picture.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _checked_square(encoded: bytes, size: int) -> np.ndarray:
+    square = decode_square(encoded, size)
     contrast = int(square.max()) - int(square.min())
     if contrast < MIN_CONTRAST:
         raise RejectedImage("blank", f"all pixels within {contrast} grey levels of 255")
     return square
-
-
-def through_jpeg(square: Image.Image) -> np.ndarray:
-    """A grey picture as uint8 [S, S] after JPEG of JPEG_QUALITY, as `contract` explains."""
-    file = io.BytesIO()
-    square.save(file, "JPEG", quality=JPEG_QUALITY)
-    # `Image.open` would parse in Python what is known here.
-    return np.asarray(Image.frombytes("L", square.size, file.getvalue(), "jpeg", "L", ""))
 
 
 @contextlib.contextmanager

@@ -81,13 +81,13 @@ def _in_batches(
 ) -> Iterator[list[PositionedPixels]]:
     """Batches of the images that have pixels.
 
-    Every image goes to `kept` without its pixels, so that the pixels of a whole chunk are never held.
+    Every image goes to `kept` without them and their JPEG, so that those of a whole chunk are never held.
     """
     batch: list[PositionedPixels] = []
     for image in images:
         if image.pixels is not None:
             batch.append((len(kept), image.pixels))
-        kept.append(dataclasses.replace(image, pixels=None))
+        kept.append(dataclasses.replace(image, pixels=None, encoded=None))
         if len(batch) == batch_size:
             yield batch
             batch = []

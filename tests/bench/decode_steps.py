@@ -15,7 +15,7 @@ from typing import TypeVar
 import click
 from PIL import Image
 
-from pneumonia_core.imaging.decode import read_image, through_jpeg
+from pneumonia_core.imaging.decode import decode_square, encode_square, read_image
 from pneumonia_core.imaging.formats import sniff_format
 from pneumonia_core.imaging.pictures import check_picture, open_picture, to_grayscale
 
@@ -50,7 +50,8 @@ def measure(images: list[bytes], size: int) -> dict[str, float]:
         timed("check", check_picture, picture, data)
         grey = timed("decode", to_grayscale, picture, size)
         square = timed("resize", grey.resize, (size, size), Image.Resampling.BILINEAR)
-        timed("re-encode", through_jpeg, square)
+        jpeg = timed("encode", encode_square, square)
+        timed("read back", decode_square, jpeg, size)
         timed("sha256", hashlib.sha256, data)
     for data in images:
         timed("read_image", read_image, data, size)

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,8 +22,9 @@ from jobs.scoring.execution.engine_once import EngineOnce, EngineSpec
 from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Receipt, outcome_table
 from jobs.scoring.execution.placement import threads
 from jobs.scoring.execution.queue import QueueClient, WorkItem
-from pneumonia_core.archives.entries import image_refs
+from pneumonia_core.archives.entries import ImageRef, image_refs
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.imaging.contract import Decoded
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.inventory import read_chunk
 from pneumonia_core.runs.outcome.timings import StageSeconds
@@ -32,6 +33,7 @@ from pneumonia_core.scoring.chunk import RowConstants, score_rows
 from pneumonia_core.scoring.decoding import decode_ahead, exit_if_stuck
 from pneumonia_core.scoring.isolation import decode_all, decoder
 from pneumonia_core.scoring.prefetch import READERS_PER_CORE
+from pneumonia_core.scoring.square_cache import SquareCache, open_squares, with_cached_squares
 from pneumonia_core.scoring.stage_clock import StageClock, TimedReaders, timed_decode, timed_scorer
 from pneumonia_core.scoring.witness import witnessed
 from pneumonia_core.storage.errors import error_text
@@ -47,11 +49,16 @@ _KEEP_S: Final = 2.0
 
 @dataclass(frozen=True)
 class ChunkJob:
-    """What an actor or task needs to turn chunks into parts."""
+    """What an actor or task needs to turn chunks into parts. `squares` is the folder of the cache, if any."""
 
     run_folder: Location
     constants: RowConstants
     engine: EngineSpec
+    squares: Location | None = None
+
+    def cache(self) -> SquareCache | None:
+        """The cache of decoded squares of this process."""
+        return open_squares(self.squares, self.constants.run_id) if self.squares is not None else None
 
 
 class ScoreChunk:
@@ -88,9 +95,13 @@ class ScoreChunk:
             refs, size = image_refs(rows), job.constants.image_size
             # While one batch is computed, the next one is decoded.
             ahead = max(2 * job.constants.batch_size, self._in_flight)
-            images = decode_ahead(refs, size, self._pool, readers, ahead, decode)
-            images = witnessed(rows, exit_if_stuck(images))
-            part = score_rows(rows, images, timed_scorer(scorer, clock), job.constants)
+
+            def decoded(missing: Sequence[ImageRef]) -> Iterator[Decoded]:
+                images = decode_ahead(missing, size, self._pool, readers, ahead, decode)
+                return exit_if_stuck(images)
+
+            images = with_cached_squares(refs, size, item.ref.chunk, job.cache(), decoded)
+            part = score_rows(rows, witnessed(rows, images), timed_scorer(scorer, clock), job.constants)
             return _finish_chunk(job, item.ref.chunk, part, journal, _Attempt(started, self._actor, clock))
 
 
@@ -107,8 +118,13 @@ def decode_chunk(block: pa.Table, job: ChunkJob, queue: QueueClient, threads: in
             rows = read_chunk(job.run_folder, item.ref)
         size = job.constants.image_size
         with _begin(job, "decode", item) as journal:
-            trust = job.constants.trust_chest
-            images = decode_all(image_refs(rows), size, threads, journal.is_retry, trust, clock)
+            trust, isolated = job.constants.trust_chest, journal.is_retry
+
+            def decoded(missing: Sequence[ImageRef]) -> list[Decoded]:
+                return decode_all(missing, size, threads, isolated, trust, clock)
+
+            refs, chunk = image_refs(rows), item.ref.chunk
+            images = list(with_cached_squares(refs, size, chunk, job.cache(), decoded))
             journal.finish()
         images = list(witnessed(rows, images))
         return decoded_block(item, rows, images, size, clock.take())
