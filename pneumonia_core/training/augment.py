@@ -6,6 +6,7 @@ it runs inside the training step, on the device that trains.
 
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -167,16 +168,29 @@ def _blur(x: keras.KerasTensor, weight: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def reencode_some(
-    images: np.ndarray, rng: np.random.Generator, strength: Augmentation = Augmentation()
+    images: np.ndarray,
+    rng: np.random.Generator,
+    strength: Augmentation = Augmentation(),
+    threads: int = 1,
 ) -> np.ndarray:
-    """A copy of images uint8 [B, H, W], some of them encoded as JPEG of random quality and decoded again."""
+    """A copy of images uint8 [B, H, W], some of them encoded as JPEG of random quality and decoded again.
+
+    The result is the same in any number of threads.
+    """
     images = images.copy()
-    for index in np.flatnonzero(rng.random(len(images)) < strength.encoder_share):
-        file = io.BytesIO()
-        quality = int(rng.integers(*strength.jpeg_quality, endpoint=True))
-        Image.fromarray(images[index]).save(file, "JPEG", quality=quality)
-        images[index] = np.asarray(Image.open(file))
+    chosen = np.flatnonzero(rng.random(len(images)) < strength.encoder_share)
+    qualities = [int(rng.integers(*strength.jpeg_quality, endpoint=True)) for _ in chosen]
+    with ThreadPoolExecutor(threads) as pool:
+        each = pool.map if threads > 1 else map
+        for index, image in zip(chosen, each(_reencoded, images[chosen], qualities), strict=True):
+            images[index] = image
     return images
+
+
+def _reencoded(image: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def vary(images: np.ndarray, strength: Augmentation, rng: np.random.Generator) -> np.ndarray:

@@ -88,7 +88,7 @@ def _try_on_worker(
     precision, _ = choose_precision(recipe, first_stage, steps_per_epoch)
     share = replace(recipe, batch_size=recipe.batch_size // placement.count, precision=precision)
     learner = _learner(share, first_stage, placement.gpus, steps_per_epoch)
-    with closing(_batches(images, share)) as batches:
+    with closing(_batches(images, share, max(1, placement.gpus))) as batches:
         began = time.perf_counter()
         done = take_steps(learner, batches, 1 + TIMED_STEPS)
         first_step_s = time.perf_counter() - began - done.seconds
@@ -140,7 +140,7 @@ def _learner(recipe: Recipe, first_stage: str, gpus: int, steps_per_epoch: int) 
     )
 
 
-def _batches(images: np.ndarray, recipe: Recipe) -> Generator["TrainingBatch", None, None]:
+def _batches(images: np.ndarray, recipe: Recipe, threads: int) -> Generator["TrainingBatch", None, None]:
     """Batches of the images, prepared as in a training."""
     # See above.
     from jobs.training.worker.batches import prefetched
@@ -151,7 +151,8 @@ def _batches(images: np.ndarray, recipe: Recipe) -> Generator["TrainingBatch", N
 
     def endless() -> Iterator[TrainingBatch]:
         while True:
-            chosen = reencode_some(images[rng.integers(0, len(images), size)], rng, strength)
+            some = images[rng.integers(0, len(images), size)]
+            chosen = reencode_some(some, rng, strength, threads)
             labels = rng.integers(0, 3, size).astype(np.int32)
             yield TrainingBatch(chosen, labels, draw(rng, size, recipe.image_size, strength))
 

@@ -217,7 +217,8 @@ def _batches(worker: Worker, epoch: int) -> Iterator[TrainingBatch]:
     size = recipe.batch_size // worker.world
     steps = worker.config.steps_per_epoch
     for images, labels in batches_of_epoch(worker.shard, size, steps, recipe.seed + epoch):
-        reencoded = reencode_some(images, rng, strength)
+        # A thread keeps up with one GPU, not with all of a node.
+        reencoded = reencode_some(images, rng, strength, threads=max(1, worker.config.gpus))
         variation = draw(rng, size, recipe.image_size, strength)
         yield TrainingBatch(reencoded, labels.astype(np.int32), variation)
 

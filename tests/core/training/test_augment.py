@@ -122,6 +122,16 @@ def test_reencoding_changes_some_images_a_little_and_leaves_its_input_alone(imag
     np.testing.assert_array_equal(noisy, before)
 
 
+def test_reencoding_in_threads_gives_the_same_images():
+    noisy = np.random.default_rng(2).integers(60, 200, (40, SIZE, SIZE)).astype(np.uint8)
+    generators = [np.random.default_rng(5) for _ in range(2)]
+    alone, together = (
+        reencode_some(noisy, rng, threads=threads) for rng, threads in zip(generators, (1, 4), strict=True)
+    )
+    np.testing.assert_array_equal(together, alone)
+    assert generators[0].random() == generators[1].random()
+
+
 def test_augmentation_is_quicker_than_any_network_trains():
     """A ResNet-18 trains at some 40 images/s on a core; augmentation must be far above that. CPU
     time, so that a busy machine does not count."""
