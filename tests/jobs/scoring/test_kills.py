@@ -128,7 +128,7 @@ def test_sigterm_keeps_what_is_finished_and_exits_1(archive, tiny_bundle, undist
     process = start(
         command(archive, tiny_bundle, tmp_path / "r", *OWN_RAY), **{VARIABLE: "decode=sleep:0.15"}
     )
-    wait_for_process(process.pid, "ray::MapWorker")
+    wait_for_process(process.pid, "ray::MapWorker", timeout_s=180)
     while not list((tmp_path / "r" / "runs").glob("*/parts/*.parquet")):
         time.sleep(0.1)
     asked = time.monotonic()
