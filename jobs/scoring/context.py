@@ -18,7 +18,6 @@ from pneumonia_core.gates import Gate
 from pneumonia_core.runs.outcome.timings import StepClock
 from pneumonia_core.runs.record import RunRequest
 from pneumonia_core.runs.run import Run
-from pneumonia_core.scoring.square_cache import squares_folder
 from pneumonia_core.storage.location import Location
 
 if TYPE_CHECKING:
@@ -102,6 +101,9 @@ class ScoringContext:
         """Where the squares of a run are in the cache; None without a cache that can be written."""
         if self.options.cache is None or self.cache_failed:
             return None
+        # Imports decoders, which the driver of a run without a cache does not need.
+        from pneumonia_core.scoring.square_cache import squares_folder
+
         trust_chest = run.record.configuration.trust_chest
         return squares_folder(self.options.cache, self.bundle.image_size, trust_chest)
 

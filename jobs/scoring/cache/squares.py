@@ -2,7 +2,6 @@
 
 from jobs.console.output import printable, say
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.scoring.square_cache import index_run
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.files import make_folder, write_bytes
 from pneumonia_core.storage.location import Location
@@ -27,6 +26,9 @@ def index_squares(folder: Location | None, run_id: str) -> None:
     """Let later runs find the squares of this one. A cache that fails changes nothing else."""
     if folder is None:
         return
+    # Imports decoders, which the driver of a run without a cache does not need.
+    from pneumonia_core.scoring.square_cache import index_run
+
     try:
         index_run(folder, run_id)
     except (OSError, PneumoniaError) as error:
