@@ -62,8 +62,9 @@ def test_every_node_works_also_one_that_joins_and_a_lost_one_costs_its_chunks_at
     by_node = json.loads(record.read_text())["nodes"]
     assert len(by_node) == 3
     assert sum(by_node.values()) == IMAGES
-    # An actor has two chunks in work. The same of a node that is slow to end may be given to another one.
-    assert reads <= IMAGES + 4 * CHUNK
+    # An actor has two chunks in work: those of the lost node, and of the two that were slowed down, for which
+    # they look late, may be read again.
+    assert reads <= IMAGES + 6 * CHUNK
 
 
 @pytest.mark.slow
