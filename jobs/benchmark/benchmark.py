@@ -17,6 +17,7 @@ from jobs.console.command import Result
 from jobs.console.output import say, show
 from jobs.ray_runtime.resources import ANY_NODE, Node, wait_for
 from jobs.ray_runtime.session import ray_session
+from jobs.scoring.context import ExecutionOptions
 from jobs.scoring.execution.computation import Computation, ComputationOptions, settle_computation
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import execution_options, make_request
@@ -88,8 +89,9 @@ def bench(options: BenchOptions, measure_s: float = MEASURE_S) -> Result:
         with temporary_place(options.workdir, nodes) as place:
             scoring = options.score_options(options.archive or (_xrays(place, images),), images)
             request = make_request(scoring, bundle)
-            record = _run(place.child("results"), request, bundle, scoring)
-            ceilings, computation = _ceilings(options, bundle, record, measure_s)
+            execution = execution_options(scoring)
+            record = _run(place.child("results"), request, bundle, execution)
+            ceilings, computation = _ceilings(execution, bundle, record, measure_s)
     figures = _figures(record, ceilings, computation)
     show(table(figures))
     return {"state": "done", **figures}
@@ -126,10 +128,10 @@ def _xrays(place: Location, images: int) -> str:
     return folder.uri
 
 
-def _run(results: Location, request: RunRequest, bundle: Bundle, scoring: ScoreOptions) -> RunRecord:
+def _run(results: Location, request: RunRequest, bundle: Bundle, execution: ExecutionOptions) -> RunRecord:
     """The record of a scoring run like any other, into results that are removed at the end."""
     say("2/3 scoring them into a temporary table")
-    result = score_archives(results, request, bundle, execution_options(scoring))
+    result = score_archives(results, request, bundle, execution)
     record = read_record(run_folder(results, result.run_id))
     if record.timings is None or not record.counts.scored:
         raise InvalidInput("no image of the archive could be scored. Give another archive.")
@@ -137,7 +139,7 @@ def _run(results: Location, request: RunRequest, bundle: Bundle, scoring: ScoreO
 
 
 def _ceilings(
-    options: BenchOptions, bundle: Bundle, record: RunRecord, measure_s: float
+    execution: ExecutionOptions, bundle: Bundle, record: RunRecord, measure_s: float
 ) -> tuple["Ceilings", Computation]:
     """The ceilings with the engine that the run took, on the seats that its actors had."""
     # Ray reads its environment on import, which the session sets first.
@@ -147,8 +149,7 @@ def _ceilings(
     assert record.engine is not None
     assert record.precision is not None
     nodes = _nodes()
-    placement = execution_options(options.score_options(options.archive, 1)).placement
-    asked = ComputationOptions(record.engine, record.precision, options.shape, placement)
+    asked = ComputationOptions(record.engine, record.precision, execution.shape, execution.placement)
     computation = settle_computation(bundle, asked, nodes)
     sample, batch_size = _sample(record.request()), record.batch_size or BATCH_SIZE
     return measure_ceilings(nodes, computation, bundle, sample, batch_size, measure_s), computation
