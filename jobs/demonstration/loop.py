@@ -65,6 +65,7 @@ def _train(folder: Path, workers: int) -> dict[str, Any]:
         precision="float32",
         image_size=IMAGE_SIZE,
         data_set="synthetic",
+        int8=False,
     )
     return train(request)
 

@@ -17,6 +17,7 @@ from jobs.ray_runtime.session import ray_session
 from jobs.scoring.context import ExecutionOptions
 from pneumonia_core.archives.manifests import SOURCE_AGE_COLUMN, SOURCE_MODE_COLUMN
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
+from pneumonia_core.bundles.engines import INT8_ENGINE
 from pneumonia_core.bundles.parity import PARITY_IMAGES, ParityImages
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import images_of_split, read_labelled
@@ -138,6 +139,8 @@ def _report(released: "Release", bundle: Bundle, local: "LocalImages") -> Result
         measure = figures["sensitivity"] if name == "sensitivity" else figures["specificity"]
         value, low, high = (measure[end] or 0.0 for end in ("value", "low", "high"))
         say(f"  {name} {value:.3f} ({low:.3f} to {high:.3f})")
+    if INT8_ENGINE in bundle.engines:
+        say(f"the new bundle has no engine {INT8_ENGINE}: `pneumonia export` makes it")
     say(f"bundle {new.path}")
     return {
         "state": "done",

@@ -11,15 +11,19 @@ import ray
 
 from jobs.console.command import Result
 from jobs.console.output import say
+from jobs.console.remedies import error_line
 from jobs.ray_runtime.session import ray_errors_explained
 from jobs.training.folder import TrainingRun
 from jobs.training.members import Member
 from jobs.training.placement import TrainingPlacement
 from pneumonia_core.bundles.bundle import Bundle
+from pneumonia_core.bundles.engines import INT8_ENGINE, LEAST_HELD_BACK
+from pneumonia_core.bundles.quantization import check_quantization
 from pneumonia_core.bundles.tensorflow_engine import hide_gpus
 from pneumonia_core.bundles.training_images import TrainingImages
 from pneumonia_core.bundles.writer import read_files, write_files
 from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.system.scratch import ScratchFolder
@@ -55,6 +59,7 @@ class ReleaseInput:
     provenance: Provenance
     coverage: float
     mirror: bool
+    int8: bool
 
 
 def release_members(
@@ -64,12 +69,14 @@ def release_members(
     origin: Origin,
     coverage: float,
     mirror: bool,
+    int8: bool | None = None,
     on_worker: TrainingPlacement | None = None,
 ) -> Result:
     """Write the bundle of the networks' mean; the command's result without its seconds.
 
     Calibration, thresholds and the guard's threshold are fitted on images that a network was not trained on:
-    in this process, or in a task with the resources of a worker `on_worker`.
+    in this process, or in a task with the resources of a worker `on_worker`. `int8` says whether the bundle
+    has the engine INT8_ENGINE too; None: where it can be made in this installation.
     """
     first = members[0]
     recipe = first.trained.recipe
@@ -81,15 +88,19 @@ def release_members(
         images=_training_images(members),
         ages_years=origin.ages_years or KNOWN_AGES_YEARS.get(origin.data_set),
     )
+    validation = _validation(members)
     wanted = ReleaseInput(
         recipe,
         [member.trained.weights for member in members],
         first.data.training.images(GUARD_IMAGES),
-        _validation(members),
+        validation,
         provenance,
         coverage,
         mirror,
+        int8=_with_int8(len(validation.labels)) if int8 is None else int8,
     )
+    if wanted.int8:
+        say(f"the engine {INT8_ENGINE} is made too: this takes minutes (--no-int8 leaves it out)")
     if on_worker is None:
         say("writing the bundle")
         released = write_release(models, wanted)
@@ -105,6 +116,7 @@ def release_members(
             "no training image says the kind of pneumonia: "
             "bacterial and viral of this bundle mean pneumonia; use p_pneumonia"
         )
+    _tell_int8(bundle)
     say(f"bundle {bundle.path}")
     rates = [epoch.images_per_s for member in members for epoch in member.trained.history]
     return {
@@ -132,7 +144,30 @@ def write_release(models: Path, wanted: ReleaseInput) -> Release:
         mirror=wanted.mirror,
         smoothing=wanted.recipe.smoothing,
         strength=augmentation_of(wanted.recipe),
+        int8=wanted.int8,
     )
+
+
+def _with_int8(held_back: int) -> bool:
+    """Whether INT8_ENGINE can be made here and compared on so many held-back images; says why not."""
+    if held_back < LEAST_HELD_BACK:
+        return False
+    try:
+        check_quantization()
+    except InvalidInput as error:
+        say(f"{error_line(error)} The bundle does without it; `pneumonia export` adds it later")
+        return False
+    return True
+
+
+def _tell_int8(bundle: Bundle) -> None:
+    report = bundle.engines.get(INT8_ENGINE)
+    if report is not None:
+        passed = "passed parity" if report.parity_passed else "missed parity, so that `auto` leaves it out"
+        say(
+            f"{INT8_ENGINE} {passed}: findings agree on {report.findings_agreement:.1%}, AUROC differs by "
+            f"{report.auroc_difference:.4f}"
+        )
 
 
 def release_on_worker(

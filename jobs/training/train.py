@@ -38,7 +38,8 @@ class TrainingRequest:
 
     `data` is a local path or URI as read_labelled takes it. `workers` and `name` None are chosen. `data_set`
     is one of kermany.DATA_SETS; None goes by the file names. `ages_years` None are those of the data set,
-    where it is known. `folds` is the number of networks; from 2 on, each is trained without one fold.
+    where it is known. `folds` is the number of networks; from 2 on, each is trained without one fold. `int8`
+    None: the bundle has the engine INT8_ENGINE where it can be made.
     """
 
     recipe: Recipe
@@ -55,6 +56,7 @@ class TrainingRequest:
     folds: int
     resume: bool
     address: str | None
+    int8: bool | None
 
     def settings(self) -> dict[str, Any]:
         """What must be the same to resume the training."""
@@ -79,6 +81,7 @@ def make_request(
     coverage: float = DEFAULT_COVERAGE,
     mirror: bool = False,
     folds: int = 1,
+    int8: bool | None = None,
     **recipe_options: Any,  # noqa: ANN401 - Recipe checks them
 ) -> TrainingRequest:
     """The request that the command's options make. Raises InvalidInput where they are wrong.
@@ -102,12 +105,18 @@ def make_request(
         folds=folds,
         resume=resume,
         address=address,
+        int8=int8,
     )
 
 
 def train(request: TrainingRequest) -> Result:
     """Train and write a bundle, in the Ray session that is open or in a new one."""
     started = time.perf_counter()
+    if request.int8:
+        # OpenVINO takes a while to import.
+        from pneumonia_core.bundles.quantization import check_quantization
+
+        check_quantization()
     parts = split_images(request)
     weights_sha256 = _file_sha256(request.recipe.weights)
     run = _open_run(request)
@@ -134,6 +143,7 @@ def train(request: TrainingRequest) -> Result:
             origin,
             coverage=request.coverage,
             mirror=request.mirror,
+            int8=request.int8,
             on_worker=None if here else placement,
         )
     result["seconds"] = round(time.perf_counter() - started, 1)

@@ -33,6 +33,8 @@ BATCH_SIZE: Final = 32
 GPU_BATCH_SIZE: Final = 128
 MAX_AUROC_DIFFERENCE: Final = 0.002
 MIN_FINDINGS_AGREEMENT: Final = 0.995
+# Of fewer held-back images, one finding that differs is more than that.
+LEAST_HELD_BACK: Final = 200
 # Rounding decides about images near the threshold, so a few may differ.
 MIN_DOMAIN_AGREEMENT: Final = 0.98
 

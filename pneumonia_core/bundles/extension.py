@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.engines import ENGINE_FILES, INT8_ENGINE, ONNX_ENGINE
+from pneumonia_core.bundles.engines import INT8_ENGINE, ONNX_ENGINE
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
-from pneumonia_core.bundles.quantization import quantize
+from pneumonia_core.bundles.quantization import quantize_engine
 from pneumonia_core.bundles.tensorflow_engine import set_devices
 from pneumonia_core.bundles.writer import publish, with_engines, writing_folder
 
@@ -24,14 +24,9 @@ def add_int8_engine(
 
     The network is quantised with the `calibration` images, uint8 [N, H, W]. The rest is as `_add` says.
     """
-
-    def quantize_in(folder: Path) -> None:
-        source, quantized = (folder / f"{ENGINE_FILES[name]}xml" for name in ("openvino", INT8_ENGINE))
-        quantize(source, calibration, quantized)
-
-    quantization = {"images": len(calibration), "nncf": importlib.metadata.version("nncf")}
-    made = {"quantization": quantization}
-    return _add(models_dir, bundle, INT8_ENGINE, model, held_back, quantize_in, made)
+    return _add(
+        models_dir, bundle, INT8_ENGINE, model, held_back, lambda folder: quantize_engine(folder, calibration)
+    )
 
 
 def add_onnx_engine(models_dir: Path, bundle: Bundle, model: keras.Model, held_back: ParityImages) -> Bundle:
@@ -39,10 +34,11 @@ def add_onnx_engine(models_dir: Path, bundle: Bundle, model: keras.Model, held_b
     # Only this engine needs the extra.
     from pneumonia_core.bundles.onnx_runtime.export import export_onnx
 
-    made = {"onnx": {name: importlib.metadata.version(name) for name in ("onnx", "tf2onnx")}}
-    return _add(
-        models_dir, bundle, ONNX_ENGINE, model, held_back, lambda folder: export_onnx(model, folder), made
-    )
+    def export(folder: Path) -> dict[str, object]:
+        export_onnx(model, folder)
+        return {"onnx": {name: importlib.metadata.version(name) for name in ("onnx", "tf2onnx")}}
+
+    return _add(models_dir, bundle, ONNX_ENGINE, model, held_back, export)
 
 
 def _add(
@@ -51,14 +47,15 @@ def _add(
     engine: str,
     model: keras.Model,
     held_back: ParityImages,
-    write: Callable[[Path], None],
-    made: Mapping[str, object],
+    write: Callable[[Path], Mapping[str, object]],
 ) -> Bundle:
     """Write a bundle with all of `bundle` and one more engine, whose files `write` puts in a folder.
 
+    What `write` returns goes into bundle.json, and says how the engine was made.
+
     `model` is the bundle's float32 Keras scoring model. Parity with it is measured on `held_back`, and the
     bundle is written whether or not the engine passes. The `model_id` stays: weights, thresholds and scores
-    of the others are the same. bundle.json says with `made` how the engine was made.
+    of the others are the same.
     """
     # What an engine is compared with is computed on the CPU.
     set_devices(len(os.sched_getaffinity(0)), gpu=False)
@@ -67,7 +64,7 @@ def _add(
         for name in bundle.document["files"]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, folder / name)
-        write(folder)
+        made = write(folder)
         reference = predict(model, held_back.images)
         reports = measure_engine(folder, engine, spec.thresholds, spec.domain, held_back, reference)
         return publish(folder, models_dir, with_engines({**bundle.document, **made}, {engine: reports}))

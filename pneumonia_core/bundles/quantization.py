@@ -1,6 +1,7 @@
 """Quantising an exported network to int8 with NNCF; only this module uses it."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -14,7 +15,7 @@ import openvino
 from openvino import opset13 as opset
 
 from pneumonia_core.bundles.capabilities import measure_capabilities
-from pneumonia_core.bundles.engines import INT8_ENGINE
+from pneumonia_core.bundles.engines import ENGINE_FILES, INT8_ENGINE
 from pneumonia_core.errors import InvalidInput, Remedy
 
 # Images that suffice to measure the ranges of activations, and what a quantised operation changes.
@@ -42,6 +43,17 @@ def check_quantization() -> None:
             f"the engine {INT8_ENGINE} cannot be measured on this machine, whose processor does not multiply "
             "int8 (VNNI or AMX). Make it on another one."
         )
+
+
+def quantize_engine(folder: Path, images: np.ndarray) -> dict[str, object]:
+    """Write INT8_ENGINE beside the OpenVINO engine of the bundle in `folder`; what bundle.json says of it.
+
+    It is calibrated on up to CALIBRATION_IMAGES of `images` uint8 [N, H, W], evenly spread.
+    """
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round())
+    source, quantized = (folder / f"{ENGINE_FILES[name]}xml" for name in ("openvino", INT8_ENGINE))
+    quantize(source, images[chosen.astype(int)], quantized)
+    return {"quantization": {"images": len(chosen), "nncf": importlib.metadata.version("nncf")}}
 
 
 def quantize(network: Path, images: np.ndarray, quantized: Path) -> None:

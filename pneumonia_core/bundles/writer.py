@@ -23,8 +23,9 @@ from pneumonia_core.bundles.bundle import (
     image_preparation,
     open_bundle,
 )
-from pneumonia_core.bundles.engines import ENGINES, EngineReport, best_report
+from pneumonia_core.bundles.engines import ENGINES, INT8_ENGINE, EngineReport, best_report
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
+from pneumonia_core.bundles.quantization import quantize_engine
 from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.system.environment import installed_versions
@@ -37,12 +38,14 @@ def write_bundle(
     parity_images: ParityImages,
     baseline: np.ndarray,
     documents: Mapping[str, str | bytes],
+    calibration: np.ndarray | None = None,
 ) -> Bundle:
     """Write a new bundle under `models_dir` and open it.
 
     `model` is the float32 Keras scoring model: uint8 [B, H, W] to {"probabilities": [B, 3]} and, where `spec`
     has a domain, {"domain": [B]}. Each engine's parity is measured on `parity_images`. `baseline` float32 [N,
-    3] are the probabilities of the validation images. `documents` are further files, {name: content}.
+    3] are the probabilities of the validation images. `documents` are further files, {name: content}. With
+    training images `calibration` uint8 [N, H, W] there is the engine INT8_ENGINE too (`quantize_engine`).
     """
     with writing_folder(models_dir) as folder:
         model.save(folder / "model.keras")
@@ -52,14 +55,15 @@ def write_bundle(
         _write_baseline(folder / "baseline.parquet", baseline)
         for name, content in documents.items():
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        made = quantize_engine(folder, calibration) if calibration is not None else {}
         reference = predict(model, parity_images.images)
         reports = {
             name: measure_engine(folder, name, spec.thresholds, spec.domain, parity_images, reference)
-            for name in ENGINES
+            for name in (*ENGINES, *([INT8_ENGINE] if calibration is not None else []))
         }
         # The TensorFlow engine has switched this process to its own precision.
         set_graph_precision("float32")
-        document = _document(compute_model_id(model, spec), spec)
+        document = {**_document(compute_model_id(model, spec), spec), **made}
         return publish(folder, models_dir, with_engines(document, reports))
 
 

@@ -96,6 +96,7 @@ def release(
     coverage: float = DEFAULT_COVERAGE,
     smoothing: float = SMOOTHING,
     strength: Augmentation = STRENGTHS["default"],
+    int8: bool = False,
 ) -> Release:
     """Write the bundle of trained float32 classifiers, and evaluate it on the validation images.
 
@@ -106,7 +107,8 @@ def release(
     Images are smoothed by `smoothing` (`prefilter.smooth`), as in training. Thresholds are chosen on images
     that vary with `strength`, that of training.
     The domain guard is fitted on `trained_on`, training images uint8 [N, H, W] of the first member;
-    domain_guard.GUARD_IMAGES suffice.
+    domain_guard.GUARD_IMAGES suffice. With `int8` the bundle has the engine INT8_ENGINE too, calibrated on
+    them.
     """
     view = _View(smoothing, mirror)
     odds = _held_out_odds(members, validation, validation.images, view)
@@ -136,7 +138,9 @@ def release(
     scorer = scoring_model(members, calibration, guard, mirror, smoothing)
     model_id = compute_model_id(scorer, spec)
     documents = bundle_documents(model_id, spec, provenance, evaluation, validation.description)
-    bundle = write_bundle(models_dir, scorer, spec, validation.parity_images(), probabilities, documents)
+    calibrated_on = trained_on if int8 else None
+    sample = validation.parity_images()
+    bundle = write_bundle(models_dir, scorer, spec, sample, probabilities, documents, calibrated_on)
     return Release(bundle, evaluation)
 
 

@@ -140,7 +140,7 @@ def _measure(contestant: Contestant, bench: Bench) -> Measurement:
 
 
 def _score(contestant: Contestant, images: Path, bench: Bench) -> tuple[Ended, Probabilities]:
-    """`pneumonia score` finds the rates of engines that its runs before have measured, as a second night does."""
+    """`pneumonia score` finds the rates of engines that its earlier runs measured, as a second night does."""
     out, rates = bench.folder / "out", bench.folder / "rates"
     if contestant.is_ours and rates.is_dir():
         shutil.copytree(rates, out / "rates")

@@ -143,7 +143,7 @@ def measure_fold(
     if not (folder / "trained.json").exists():
         trained = pneumonia(
             "train", "--data", table, "--models", folder / "models", "--network", NETWORK,
-            "--resume", *training,
+            "--resume", "--no-int8", *training,
         )  # fmt: skip
         (folder / "trained.json").write_text(json.dumps(trained))
     bundle = json.loads((folder / "trained.json").read_text())["bundle"]

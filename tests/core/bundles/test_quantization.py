@@ -53,6 +53,15 @@ def test_bundle_with_one_more_engine_is_the_same_model_beside_the_old_one(extend
         check_can_add(extended, INT8_ENGINE)
 
 
+def test_bundle_is_written_with_the_engine_from_the_start(extended, plain, tmp_path):
+    written = write_guarded_tiny_bundle(tmp_path, int8=True)
+    assert written.path.name == f"{plain.path.name}"
+    assert written.document["quantization"] == extended.document["quantization"]
+    assert written.engines.keys() == extended.engines.keys()
+    found, expected = (load_engine(bundle, INT8_ENGINE)(IMAGES) for bundle in (written, extended))
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+
+
 def test_trunk_is_quantised_and_what_is_sensitive_is_not(extended):
     model = openvino.Core().read_model(extended.path / "openvino" / "model_int8.xml")
     quantised = {"Convolution": [], "MatMul": []}

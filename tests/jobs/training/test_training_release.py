@@ -34,7 +34,7 @@ from pneumonia_core.training.recipe import Recipe
 
 recipe = Recipe("resnet18", "none", 32)
 try:
-    write_release(Path("nowhere"), ReleaseInput(recipe, [[]], None, None, None, 0.9, False))
+    write_release(Path("nowhere"), ReleaseInput(recipe, [[]], None, None, None, 0.9, False, False))
 except ValueError as error:
     assert context.context()._context_handle is not None
     assert tf.config.get_visible_devices("GPU") == [], "the release computes on the GPU"
@@ -58,7 +58,7 @@ def test_a_bundle_that_is_made_in_a_task_comes_back_to_the_driver(ray_here, tmp_
     weights = build_classifier("resnet18", 32).get_weights()
     provenance = Provenance("0" * 64, "synthetic", "none", {"note": "random weights"})
     recipe = Recipe("resnet18", "none", 32)
-    wanted = ReleaseInput(recipe, [weights], images, validation, provenance, 0.9, mirror=False)
+    wanted = ReleaseInput(recipe, [weights], images, validation, provenance, 0.9, mirror=False, int8=False)
     bundle, headline = release_on_worker(tmp_path, wanted, TrainingPlacement(1, 1, 0, 0.5))
     assert list(tmp_path.iterdir()) == [bundle.path]
     assert bundle.path.name == f"resnet18-{bundle.model_id}"
