@@ -9,6 +9,7 @@ from pathlib import Path
 import ray
 
 from jobs.ray_runtime.own_folder import job_config, working_in
+from jobs.ray_runtime.own_node import own_node
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 
 
@@ -18,7 +19,7 @@ def start(num_cpus: int | None, folder: Path) -> None:
     Raises InvalidInput where Ray cannot write its files, PneumoniaError where it does not start in time.
     """
     try:
-        with working_in(folder):
+        with working_in(folder), own_node():
             # A bare ray.init() would join whatever else runs on this machine.
             ray.init(
                 address="local",

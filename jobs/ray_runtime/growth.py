@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Ray's autoscaler writes its report under this key; `ray status` reads it there.
 _STATUS_KEY: Final = b"__autoscaling_status"
+# A Ray without an autoscaler, which would report, has this key: a command has started it for itself.
+FIXED_SIZE_KEY: Final = b"pneumonia_fixed_size"
 
 
 class NodeRequest:
@@ -74,8 +76,10 @@ def may_grow() -> bool:
     from ray._private.worker import global_worker
     from ray.autoscaler._private.util import format_readonly_node_type
 
-    # This process's own connection: Ray's function for it uses one that other parts of Ray close.
+    # This process's own connection: Ray's functions for it use one that other parts of Ray close.
     worker: Any = global_worker
+    if worker.gcs_client.internal_kv_exists(FIXED_SIZE_KEY, None):
+        return False
     status = json.loads(worker.gcs_client.internal_kv_get(_STATUS_KEY, None) or "{}")
     kinds: dict[str, str] = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
     # Nodes that somebody else has started get a type of their own each.

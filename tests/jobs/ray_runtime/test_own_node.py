@@ -1,0 +1,31 @@
+"""The processes of the Ray that a command starts for itself."""
+
+import os
+from pathlib import Path
+
+from jobs.ray_runtime.growth import may_grow
+
+
+def started_here(session_folder: str) -> set[str]:
+    """The programs among this process's children that belong to this session of Ray."""
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    commands = [
+        Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        for each in children
+        for pid in each.read_text().split()
+    ]
+    return {
+        next(Path(part).name for part in command if Path(part).name not in ("python", "-u"))
+        for command in commands
+        if any(session_folder in part for part in command)
+    }
+
+
+def test_nothing_is_started_that_no_command_uses(ray_here):
+    """No autoscaler, dashboard or log monitor: each takes half a second to start, and 50 MB."""
+    session_folder = ray_here._private.worker._global_node.get_session_dir_path()
+    assert started_here(session_folder) == {"gcs_server", "raylet"}
+
+
+def test_it_does_not_grow(ray_here):
+    assert not may_grow()
