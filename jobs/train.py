@@ -9,7 +9,13 @@ from jobs.console.options import LocationType, address_option
 from pneumonia_core.bundles.engines import LEAST_HELD_BACK
 from pneumonia_core.findings import DEFAULT_COVERAGE
 from pneumonia_core.networks.catalog import NETWORKS, STAGES
-from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_RATE, FROM_SCRATCH_RATE
+from pneumonia_core.training.recipe import (
+    AUGMENT,
+    CHECKPOINT_MINUTES,
+    DEFAULT_RECIPE,
+    FINE_TUNING_RATE,
+    FROM_SCRATCH_RATE,
+)
 
 
 @job_command("train")
@@ -148,6 +154,13 @@ from pneumonia_core.training.recipe import AUGMENT, DEFAULT_RECIPE, FINE_TUNING_
     f"[default: where the extra int8 is installed, and at least {LEAST_HELD_BACK} images are held back]",
 )
 @click.option("--resume", is_flag=True, help="Resume the training of this name, if it has begun.")
+@click.option(
+    "--checkpoint-minutes",
+    default=CHECKPOINT_MINUTES,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="The most that an interrupted training repeats; it also resumes from the end of each epoch.",
+)
 @click.option(
     "--dry-run",
     is_flag=True,

@@ -55,9 +55,17 @@ class Trained:
 
 
 def run_training(
-    recipe: Recipe, data: TrainingData, placement: TrainingPlacement, run: TrainingRun, log_folder: Path
+    recipe: Recipe,
+    data: TrainingData,
+    placement: TrainingPlacement,
+    run: TrainingRun,
+    log_folder: Path,
+    checkpoint_s: float,
 ) -> Trained:
-    """Train; TensorBoard events go to `log_folder`. Raises PneumoniaError when the training fails."""
+    """Train, with a checkpoint after each epoch and every `checkpoint_s` within one.
+
+    TensorBoard events go to `log_folder`. Raises PneumoniaError when the training fails.
+    """
     config = WorkerConfig(
         recipe=recipe,
         gpus=placement.gpus,
@@ -67,6 +75,7 @@ def run_training(
         validation_images=ray.put(data.validation_images),
         validation_labels=ray.put(data.validation.labels),
         mailbox=open_mailbox(),
+        checkpoint_s=checkpoint_s,
     )
     images = recipe.epochs * recipe.batch_size * config.steps_per_epoch
     with (
@@ -84,7 +93,7 @@ def run_training(
     if fit.error is not None:
         raise PneumoniaError(
             f"the training was interrupted by lost workers or their storage ({_headline(fit.error)}). "
-            f"The same command with --resume --name {run.command_name} continues after the last epoch."
+            f"The same command with --resume --name {run.command_name} continues from the last checkpoint."
         ) from fit.error
     assert fit.result is not None
     assert fit.result.checkpoint is not None

@@ -16,10 +16,11 @@ from pneumonia_core.training.history import EpochFigures, ValidationFigures
 
 @dataclass(frozen=True)
 class Started:
-    """The workers start, or start again, after `epoch` finished epochs."""
+    """The workers start, or start again, after `epoch` finished epochs and `step` steps of the next one."""
 
     initial: InitialState
     epoch: int
+    step: int
 
 
 @dataclass(frozen=True)

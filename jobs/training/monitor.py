@@ -85,15 +85,15 @@ class Monitor:
         self._lap_s()
         initial = message.initial
         if self._starts > 1:
-            say(f"workers were lost: training goes on after epoch {message.epoch}")
+            say(f"workers were lost: training goes on after {_place(message)}")
         else:
             loaded = f"{initial.loaded_layers} layers from {initial.recipe.weights}"
             say(
                 f"{initial.recipe.network} ({loaded if initial.loaded_layers else 'fresh'}) trains from "
                 f"{initial.first_stage} on in {initial.recipe.precision.replace('_', ' ')}"
-                + (f", going on after epoch {message.epoch}" if message.epoch else "")
+                + (f", going on after {_place(message)}" if message.epoch or message.step else "")
             )
-        self._advance_to(message.epoch * self._per_epoch)
+        self._advance_to(message.epoch * self._per_epoch + message.step * self._per_step)
 
     def _report_epoch(self, message: EpochDone) -> None:
         figures, seconds = message.figures, self._lap_s()
@@ -120,3 +120,10 @@ class Monitor:
 
     def _advance_to(self, images: int, **shown: object) -> None:
         self._progress.advance(images - self._progress.done, **shown)
+
+
+def _place(started: Started) -> str:
+    """Where the workers start."""
+    if started.step:
+        return f"step {started.step:,} of epoch {started.epoch + 1}"
+    return f"epoch {started.epoch}"

@@ -24,6 +24,7 @@ from pneumonia_core.networks.catalog import KERAS_LAYOUT, check_network, check_s
 from pneumonia_core.storage.location import open_location
 from pneumonia_core.storage.synonyms import canonical
 from pneumonia_core.training.recipe import (
+    CHECKPOINT_MINUTES,
     DEFAULT_RECIPE,
     FINE_TUNING_RATE,
     FROM_SCRATCH_RATE,
@@ -39,7 +40,8 @@ class TrainingRequest:
     `data` is a local path or URI as read_labelled takes it. `workers` and `name` None are chosen. `data_set`
     is one of kermany.DATA_SETS; None goes by the file names. `ages_years` None are those of the data set,
     where it is known. `folds` is the number of networks; from 2 on, each is trained without one fold. `int8`
-    None: the bundle has the engine INT8_ENGINE where it can be made.
+    None: the bundle has the engine INT8_ENGINE where it can be made. Within an epoch there is a checkpoint
+    every `checkpoint_s`.
     """
 
     recipe: Recipe
@@ -55,6 +57,7 @@ class TrainingRequest:
     mirror: bool
     folds: int
     resume: bool
+    checkpoint_s: float
     address: str | None
     int8: bool | None
 
@@ -82,6 +85,7 @@ def make_request(
     mirror: bool = False,
     folds: int = 1,
     int8: bool | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
     **recipe_options: Any,  # noqa: ANN401 - Recipe checks them
 ) -> TrainingRequest:
     """The request that the command's options make. Raises InvalidInput where they are wrong.
@@ -104,6 +108,7 @@ def make_request(
         mirror=mirror,
         folds=folds,
         resume=resume,
+        checkpoint_s=60 * checkpoint_minutes,
         address=address,
         int8=int8,
     )
@@ -129,7 +134,7 @@ def train(request: TrainingRequest) -> Result:
 
         nodes, placement = place_workers(request)
         logs = request.models / "tensorboard" / run.name
-        members = train_members(parts, request.recipe, placement, run, logs)
+        members = train_members(parts, request.recipe, placement, run, logs, request.checkpoint_s)
         origin = Origin(
             data_set=request.data_set or known_data_set(image.uri for image in parts[0][0]),
             ages_years=request.ages_years,

@@ -168,3 +168,9 @@ def logits_of(
     x = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     x = layers.Dropout(dropout, dtype="float32", name="dropout")(x)
     return layers.Dense(len(CLASSES), dtype="float32", name="logits")(x)
+
+
+def random_states(model: keras.Model) -> list[keras.Variable]:
+    """The states of the dropout's random generators: variables that are not weights."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]

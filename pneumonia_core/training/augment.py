@@ -173,23 +173,37 @@ def reencode_some(
     strength: Augmentation = Augmentation(),
     threads: int = 1,
 ) -> np.ndarray:
-    """A copy of images uint8 [B, H, W], some of them encoded as JPEG of random quality and decoded again.
+    """A copy of images uint8 [B, H, W], some of them encoded as JPEG of random quality and decoded again."""
+    return reencode_with(images, draw_qualities(rng, len(images), strength), threads)
 
-    The result is the same in any number of threads.
+
+def draw_qualities(
+    rng: np.random.Generator, count: int, strength: Augmentation = Augmentation()
+) -> np.ndarray:
+    """Random JPEG qualities int [count]; 0 for an image that is not encoded again."""
+    qualities = np.zeros(count, int)
+    for index in np.flatnonzero(rng.random(count) < strength.encoder_share):
+        qualities[index] = rng.integers(*strength.jpeg_quality, endpoint=True)
+    return qualities
+
+
+def reencode_with(images: np.ndarray, qualities: np.ndarray, threads: int = 1) -> np.ndarray:
+    """A copy of images uint8 [B, H, W], encoded as JPEG of these qualities and decoded again.
+
+    Those of quality 0 stay as they are. The result is the same in any number of threads.
     """
     images = images.copy()
-    chosen = np.flatnonzero(rng.random(len(images)) < strength.encoder_share)
-    qualities = [int(rng.integers(*strength.jpeg_quality, endpoint=True)) for _ in chosen]
+    chosen = np.flatnonzero(qualities)
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
-        for index, image in zip(chosen, each(_reencoded, images[chosen], qualities), strict=True):
+        for index, image in zip(chosen, each(_reencoded, images[chosen], qualities[chosen]), strict=True):
             images[index] = image
     return images
 
 
 def _reencoded(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    Image.fromarray(image).save(file, "JPEG", quality=int(quality))
     return np.asarray(Image.open(file))
 
 

@@ -80,3 +80,13 @@ def with_fused_normalization(model: keras.Model, shared: bool = False) -> keras.
         return kind.from_config(layer.get_config())
 
     return keras.models.clone_model(model, clone_function=clone)
+
+
+def statistics(model: keras.Model) -> list[keras.Variable]:
+    """The moving means and variances that training changes, each of shape [C]."""
+    return [
+        variable
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]

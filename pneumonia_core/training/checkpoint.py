@@ -1,7 +1,8 @@
-"""The checkpoint of a training after an epoch: its content, and its format on disk.
+"""The checkpoint of a training, after or within an epoch: its content, and its format on disk.
 
-A folder holds `state.json` (the initial state and the history) and `state.npz`: arrays named `group.0001`,
-where a group is one of Learner.state(), or `best` for the averaged weights of the best epoch.
+A folder holds `state.json` (the initial state, the history, and within an epoch its progress) and
+`state.npz`: arrays named `group.0001`, where a group is one of Learner.state(), or `best` for the averaged
+weights of the best epoch.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from pneumonia_core.training.history import EpochFigures, stopped_early
+from pneumonia_core.training.history import NOT_BEGUN, EpochFigures, EpochProgress, stopped_early
 from pneumonia_core.training.recipe import Recipe
 
 ARRAYS: Final = "state.npz"
@@ -38,16 +39,17 @@ class InitialState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after its last finished epoch.
+    """A training after its last finished epoch, or after some steps of the next one.
 
     `state` is Learner.state(). `best` are the averaged weights of the best epoch; only a recipe with patience
-    has them.
+    has them. `progress` is that of the unfinished epoch; its loss is that of all workers.
     """
 
     initial: InitialState
     history: tuple[EpochFigures, ...]
     state: Mapping[str, np.ndarray]
     best: Sequence[np.ndarray] = field(default=())
+    progress: EpochProgress = NOT_BEGUN
 
     @property
     def classifier_weights(self) -> list[np.ndarray]:
@@ -66,6 +68,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
     document = {
         **asdict(checkpoint.initial),
+        **({"progress": asdict(checkpoint.progress)} if checkpoint.progress.steps else {}),
         "epoch": len(checkpoint.history),
         "history": [asdict(figures) for figures in checkpoint.history],
     }
@@ -84,7 +87,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         loaded_layers=document["loaded_layers"],
     )
     history = tuple(EpochFigures.from_json(figures) for figures in document["history"])
-    return Checkpoint(initial, history, arrays, arrays_of(_BEST, arrays))
+    # Checkpoints after an epoch, and those of versions that made no others, have none.
+    progress = EpochProgress(**document.get("progress", {}))
+    return Checkpoint(initial, history, arrays, arrays_of(_BEST, arrays), progress)
 
 
 def numbered(group: str, items: Sequence[Item]) -> dict[str, Item]:

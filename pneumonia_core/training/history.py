@@ -9,13 +9,37 @@ from pneumonia_core.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
+class EpochProgress:
+    """The first `steps` of an epoch: the sum of their losses, and their times.
+
+    `seconds` are those of `timed_steps`, of which `waited_s` were spent waiting for images. The first step
+    after each start is not timed, because it also compiles.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    timed_steps: int = 0
+    seconds: float = 0.0
+    waited_s: float = 0.0
+
+
+NOT_BEGUN: Final = EpochProgress()
+
+
+@dataclass(frozen=True)
 class TrainingFigures:
-    """How the steps of one epoch went. `images_per_s` leaves out the first step, which compiles."""
+    """How the steps of one epoch went. `images_per_s` is that of its timed steps."""
 
     loss: float
     learning_rate: float
     images_per_s: float
     waited_for_data_s: float
+
+    @classmethod
+    def of(cls, done: EpochProgress, learning_rate: float, batch_size: int) -> Self:
+        """The figures of a finished epoch."""
+        rate = done.timed_steps * batch_size / done.seconds if done.timed_steps else 0.0
+        return cls(done.loss / done.steps, learning_rate, rate, done.waited_s)
 
 
 @dataclass(frozen=True)

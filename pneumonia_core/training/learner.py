@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pneumonia_core.networks.classifier import build_classifier, train_from
+from pneumonia_core.networks.classifier import build_classifier, random_states, train_from
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.training.augment import Augmenter, Variation
 from pneumonia_core.training.averaged import AveragedNetwork
-from pneumonia_core.training.batch_norm import with_fused_normalization
+from pneumonia_core.training.batch_norm import statistics, with_fused_normalization
 from pneumonia_core.training.checkpoint import numbered
 from pneumonia_core.training.loss import ClassWeights, HierarchicalLoss
 from pneumonia_core.training.optimizer import LossScale, all_finite, scheduled_optimizer
@@ -43,9 +43,9 @@ class TrainingBatch:
 class Learner:
     """A classifier with its optimizer under a distribution strategy, trained batch by batch.
 
-    `averaged` follows its weights; it is evaluated and released. `step`, `share_statistics` and `total` are
-    collective operations: every worker must call them alike. A worker with several GPUs gives each a part of
-    its batch. `loss_scale` is for float16, where None starts a new one.
+    `averaged` follows its weights; it is evaluated and released. `step`, `share_statistics`, `shared_state`
+    and `total` are collective operations: every worker must call them alike. A worker with several GPUs gives
+    each a part of its batch. `loss_scale` is for float16, where None starts a new one.
 
     With `shared_moments` batch normalisation has those of all replicas (`SharedBatchNormalization`). With
     `compiled` XLA compiles the network forwards and backwards. What stays outside: resampling, of which XLA
@@ -83,7 +83,7 @@ class Learner:
         if compiled and not shared_moments:
             self._gradients_of = tf.function(self._loss_and_gradients, autograph=False, jit_compile=True)
         self._step = tf.function(self._distributed_step, autograph=False)
-        self._share = tf.function(self._distributed_share, autograph=False)
+        self._means = tf.function(self._distributed_means, autograph=False)
         self._total = tf.function(self._distributed_total, autograph=False)
 
     @property
@@ -121,32 +121,46 @@ class Learner:
 
     def share_statistics(self) -> None:
         """Give all workers the mean of the batch-normalisation statistics, which differ between devices."""
-        self._share()
-        variables = _statistics(self.averaged.model)
-        if not variables:
-            return
-        sums = self.total(np.concatenate([variable.numpy() for variable in variables]))
-        workers = self._strategy.num_replicas_in_sync // self._devices
-        means = np.split(sums / workers, np.cumsum([v.shape[0] for v in variables]))
-        for variable, mean in zip(variables, means, strict=False):
+        for variable, mean in self._mean_statistics():
             variable.assign(mean)
 
-    def _distributed_share(self) -> None:
-        self._strategy.run(self._replica_share)
+    def _mean_statistics(self) -> list[tuple[keras.Variable, np.ndarray]]:
+        """The statistics, with their means over all workers."""
+        local = statistics(self.averaged.model)
+        if not local:
+            return []
+        sums = self.total(np.concatenate([variable.numpy() for variable in local]))
+        workers = self._strategy.num_replicas_in_sync // self._devices
+        means = np.split(sums / workers, np.cumsum([variable.shape[0] for variable in local])[:-1])
+        spread = [np.asarray(mean) for mean in self._means()]
+        return list(zip([*local, *statistics(self.classifier)], [*means, *spread], strict=True))
 
-    def _replica_share(self) -> None:
-        variables = _statistics(self.classifier)
+    def _distributed_means(self) -> list[tf.Tensor]:
+        each = self._strategy.run(self._replica_means)
+        return [self._strategy.experimental_local_results(mean)[0] for mean in each]
+
+    def _replica_means(self) -> list[tf.Tensor]:
         # all_reduce refuses a variable, because it is on no device.
-        sums = _all_reduce([tf.identity(variable.value) for variable in variables])
-        for variable, total in zip(variables, sums, strict=True):
-            variable.assign(total / self._strategy.num_replicas_in_sync)
+        sums = _all_reduce([tf.identity(variable.value) for variable in statistics(self.classifier)])
+        return [total / self._strategy.num_replicas_in_sync for total in sums]
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a resumed training needs, by name (checkpoint.numbered)."""
-        arrays: dict[str, np.ndarray] = {}
-        for group, variables in self._stateful().items():
-            arrays.update(numbered(group, [variable.numpy() for variable in variables]))
-        return arrays
+        return self._state({})
+
+    def shared_state(self) -> dict[str, np.ndarray]:
+        """`state` as it would be after `share_statistics`.
+
+        The statistics stay as they are, so a training does not depend on how often it is saved.
+        """
+        return self._state({id(variable): mean for variable, mean in self._mean_statistics()})
+
+    def _state(self, means: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            name: means[id(variable)] if id(variable) in means else variable.numpy()
+            for group, variables in self._stateful().items()
+            for name, variable in numbered(group, variables).items()
+        }
 
     def restore(self, state: Mapping[str, np.ndarray], rank: int = 0) -> None:
         """Continue from a state that rank 0 saved under the same recipe.
@@ -166,7 +180,7 @@ class Learner:
             "classifier": self.classifier.weights,
             "averaged": self.averaged.model.weights,
             "optimizer": self._optimizer.variables,
-            "random": _random_states(self.classifier),
+            "random": random_states(self.classifier),
             "loss_scale": self._loss_scale.variables if self._loss_scale else [],
         }
 
@@ -282,19 +296,3 @@ def _classifier(
     model.set_weights(weights)
     train_from(model, first_stage)
     return model
-
-
-def _random_states(model: keras.Model) -> list[tf.Variable]:
-    """The states of the dropout's random generators: variables that are not weights."""
-    weights = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in weights]
-
-
-def _statistics(model: keras.Model) -> list[tf.Variable]:
-    """The batch-normalisation statistics that training changes, each of shape [C]."""
-    return [
-        variable
-        for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-        for variable in (layer.moving_mean, layer.moving_variance)
-    ]

@@ -13,6 +13,8 @@ FINE_TUNING_RATE: Final = 5e-4
 FROM_SCRATCH_RATE: Final = 1e-3
 # How strongly training images vary; augment.STRENGTHS says what each means.
 AUGMENT: Final = ("none", "light", "default", "strong")
+# Between checkpoints within an epoch. It changes no weight, so a recipe does not hold it.
+CHECKPOINT_MINUTES: Final = 10.0
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,53 @@
-"""Training batches: drawn from a worker's shard, prepared by a thread while the step runs."""
+"""Training batches: drawn from a worker's shard, varied, prepared by a thread while the step runs."""
 
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 from ray.data import DataIterator
+
+from pneumonia_core.training.augment import augmentation_of, draw, draw_qualities, reencode_with
+from pneumonia_core.training.learner import TrainingBatch
+from pneumonia_core.training.recipe import Recipe
 
 SHUFFLE_BATCHES: Final = 16
 KEPT_BATCHES: Final = 4
 _POLL_S: Final = 0.2
 _JOIN_S: Final = 5
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The training images of one of `world` workers, which encodes images in so many `threads`."""
+
+    shard: DataIterator
+    rank: int
+    world: int
+    threads: int = 1
+
+
+def training_batches(
+    share: Share, recipe: Recipe, epoch: int, steps: int, first: int = 0
+) -> Iterator[TrainingBatch]:
+    """A worker's batches of an epoch of so many steps, from the step `first` on; both count from 0.
+
+    They depend on nothing else: a training that goes on within an epoch gets what it would have got. The
+    images before `first` are read, but neither encoded nor varied.
+    """
+    strength, size = augmentation_of(recipe), recipe.batch_size // share.world
+    rng = np.random.default_rng([recipe.seed, epoch, share.rank])
+    drawn = batches_of_epoch(share.shard, size, steps, recipe.seed + epoch)
+    for step, (images, labels) in enumerate(drawn):
+        qualities = draw_qualities(rng, size, strength)
+        variation = draw(rng, size, recipe.image_size, strength)
+        if step >= first:
+            yield TrainingBatch(
+                reencode_with(images, qualities, share.threads), labels.astype(np.int32), variation
+            )
 
 
 def batches_of_epoch(

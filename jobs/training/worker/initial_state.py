@@ -23,7 +23,8 @@ class WorkerConfig:
     """What the driver gives every worker.
 
     The references are to arrays in the object store: `sample`, some training images uint8 [N, H, W], and the
-    images and labels of validation. A worker has `gpus` GPUs.
+    images and labels of validation. A worker has `gpus` GPUs. Within an epoch there is a checkpoint every
+    `checkpoint_s`.
     """
 
     recipe: Recipe
@@ -34,6 +35,7 @@ class WorkerConfig:
     validation_images: "ray.ObjectRef[Any]"
     validation_labels: "ray.ObjectRef[Any]"
     mailbox: Mailbox
+    checkpoint_s: float
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
-"""What Ray Train runs on each worker: epochs of steps, validation, and a checkpoint after each epoch."""
+"""What Ray Train runs on each worker: epochs of steps, validation, checkpoints."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Self
 
 import keras
 import numpy as np
 import ray
 import ray.train
 import tensorflow as tf
-from ray.data import DataIterator
 from ray.exceptions import RayError
 
 from jobs.training.messages import (
@@ -24,7 +21,8 @@ from jobs.training.messages import (
     Started,
     StepDone,
 )
-from jobs.training.worker.batches import batches_of_epoch, prefetched
+from jobs.training.worker.batches import Share, prefetched, training_batches
+from jobs.training.worker.checkpoints import CheckpointClock, report_checkpoint
 from jobs.training.worker.devices import (
     communication,
     set_up_devices,
@@ -35,9 +33,16 @@ from jobs.training.worker.devices import (
 from jobs.training.worker.initial_state import WorkerConfig, first_weights, last_checkpoint
 from jobs.training.worker.steps import take_steps
 from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.training.augment import augmentation_of, draw, reencode_some
-from pneumonia_core.training.checkpoint import Checkpoint, InitialState, save_checkpoint
-from pneumonia_core.training.history import EpochFigures, TrainingFigures, best_epoch, is_over
+from pneumonia_core.training.checkpoint import Checkpoint, InitialState
+from pneumonia_core.training.history import (
+    NOT_BEGUN,
+    EpochFigures,
+    EpochProgress,
+    TrainingFigures,
+    ValidationFigures,
+    best_epoch,
+    is_over,
+)
 from pneumonia_core.training.learner import Learner, TrainingBatch
 from pneumonia_core.training.linear_probe import fit_linear_probe
 from pneumonia_core.training.loss import HierarchicalLoss
@@ -49,28 +54,48 @@ SHOWN_IMAGES: Final = 16
 
 @dataclass(frozen=True)
 class Worker:
-    """One of `world` workers. `recipe` has no open choices; `shard` are this worker's training images."""
+    """One of several workers. `recipe` has no open choices; `share` are this worker's training images."""
 
-    rank: int
-    world: int
     config: WorkerConfig
     recipe: Recipe
-    shard: DataIterator
+    share: Share
+
+    @property
+    def world(self) -> int:
+        return self.share.world
 
     @property
     def is_first(self) -> bool:
         """Whether this worker writes checkpoints and messages."""
-        return self.rank == 0
+        return self.share.rank == 0
 
 
 @dataclass(frozen=True)
-class Start:
-    """A learner, with the history and the best weights of the epochs before it; a new training has none."""
+class TrainingState:
+    """A learner, with the history and the best weights of its epochs, and the progress of the next one."""
 
     initial: InitialState
     learner: Learner
     history: tuple[EpochFigures, ...] = ()
     best: Sequence[np.ndarray] = ()
+    progress: EpochProgress = NOT_BEGUN
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no step was taken before."""
+        return not self.history and not self.progress.steps
+
+    def after_epoch(self, trained: TrainingFigures, validated: ValidationFigures) -> Self:
+        """The state after the epoch with these figures."""
+        history = (*self.history, EpochFigures.of(len(self.history) + 1, trained, validated))
+        # Only a training that may end before its schedule needs its best epoch again.
+        is_best = self.initial.recipe.patience and best_epoch(history) == len(history)
+        best = self.learner.averaged.get_weights() if is_best else self.best
+        return replace(self, history=history, best=best, progress=NOT_BEGUN)
+
+    def checkpoint(self, arrays: Mapping[str, np.ndarray]) -> Checkpoint:
+        """A checkpoint with this state of the learner."""
+        return Checkpoint(self.initial, self.history, arrays, self.best, self.progress)
 
 
 def train_on_worker(config: dict[str, WorkerConfig]) -> None:
@@ -96,18 +121,20 @@ def _train(config: WorkerConfig) -> None:
     set_up_devices(threads_of_worker(context.get_local_world_size()), config.gpus)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(config.gpus))
     keras.utils.set_random_seed(config.recipe.seed + rank)
-    start = _start(config, rank, strategy)
-    worker = Worker(rank, world, config, start.initial.recipe, ray.train.get_dataset_shard("train"))
+    state = _start(config, rank, strategy)
+    # A thread keeps up with one GPU, not with all of a node.
+    share = Share(ray.train.get_dataset_shard("train"), rank, world, threads=max(1, config.gpus))
+    worker = Worker(config, state.initial.recipe, share)
     images, labels = ray.get([config.validation_images, config.validation_labels])
     validation = ValidationShard.of(images, labels, rank, world)
     if worker.is_first:
-        config.mailbox.post(Started(start.initial, len(start.history)))
-    if not start.history and start.initial.fresh_from == "head":
-        _fit_head(worker, start.learner, validation)
-    _train_epochs(worker, start, validation)
+        config.mailbox.post(Started(state.initial, len(state.history), state.progress.steps))
+    if state.is_new and state.initial.fresh_from == "head":
+        _fit_head(worker, state.learner, validation)
+    _train_epochs(worker, state, validation)
 
 
-def _start(config: WorkerConfig, rank: int, strategy: tf.distribute.Strategy) -> Start:
+def _start(config: WorkerConfig, rank: int, strategy: tf.distribute.Strategy) -> TrainingState:
     """The start from the last checkpoint, else a new one; a collective operation.
 
     The arrays of a checkpoint are several times as large as the network, and are not kept.
@@ -115,10 +142,12 @@ def _start(config: WorkerConfig, rank: int, strategy: tf.distribute.Strategy) ->
     checkpoint = last_checkpoint()
     if checkpoint is None:
         first = first_weights(config, rank)
-        return Start(first.initial, _learner(config, first.initial, first.weights, strategy))
+        return TrainingState(first.initial, _learner(config, first.initial, first.weights, strategy))
     learner = _learner(config, checkpoint.initial, checkpoint.classifier_weights, strategy)
     learner.restore(checkpoint.state, rank)
-    return Start(checkpoint.initial, learner, checkpoint.history, checkpoint.best)
+    return TrainingState(
+        checkpoint.initial, learner, checkpoint.history, checkpoint.best, checkpoint.progress
+    )
 
 
 def _learner(
@@ -147,7 +176,7 @@ def _fit_head(worker: Worker, learner: Learner, validation: ValidationShard) -> 
     recipe = worker.recipe
     nothing = np.zeros((0, recipe.image_size, recipe.image_size), np.uint8)
     features, labels = [learner.averaged.features(nothing)], [np.zeros(0, np.int64)]
-    batches = worker.shard.iter_batches(
+    batches = worker.share.shard.iter_batches(
         batch_size=recipe.batch_size, batch_format="numpy", prefetch_batches=2
     )
     for batch in batches:
@@ -166,38 +195,60 @@ def _fit_head(worker: Worker, learner: Learner, validation: ValidationShard) -> 
         worker.config.mailbox.post(HeadFitted(images, figures))
 
 
-def _train_epochs(worker: Worker, start: Start, validation: ValidationShard) -> None:
-    learner, history, best = start.learner, start.history, start.best
-    while not is_over(worker.recipe, history):
-        trained = _train_epoch(worker, learner, len(history))
+def _train_epochs(worker: Worker, state: TrainingState, validation: ValidationShard) -> None:
+    learner = state.learner
+    clock = CheckpointClock(worker.config.checkpoint_s, worker.is_first, learner.total)
+    while not is_over(worker.recipe, state.history):
+        trained = _train_epoch(worker, state, clock)
         learner.share_statistics()
         validated = validation.measure(learner)
-        history = (*history, EpochFigures.of(len(history) + 1, trained, validated.figures))
-        # Only a training that may end before its schedule needs its best epoch again.
-        if worker.recipe.patience and best_epoch(history) == len(history):
-            best = learner.averaged.get_weights()
-        _report(worker, Checkpoint(start.initial, history, learner.state(), best))
+        state = state.after_epoch(trained, validated.figures)
+        figures = state.history[-1]
+        report_checkpoint(state.checkpoint(learner.state()), worker.is_first, asdict(figures))
+        clock.restart()
         if worker.is_first:
-            worker.config.mailbox.post(EpochDone(history[-1], validated.probabilities))
+            worker.config.mailbox.post(EpochDone(figures, validated.probabilities))
 
 
-def _train_epoch(worker: Worker, learner: Learner, epoch: int) -> TrainingFigures:
-    """Train for one epoch, counted from 0. Raises PneumoniaError when the loss diverges."""
-    steps, mailbox = worker.config.steps_per_epoch, worker.config.mailbox
+def _train_epoch(worker: Worker, state: TrainingState, clock: CheckpointClock) -> TrainingFigures:
+    """Train the rest of an epoch. Raises PneumoniaError when the loss diverges."""
+    learner, recipe, config = state.learner, worker.recipe, worker.config
+    epoch, before = len(state.history), state.progress
 
     def report(step: int, loss: float) -> None:
-        mailbox.post(StepDone(epoch + 1, step, loss * worker.world))
+        config.mailbox.post(StepDone(epoch + 1, step, loss * worker.world))
 
-    with closing(prefetched(_batches(worker, epoch))) as batches:
-        shown = _showing_first(batches, worker, learner) if worker.is_first and epoch == 0 else batches
-        done = take_steps(learner, shown, steps, report if worker.is_first else None)
-    loss = float(learner.total(np.float64(done.loss))) / steps
+    def pause(done: EpochProgress) -> int:
+        is_due, steps = clock.ask(done)
+        if is_due:
+            within = replace(state, progress=_of_all_workers(learner, epoch, done))
+            metrics = {"epoch": epoch + 1, "step": done.steps}
+            report_checkpoint(within.checkpoint(learner.shared_state()), worker.is_first, metrics)
+            clock.restart()
+        return steps
+
+    batches = training_batches(worker.share, recipe, epoch, config.steps_per_epoch, before.steps)
+    with closing(prefetched(batches)) as ready:
+        shown = _showing_first(ready, worker, learner) if worker.is_first and state.is_new else ready
+        # The loss so far is that of all workers, and counts once.
+        own = before if worker.is_first else replace(before, loss=0.0)
+        done = take_steps(
+            learner, shown, config.steps_per_epoch, report if worker.is_first else None, own, pause
+        )
+    return TrainingFigures.of(_of_all_workers(learner, epoch, done), learner.learning_rate, recipe.batch_size)
+
+
+def _of_all_workers(learner: Learner, epoch: int, done: EpochProgress) -> EpochProgress:
+    """The same with the loss of all workers; a collective operation.
+
+    Raises PneumoniaError when it diverges.
+    """
+    loss = float(learner.total(np.float64(done.loss)))
     if not np.isfinite(loss):
         raise PneumoniaError(
             f"the loss of epoch {epoch + 1} is not a number: the network diverged. Lower --learning-rate."
         )
-    images_per_s = (steps - 1) * worker.recipe.batch_size / done.seconds if steps > 1 else 0.0
-    return TrainingFigures(loss, learner.learning_rate, images_per_s, done.waited_s)
+    return replace(done, loss=loss)
 
 
 def _showing_first(
@@ -208,30 +259,6 @@ def _showing_first(
     worker.config.mailbox.post(InputsShown(learner.augmented(first.first(SHOWN_IMAGES))))
     yield first
     yield from batches
-
-
-def _batches(worker: Worker, epoch: int) -> Iterator[TrainingBatch]:
-    """This worker's batches of an epoch, with the parameters of their augmentation."""
-    recipe, strength = worker.recipe, augmentation_of(worker.recipe)
-    rng = np.random.default_rng([recipe.seed, epoch, worker.rank])
-    size = recipe.batch_size // worker.world
-    steps = worker.config.steps_per_epoch
-    for images, labels in batches_of_epoch(worker.shard, size, steps, recipe.seed + epoch):
-        # A thread keeps up with one GPU, not with all of a node.
-        reencoded = reencode_some(images, rng, strength, threads=max(1, worker.config.gpus))
-        variation = draw(rng, size, recipe.image_size, strength)
-        yield TrainingBatch(reencoded, labels.astype(np.int32), variation)
-
-
-def _report(worker: Worker, checkpoint: Checkpoint) -> None:
-    """Report an epoch to Ray Train, from rank 0 with its checkpoint; all workers wait for each other."""
-    if not worker.is_first:
-        ray.train.report({})
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(Path(folder), checkpoint)
-        figures = asdict(checkpoint.history[-1])
-        ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def _is_transient(error: Exception) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint, save_checkpoint
-from pneumonia_core.training.history import EpochFigures
+from pneumonia_core.training.history import NOT_BEGUN, EpochFigures, EpochProgress
 from pneumonia_core.training.recipe import Recipe
 
 FIGURES = {
@@ -43,12 +43,19 @@ def test_a_loaded_checkpoint_is_the_saved_one(checkpoint, tmp_path):
     save_checkpoint(tmp_path, checkpoint)
     loaded = load_checkpoint(tmp_path)
     assert (loaded.initial, loaded.history) == (checkpoint.initial, checkpoint.history)
+    assert loaded.progress == NOT_BEGUN
     for name, array in checkpoint.state.items():
         np.testing.assert_array_equal(loaded.state[name], array)
     np.testing.assert_array_equal(
         loaded.classifier_weights, [checkpoint.state[f"classifier.{i:04}"] for i in range(12)]
     )
     np.testing.assert_array_equal(loaded.best, checkpoint.best)
+
+
+def test_a_checkpoint_within_an_epoch_says_how_far_it_is(checkpoint, tmp_path):
+    within = dataclasses.replace(checkpoint, progress=EpochProgress(40, 12.5, 39, 8.25, 0.5))
+    save_checkpoint(tmp_path, within)
+    assert load_checkpoint(tmp_path).progress == within.progress
 
 
 def test_weights_to_release_are_the_best_where_patience_ran_out_else_the_last_average(checkpoint):

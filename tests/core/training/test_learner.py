@@ -260,6 +260,8 @@ def test_one_worker_with_two_devices_trains_as_with_one(in_float32, tmp_path):
         assert float(two["total"]) == 3.0
         assert len(two["statistics"]) == 2
         np.testing.assert_array_equal(two["statistics"][0], two["statistics"][1])
+        # A state with shared statistics was taken before, and changed nothing.
+        assert two["kept"]
         assert np.abs(two["statistics"]).max() > 0
         assert (two["moved"].tolist(), float(two["factor"])) == ([False, True], FIRST_FACTOR / 2)
         for name, ours in in_float32.state().items():
@@ -314,14 +316,23 @@ def on_two_devices(output):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     one = trained("float32", strategy)
     apart = normalizing(strategy)
-    apart.share_statistics()
     moving = apart.classifier.get_layer("layer4.0.bn1").moving_mean.value
-    statistics = [copy.numpy() for copy in strategy.experimental_local_results(moving)]
+
+    def copies():
+        return [copy.numpy() for copy in strategy.experimental_local_results(moving)]
+
+    before, saved = copies(), apart.shared_state()
+    kept = np.array_equal(before, copies()) and not np.array_equal(before[0], before[1])
+    apart.share_statistics()
+    statistics = copies()
+    kept = kept and all(np.array_equal(saved[name], values) for name, values in apart.state().items())
     shared = {
         f"shared.{name}": value for name, value in normalizing(strategy, shared_moments=True).state().items()
     }
     total = one.total(np.array(3.0))
-    np.savez(output, total=total, statistics=statistics, **shared, **in_float16(strategy), **one.state())
+    np.savez(
+        output, total=total, statistics=statistics, kept=kept, **shared, **in_float16(strategy), **one.state()
+    )
 
 
 def normalizing(strategy=None, **options):

@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.training.worker.batches import batches_of_epoch, prefetched
+from jobs.training.worker.batches import Share, batches_of_epoch, prefetched, training_batches
+from pneumonia_core.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,22 @@ def test_batches_come_in_another_order_with_another_seed(shard):
 
     assert order(1) == order(1)
     assert order(1) != order(2)
+
+
+@pytest.mark.parametrize(("rank", "world", "steps"), [(0, 1, 3), (1, 2, 7)])
+def test_an_epoch_that_goes_on_at_a_step_gets_the_batches_that_it_would_have_got(shard, rank, world, steps):
+    """With two workers the shard is too short, and repeats batches."""
+    recipe = Recipe("resnet18", "none", 4, batch_size=4, seed=5)
+    share = Share(shard, rank, world)
+    whole = list(training_batches(share, recipe, 1, steps))
+    assert len(whole) == steps
+    for first in (1, 2, steps - 1):
+        rest = list(training_batches(share, recipe, 1, steps, first))
+        for ours, expected in zip(rest, whole[first:], strict=True):
+            np.testing.assert_array_equal(ours.images, expected.images)
+            np.testing.assert_array_equal(ours.labels, expected.labels)
+            for name, values in ours.variation._asdict().items():
+                np.testing.assert_array_equal(values, getattr(expected.variation, name))
 
 
 def test_prefetching_gives_the_same_items_and_the_makers_error():

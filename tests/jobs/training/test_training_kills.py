@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.clusters import Rules
 from support.paths import REPOSITORY
 from support.processes import descendants, kill_with_descendants
 
@@ -18,6 +18,7 @@ from pneumonia_core.phantoms.data_sets import write_labelled
 
 # Each of three deaths may come an epoch later than it is meant to.
 EPOCHS = 6
+CHECKPOINT_S = 2
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +29,28 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def nodes():
+def rules(tmp_path_factory):
+    """The failpoints of the workers."""
+    rules = Rules(tmp_path_factory.mktemp("rules") / "rules")
+    rules.set()
+    return rules
+
+
+@pytest.fixture(scope="module")
+def nodes(rules):
     """Two nodes of one CPU each, and a head without any, as a cluster should have: it can lose a node.
 
     A worker with one thread, alone, comes to the same sums every time, so that trainings can be compared.
     """
     from ray.cluster_utils import Cluster
 
+    from pneumonia_core.system.failpoints import VARIABLE
+
+    os.environ[VARIABLE] = rules.variable
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
+    del os.environ[VARIABLE]
     yield cluster
     cluster.shutdown()
 
@@ -49,7 +62,7 @@ def command(data, nodes, tmp_path):
             *(sys.executable, "-m", "jobs.train", "--data", str(data), "--models", str(tmp_path)),
             *("--network", "resnet18", "--weights", "none", "--image-size", "32", "--batch-size", "8"),
             *("--workers", "1", "--precision", "float32", "--epochs", str(EPOCHS), "--name", "t"),
-            *("--address", nodes.address, *options),
+            *("--checkpoint-minutes", str(CHECKPOINT_S / 60), "--address", nodes.address, *options),
         ]
 
     return command
@@ -125,16 +138,29 @@ def undisturbed(data, nodes, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_training_that_loses_a_worker_a_node_and_its_command_ends_as_if_undisturbed(
-    command, undisturbed, nodes
+    command, undisturbed, nodes, rules, tmp_path
 ):
-    """One after the other in one training: a training of its own for each would take minutes longer."""
-    lost = "workers were lost: training goes on after epoch"
+    """One after the other in one training: a training of its own for each would take minutes longer.
+
+    The worker dies in the first epoch. It waits before, so that a checkpoint is due, and again, so that Ray
+    Train has seen it.
+    """
+    steps, once = tmp_path / "steps", [tmp_path / name for name in ("due", "seen", "dead")]
+    rules.set(
+        f"step=log:{steps}",
+        f"step@step 6.=sleep:{CHECKPOINT_S},once:{once[0]}",
+        f"step@step 20.=sleep:5,once:{once[1]}",
+        f"step@step 21.=kill,once:{once[2]}",
+    )
+    lost = "workers were lost: training goes on after "
     with begun(command()) as process:
-        wait_for_epoch(process, "epoch 1 ")
-        _, worker = find_worker(nodes)
-        os.kill(worker, signal.SIGKILL)
-        wait_for_line(process, lost)
+        said = wait_for_line(process, lost).splitlines()[-1]
         wait_for_epoch(process)
+        taken = [int(line.strip("step .")) for line in steps.read_text().splitlines()]
+        again = taken[taken.index(21) + 1]
+        assert said == f"{lost}step {again - 1} of epoch 1"
+        assert 6 < again <= 21
+        rules.set()
         node, _ = find_worker(nodes)
         nodes.remove_node(node, allow_graceful=False)
         wait_for_line(process, lost)
@@ -145,6 +171,6 @@ def test_training_that_loses_a_worker_a_node_and_its_command_ends_as_if_undistur
     assert "--resume" in refused.stderr
     resumed = subprocess.run(command("--resume"), cwd=REPOSITORY, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after epoch" in resumed.stderr
+    assert "going on after " in resumed.stderr
     assert "epoch 1 of" not in resumed.stderr
     check_ends_as_if_undisturbed(resumed.stdout, undisturbed)

@@ -1,5 +1,7 @@
 """A worker's steps: how often the host waits for the device, and how workers talk to each other."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -7,10 +9,13 @@ import tensorflow as tf
 from tensorflow.python.framework.ops import _EagerTensorBase
 
 from jobs.training.worker import steps as steps_module
+from jobs.training.worker.checkpoints import CheckpointClock
 from jobs.training.worker.devices import PACK_BYTES, communication, shares_moments, xla_error
 from jobs.training.worker.steps import take_steps
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.training.augment import draw
+from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint, save_checkpoint
+from pneumonia_core.training.history import EpochProgress
 from pneumonia_core.training.learner import Learner, TrainingBatch
 from pneumonia_core.training.loss import ClassWeights
 from pneumonia_core.training.recipe import Recipe
@@ -18,12 +23,18 @@ from pneumonia_core.training.recipe import Recipe
 SIZE, IMAGES = 32, 4
 
 
+RECIPE = Recipe("resnet18", "none", SIZE, batch_size=IMAGES, precision="float32")
+
+
 @pytest.fixture(scope="module")
 def learner():
+    return new_learner()
+
+
+def new_learner():
     keras.utils.set_random_seed(1)
-    recipe = Recipe("resnet18", "none", SIZE, batch_size=IMAGES, precision="float32")
     weights = build_classifier("resnet18", SIZE).get_weights()
-    return Learner(recipe, weights, "layer4", ClassWeights(1, 1, 1, 1), 4)
+    return Learner(RECIPE, weights, "layer4", ClassWeights(1, 1, 1, 1), 4)
 
 
 @pytest.fixture
@@ -64,6 +75,53 @@ def test_the_driver_hears_of_each_loss_that_is_due_and_the_epoch_of_the_sum(lear
     done = take_steps(learner, batches(5), 5, lambda step, loss: heard.append((step, loss)))
     assert [step for step, _ in heard] == [1, 2, 3, 4, 5]
     assert done.loss == pytest.approx(sum(loss for _, loss in heard), rel=1e-12)
+
+
+def test_a_training_that_goes_on_at_a_checkpoint_within_an_epoch_ends_as_if_it_had_not_stopped(
+    learner, tmp_path
+):
+    """One of 7 steps, with a checkpoint after the third, and another learner's last four."""
+    whole, given, paused = new_learner(), list(batches(7)), []
+    initial = InitialState(RECIPE, "layer4", None, 0)
+
+    def pause(done):
+        paused.append(done.steps)
+        if done.steps == 3:
+            save_checkpoint(tmp_path, Checkpoint(initial, (), whole.shared_state(), progress=done))
+        return 2
+
+    expected = take_steps(whole, iter(given), 7, pause=pause)
+    assert paused == [1, 3, 5]
+    found = load_checkpoint(tmp_path)
+    assert (found.progress.steps, found.progress.timed_steps) == (3, 2)
+    # It has taken other steps before.
+    learner.restore(found.state)
+    taken = iter(given[3:])
+    done = take_steps(learner, taken, 7, before=found.progress)
+    assert next(taken, None) is None
+    assert (done.steps, done.timed_steps) == (7, 5)
+    assert done.seconds > found.progress.seconds
+    assert done.loss == pytest.approx(expected.loss, rel=1e-5)
+    resumed, undisturbed = learner.state(), whole.state()
+    assert {name.partition(".")[0] for name in resumed} == {"classifier", "averaged", "optimizer", "random"}
+    for name, values in undisturbed.items():
+        np.testing.assert_allclose(resumed[name], values, atol=1e-5, err_msg=name)
+
+
+def test_workers_make_a_checkpoint_at_the_same_step_by_the_clock_of_the_first():
+    answers = []
+
+    def first_total(answer):
+        answers.append(answer)
+        return answer
+
+    done = EpochProgress(steps=101, timed_steps=100, seconds=50.0)
+    # Longer ago than the interval; just begun; one whose tenth lasts four steps.
+    for interval_s, expected in ((1e-9, (True, 1)), (1e9, (False, 100)), (20.0, (False, 4))):
+        first = CheckpointClock(interval_s, True, first_total)
+        other = CheckpointClock(1.0, False, lambda nothing: nothing + answers[-1])
+        assert first.ask(done) == other.ask(replace(done, seconds=1.0)) == expected
+    assert CheckpointClock(1e9, True, first_total).ask(EpochProgress(steps=1)) == (False, 1)
 
 
 def test_gradients_travel_through_nccl_where_and_only_where_there_are_gpus():
