@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Answer = TypeVar("Answer")
+Key = TypeVar("Key")
 # A node that has not answered by then is busy or lost. Its actors find out themselves.
 _ANSWER_S: Final = 120.0
 
@@ -34,9 +35,9 @@ def node_capabilities(
 
 
 def answers_of_nodes(
-    asked: Mapping["ObjectRef[Answer]", str], wait_s: float = _ANSWER_S
-) -> dict[str, Answer]:
-    """What the nodes have answered in that time, by their ids; `asked` are the requests, with the ids."""
+    asked: Mapping["ObjectRef[Answer]", Key], wait_s: float = _ANSWER_S
+) -> dict[Key, Answer]:
+    """What has been answered in that time, by what each request stands for in `asked`, such as a node."""
     # Not at the top: see above.
     import ray
 

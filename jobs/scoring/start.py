@@ -16,10 +16,11 @@ from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.execution import Execution
 from jobs.scoring.execution.graph import ship_bundle
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
-from jobs.scoring.execution.rates import RateSource, worth_measuring
+from jobs.scoring.execution.rates import RateSource
 from pneumonia_core.bundles.choice import EngineChoice
 from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
 from pneumonia_core.bundles.rates.memory import as_json
+from pneumonia_core.bundles.rates.workload import Workload
 from pneumonia_core.results.clock import check_clock
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.record import RunRecord
@@ -75,14 +76,21 @@ def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence
         context.options.placement,
     )
     to_score = sum(shard.to_score for shard in record.shards)
-    worth_it = worth_measuring(to_score, record.listing_complete, context.left_s)
-    source = RateSource(context.results, lambda engine: _shipped(context, engine), worth_it)
+    workload = Workload(to_score, record.listing_complete, context.left_s)
+    source = RateSource(context.results, lambda engine: _shipped(context, engine), workload)
     computation = settle_computation(context.bundle, options, nodes, source)
     choice, rates = computation.choice, computation.rates
     if computation.reason:
         say(computation.reason)
     batch_size = settled_batch_size(record, choice.on_gpu)
-    run.advance("scoring", engine=choice.engine, precision=choice.precision, batch_size=batch_size)
+    run.advance(
+        "scoring",
+        engine=choice.engine,
+        precision=choice.precision,
+        batch_size=batch_size,
+        # A run that is resumed had its reason.
+        engine_reason=computation.reason or record.engine_reason,
+    )
     if rates is not None:
         run.advance(rates=as_json(rates.rates), rates_origin=rates.origin)
     check_clock(run.folder.child("run.json"), view.newest_row())

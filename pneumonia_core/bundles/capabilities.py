@@ -10,6 +10,7 @@ from pneumonia_core.bundles.onnx_runtime.gpus import onnxruntime_gpus
 from pneumonia_core.bundles.onnx_runtime.installed import has_onnxruntime
 from pneumonia_core.system.environment import (
     cpu_has_bfloat16,
+    cpu_has_bfloat16_tiles,
     cpu_multiplies_int8,
     gpu_multiplies_float16,
     processor_model,
@@ -23,7 +24,8 @@ _CUDA_DRIVER: Final = "libcuda.so.1"
 class Capabilities:
     """What engines can use on a machine.
 
-    `bfloat16` and `int8` say whether they multiply these on its CPU. `gpus` are the compute capabilities
+    `bfloat16` and `int8` say whether they multiply these on its CPU, `bfloat16_tiles` whether it has a unit
+    for bfloat16 that is surely faster than float32. `gpus` are the compute capabilities
     (major, minor) of the GPUs that the engine sees that was asked. `onnxruntime` says whether that is
     installed. `processor` is the model of the CPU.
     """
@@ -33,6 +35,7 @@ class Capabilities:
     int8: bool = False
     onnxruntime: bool = False
     processor: str = ""
+    bfloat16_tiles: bool = False
 
     def can_compute(self, precision: str, on_gpu: bool) -> bool:
         """Whether an engine computes in this precision here, on the GPUs or on the CPU."""
@@ -55,6 +58,7 @@ def measure_capabilities(look_for_gpus: bool, engine: str = "tensorflow") -> Cap
         int8=x86 and cpu_multiplies_int8(),
         onnxruntime=has_onnxruntime(),
         processor=processor_model(),
+        bfloat16_tiles=x86 and cpu_has_bfloat16_tiles(),
     )
 
 

@@ -162,6 +162,8 @@ class RunRecord:
     engine: str | None = None
     precision: str | None = None
     batch_size: int | None = None
+    # Why, in a line. None where engine and precision were named.
+    engine_reason: str | None = None
     # Images/s of what `auto` could take, on all nodes together: {engine: {precision: rate}}, and whether they
     # were `measured` for this run or `remembered` from another. Empty where they did not decide.
     rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -259,6 +261,7 @@ class RunChanges(TypedDict, total=False):
     engine: str
     precision: str
     batch_size: int
+    engine_reason: str | None
     rates: Mapping[str, Mapping[str, float]]
     rates_origin: str
     nodes: Mapping[str, int]

@@ -33,6 +33,12 @@ def cpu_has_bfloat16() -> bool:
 
 
 @cache
+def cpu_has_bfloat16_tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 in tiles (AMX), at a multiple of its speed in float32."""
+    return "amx_bf16" in _cpu_words()
+
+
+@cache
 def cpu_multiplies_int8() -> bool:
     """Whether this CPU adds products of int8 up in 32 bits (VNNI or AMX).
 

@@ -12,6 +12,7 @@ from jobs.scoring.execution.rates import ClusterRates, RateSource, cluster_rates
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.choice import EngineChoice, gpu_engine, possible_choices
 from pneumonia_core.bundles.engines import GPU_ENGINES
+from pneumonia_core.bundles.rates.workload import soonest_done, why_unmeasured
 from pneumonia_core.errors import InvalidInput, Remedy
 
 
@@ -47,8 +48,8 @@ def settle_computation(
 ) -> Computation:
     """The computation of a run on these nodes, settled from what every one of them can compute.
 
-    Of several engines and precisions that passed parity, the one is taken that is fastest on all nodes
-    together, by the rates of `rate_source`; without these, the fastest when the bundle was written. Shape
+    Of several engines and precisions that passed parity, the one is taken with which all nodes together have
+    scored all images soonest, by the rates of `rate_source`; without these, the likely fastest. Shape
     `auto` is `gpu` where the engine computes on GPUs. GPUs that Ray counts and the engine does not see are
     reported once. Raises InvalidInput where the options ask for what the nodes or the bundle do not have.
     """
@@ -67,38 +68,44 @@ def settle_computation(
     rates = None
     if len(choices) > 1 and rate_source is not None:
         rates = cluster_rates(bundle, choices, rate_source, seeing, capabilities, placement)
-    choice = choices[0] if rates is None else next(iter(rates.rates))
-    reason = explain(bundle, options.engine, options.precision, choices, choice, rates)
+    choice = choices[0]
+    if rates is not None and rate_source is not None:
+        choice = soonest_done(rates.rates, rate_source.workload)
+    reason = ""
+    if "auto" in (options.engine, options.precision):
+        missed = _missed_parity(bundle, options.engine, options.precision)
+        reason = f"{_taken(choice)}: {_why(choices, choice, rates, rate_source)}{missed}"
     return Computation(choice, placement, reason, rates)
 
 
-def explain(
-    bundle: Bundle,
-    engine: str,
-    precision: str,
+def _taken(choice: EngineChoice) -> str:
+    return f"{choice.engine} computes in {choice.precision}"
+
+
+def _why(
     choices: Sequence[EngineChoice],
     choice: EngineChoice,
     rates: ClusterRates | None,
+    rate_source: RateSource | None,
 ) -> str:
-    """Why the choice was taken of these choices, in a line; empty where engine and precision were named."""
-    if "auto" not in (engine, precision):
-        return ""
-    taken = f"{choice.engine} computes in {choice.precision}"
+    """Why the choice was taken of these choices."""
     if choice.on_gpu:
-        why = "on GPUs"
-    elif rates is not None:
-        when = "measured now" if rates.origin == "measured" else "as an earlier run measured"
-        others = ", ".join(
-            f"{_name(each)} {rate:,.1f}" for each, rate in rates.rates.items() if each != choice
-        )
-        nodes = "1 node" if rates.nodes == 1 else f"{rates.nodes} nodes"
-        why = f"{rates.rates[choice]:,.1f} images/s on {nodes}, {when}" + (others and f"; {others}")
-    elif len(choices) > 1:
-        why = "the fastest when the bundle was written; on these nodes nothing was measured"
-    else:
-        why = "nothing else that was asked for passed parity and runs on every node"
+        return "on GPUs"
+    if len(choices) == 1:
+        return "nothing else that was asked for passed parity and runs on every node"
+    if rates is None:
+        why_none = why_unmeasured(choices, rate_source.workload) if rate_source is not None else ""
+        return f"mostly the fastest; nothing was measured{why_none and f' ({why_none})'}"
+    when = "measured now" if rates.origin == "measured" else "as an earlier run measured"
+    nodes = "1 node" if rates.nodes == 1 else f"{rates.nodes} nodes"
+    sooner = "" if choice == next(iter(rates.rates)) else ", and it starts sooner"
+    others = "".join(f"; {_name(each)} {rate:,.1f}" for each, rate in rates.rates.items() if each != choice)
+    return f"{rates.rates[choice]:,.1f} images/s on {nodes}, {when}{sooner}{others}"
+
+
+def _missed_parity(bundle: Bundle, engine: str, precision: str) -> str:
     failed = ", ".join(_failed(bundle, engine, precision))
-    return f"{taken}: {why}" + (failed and f"; not taken, for they missed parity: {failed}")
+    return failed and f"; not taken, for they missed parity: {failed}"
 
 
 def _failed(bundle: Bundle, engine: str, precision: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The rates of a bundle's engines on this cluster: of an earlier run, or measured on a node of each kind."""
+"""The rates of a bundle's engines on this cluster: of earlier runs, or measured on a node of each kind."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities
 from pneumonia_core.bundles.choice import EngineChoice
 from pneumonia_core.bundles.engines import Engine
-from pneumonia_core.bundles.rates.measure import Rates, measure_rates
+from pneumonia_core.bundles.rates.measure import MEASURED_BATCH, Rates, measure_rates, with_measured
 from pneumonia_core.bundles.rates.memory import NodeKind, remember_rates, remembered_rates
+from pneumonia_core.bundles.rates.workload import Workload, worth_measuring
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.location import Location
@@ -22,9 +23,6 @@ from pneumonia_core.storage.location import Location
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-# Measuring takes about as long as scoring some hundreds of images; fewer are scored sooner without it.
-_FEW_IMAGES: Final = 256
-_SHORT_DEADLINE_S: Final = 600.0
 # A node that has not answered by then is lost, or too busy to tell anything.
 _ANSWER_S: Final = 300.0
 Shipped = Callable[[str], "ObjectRef[dict[str, bytes]]"]
@@ -32,14 +30,14 @@ Shipped = Callable[[str], "ObjectRef[dict[str, bytes]]"]
 
 @dataclass(frozen=True)
 class RateSource:
-    """Where rates come from: what runs have kept under `results`, and the nodes where that is worth its time.
+    """Where rates come from: what runs have kept under `results`, and nodes, where that pays for `workload`.
 
     `ship` gives the bundle's files for an engine, in Ray's object store.
     """
 
     results: Location
     ship: Shipped
-    worth_measuring: bool
+    workload: Workload
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,6 @@ class _Group:
     seats: int
 
 
-def worth_measuring(to_score: int, listing_complete: bool, left_s: float) -> bool:
-    """Whether measuring may pay: not for few images, once all are listed, nor shortly before a deadline."""
-    return not (to_score <= _FEW_IMAGES and listing_complete) and left_s > _SHORT_DEADLINE_S
-
-
 def cluster_rates(
     bundle: Bundle,
     choices: Sequence[EngineChoice],
@@ -75,24 +68,37 @@ def cluster_rates(
     capabilities: Mapping[str, Capabilities],
     placement: Placement,
 ) -> ClusterRates | None:
-    """The rates of the choices on these nodes; None where none are known, or no choice has one everywhere.
+    """The rates of the choices on these nodes; None where the first, likely the fastest, has none yet.
 
-    Kinds of nodes that nobody has measured do not count. What is measured is remembered.
+    Kinds of nodes that nobody has measured do not count. What is measured is remembered. A choice that was
+    not worth measuring is measured when it is, and beside it one that has a rate.
     """
     groups = _by_kind(nodes, capabilities, placement)
     known = remembered_rates(source.results, bundle.model_id)
-    unknown = {kind: group for kind, group in groups.items() if set(choices) - known.get(kind, {}).keys()}
-    measured: dict[NodeKind, dict[EngineChoice, float]] = {}
-    if unknown and source.worth_measuring:
-        measured = _measure(bundle, choices, source.ship, unknown)
+    worth = worth_measuring(choices, source.workload)
+    missing = {kind: [each for each in worth if each not in known.get(kind, {})] for kind in groups}
+    asked = {
+        kind: (groups[kind].node_ids[0], [*these, *_fastest(known.get(kind, {}), choices)])
+        for kind, these in missing.items()
+        if these
+    }
+    measured = _measure(bundle, source.ship, asked) if asked else {}
+    if measured:
+        measured = {kind: with_measured(known.get(kind, {}), rates) for kind, rates in measured.items()}
         known |= measured
         _remember(source.results, bundle.model_id, measured)
     counted = {kind: group for kind, group in groups.items() if known.get(kind)}
     rates = sum_rates(choices, [(known[kind], group.seats) for kind, group in counted.items()])
-    if not rates:
+    if not rates or any(choices[0] not in known[kind] for kind in counted):
         return None
     count = sum(len(group.node_ids) for group in counted.values())
     return ClusterRates(rates, count, "measured" if measured else "remembered")
+
+
+def _fastest(known: Rates, choices: Sequence[EngineChoice]) -> list[EngineChoice]:
+    """The choice with the highest rate, if any has one."""
+    computing = [choice for choice in choices if known.get(choice)]
+    return [max(computing, key=lambda choice: known[choice])] if computing else []
 
 
 def sum_rates(
@@ -123,33 +129,48 @@ def _by_kind(
 
 
 def _measure(
-    bundle: Bundle, choices: Sequence[EngineChoice], ship: Shipped, groups: Mapping[NodeKind, _Group]
+    bundle: Bundle, ship: Shipped, asked: Mapping[NodeKind, tuple[str, Sequence[EngineChoice]]]
 ) -> dict[NodeKind, dict[EngineChoice, float]]:
-    """The rates of an actor on the first node of each kind; of those that answer."""
+    """The rates of an actor on one node of each kind, of those that answer.
+
+    `asked` has the id of each one's node, and what to measure there.
+    """
     # A command that is refused imports this module, but not Ray, which takes a second.
     import ray
 
-    files = {choice.engine: ship(choice.engine) for choice in choices}
-    specs = {
-        choice: EngineSpec(files[choice.engine], choice.engine, choice.precision, choice.on_gpu)
-        for choice in choices
+    requests = {
+        _task(choices)
+        .options(scheduling_strategy=on_node(node_id))
+        .remote(_specs(choices, ship), kind.threads, bundle.image_size): kind
+        for kind, (node_id, choices) in asked.items()
     }
-    # A process that has opened all engines is of no further use. What has crashed once crashes again.
-    task: Any = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(_measure_here)
-    kinds = {group.node_ids[0]: kind for kind, group in groups.items()}
-    asked = {
-        task.options(scheduling_strategy=on_node(node_id)).remote(
-            specs, kind.threads, bundle.image_size
-        ): node_id
-        for node_id, kind in kinds.items()
-    }
-    answers = answers_of_nodes(asked, _ANSWER_S)
-    for request, node_id in asked.items():
-        if node_id not in answers:
+    answers = answers_of_nodes(requests, _ANSWER_S)
+    for request, kind in requests.items():
+        if kind not in answers:
             ray.cancel(request, force=True)
     if len(answers) < len(asked):
         say(f"warning: {len(asked) - len(answers)} of {len(asked)} kinds of nodes could not be measured")
-    return {kinds[node_id]: rates for node_id, rates in answers.items()}
+    return answers
+
+
+def _specs(choices: Sequence[EngineChoice], ship: Shipped) -> dict[EngineChoice, EngineSpec]:
+    return {
+        choice: EngineSpec(
+            ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, MEASURED_BATCH
+        )
+        for choice in choices
+    }
+
+
+def _task(choices: Sequence[EngineChoice]) -> Any:  # noqa: ANN401 - Ray has no type for it
+    """The task that measures these."""
+    # Not at the top: see above.
+    import ray
+
+    # A process that has imported OpenVINO becomes an actor's, which starts sooner. One that has imported
+    # TensorFlow holds too much memory for that. What has crashed once crashes again.
+    once = any(choice.engine == "tensorflow" for choice in choices)
+    return ray.remote(num_cpus=0, max_calls=1 if once else 0, max_retries=0)(_measure_here)
 
 
 def _measure_here(

@@ -178,6 +178,14 @@ def test_run_page_shows_what_the_workers_did_and_what_limits_the_run() -> None:
     assert "idle" not in text
 
 
+def test_run_page_says_what_the_run_computed_with_and_why() -> None:
+    reason = f"openvino computes in float32: 60.0 images/s {NASTY}"
+    text = "".join(assert_self_contained(run_page({**RUN, "engine_reason": reason})).texts)
+    assert "why these" in text
+    assert "openvino computes in float32: 60.0 images/s" in text
+    assert "why these" not in run_page(RUN)
+
+
 def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:
     begun = {"run_id": "r", "state": "listing", "run_date": "2024-03-01", "result": {"seconds": 1.0}}
     text = "".join(assert_self_contained(run_page(begun)).texts)

@@ -235,26 +235,31 @@ def test_new_model_asks_what_to_do_with_old_rows(ray_here, tiny_bundle, broken_a
 @pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 4])
 def test_clusters_of_any_size_finish(tiny_bundle, broken_archive, tmp_path, cpus):
-    """In both shapes, one after the other in one Ray."""
+    """In both shapes, one after the other in one Ray. None of its processes looks for TensorFlow."""
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "tensorflow.py").write_text(f"open({str(trap / 'imported')!r}, 'w'); raise SystemExit(9)")
     script = (
         "from jobs.ray_runtime.session import ray_session\n"
         "from support.scoring import pneumonia_here\n"
         f"arguments = ['score', {str(broken_archive[0])!r}, '--model', {str(tiny_bundle.path)!r}, "
-        "'--chunk-size', 8, '--engine', 'openvino']\n"
+        "'--chunk-size', 8]\n"
         f"with ray_session('local', num_cpus={cpus}):\n"
         "    ended = [\n"
-        f"        pneumonia_here(*arguments, '--shape', shape, '--results', f'{tmp_path}/{{shape}}')\n"
-        "        for shape in ('cpu', 'gpu')\n"
+        "        pneumonia_here(*arguments, '--shape', shape, '--engine', engine, '--results', "
+        f"f'{tmp_path}/{{shape}}')\n"
+        "        for shape, engine in (('cpu', 'auto'), ('gpu', 'openvino'))\n"
         "    ]\n"
         "assert [done.returncode for done in ended] == [0, 0], ended\n"
         "print(*(done.stdout.splitlines()[-1] for done in ended), sep='\\n')"
     )
-    environment = {**os.environ, **DECLARED_GPU, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
+    environment = {**os.environ, **DECLARED_GPU, "PYTHONPATH": f"{trap}:{REPOSITORY}:{REPOSITORY / 'tests'}"}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
+    assert not (trap / "imported").exists()
     results = map(json.loads, done.stdout.splitlines()[-2:])
     for shape, result in zip(("cpu", "gpu"), results, strict=True):
         assert result["listed"] == rows(tmp_path / shape).num_rows

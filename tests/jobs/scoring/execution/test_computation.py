@@ -92,6 +92,9 @@ def test_rows_and_record_say_what_was_computed_with(
     record = json.loads((tmp_path / "runs" / result["run_id"] / "run.json").read_text())
     assert (record["engine"], record["precision"], record["batch_size"]) == ("openvino", settled, 5)
     assert (record["rates"], record["rates_origin"]) == (as_json(rates), "remembered")
+    assert record["engine_reason"] in said
+    page = (tmp_path / "runs" / result["run_id"] / "run.html").read_text()
+    assert "9.0 images/s on 1 node, as an earlier run measured" in page
 
 
 def test_batches_are_of_the_size_that_was_asked_for_or_that_suits_the_devices():

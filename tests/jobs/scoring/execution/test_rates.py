@@ -1,6 +1,5 @@
 """What `auto` takes: the fastest of what passed parity, on the nodes that there are, measured there once."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -8,9 +7,11 @@ import pytest
 from jobs.ray_runtime.resources import present_nodes
 from jobs.scoring.execution.computation import ComputationOptions, settle_computation
 from jobs.scoring.execution.graph import ship_bundle
-from jobs.scoring.execution.rates import RateSource, sum_rates, worth_measuring
+from jobs.scoring.execution.rates import RateSource, sum_rates
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.bundles.choice import EngineChoice, possible_choices
+from pneumonia_core.bundles.rates.memory import NodeKind, remember_rates
+from pneumonia_core.bundles.rates.workload import Workload
 from pneumonia_core.storage.location import open_location
 
 EXACT = EngineChoice("openvino", "float32", False)
@@ -48,27 +49,21 @@ def test_choice_has_the_highest_sum_over_all_nodes(kinds, expected):
     assert list(sum_rates([EXACT, HALF, INT8], kinds).items()) == list(expected.items())
 
 
-@pytest.mark.parametrize(
-    ("to_score", "listing_complete", "left_s", "worth"),
-    [
-        (20, True, math.inf, False),
-        (256, True, math.inf, False),
-        (257, True, math.inf, True),
-        (20, False, math.inf, True),
-        (10_000, True, 500.0, False),
-    ],
-)
-def test_few_images_and_short_deadlines_are_not_worth_measuring(to_score, listing_complete, left_s, worth):
-    assert worth_measuring(to_score, listing_complete, left_s) is worth
-
-
 @pytest.fixture
 def other_machine(tiny_bundle):
-    """The bundle as a machine wrote it on which TensorFlow was a hundred times as fast as anything else."""
+    """The bundle as a machine wrote it on which TensorFlow was a hundred times as fast as anything else.
+
+    All of its engines passed parity.
+    """
     reports = {
         name: {
             precision: replace(
-                report, images_per_s=1e6 if (name, precision) == ("tensorflow", "float32") else 1e4
+                report,
+                images_per_s=1e6 if (name, precision) == ("tensorflow", "float32") else 1e4,
+                auroc_difference=0.0,
+                auroc_bacterial_difference=0.0,
+                findings_agreement=1.0,
+                domain_agreement=None,
             )
             for precision, report in each.items()
         }
@@ -89,34 +84,75 @@ def test_engines_are_measured_once_on_the_node_and_the_rate_in_the_bundle_counts
 
     results = open_location(str(tmp_path))
     options = ComputationOptions(shape="cpu")
-    settle = lambda **changes: settle_computation(  # noqa: E731
-        other_machine, replace(options, **changes), present_nodes(), RateSource(results, ship, True)
-    )
-    first = settle()
-    assert first.rates.origin == "measured"
-    here = [measure_capabilities(look_for_gpus=False)]
-    assert first.rates.rates.keys() == set(possible_choices(other_machine, "auto", "auto", here))
-    assert first.choice.engine == "openvino"
-    assert set(shipped) == {"openvino", "tensorflow"}
-    assert f"openvino computes in {first.choice.precision}: " in first.reason
-    assert "images/s on 1 node, measured now; " in first.reason
-    assert "tensorflow float32 " in first.reason
 
-    shipped.clear()
-    second = settle()
-    assert not shipped
-    assert (second.rates.origin, second.choice) == ("remembered", first.choice)
-    assert second.rates.rates == pytest.approx(first.rates.rates, abs=0.1)
-    assert "as an earlier run measured" in second.reason
+    def settle(images, **changes):
+        """The computation of a run of so many images, and the engines that were opened to settle it."""
+        shipped.clear()
+        source = RateSource(results, ship, Workload(images))
+        settled = settle_computation(other_machine, replace(options, **changes), present_nodes(), source)
+        return settled, set(shipped)
 
-    named = settle(engine="tensorflow", precision="float32")
-    assert (named.choice.engine, named.rates, named.reason) == ("tensorflow", None, "")
+    choices = possible_choices(other_machine, "auto", "auto", [measure_capabilities(look_for_gpus=False)])
+    quick = [choice for choice in choices if choice.engine == "openvino"]
+    few, opened = settle(20)
+    assert (few.choice, few.rates, opened) == (choices[0], None, set())
+    assert few.reason.endswith(": mostly the fastest; nothing was measured (few images)")
+
+    # On a processor without bfloat16 there is only one that opens soon.
+    some, opened = settle(5_000)
+    assert opened == ({"openvino"} if len(quick) > 1 else set())
+    if opened:
+        assert some.rates.origin == "measured"
+        assert some.rates.rates.keys() == set(quick)
+        assert "images/s on 1 node, measured now; openvino " in some.reason
+
+    many, opened = settle(50_000)
+    assert opened == {"openvino", "tensorflow"}
+    assert many.rates.origin == "measured"
+    assert many.rates.rates.keys() == set(choices)
+    assert many.choice.engine == "openvino"
+    assert f"openvino computes in {many.choice.precision}: " in many.reason
+    assert "images/s on 1 node, measured now; " in many.reason
+    assert "tensorflow float32 " in many.reason
+    if some.rates is not None:
+        again = {choice: many.rates.rates[choice] for choice in quick}
+        assert again == pytest.approx(some.rates.rates, abs=0.1)
+
+    for images in (20, 5_000, 50_000):
+        later, opened = settle(images)
+        assert not opened
+        assert (later.rates.origin, later.choice) == ("remembered", many.choice)
+        assert later.rates.rates == pytest.approx(many.rates.rates, abs=0.1)
+        assert "as an earlier run measured" in later.reason
+
+    named, opened = settle(50_000, engine="tensorflow", precision="float32")
+    assert (named.choice.engine, named.rates, named.reason, opened) == ("tensorflow", None, "", set())
     (file,) = (tmp_path / "rates").iterdir()
     file.write_text(file.read_text()[:50])
-    few = settle_computation(other_machine, options, present_nodes(), RateSource(results, ship, False))
-    assert few.choice == EngineChoice("tensorflow", "float32", False)
-    assert "nothing was measured" in few.reason
-    assert not shipped
+    few, opened = settle(20)
+    assert (few.choice, few.rates, opened) == (choices[0], None, set())
+
+
+def test_engine_that_starts_late_is_not_taken_for_few_images(ray_here, tiny_bundle, tmp_path):
+    """Nor does what an earlier run did not measure hide behind what it did."""
+    here = measure_capabilities(look_for_gpus=False)
+    choices = possible_choices(tiny_bundle, "auto", "auto", [here])
+    (node,) = present_nodes()
+    kind = NodeKind(here.processor, node.cpus, node.gpus, threads=2)
+    results = open_location(str(tmp_path))
+
+    def settle(images, rates):
+        remember_rates(results, tiny_bundle.model_id, {kind: rates})
+        source = RateSource(results, lambda engine: pytest.fail(engine), Workload(images))
+        return settle_computation(tiny_bundle, ComputationOptions(shape="cpu"), present_nodes(), source)
+
+    rates = {choice: 66.0 if choice.engine == "tensorflow" else 60.0 for choice in choices}
+    few = settle(200, rates)
+    assert few.choice == choices[0]
+    assert "60.0 images/s on 1 node, as an earlier run measured, and it starts sooner; " in few.reason
+    assert settle(10_000, rates).choice.engine == "tensorflow"
+    unmeasured = settle(200, {choice: rate for choice, rate in rates.items() if choice != choices[0]})
+    assert (unmeasured.choice, unmeasured.rates) == (choices[0], None)
 
 
 def test_engine_that_missed_parity_is_not_taken_and_the_run_says_so(ray_here, tiny_bundle, tmp_path):
@@ -126,7 +162,7 @@ def test_engine_that_missed_parity_is_not_taken_and_the_run_says_so(ray_here, ti
     }
     exact = {"float32": tiny_bundle.reports["openvino"]["float32"]}
     bundle = replace(tiny_bundle, reports={"openvino": exact, "tensorflow": failed})
-    source = RateSource(open_location(str(tmp_path)), lambda engine: pytest.fail(engine), True)
+    source = RateSource(open_location(str(tmp_path)), lambda engine: pytest.fail(engine), Workload(50_000))
     computation = settle_computation(bundle, ComputationOptions(shape="cpu"), present_nodes(), source)
     assert computation.choice == EXACT
     assert computation.reason.startswith("openvino computes in float32: nothing else ")
