@@ -33,11 +33,13 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         return
     from jobs.ray_runtime.connection import connect, start
 
-    with _empty_folder() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_empty_folder())
         if names_a_cluster(address):
             connect(address or os.environ["RAY_ADDRESS"], folder)
         else:
             start(num_cpus, folder)
+            stack.enter_context(_alone_in_ray())
         _quiet_ray_data()
         try:
             with _ray_prints_to_stderr():
@@ -95,6 +97,13 @@ def _quiet_ray_data() -> None:
     from jobs.ray_runtime.data_context import quiet_ray_data
 
     quiet_ray_data()
+
+
+def _alone_in_ray() -> contextlib.AbstractContextManager[None]:
+    # As above.
+    from jobs.ray_runtime.own_data import alone_in_ray
+
+    return alone_in_ray()
 
 
 def _empty_folder() -> ScratchFolder:

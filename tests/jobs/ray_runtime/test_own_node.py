@@ -29,3 +29,21 @@ def test_nothing_is_started_that_no_command_uses(ray_here):
 
 def test_it_does_not_grow(ray_here):
     assert not may_grow()
+
+
+def test_ray_data_starts_no_actors_to_share_it(ray_here):
+    """Each imports Ray Data for more than a second. Commands that join this Ray may have started them."""
+    from ray.data import ActorPoolStrategy
+    from ray.util import list_named_actors
+
+    class Same:
+        def __call__(self, batch):
+            return batch
+
+    def named():
+        return {actor["name"] for actor in list_named_actors(all_namespaces=True)}
+
+    before = named()
+    data = ray_here.data.range(3).map_batches(Same, compute=ActorPoolStrategy(size=1), num_cpus=1)
+    assert sorted(row["id"] for row in data.take_all()) == [0, 1, 2]
+    assert named() == before
