@@ -212,5 +212,9 @@ def vary(images: np.ndarray, strength: Augmentation, rng: np.random.Generator) -
     size = images.shape[1]
     augment = Augmenter(size)
     batches = (images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE))
-    varied = [np.asarray(augment(batch, draw(rng, len(batch), size, strength))) for batch in batches]
-    return reencode_some(np.concatenate(varied).round().astype(np.uint8), rng, strength)
+    # Each batch in bytes at once: all images in float32 took four times as much memory.
+    varied = [
+        np.asarray(augment(batch, draw(rng, len(batch), size, strength))).round().astype(np.uint8)
+        for batch in batches
+    ]
+    return reencode_some(np.concatenate(varied), rng, strength)

@@ -10,7 +10,8 @@ from pneumonia_core.training.recipe import Recipe
 # How often a release scores each validation image: as it is, in three variations each for calibration and for
 # thresholds, and for the guard.
 _SCORED_BY_RELEASE: Final = 8
-# Bytes of a validation image's pixel in the driver: the image, a variation of it in float32, and its copies.
+# Bytes of a validation image's pixel in the driver: the image, as it came and in the set of all folds, and
+# 3.3 at the peak for a variation of it and its copies.
 _BYTES_A_PIXEL: Final = 6
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pneumonia_core.training.augment import (
     augmentation_of,
     draw,
     reencode_some,
+    vary,
 )
 from pneumonia_core.training.recipe import AUGMENT, Recipe
 
@@ -142,3 +144,18 @@ def test_augmentation_is_quicker_than_any_network_trains():
     for _ in range(3):
         np.asarray(augmenter(reencode_some(batch, rng), draw(rng, 32, 224)))
     assert 96 / (time.process_time() - started) > 150
+
+
+def test_varying_many_images_holds_none_in_float32_but_the_batch_at_hand():
+    """And gives what varying all of them at once gave."""
+    images = np.random.default_rng(3).integers(0, 256, (1024, 32, 32), dtype=np.uint8)
+    vary(images[:1], Augmentation(), np.random.default_rng(0))
+    tracemalloc.start()
+    varied = vary(images, Augmentation(), np.random.default_rng(0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * images.nbytes
+    rng, augment = np.random.default_rng(0), Augmenter(32)
+    floats = [np.asarray(augment(some, draw(rng, 32, 32))) for some in np.split(images, 32)]
+    expected = reencode_some(np.concatenate(floats).round().astype(np.uint8), rng)
+    np.testing.assert_array_equal(varied, expected)
