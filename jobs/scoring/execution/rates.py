@@ -138,10 +138,12 @@ def _measure(
     # A command that is refused imports this module, but not Ray, which takes a second.
     import ray
 
+    # A process that has opened all engines is of no further use. What has crashed once crashes again.
+    task: Any = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(_measure_here)
     requests = {
-        _task(choices)
-        .options(scheduling_strategy=on_node(node_id))
-        .remote(_specs(choices, ship), kind.threads, bundle.image_size): kind
+        task.options(scheduling_strategy=on_node(node_id)).remote(
+            _specs(choices, ship), kind.threads, bundle.image_size
+        ): kind
         for kind, (node_id, choices) in asked.items()
     }
     answers = answers_of_nodes(requests, _ANSWER_S)
@@ -160,17 +162,6 @@ def _specs(choices: Sequence[EngineChoice], ship: Shipped) -> dict[EngineChoice,
         )
         for choice in choices
     }
-
-
-def _task(choices: Sequence[EngineChoice]) -> Any:  # noqa: ANN401 - Ray has no type for it
-    """The task that measures these."""
-    # Not at the top: see above.
-    import ray
-
-    # A process that has imported OpenVINO becomes an actor's, which starts sooner. One that has imported
-    # TensorFlow holds too much memory for that. What has crashed once crashes again.
-    once = any(choice.engine == "tensorflow" for choice in choices)
-    return ray.remote(num_cpus=0, max_calls=1 if once else 0, max_retries=0)(_measure_here)
 
 
 def _measure_here(
