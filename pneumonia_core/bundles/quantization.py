@@ -85,7 +85,8 @@ def _quantize_with_control(
     # Only making such an engine needs NNCF.
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
+    # Its own function for this also sets the level of our handlers.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf.quantize_with_accuracy_control(
         model,
         nncf.Dataset(images),

@@ -1,5 +1,6 @@
 """A network in int8: what is quantised, what stays in float32, and the bundle that holds it too."""
 
+import logging
 import shutil
 import sys
 
@@ -53,13 +54,16 @@ def test_bundle_with_one_more_engine_is_the_same_model_beside_the_old_one(extend
         check_can_add(extended, INT8_ENGINE)
 
 
-def test_bundle_is_written_with_the_engine_from_the_start(extended, plain, tmp_path):
+def test_bundle_is_written_with_the_engine_from_the_start(extended, plain, tmp_path, caplog):
     written = write_guarded_tiny_bundle(tmp_path, int8=True)
     assert written.path.name == f"{plain.path.name}"
     assert written.document["quantization"] == extended.document["quantization"]
     assert written.engines.keys() == extended.engines.keys()
     found, expected = (load_engine(bundle, INT8_ENGINE)(IMAGES) for bundle in (written, extended))
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    # NNCF leaves the messages of others alone.
+    logging.getLogger("pneumonia_core").warning("heard")
+    assert "heard" in caplog.text
 
 
 def test_trunk_is_quantised_and_what_is_sensitive_is_not(extended):
