@@ -23,7 +23,7 @@ from pneumonia_core.bundles.bundle import (
     image_preparation,
     open_bundle,
 )
-from pneumonia_core.bundles.engines import ENGINES, INT8_ENGINE, EngineReport, best_report
+from pneumonia_core.bundles.engines import ENGINES, INT8, INT8_ENGINE, EngineReport, best_report
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
 from pneumonia_core.bundles.quantization import quantize_engine
 from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
@@ -55,12 +55,15 @@ def write_bundle(
         _write_baseline(folder / "baseline.parquet", baseline)
         for name, content in documents.items():
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        made = quantize_engine(folder, calibration) if calibration is not None else {}
         reference = predict(model, parity_images.images)
-        reports = {
-            name: measure_engine(folder, name, spec.thresholds, spec.domain, parity_images, reference)
-            for name in (*ENGINES, *([INT8_ENGINE] if calibration is not None else []))
-        }
+
+        def report(name: str) -> dict[str, EngineReport]:
+            return measure_engine(folder, name, spec.thresholds, spec.domain, parity_images, reference)
+
+        reports, made = {name: report(name) for name in ENGINES}, {}
+        if calibration is not None:
+            made = quantize_engine(folder, calibration, lambda: report(INT8_ENGINE)[INT8].parity_passed)
+            reports[INT8_ENGINE] = report(INT8_ENGINE)
         # The TensorFlow engine has switched this process to its own precision.
         set_graph_precision("float32")
         document = {**_document(compute_model_id(model, spec), spec), **made}
