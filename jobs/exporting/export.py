@@ -78,7 +78,10 @@ def _add(
     hide_gpus()
     model = load_scoring_model(read_keras_model(bundle))
     if engine == INT8_ENGINE:
-        say(f"quantising on {len(calibration)} images: this takes minutes")
+        say(
+            f"quantising on {len(calibration)} images: a minute, or up to half an hour where much of a large "
+            "network must stay in float32"
+        )
         return add_int8_engine(models, bundle, model, calibration, held_back)
     say(f"writing the network as ONNX, and comparing it on {len(held_back.labels):,} held-back images")
     return add_onnx_engine(models, bundle, model, held_back)

@@ -100,7 +100,10 @@ def release_members(
         int8=_with_int8(len(validation.labels)) if int8 is None else int8,
     )
     if wanted.int8:
-        say(f"the engine {INT8_ENGINE} is made too: this takes minutes (--no-int8 leaves it out)")
+        say(
+            f"the engine {INT8_ENGINE} is made too (--no-int8 leaves it out): a minute, or half an hour "
+            "where much of a large network must stay in float32"
+        )
     if on_worker is None:
         say("writing the bundle")
         released = write_release(models, wanted)
