@@ -101,6 +101,10 @@ class EngineReport:
         )
 
 
+# The reports of an engine, by precision.
+Reports = Mapping[str, EngineReport]
+
+
 def best_report(reports: Mapping[str, EngineReport]) -> EngineReport:
     """Of an engine's reports by precision the fastest that passed parity; where none did, that of float32."""
     passed = [report for report in reports.values() if report.parity_passed]

@@ -10,14 +10,16 @@ import keras
 import numpy as np
 
 from pneumonia_core.bundles.bundle import Bundle
-from pneumonia_core.bundles.engines import INT8, INT8_ENGINE, ONNX_ENGINE, EngineReport
+from pneumonia_core.bundles.engines import INT8_ENGINE, ONNX_ENGINE, Reports
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
 from pneumonia_core.bundles.quantization import quantize_engine
 from pneumonia_core.bundles.tensorflow_engine import set_devices
 from pneumonia_core.bundles.writer import publish, with_engines, writing_folder
 
-# Parity of the engine that is being added, by precision.
-Report = Callable[[], Mapping[str, EngineReport]]
+# What measures the parity of the engine that is being added; and what bundle.json says of how it was made,
+# with that parity.
+Measure = Callable[[], Reports]
+Made = tuple[Mapping[str, object], Reports]
 
 
 def add_int8_engine(
@@ -28,8 +30,8 @@ def add_int8_engine(
     The network is quantised with the `calibration` images, uint8 [N, H, W]. The rest is as `_add` says.
     """
 
-    def quantize(folder: Path, report: Report) -> dict[str, object]:
-        return quantize_engine(folder, calibration, lambda: report()[INT8].parity_passed)
+    def quantize(folder: Path, measure: Measure) -> Made:
+        return quantize_engine(folder, calibration, measure)
 
     return _add(models_dir, bundle, INT8_ENGINE, model, held_back, quantize)
 
@@ -39,9 +41,9 @@ def add_onnx_engine(models_dir: Path, bundle: Bundle, model: keras.Model, held_b
     # Only this engine needs the extra.
     from pneumonia_core.bundles.onnx_runtime.export import export_onnx
 
-    def export(folder: Path, _: Report) -> dict[str, object]:
+    def export(folder: Path, measure: Measure) -> Made:
         export_onnx(model, folder)
-        return {"onnx": {name: importlib.metadata.version(name) for name in ("onnx", "tf2onnx")}}
+        return {"onnx": {name: importlib.metadata.version(name) for name in ("onnx", "tf2onnx")}}, measure()
 
     return _add(models_dir, bundle, ONNX_ENGINE, model, held_back, export)
 
@@ -52,12 +54,9 @@ def _add(
     engine: str,
     model: keras.Model,
     held_back: ParityImages,
-    write: Callable[[Path, Report], Mapping[str, object]],
+    write: Callable[[Path, Measure], Made],
 ) -> Bundle:
     """Write a bundle with all of `bundle` and one more engine, whose files `write` puts in a folder.
-
-    `write` may ask how far what it has written agrees. What it returns goes into bundle.json, and says how
-    the engine was made.
 
     `model` is the bundle's float32 Keras scoring model. Parity with it is measured on `held_back`, and the
     bundle is written whether or not the engine passes. The `model_id` stays: weights, thresholds and scores
@@ -72,8 +71,8 @@ def _add(
             shutil.copyfile(bundle.path / name, folder / name)
         reference = predict(model, held_back.images)
 
-        def report() -> dict[str, EngineReport]:
+        def measure() -> Reports:
             return measure_engine(folder, engine, spec.thresholds, spec.domain, held_back, reference)
 
-        document = {**bundle.document, **write(folder, report)}
-        return publish(folder, models_dir, with_engines(document, {engine: report()}))
+        made, reports = write(folder, measure)
+        return publish(folder, models_dir, with_engines({**bundle.document, **made}, {engine: reports}))

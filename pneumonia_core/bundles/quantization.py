@@ -15,7 +15,7 @@ import openvino
 from openvino import opset13 as opset
 
 from pneumonia_core.bundles.capabilities import measure_capabilities
-from pneumonia_core.bundles.engines import ENGINE_FILES, INT8_ENGINE
+from pneumonia_core.bundles.engines import ENGINE_FILES, INT8, INT8_ENGINE, Reports
 from pneumonia_core.errors import InvalidInput, Remedy
 
 # Images that suffice to measure the ranges of activations, and what a quantised operation changes.
@@ -45,22 +45,28 @@ def check_quantization() -> None:
         )
 
 
-def quantize_engine(folder: Path, images: np.ndarray, passes: Callable[[], bool]) -> dict[str, object]:
-    """Write INT8_ENGINE beside the OpenVINO engine of the bundle in `folder`; what bundle.json says of it.
+def quantize_engine(
+    folder: Path, images: np.ndarray, measure: Callable[[], Reports]
+) -> tuple[dict[str, object], Reports]:
+    """Write INT8_ENGINE beside the OpenVINO engine of the bundle in `folder`.
 
-    It is calibrated on up to CALIBRATION_IMAGES of `images` uint8 [N, H, W], evenly spread. `passes` says
-    whether the engine that is written passes parity. Where it does not, it is made again, slower and with
-    fewer operations in int8.
+    It is calibrated on up to CALIBRATION_IMAGES of `images` uint8 [N, H, W], evenly spread. Where it misses
+    parity, which `measure` tells, it is made again, slower and with fewer operations in int8. Returns what
+    bundle.json says of how it was made, and its parity.
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round())
+    spread = np.unique(np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round())
+    chosen = images[spread.astype(int)]
     source, quantized = (folder / f"{ENGINE_FILES[name]}xml" for name in ("openvino", INT8_ENGINE))
     controlled = False
-    quantize(source, images[chosen.astype(int)], quantized, controlled)
-    if not passes():
+    quantize(source, chosen, quantized, controlled)
+    reports = measure()
+    if not reports[INT8].parity_passed:
         controlled = True
-        quantize(source, images[chosen.astype(int)], quantized, controlled)
+        quantize(source, chosen, quantized, controlled)
+        reports = measure()
     version = importlib.metadata.version("nncf")
-    return {"quantization": {"images": len(chosen), "nncf": version, "accuracy_control": controlled}}
+    made = {"images": len(chosen), "nncf": version, "accuracy_control": controlled}
+    return {"quantization": made}, reports
 
 
 def quantize(network: Path, images: np.ndarray, quantized: Path, controlled: bool) -> None:

@@ -23,7 +23,7 @@ from pneumonia_core.bundles.bundle import (
     image_preparation,
     open_bundle,
 )
-from pneumonia_core.bundles.engines import ENGINES, INT8, INT8_ENGINE, EngineReport, best_report
+from pneumonia_core.bundles.engines import ENGINES, INT8_ENGINE, EngineReport, Reports, best_report
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
 from pneumonia_core.bundles.quantization import quantize_engine
 from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
@@ -57,13 +57,13 @@ def write_bundle(
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         reference = predict(model, parity_images.images)
 
-        def report(name: str) -> dict[str, EngineReport]:
+        def report(name: str) -> Reports:
             return measure_engine(folder, name, spec.thresholds, spec.domain, parity_images, reference)
 
-        reports, made = {name: report(name) for name in ENGINES}, {}
+        reports = {name: report(name) for name in ENGINES}
+        made: dict[str, object] = {}
         if calibration is not None:
-            made = quantize_engine(folder, calibration, lambda: report(INT8_ENGINE)[INT8].parity_passed)
-            reports[INT8_ENGINE] = report(INT8_ENGINE)
+            made, reports[INT8_ENGINE] = quantize_engine(folder, calibration, lambda: report(INT8_ENGINE))
         # The TensorFlow engine has switched this process to its own precision.
         set_graph_precision("float32")
         document = {**_document(compute_model_id(model, spec), spec), **made}
