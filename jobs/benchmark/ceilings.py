@@ -2,22 +2,20 @@
 
 import contextlib
 import itertools
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import ray
 
 from jobs.ray_runtime.capabilities import on_node
 from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.computation import Computation
-from jobs.scoring.execution.engine_once import EngineOnce, EngineSpec
+from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.graph import ship_bundle
-from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR, Seat, seats, threads
+from jobs.scoring.execution.placement import Seat, seats, threads
+from jobs.scoring.execution.rates.engine_load import EngineLoad, work_rate
 from pneumonia_core.archives.archive import fetch_image
 from pneumonia_core.archives.entries import FetchedImage, ImageRef
 from pneumonia_core.bundles.bundle import Bundle
@@ -45,7 +43,7 @@ class Ceiling:
         self._work = work
         self._threads = threads(cpus)
         self._sample: list[FetchedImage] = []
-        self._engine = EngineOnce(self._threads)
+        self._engine = EngineLoad(work.engine, self._threads, work.image_size)
 
     def read(self) -> int:
         """Read the images that can be decoded into memory; how many these are."""
@@ -67,42 +65,15 @@ class Ceiling:
             images = itertools.cycle(self._sample[number:] + self._sample[:number])
             return lambda: int(self._decode(next(images)))
 
-        return _rate(map(decoder, range(self._threads)), seconds) if self._sample else 0.0
+        return work_rate(map(decoder, range(self._threads)), seconds) if self._sample else 0.0
 
     def open(self) -> None:
         """Open the engine, and compute a batch."""
-        self._batch()()
+        self._engine.open()
 
     def engine_rate(self, seconds: float) -> float:
         """Images per second that the engine computes; batches come from as many threads as chunks do."""
-        return _rate((self._batch() for _ in range(CHUNKS_PER_ACTOR)), seconds)
-
-    def _batch(self) -> Callable[[], int]:
-        size, count = self._work.image_size, self._work.engine.batch_size
-        pixels = np.random.default_rng(0).integers(0, 256, (count, size, size), np.uint8)
-        names = [""] * count
-
-        def compute() -> int:
-            with self._engine.scorer(self._work.engine, isolated=False) as scorer:
-                return len(scorer(pixels, names).scores.probabilities)
-
-        return compute
-
-
-def _rate(workers: Iterator[Callable[[], int]], seconds: float) -> float:
-    """What the workers do per second, each in a thread; the last piece of each counts with its time."""
-    begun = time.perf_counter()
-
-    def work(worker: Callable[[], int]) -> int:
-        done = 0
-        while time.perf_counter() - begun < seconds:
-            done += worker()
-        return done
-
-    at_work = list(workers)
-    with ThreadPoolExecutor(len(at_work), thread_name_prefix="ceiling") as pool:
-        done = sum(pool.map(work, at_work))
-    return done / (time.perf_counter() - begun)
+        return self._engine.rate(seconds)
 
 
 @dataclass(frozen=True)

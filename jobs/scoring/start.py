@@ -16,7 +16,7 @@ from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.execution import Execution
 from jobs.scoring.execution.graph import ship_bundle
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
-from jobs.scoring.execution.rates import RateSource
+from jobs.scoring.execution.rates.cluster_rates import RateSource
 from pneumonia_core.bundles.choice import EngineChoice
 from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
 from pneumonia_core.bundles.rates.memory import as_json

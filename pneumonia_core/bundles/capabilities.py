@@ -1,12 +1,13 @@
 """What a machine can compute with."""
 
 import ctypes
+import importlib.util
 import platform
 from dataclasses import dataclass
 from typing import Final
 
 from pneumonia_core.bundles.engines import INT8, ONNX_ENGINE
-from pneumonia_core.bundles.onnx_runtime.gpus import onnxruntime_gpus
+from pneumonia_core.bundles.onnx_runtime.gpus import driver_cards, onnxruntime_gpus
 from pneumonia_core.bundles.onnx_runtime.installed import has_onnxruntime
 from pneumonia_core.system.environment import (
     cpu_has_bfloat16,
@@ -27,7 +28,7 @@ class Capabilities:
     `bfloat16` and `int8` say whether they multiply these on its CPU, `bfloat16_tiles` whether it has a unit
     for bfloat16 that is surely faster than float32. `gpus` are the compute capabilities
     (major, minor) of the GPUs that the engine sees that was asked. `onnxruntime` says whether that is
-    installed. `processor` is the model of the CPU.
+    installed. `processor` is the model of the CPU, `card` that of the GPUs.
     """
 
     bfloat16: bool = False
@@ -36,6 +37,7 @@ class Capabilities:
     onnxruntime: bool = False
     processor: str = ""
     bfloat16_tiles: bool = False
+    card: str = ""
 
     def can_compute(self, precision: str, on_gpu: bool) -> bool:
         """Whether an engine computes in this precision here, on the GPUs or on the CPU."""
@@ -50,15 +52,17 @@ def measure_capabilities(look_for_gpus: bool, engine: str = "tensorflow") -> Cap
 
     That may import TensorFlow, which takes seconds.
     """
+    gpus = _gpus_of(engine) if look_for_gpus else ()
     # On Arm the engines do not multiply bfloat16, whether or not the processor could, and int8 otherwise.
     x86 = platform.machine() == "x86_64"
     return Capabilities(
         bfloat16=x86 and cpu_has_bfloat16(),
-        gpus=_gpus_of(engine) if look_for_gpus else (),
+        gpus=gpus,
         int8=x86 and cpu_multiplies_int8(),
         onnxruntime=has_onnxruntime(),
         processor=processor_model(),
         bfloat16_tiles=x86 and cpu_has_bfloat16_tiles(),
+        card=_card() if gpus else "",
     )
 
 
@@ -70,7 +74,14 @@ def _gpus_of(engine: str) -> tuple[tuple[int, int], ...]:
     return onnxruntime_gpus(driver) if engine == ONNX_ENGINE else _tensorflow_gpus()
 
 
+def _card() -> str:
+    """The model of the GPUs; all models of a machine that has several."""
+    return ", ".join(sorted(set(driver_cards(ctypes.CDLL(_CUDA_DRIVER)))))
+
+
 def _tensorflow_gpus() -> tuple[tuple[int, int], ...]:
+    if importlib.util.find_spec("tensorflow") is None:
+        return ()
     # Most machines have no GPU, and do without the import.
     import tensorflow as tf
 

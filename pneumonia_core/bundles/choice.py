@@ -53,10 +53,9 @@ def possible_choices(
     """What every one of these machines can compute the same scores with; at least one.
 
     The likely fastest comes first, which may be wrong for these machines. `auto` takes what passed parity.
-    With `gpu` TensorFlow, where it passed or is named, computes on the GPUs of those machines that have some,
-    in float16 where all these can; so does ONNX Runtime where it is named, if its float16 passed. Raises
-    InvalidInput where the bundle lacks the engine, where the engine lacks the precision, and where the
-    machines do.
+    With `gpu` the engines for GPUs compute, on those machines that have some: TensorFlow, if it passed or is
+    named, likely the fastest in float16; ONNX Runtime in what it passed. Raises InvalidInput where the bundle
+    lacks the engine, where the engine lacks the precision, and where the machines do.
     """
     check_engine(bundle, engine)
     on_gpus = gpu_engine(engine) if gpu else None
@@ -66,7 +65,7 @@ def possible_choices(
     if not all(_has(machine, engine) for machine in computing):
         raise InvalidInput(f"{engine} is not installed on every node.", Remedy.INSTALL_ONNX)
     if on_gpus is not None:
-        return (EngineChoice(on_gpus, _gpu_precision(bundle, on_gpus, precision, computing), on_gpu=True),)
+        return _gpu_choices(bundle, engine, precision, computing)
     if precision != "auto":
         return _choices_in(bundle, engine, precision, machines)
     names = bundle.reports if engine == "auto" else [engine]
@@ -143,6 +142,25 @@ def gpu_engine(engine: str) -> str | None:
     """The engine that computes on GPUs where this one, or `auto`, is asked for; None where none does."""
     name = _ON_GPUS if engine == "auto" else engine
     return name if name in GPU_ENGINES else None
+
+
+def _gpu_choices(
+    bundle: Bundle, engine: str, precision: str, machines: Sequence[Capabilities]
+) -> tuple[EngineChoice, ...]:
+    """The choices on these machines, which all have GPUs. Whether ONNX Runtime sees them shows when it opens.
+
+    Nobody has compared the engines on GPUs yet: the order is that of GPU_ENGINES.
+    """
+    name = gpu_engine(engine) or engine
+    first = EngineChoice(name, _gpu_precision(bundle, name, precision, machines), on_gpu=True)
+    passed = [
+        EngineChoice(other, each, on_gpu=True)
+        for other in (GPU_ENGINES if engine == "auto" else [engine])
+        for each in passed_precisions(bundle.reports.get(other, {}))
+        if machines and precision in ("auto", each)
+        if all(_has(machine, other) and machine.can_compute(each, on_gpu=True) for machine in machines)
+    ]
+    return first, *(choice for choice in passed if choice != first)
 
 
 def _gpu_precision(bundle: Bundle, engine: str, precision: str, machines: Sequence[Capabilities]) -> str:

@@ -8,7 +8,7 @@ from jobs.console.remedies import REMEDIES
 from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen_gpus
 from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.placement import Placement, PlacementOptions, Shape, choose_placement
-from jobs.scoring.execution.rates import ClusterRates, RateSource, cluster_rates
+from jobs.scoring.execution.rates.cluster_rates import ClusterRates, RateSource, cluster_rates
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.choice import EngineChoice, gpu_engine, possible_choices
 from pneumonia_core.bundles.engines import GPU_ENGINES
@@ -89,18 +89,21 @@ def _why(
     rate_source: RateSource | None,
 ) -> str:
     """Why the choice was taken of these choices."""
-    if choice.on_gpu:
-        return "on GPUs"
+    where = "on GPUs, " if choice.on_gpu else ""
     if len(choices) == 1:
-        return "nothing else that was asked for passed parity and runs on every node"
+        return (
+            "on GPUs"
+            if choice.on_gpu
+            else "nothing else that was asked for passed parity and runs on every node"
+        )
     if rates is None:
         why_none = why_unmeasured(choices, rate_source.workload) if rate_source is not None else ""
-        return f"mostly the fastest; nothing was measured{why_none and f' ({why_none})'}"
+        return f"{where}mostly the fastest; nothing was measured{why_none and f' ({why_none})'}"
     when = "measured now" if rates.origin == "measured" else "as an earlier run measured"
     nodes = "1 node" if rates.nodes == 1 else f"{rates.nodes} nodes"
     sooner = "" if choice == next(iter(rates.rates)) else ", and it starts sooner"
     others = "".join(f"; {_name(each)} {rate:,.1f}" for each, rate in rates.rates.items() if each != choice)
-    return f"{rates.rates[choice]:,.1f} images/s on {nodes}, {when}{sooner}{others}"
+    return f"{where}{rates.rates[choice]:,.1f} images/s on {nodes}, {when}{sooner}{others}"
 
 
 def _missed_parity(bundle: Bundle, engine: str, precision: str) -> str:

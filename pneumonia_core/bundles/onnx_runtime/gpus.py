@@ -1,4 +1,4 @@
-"""The GPUs that ONNX Runtime can compute on."""
+"""The GPUs of this machine as the CUDA driver knows them, and those that ONNX Runtime can compute on."""
 
 import ctypes
 from typing import Final
@@ -7,6 +7,7 @@ from pneumonia_core.bundles.onnx_runtime.installed import has_onnxruntime
 
 # CUdevice_attribute of the driver's interface: compute capability, major and minor.
 _CAPABILITY: Final = (75, 76)
+_NAME_BYTES: Final = 256
 
 
 def onnxruntime_gpus(driver: ctypes.CDLL) -> tuple[tuple[int, int], ...]:
@@ -28,6 +29,18 @@ def driver_gpus(driver: ctypes.CDLL) -> tuple[tuple[int, int], ...]:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return ()
     return tuple(_capability(driver, number) for number in range(count.value))
+
+
+def driver_cards(driver: ctypes.CDLL) -> tuple[str, ...]:
+    """The names of those GPUs, such as 'NVIDIA A100-SXM4-40GB'; 'GPU' where the driver does not say."""
+    return tuple(_name(driver, number) for number in range(len(driver_gpus(driver))))
+
+
+def _name(driver: ctypes.CDLL, number: int) -> str:
+    device, text = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    if driver.cuDeviceGet(ctypes.byref(device), number) or driver.cuDeviceGetName(text, _NAME_BYTES, device):
+        return "GPU"
+    return text.value.decode("ascii", "replace") or "GPU"
 
 
 def _capability(driver: ctypes.CDLL, number: int) -> tuple[int, int]:

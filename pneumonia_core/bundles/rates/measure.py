@@ -13,7 +13,7 @@ from pneumonia_core.bundles.exported import use_precision
 # Images/s of each engine and precision; 0 of one that does not open on the machine.
 Rates = Mapping[EngineChoice, float]
 
-# An engine computes nearly as many images/s in batches of 8 as of 32, in a quarter of the time.
+# On CPUs an engine computes nearly as many images/s in batches of 8 as of 32, in a quarter of the time.
 MEASURED_BATCH: Final = 8
 # A small network computes several batches in this time, a large one computes one.
 _TURN_S: Final = 0.1
@@ -25,14 +25,17 @@ _NEAR: Final = 0.6
 
 
 def measure_rates(
-    choices: Sequence[EngineChoice], open_engine: Callable[[EngineChoice], Engine | None], image_size: int
+    choices: Sequence[EngineChoice],
+    open_engine: Callable[[EngineChoice], Engine | None],
+    image_size: int,
+    batch_size: int = MEASURED_BATCH,
 ) -> dict[EngineChoice, float]:
     """Images/s of each choice, by its fastest batch of noise; of the first ones where opening takes too long.
 
     `open_engine` gives None for one that does not open here. They are measured by turns, so that other work
     of the machine slows all of them. TensorFlow is opened once for all its precisions.
     """
-    images = np.random.default_rng(0).integers(0, 255, (MEASURED_BATCH, image_size, image_size), np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (batch_size, image_size, image_size), np.uint8)
     engines: dict[EngineChoice, Engine] = {}
     rates: dict[EngineChoice, float] = {}
     started = time.monotonic()

@@ -19,12 +19,16 @@ _FORMAT_VERSION: Final = 1
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes that compute alike: by their processor's model, CPUs, GPUs, and the threads of an engine."""
+    """Nodes that compute alike: by their processor's model, CPUs, GPUs, and the threads of an engine.
+
+    `card` is the model of the GPUs where the engines compute on them; empty where they compute on the CPU.
+    """
 
     processor: str
     cpus: float
     gpus: float
     threads: int
+    card: str = ""
 
 
 def remembered_rates(results: Location, model_id: str) -> dict[NodeKind, dict[EngineChoice, float]]:
@@ -66,12 +70,26 @@ def _parse(document: Any) -> dict[NodeKind, dict[EngineChoice, float]]:  # noqa:
     if document["format_version"] != _FORMAT_VERSION or document["versions"] != installed_versions():
         return {}
     return {
-        NodeKind(str(each["processor"]), float(each["cpus"]), float(each["gpus"]), int(each["threads"])): {
-            EngineChoice(engine, precision, on_gpu=False): _rate(rate)
-            for engine, rates in each["images_per_s"].items()
-            for precision, rate in rates.items()
-        }
-        for each in document["kinds"]
+        (kind := _kind(each)): _rates(each["images_per_s"], bool(kind.card)) for each in document["kinds"]
+    }
+
+
+def _kind(values: Mapping[str, Any]) -> NodeKind:
+    """Earlier versions measured on CPUs alone, and wrote no card."""
+    return NodeKind(
+        str(values["processor"]),
+        float(values["cpus"]),
+        float(values["gpus"]),
+        int(values["threads"]),
+        str(values.get("card", "")),
+    )
+
+
+def _rates(values: Mapping[str, Mapping[str, float]], on_gpu: bool) -> dict[EngineChoice, float]:
+    return {
+        EngineChoice(engine, precision, on_gpu): _rate(rate)
+        for engine, rates in values.items()
+        for precision, rate in rates.items()
     }
 
 

@@ -38,13 +38,19 @@ def worth_measuring(choices: Sequence[EngineChoice], workload: Workload) -> tupl
     """Those of the choices whose measurement may pay; none, where fewer than two could be compared.
 
     Of few images nothing is measured, nor shortly before a deadline. What takes long to open is measured for
-    many images only, unless nothing else can be taken.
+    many images only, unless nothing else can be taken. So is all that computes on GPUs: they score thousands
+    of images while an engine opens there.
     """
-    if _why_nothing(workload):
+    if _why_nothing(workload) or (on_gpus(choices) and workload.images < _MANY_IMAGES):
         return ()
     quick = [choice for choice in choices if choice.engine in _QUICK]
     asked = quick if quick and workload.images < _MANY_IMAGES else choices
     return tuple(asked) if len(asked) > 1 else ()
+
+
+def on_gpus(choices: Sequence[EngineChoice]) -> bool:
+    """Whether these compute on GPUs."""
+    return any(choice.on_gpu for choice in choices)
 
 
 def why_unmeasured(choices: Sequence[EngineChoice], workload: Workload) -> str:

@@ -16,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not i
 from onnx import TensorProto, helper, numpy_helper, shape_inference  # noqa: E402
 
 from pneumonia_core.bundles.onnx_runtime.float16 import rounded_as_float16, to_float16  # noqa: E402
-from pneumonia_core.bundles.onnx_runtime.gpus import driver_gpus  # noqa: E402
+from pneumonia_core.bundles.onnx_runtime.gpus import driver_cards, driver_gpus  # noqa: E402
 from pneumonia_core.bundles.onnx_runtime.providers import (  # noqa: E402
     CPU,
     CUDA,
@@ -151,7 +151,12 @@ class Driver:
         value._obj.value = self.gpus[device.value - 7][attribute - 75]
         return 0
 
+    def cuDeviceGetName(self, name, _size, device):
+        name.value = f"NVIDIA {device.value - 7}".encode()
+        return 0
+
 
 @pytest.mark.parametrize("gpus", [((7, 5), (9, 0)), ()])
 def test_gpus_are_those_of_the_driver(gpus):
     assert driver_gpus(Driver(gpus)) == gpus
+    assert driver_cards(Driver(gpus)) == tuple(f"NVIDIA {number}" for number in range(len(gpus)))

@@ -80,6 +80,20 @@ def test_engine_that_does_not_open_has_no_rate_and_the_others_have_theirs():
     assert 8 / 1.0 < rates[TENSORFLOW] <= 8 / 0.01
 
 
+@pytest.mark.parametrize("batch_size", [8, 128])
+def test_batches_are_of_the_size_that_is_asked_for(batch_size):
+    """A GPU is filled by 128."""
+    sizes = set()
+
+    class Noted(Paced):
+        def __call__(self, images):
+            sizes.add(images.shape)
+            return super().__call__(images)
+
+    measure_rates([OPENVINO], {OPENVINO: Noted(0.1)}.get, 16, batch_size)
+    assert sizes == {(batch_size, 16, 16)}
+
+
 def test_what_disturbs_one_turn_does_not_decide():
     """The second one was slowed down at first, in all batches of its first turn but little."""
     disturbed = Paced(0.0, 0.26, 0.1)

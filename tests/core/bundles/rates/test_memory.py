@@ -1,6 +1,7 @@
 """Rates are kept beside the results, by kind of node. What cannot be read counts as not measured."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ HALF = EngineChoice("openvino", "bfloat16", False)
 XEON = NodeKind("Intel(R) Xeon(R)", 16.0, 0.0, 8)
 EPYC = NodeKind("AMD EPYC 9654", 15.0, 1.0, 8)
 FILE = "rates/m.json"
+A100 = NodeKind("AMD EPYC 9654", 15.0, 1.0, 1, "NVIDIA A100-SXM4-40GB")
 
 
 def test_rates_of_each_kind_of_node_are_kept_and_measured_ones_replace_them(tmp_path):
@@ -29,6 +31,28 @@ def test_rates_of_each_kind_of_node_are_kept_and_measured_ones_replace_them(tmp_
     assert remembered_rates(results, "m")[EPYC] == {EXACT: 71.0}
     assert remembered_rates(results, "another model") == {}
     assert [file.name for file in (tmp_path / "rates").iterdir()] == ["m.json"]
+
+
+def test_rates_on_a_gpu_are_those_of_its_card_and_never_those_of_the_cpu_beside_it(tmp_path):
+    """A run with `--shape cpu` has measured the same engine on the same node."""
+    results = open_location(str(tmp_path))
+    on_cpu, on_gpu = (EngineChoice("tensorflow", "float32", gpu) for gpu in (False, True))
+    remember_rates(results, "m", {EPYC: {on_cpu: 30.0}})
+    remember_rates(results, "m", {A100: {on_gpu: 900.0}})
+    other = replace(A100, card="NVIDIA L4")
+    remember_rates(results, "m", {other: {on_gpu: 300.0}})
+    expected = {EPYC: {on_cpu: 30.0}, A100: {on_gpu: 900.0}, other: {on_gpu: 300.0}}
+    assert remembered_rates(results, "m") == expected
+
+
+def test_rates_that_name_no_card_are_those_of_the_cpu(tmp_path):
+    """Earlier versions wrote such."""
+    results = open_location(str(tmp_path))
+    remember_rates(results, "m", {EPYC: {EXACT: 70.0}})
+    document = json.loads((tmp_path / FILE).read_text())
+    del document["kinds"][0]["card"]
+    (tmp_path / FILE).write_text(json.dumps(document))
+    assert remembered_rates(results, "m") == {EPYC: {EXACT: 70.0}}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ TENSORFLOW = EngineChoice("tensorflow", "float32", False)
 TENSORFLOW_HALF = EngineChoice("tensorflow", "bfloat16", False)
 ALL = (INT8, EXACT, HALF, ONNX, TENSORFLOW, TENSORFLOW_HALF)
 QUICK = (INT8, EXACT, HALF)
+GPU = tuple(
+    EngineChoice(*each, on_gpu=True) for each in (("tensorflow", "float16"), ("onnxruntime", "float16"))
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,8 @@ QUICK = (INT8, EXACT, HALF)
         pytest.param(Workload(50_000), (EXACT, TENSORFLOW), (EXACT, TENSORFLOW), id="but the run is long"),
         pytest.param(Workload(5_000), (ONNX, TENSORFLOW), (ONNX, TENSORFLOW), id="none opens soon"),
         pytest.param(Workload(256), (ONNX, TENSORFLOW), (), id="none does, and few images"),
+        pytest.param(Workload(19_999), GPU, (), id="a GPU has them scored sooner"),
+        pytest.param(Workload(20_000), GPU, GPU, id="many images, on GPUs"),
     ],
 )
 def test_what_takes_long_to_open_is_measured_for_long_runs_alone(workload, choices, worth):

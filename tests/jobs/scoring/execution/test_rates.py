@@ -7,7 +7,7 @@ import pytest
 from jobs.ray_runtime.resources import present_nodes
 from jobs.scoring.execution.computation import ComputationOptions, settle_computation
 from jobs.scoring.execution.graph import ship_bundle
-from jobs.scoring.execution.rates import RateSource, sum_rates
+from jobs.scoring.execution.rates.cluster_rates import RateSource, sum_rates
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.bundles.choice import EngineChoice, possible_choices
 from pneumonia_core.bundles.rates.memory import NodeKind, remember_rates

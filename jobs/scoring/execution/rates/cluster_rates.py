@@ -12,10 +12,10 @@ from jobs.scoring.execution.placement import Placement, threads
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities
 from pneumonia_core.bundles.choice import EngineChoice
-from pneumonia_core.bundles.engines import Engine
+from pneumonia_core.bundles.engines import GPU_BATCH_SIZE, Engine
 from pneumonia_core.bundles.rates.measure import MEASURED_BATCH, Rates, measure_rates, with_measured
 from pneumonia_core.bundles.rates.memory import NodeKind, remember_rates, remembered_rates
-from pneumonia_core.bundles.rates.workload import Workload, worth_measuring
+from pneumonia_core.bundles.rates.workload import Workload, on_gpus, worth_measuring
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.storage.errors import error_text
 from pneumonia_core.storage.location import Location
@@ -53,7 +53,7 @@ class ClusterRates:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Nodes of a kind, and the actors that belong on all of them."""
 
     node_ids: tuple[str, ...]
@@ -73,7 +73,7 @@ def cluster_rates(
     Kinds of nodes that nobody has measured do not count. What is measured is remembered. A choice that was
     not worth measuring is measured when it is, and beside it one that has a rate.
     """
-    groups = _by_kind(nodes, capabilities, placement)
+    groups = by_kind(nodes, capabilities, placement, on_gpus(choices))
     known = remembered_rates(source.results, bundle.model_id)
     worth = worth_measuring(choices, source.workload)
     missing = {kind: [each for each in worth if each not in known.get(kind, {})] for kind in groups}
@@ -82,7 +82,9 @@ def cluster_rates(
         for kind, these in missing.items()
         if these
     }
-    measured = _measure(bundle, source.ship, asked) if asked else {}
+    # An actor has a share of a GPU, but what is measured has it alone.
+    gpus = 1 if placement.kind == "gpu" else 0
+    measured = _measure(bundle, source.ship, asked, gpus) if asked else {}
     if measured:
         measured = {kind: with_measured(known.get(kind, {}), rates) for kind, rates in measured.items()}
         known |= measured
@@ -113,55 +115,78 @@ def sum_rates(
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def _by_kind(
-    nodes: Sequence[Node], capabilities: Mapping[str, Capabilities], placement: Placement
-) -> dict[NodeKind, _Group]:
-    """The nodes that get actors, by their kind."""
-    groups: dict[NodeKind, _Group] = {}
+def by_kind(
+    nodes: Sequence[Node], capabilities: Mapping[str, Capabilities], placement: Placement, on_gpu: bool
+) -> dict[NodeKind, Group]:
+    """The nodes that get actors, by their kind; `on_gpu` says whether the engine computes on their GPUs."""
+    groups: dict[NodeKind, Group] = {}
     for node in nodes:
         seats = placement.seats(node)
         if seats and node.node_id in capabilities:
-            processor = capabilities[node.node_id].processor
-            kind = NodeKind(processor, node.cpus, node.gpus, threads(seats[0]))
-            others = groups.get(kind, _Group((), 0))
-            groups[kind] = _Group((*others.node_ids, node.node_id), others.seats + len(seats))
+            here = capabilities[node.node_id]
+            card = here.card if on_gpu else ""
+            kind = NodeKind(here.processor, node.cpus, node.gpus, threads(seats[0]), card)
+            others = groups.get(kind, Group((), 0))
+            groups[kind] = Group((*others.node_ids, node.node_id), others.seats + len(seats))
     return groups
 
 
 def _measure(
-    bundle: Bundle, ship: Shipped, asked: Mapping[NodeKind, tuple[str, Sequence[EngineChoice]]]
+    bundle: Bundle, ship: Shipped, asked: Mapping[NodeKind, tuple[str, Sequence[EngineChoice]]], gpus: int
 ) -> dict[NodeKind, dict[EngineChoice, float]]:
-    """The rates of an actor on one node of each kind, of those that answer.
+    """The rates of an actor with so many GPUs on one node of each kind, of those that answer.
 
-    `asked` has the id of each one's node, and what to measure there.
+    `asked` has the id of each one's node, and what to measure there. Where some engine of a kind has
+    answered, one that has not counts as one that does not open: it crashed, or it opens for minutes.
     """
     # A command that is refused imports this module, but not Ray, which takes a second.
     import ray
 
     # A process that has opened all engines is of no further use. What has crashed once crashes again.
-    task: Any = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(_measure_here)
+    task: Any = ray.remote(num_cpus=0, num_gpus=gpus, max_calls=1, max_retries=0)(_measure_here)
     requests = {
         task.options(scheduling_strategy=on_node(node_id)).remote(
-            _specs(choices, ship), kind.threads, bundle.image_size
-        ): kind
+            _specs(together, ship), kind.threads, bundle.image_size
+        ): (kind, together)
         for kind, (node_id, choices) in asked.items()
+        for together in _in_one_process(choices)
     }
     answers = answers_of_nodes(requests, _ANSWER_S)
-    for request, kind in requests.items():
-        if kind not in answers:
+    measured: dict[NodeKind, dict[EngineChoice, float]] = {}
+    for (kind, _), rates in answers.items():
+        measured.setdefault(kind, {}).update(rates)
+    for request, (kind, together) in requests.items():
+        if (kind, together) not in answers:
             ray.cancel(request, force=True)
-    if len(answers) < len(asked):
-        say(f"warning: {len(asked) - len(answers)} of {len(asked)} kinds of nodes could not be measured")
-    return answers
+            if kind in measured:
+                measured[kind].update(dict.fromkeys(together, 0.0))
+    if len(measured) < len(asked):
+        say(f"warning: {len(asked) - len(measured)} of {len(asked)} kinds of nodes could not be measured")
+    return measured
+
+
+def _in_one_process(choices: Sequence[EngineChoice]) -> list[tuple[EngineChoice, ...]]:
+    """The choices that are measured by turns. On GPUs each engine has a process of its own.
+
+    There, the frameworks load CUDA libraries of their own, and keep the memory that they have taken.
+    """
+    if not on_gpus(choices):
+        return [tuple(choices)]
+    engines = dict.fromkeys(choice.engine for choice in choices)
+    return [tuple(choice for choice in choices if choice.engine == engine) for engine in engines]
 
 
 def _specs(choices: Sequence[EngineChoice], ship: Shipped) -> dict[EngineChoice, EngineSpec]:
     return {
         choice: EngineSpec(
-            ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, MEASURED_BATCH
+            ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, _batch_size(choice)
         )
         for choice in choices
     }
+
+
+def _batch_size(choice: EngineChoice) -> int:
+    return GPU_BATCH_SIZE if choice.on_gpu else MEASURED_BATCH
 
 
 def _measure_here(
@@ -177,7 +202,8 @@ def _measure_here(
             # A node may lack the engine's library, or what its precision needs.
             return None
 
-    return measure_rates(list(specs), open_engine, image_size)
+    batch_size = next(iter(specs.values())).batch_size
+    return measure_rates(list(specs), open_engine, image_size, batch_size)
 
 
 def _remember(results: Location, model_id: str, measured: Mapping[NodeKind, Rates]) -> None:
