@@ -24,8 +24,8 @@ from pneumonia_core.bundles.engines import (
     passed_precisions,
 )
 from pneumonia_core.bundles.onnx_runtime.installed import check_onnx_export
+from pneumonia_core.bundles.openvino_runtime.quantization import CALIBRATION_IMAGES, check_quantization
 from pneumonia_core.bundles.parity import ParityImages
-from pneumonia_core.bundles.quantization import CALIBRATION_IMAGES, check_quantization
 from pneumonia_core.datasets.kermany import LabelledImage
 from pneumonia_core.datasets.labelled import read_labelled
 from pneumonia_core.datasets.split import split_training

@@ -18,7 +18,7 @@ from jobs.training.members import Member
 from jobs.training.placement import TrainingPlacement
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.engines import INT8_ENGINE, LEAST_HELD_BACK
-from pneumonia_core.bundles.quantization import check_quantization
+from pneumonia_core.bundles.openvino_runtime.quantization import check_quantization
 from pneumonia_core.bundles.tensorflow_engine import hide_gpus
 from pneumonia_core.bundles.training_images import TrainingImages
 from pneumonia_core.bundles.writer import read_files, write_files

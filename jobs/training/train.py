@@ -119,7 +119,7 @@ def train(request: TrainingRequest) -> Result:
     started = time.perf_counter()
     if request.int8:
         # OpenVINO takes a while to import.
-        from pneumonia_core.bundles.quantization import check_quantization
+        from pneumonia_core.bundles.openvino_runtime.quantization import check_quantization
 
         check_quantization()
     parts = split_images(request)

@@ -32,7 +32,7 @@ def open_exported(
 
         return OnnxruntimeEngine(folder, precision, threads, gpu, batch_size)
     # And scoring with TensorFlow must not load OpenVINO.
-    from pneumonia_core.bundles.openvino_engine import OpenvinoEngine
+    from pneumonia_core.bundles.openvino_runtime.engine import OpenvinoEngine
 
     model = folder / f"{ENGINE_FILES[name]}xml"
     return OpenvinoEngine(model, name, precision, image_size, threads, batch_size)

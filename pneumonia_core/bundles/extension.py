@@ -11,8 +11,8 @@ import numpy as np
 
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.engines import INT8_ENGINE, ONNX_ENGINE, Reports
+from pneumonia_core.bundles.openvino_runtime.quantization import quantize_engine
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
-from pneumonia_core.bundles.quantization import quantize_engine
 from pneumonia_core.bundles.tensorflow_engine import set_devices
 from pneumonia_core.bundles.writer import publish, with_engines, writing_folder
 

@@ -24,8 +24,9 @@ from pneumonia_core.bundles.bundle import (
     open_bundle,
 )
 from pneumonia_core.bundles.engines import ENGINES, INT8_ENGINE, EngineReport, Reports, best_report
+from pneumonia_core.bundles.openvino_runtime.export import export_openvino
+from pneumonia_core.bundles.openvino_runtime.quantization import quantize_engine
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
-from pneumonia_core.bundles.quantization import quantize_engine
 from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.system.environment import installed_versions
@@ -51,7 +52,7 @@ def write_bundle(
         model.save(folder / "model.keras")
         model.export(str(folder / "saved_model"), format="tf_saved_model", verbose=False)
         (folder / "openvino").mkdir()
-        model.export(str(folder / "openvino" / "model.xml"), format="openvino", verbose=False)
+        export_openvino(model, folder / "openvino" / "model.xml")
         _write_baseline(folder / "baseline.parquet", baseline)
         for name, content in documents.items():
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())

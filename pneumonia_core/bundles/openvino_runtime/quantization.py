@@ -16,6 +16,8 @@ from openvino import opset13 as opset
 
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.bundles.engines import ENGINE_FILES, INT8, INT8_ENGINE, Reports
+from pneumonia_core.bundles.openvino_runtime.engine import EXACT
+from pneumonia_core.bundles.openvino_runtime.export import read_grey
 from pneumonia_core.errors import InvalidInput, Remedy
 
 # Images that suffice to measure the ranges of activations, and what a quantised operation changes.
@@ -26,7 +28,6 @@ MAX_MEAN_DIFFERENCE: Final = 0.003
 # Images on which NNCF ranks the operations by what they change.
 _RANKING_IMAGES: Final = 100
 _BATCH: Final = 32
-_EXACT: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 _LEAST_DEVIATION: Final = 1e-6
 # A feature map has more channels than a picture.
 _PICTURE_CHANNELS: Final = 3
@@ -78,6 +79,8 @@ def quantize(network: Path, images: np.ndarray, quantized: Path, controlled: boo
     float32 anyway; the guard is fitted to the features that the quantised trunk gives it.
     """
     model = openvino.Core().read_model(network)
+    # Bundles written before this was done at export have it only here.
+    read_grey(model)
     # NNCF would send usage data to its makers.
     os.environ.setdefault("NNCF_CI", "1")
     # Its progress would go to stdout, which is for a command's result.
@@ -107,7 +110,7 @@ def _quantized(model: openvino.Model, images: Sequence[np.ndarray], controlled: 
     wide = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE)
     if not controlled:
         return nncf.quantize(model, nncf.Dataset(images), advanced_parameters=wide, **common)
-    compiled = openvino.compile_model(model, "CPU", _EXACT)
+    compiled = openvino.compile_model(model, "CPU", EXACT)
     expected = [compiled(image)["probabilities"].copy() for image in images]
     return nncf.quantize_with_accuracy_control(
         model,
@@ -159,7 +162,7 @@ def _guard_features(model: openvino.Model, images: np.ndarray) -> np.ndarray:
     """The guard's features float32 [N, D] of the images."""
     model = model.clone()
     outputs = model.add_outputs([_guard_input(model).get_source_output()])
-    compiled = openvino.compile_model(model, "CPU", _EXACT)
+    compiled = openvino.compile_model(model, "CPU", EXACT)
     number = model.outputs.index(outputs[0])
     return np.concatenate(
         [compiled(images[i : i + _BATCH])[number].copy() for i in range(0, len(images), _BATCH)]

@@ -8,6 +8,8 @@ import openvino
 
 from pneumonia_core.bundles.engines import BATCH_SIZE, INT8, Scores, score_in_batches
 
+# For what is computed while an engine is made.
+EXACT: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 # What is not quantised in a quantised network computes in float32.
 _HINTS: Final = {"float32": "f32", "bfloat16": "bf16", INT8: "f32"}
 
