@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -149,7 +149,10 @@ def _ceilings(
     assert record.engine is not None
     assert record.precision is not None
     nodes = _nodes()
-    asked = ComputationOptions(record.engine, record.precision, execution.shape, execution.placement)
+    placement = execution.placement
+    if placement.actor_gpus is None and record.actors_per_gpu:
+        placement = replace(placement, actor_gpus=1 / record.actors_per_gpu)
+    asked = ComputationOptions(record.engine, record.precision, execution.shape, placement)
     computation = settle_computation(bundle, asked, nodes)
     sample, batch_size = _sample(record.request()), record.batch_size or BATCH_SIZE
     return measure_ceilings(nodes, computation, bundle, sample, batch_size, measure_s), computation

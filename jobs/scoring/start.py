@@ -80,8 +80,9 @@ def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence
     source = RateSource(context.results, lambda engine: _shipped(context, engine), workload)
     computation = settle_computation(context.bundle, options, nodes, source)
     choice, rates = computation.choice, computation.rates
-    if computation.reason:
-        say(computation.reason)
+    reasons = (computation.reason, computation.gpu_actors.reason if computation.gpu_actors else "")
+    for reason in filter(None, reasons):
+        say(reason)
     batch_size = settled_batch_size(record, choice.on_gpu)
     run.advance(
         "scoring",
@@ -90,6 +91,8 @@ def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence
         batch_size=batch_size,
         # A run that is resumed had its reason.
         engine_reason=computation.reason or record.engine_reason,
+        actors_per_gpu=computation.placement.actors_per_gpu,
+        actors_per_gpu_reason=computation.gpu_actors.reason if computation.gpu_actors else None,
     )
     if rates is not None:
         run.advance(rates=as_json(rates.rates), rates_origin=rates.origin)

@@ -20,10 +20,11 @@ def run_page(run: Mapping[str, Any]) -> str:
     """One self-contained HTML page of a scoring run, from the content of its run.json.
 
     It needs `run_id`, `state` and `run_date`. Where present, it also shows `created_at`, `updated_at`,
-    `model`, `engine`, `precision`, `engine_reason`, `exit_code`, `configuration`, `versions`, `gone`,
-    `gates` (alarms with gate, action, text), `accepted`, `skipped` ({code: number}), `counts` (listed,
-    scored, rejected, unchanged, deferred, reject_reasons, findings, out_of_domain, bytes_read), `timings`
-    (as of runs.outcome.timings) and `result` (seconds, images_per_s, table, version). Names are escaped.
+    `model`, `engine`, `precision`, `engine_reason`, `actors_per_gpu`, `actors_per_gpu_reason`, `exit_code`,
+    `configuration`, `versions`, `gone`, `gates` (alarms with gate, action, text), `accepted`, `skipped`
+    ({code: number}), `counts` (listed, scored, rejected, unchanged, deferred, reject_reasons, findings,
+    out_of_domain, bytes_read), `timings` (as of runs.outcome.timings) and `result` (seconds, images_per_s,
+    table, version). Names are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
     reasons = counts.get("reject_reasons") or {}
@@ -71,6 +72,8 @@ def _facts(run: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[
         "engine": run.get("engine"),
         "precision": run.get("precision"),
         "why these": run.get("engine_reason"),
+        "actors on each GPU": run.get("actors_per_gpu"),
+        "why so many": run.get("actors_per_gpu_reason"),
         "table": result.get("table"),
         "version of the table": result.get("version"),
         "images gone from the archive": run.get("gone"),

@@ -164,6 +164,9 @@ class RunRecord:
     batch_size: int | None = None
     # Why, in a line. None where engine and precision were named.
     engine_reason: str | None = None
+    # The actors that share a GPU, and why so many. None on CPUs, or where they were asked for.
+    actors_per_gpu: int | None = None
+    actors_per_gpu_reason: str | None = None
     # Images/s of what `auto` could take, on all nodes together: {engine: {precision: rate}}, and whether they
     # were `measured` for this run or `remembered` from another. Empty where they did not decide.
     rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -262,6 +265,8 @@ class RunChanges(TypedDict, total=False):
     precision: str
     batch_size: int
     engine_reason: str | None
+    actors_per_gpu: int | None
+    actors_per_gpu_reason: str | None
     rates: Mapping[str, Mapping[str, float]]
     rates_origin: str
     nodes: Mapping[str, int]

@@ -9,6 +9,7 @@ from jobs.ray_runtime.capabilities import blind_nodes, node_capabilities, unseen
 from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.placement import Placement, PlacementOptions, Shape, choose_placement
 from jobs.scoring.execution.rates.cluster_rates import ClusterRates, RateSource, cluster_rates
+from jobs.scoring.execution.rates.gpu_actors import GpuActors, settle_gpu_actors
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.choice import EngineChoice, gpu_engine, possible_choices
 from pneumonia_core.bundles.engines import GPU_ENGINES
@@ -31,13 +32,14 @@ class Computation:
     """The engine and the precision of every row, and the actors and tasks that compute them.
 
     `reason` says in a line why these were taken; it is empty where they were named. `rates` are those of the
-    cluster, where they decided.
+    cluster, where they decided. `gpu_actors` are the actors on each GPU, where nobody named their number.
     """
 
     choice: EngineChoice
     placement: Placement
     reason: str = ""
     rates: ClusterRates | None = None
+    gpu_actors: GpuActors | None = None
 
 
 def settle_computation(
@@ -64,18 +66,24 @@ def settle_computation(
         _tell_blind(unseen_gpus(blind, len(nodes), library.name), library.remedy, gpu, options.shape)
     choices = possible_choices(bundle, options.engine, options.precision, list(capabilities.values()), gpu)
     kind: Shape = "gpu" if options.shape == "gpu" or choices[0].on_gpu else "cpu"
-    placement = replace(choose_placement(seeing, kind, options.placement), blind=blind)
+    asked = options.placement
+    placement = replace(choose_placement(seeing, kind, asked), blind=blind)
     rates = None
     if len(choices) > 1 and rate_source is not None:
         rates = cluster_rates(bundle, choices, rate_source, seeing, capabilities, placement)
     choice = choices[0]
     if rates is not None and rate_source is not None:
         choice = soonest_done(rates.rates, rate_source.workload)
+    gpu_actors = None
+    if kind == "gpu" and asked.actors is None and asked.actor_gpus is None:
+        gpu_actors = settle_gpu_actors(bundle, choice, seeing, capabilities, placement, rate_source)
+        shared = replace(asked, actor_gpus=1 / gpu_actors.count)
+        placement = replace(choose_placement(seeing, kind, shared), blind=blind)
     reason = ""
     if "auto" in (options.engine, options.precision):
         missed = _missed_parity(bundle, options.engine, options.precision)
         reason = f"{_taken(choice)}: {_why(choices, choice, rates, rate_source)}{missed}"
-    return Computation(choice, placement, reason, rates)
+    return Computation(choice, placement, reason, rates, gpu_actors)
 
 
 def _taken(choice: EngineChoice) -> str:

@@ -73,6 +73,20 @@ class Placement:
         fitting = _whole(node.cpus / cpus) if cpus else math.inf
         return [cpus] * int(min(_actors_on_gpus(node, self.actor_gpus), fitting))
 
+    @property
+    def actors_per_gpu(self) -> int | None:
+        """How many actors share a GPU; None in shape `cpu`."""
+        return _whole(1 / self.actor_gpus) if self.actor_gpus else None
+
+    def fed_on_gpu(self, node: Node) -> int:
+        """How many actors on each of a node's GPUs its CPUs feed, each with a core; at least one.
+
+        Where actors are to have more than a core, half of the CPUs are left to decode.
+        """
+        gpus, each = _whole(node.gpus), self.actor_cpus or 0.0
+        core = FEEDING_CPUS if each <= FEEDING_CPUS else 2 * each
+        return max(1, _whole(node.cpus / (gpus * core))) if gpus else 1
+
     def seated(self, nodes: Iterable[Node]) -> list[Seat]:
         """The seats of all nodes; the largest `most` of them, spread over the nodes, where there are more."""
         numbered = [
@@ -157,6 +171,11 @@ def _gpu_placement(nodes: Sequence[Node], options: PlacementOptions) -> Placemen
         actor_gpus=_in_ray(share),
         decode_cpus=_in_ray(decode_cpus),
     )
+
+
+def share_of_gpu(actors: int) -> float:
+    """The share of each of so many actors on a GPU."""
+    return _in_ray(1 / actors)
 
 
 def _actors_on_gpus(node: Node, share: float) -> int:

@@ -41,7 +41,7 @@ def worth_measuring(choices: Sequence[EngineChoice], workload: Workload) -> tupl
     many images only, unless nothing else can be taken. So is all that computes on GPUs: they score thousands
     of images while an engine opens there.
     """
-    if _why_nothing(workload) or (on_gpus(choices) and workload.images < _MANY_IMAGES):
+    if _why_nothing(workload) or (on_gpus(choices) and why_not_on_gpus(workload)):
         return ()
     quick = [choice for choice in choices if choice.engine in _QUICK]
     asked = quick if quick and workload.images < _MANY_IMAGES else choices
@@ -60,6 +60,13 @@ def why_unmeasured(choices: Sequence[EngineChoice], workload: Workload) -> str:
     if worth_measuring(choices, workload):
         return "no node could be measured"
     return "the others take longer to try than they would save"
+
+
+def why_not_on_gpus(workload: Workload) -> str:
+    """Why measuring on GPUs, where opening an engine takes long, would not pay; empty where it would."""
+    return _why_nothing(workload) or (
+        "trying takes longer than it would save" if workload.images < _MANY_IMAGES else ""
+    )
 
 
 def _why_nothing(workload: Workload) -> str:

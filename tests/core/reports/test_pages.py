@@ -184,6 +184,9 @@ def test_run_page_says_what_the_run_computed_with_and_why() -> None:
     assert "why these" in text
     assert "openvino computes in float32: 60.0 images/s" in text
     assert "why these" not in run_page(RUN)
+    shared = run_page({**RUN, "actors_per_gpu": 2, "actors_per_gpu_reason": f"2 actors: measured {NASTY}"})
+    assert "2 actors: measured" in "".join(assert_self_contained(shared).texts)
+    assert "actors on each GPU" not in run_page(RUN)
 
 
 def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:

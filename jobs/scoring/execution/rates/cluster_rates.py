@@ -179,13 +179,14 @@ def _in_one_process(choices: Sequence[EngineChoice]) -> list[tuple[EngineChoice,
 def _specs(choices: Sequence[EngineChoice], ship: Shipped) -> dict[EngineChoice, EngineSpec]:
     return {
         choice: EngineSpec(
-            ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, _batch_size(choice)
+            ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, batch_size_of(choice)
         )
         for choice in choices
     }
 
 
-def _batch_size(choice: EngineChoice) -> int:
+def batch_size_of(choice: EngineChoice) -> int:
+    """The images of a batch that is measured."""
     return GPU_BATCH_SIZE if choice.on_gpu else MEASURED_BATCH
 
 

@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from pneumonia_core.bundles.choice import EngineChoice
-from pneumonia_core.bundles.rates.memory import NodeKind, as_json, remember_rates, remembered_rates
+from pneumonia_core.bundles.rates.memory import (
+    NodeKind,
+    as_json,
+    remember_actors,
+    remember_rates,
+    remembered_actors,
+    remembered_rates,
+)
 from pneumonia_core.storage.location import open_location
 
 FAST = EngineChoice("openvino-int8", "int8", False)
@@ -43,6 +50,23 @@ def test_rates_on_a_gpu_are_those_of_its_card_and_never_those_of_the_cpu_beside_
     remember_rates(results, "m", {other: {on_gpu: 300.0}})
     expected = {EPYC: {on_cpu: 30.0}, A100: {on_gpu: 900.0}, other: {on_gpu: 300.0}}
     assert remembered_rates(results, "m") == expected
+
+
+def test_rates_of_actors_that_share_a_gpu_are_kept_beside_those_of_the_engines(tmp_path):
+    results = open_location(str(tmp_path))
+    half, exact = (EngineChoice("tensorflow", precision, True) for precision in ("float16", "float32"))
+    remember_rates(results, "m", {A100: {half: 900.0}})
+    remember_actors(results, "m", {A100: {half: (900.04, 1600.0)}})
+    remember_actors(results, "m", {A100: {exact: (400.0,)}})
+    remember_rates(results, "m", {EPYC: {EXACT: 70.0}})
+    assert remembered_rates(results, "m") == {A100: {half: 900.0}, EPYC: {EXACT: 70.0}}
+    assert remembered_actors(results, "m") == {A100: {half: (900.0, 1600.0), exact: (400.0,)}}
+    document = json.loads((tmp_path / FILE).read_text())
+    # As earlier versions wrote it.
+    del document["gpu_actors"]
+    (tmp_path / FILE).write_text(json.dumps(document))
+    assert remembered_actors(results, "m") == {}
+    assert remembered_rates(results, "m")[EPYC] == {EXACT: 70.0}
 
 
 def test_rates_that_name_no_card_are_those_of_the_cpu(tmp_path):

@@ -158,6 +158,22 @@ def test_gpus_and_their_actors(gpus, options, actors, share):
     assert placement.actor_gpus == pytest.approx(share, abs=ROUNDING)
 
 
+@pytest.mark.parametrize(
+    ("node", "actor_cpus", "fed"),
+    [
+        pytest.param((2, 1), None, 2, id="a core for each"),
+        pytest.param((1, 1), None, 1, id="one core"),
+        pytest.param((12, 8), None, 1, id="one core and a half for each GPU"),
+        pytest.param((96, 8), None, 12, id="as many as cores"),
+        pytest.param((16, 1), 4, 2, id="half of the cores decode"),
+        pytest.param((16, 0), None, 1, id="no GPU"),
+    ],
+)
+def test_actors_on_a_gpu_have_a_core_each_to_feed_it(node, actor_cpus, fed):
+    placement = choose_placement(cluster((16, 1)), "gpu", PlacementOptions(actor_cpus=actor_cpus))
+    assert placement.fed_on_gpu(*cluster(node)) == fed
+
+
 def test_decoding_takes_the_cpus_it_is_given():
     placement = choose_placement(cluster((16, 1)), "gpu", PlacementOptions(decode_cpus=2))
     assert placement.decode_cpus == 2
