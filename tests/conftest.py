@@ -54,15 +54,16 @@ def guarded_bundle(tmp_path_factory):
 
     from pneumonia_core.networks.classifier import build_classifier
     from pneumonia_core.phantoms.radiograph import phantom
+    from pneumonia_core.training.held_out.images import ImageParts
+    from pneumonia_core.training.held_out.validation_set import ValidationSet
     from pneumonia_core.training.release import Provenance, release
-    from pneumonia_core.training.validation import ValidationSet
 
     keras.utils.set_random_seed(7)
     classifier = build_classifier("resnet18", 64)
     # Multiples of a batch: Keras takes seconds to trace the network for another size.
     images = np.stack([phantom(number % 3, number, 0, (64, 64)) for number in range(384)])
     labels = np.arange(384) % 3
-    validation = ValidationSet(images[256:], labels[256:], np.arange(256, 384))
+    validation = ValidationSet(ImageParts.of(images[256:]), labels[256:], np.arange(256, 384))
     provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"}, (1.0, 5.0))
     folder = tmp_path_factory.mktemp("guarded")
     return release(folder, [classifier], images[:256], validation, provenance).bundle

@@ -14,11 +14,10 @@ from pneumonia_core.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Decoded training and validation images; `validation_images` are the latter's, uint8 [N, H, W]."""
+    """Decoded training and validation images."""
 
     training: LabelledImages
     validation: LabelledImages
-    validation_images: np.ndarray
 
     @property
     def digest(self) -> str:
@@ -42,4 +41,4 @@ def decode_training_data(
     shuffled = [training[index] for index in order]
     validated = decode_labelled(validation, recipe.image_size, cpus, "validation", journals)
     trained = decode_labelled(shuffled, recipe.image_size, cpus, "training", journals, validated.contents)
-    return TrainingData(trained, validated, validated.images())
+    return TrainingData(trained, validated)

@@ -19,6 +19,7 @@ from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.scoring.isolation import decode_all
 from pneumonia_core.storage.files import delete_folder
 from pneumonia_core.storage.location import Location
+from pneumonia_core.training.held_out.images import ImageParts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,28 +31,47 @@ _OUTCOME_COLUMNS: Final = ["row", "label", "patient", "sha256", "reason", "in_va
 
 
 @dataclass(frozen=True)
+class StoredBlock:
+    """The images of one block of a Ray data set, in the object store or, where that is full, spilled to disk.
+
+    `count` is their number, `first_row` the `row` of the first.
+    """
+
+    block: "ray.ObjectRef[pa.Table]"
+    count: int
+    first_row: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def load(self) -> np.ndarray:
+        """The images uint8 [N, H, W], shared with the object store for as long as somebody has them."""
+        # Ray reads the environment that `ray_session` sets when it is imported.
+        import ray
+        from ray.data.block import BlockAccessor
+
+        rows = BlockAccessor.for_block(ray.get(self.block)).to_numpy(["row", "image"])
+        # Scores of other images would be taken for theirs.
+        assert rows["row"][0] == self.first_row, "the blocks of a data set changed their order"
+        images: np.ndarray = rows["image"]
+        return images
+
+
+@dataclass(frozen=True)
 class LabelledImages:
     """A materialised Ray data set with the columns `image` uint8 [H, W], `label` and `row`.
 
-    `labels` int64 [N] and `patients` [N] are in the order of `row`. `contents` are the SHA-256 of the files.
-    `digest` is one over these with label and patient, and depends neither on order nor on file names.
+    `images`, `labels` int64 [N] and `patients` [N] are in the order of `row`. `contents` are the SHA-256 of
+    the files. `digest` is one over these with label and patient, and depends neither on order nor on file
+    names.
     """
 
     dataset: "ray.data.Dataset"
+    images: ImageParts
     labels: np.ndarray
     patients: np.ndarray
     contents: frozenset[str]
     digest: str
-
-    def images(self, limit: int | None = None) -> np.ndarray:
-        """The images uint8 [N, H, W] in the order of `labels`, or some `limit` of them, in this process."""
-        rows = self.dataset if limit is None else self.dataset.limit(limit)
-        batches = [
-            (batch["row"], batch["image"])
-            for batch in rows.iter_batches(batch_size=BLOCK_IMAGES, batch_format="numpy")
-        ]
-        order = np.argsort(np.concatenate([numbers for numbers, _ in batches]))
-        return np.concatenate([images for _, images in batches])[order]
 
 
 def decode_labelled(
@@ -104,11 +124,24 @@ def decode_labelled(
         outcomes = outcomes[~left_out]
     return LabelledImages(
         decoded,
+        stored_images(decoded, outcomes["row"].to_numpy(), size),
         outcomes["label"].to_numpy(np.int64),
         outcomes["patient"].to_numpy(str),
         frozenset(outcomes["sha256"]),
         _digest(outcomes),
     )
+
+
+def stored_images(decoded: "ray.data.Dataset", rows: np.ndarray, size: int) -> ImageParts:
+    """The images of `size` px of a materialised data set, whose column `row` is int64 [N]; none is loaded."""
+    blocks: list[StoredBlock] = []
+    start = 0
+    for bundle in decoded.iter_internal_ref_bundles():
+        for block, metadata in zip(bundle.block_refs, bundle.metadata, strict=True):
+            if metadata.num_rows:
+                blocks.append(StoredBlock(block, metadata.num_rows, int(rows[start])))
+                start += metadata.num_rows
+    return ImageParts(tuple(blocks), size)
 
 
 def _blocks(images: Sequence[LabelledImage]) -> list[pa.Table]:

@@ -28,10 +28,11 @@ from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.system.scratch import ScratchFolder
 from pneumonia_core.training.augment import augmentation_of
+from pneumonia_core.training.held_out.images import ImageParts
+from pneumonia_core.training.held_out.validation_set import ValidationSet
 from pneumonia_core.training.history import released_epoch
 from pneumonia_core.training.recipe import Recipe
 from pneumonia_core.training.release import Provenance, Release, release
-from pneumonia_core.training.validation import ValidationSet
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def release_members(
     wanted = ReleaseInput(
         recipe,
         [member.trained.weights for member in members],
-        first.data.training.images(GUARD_IMAGES),
+        first.data.training.images.first(GUARD_IMAGES),
         validation,
         provenance,
         coverage,
@@ -106,7 +107,8 @@ def release_members(
         )
     if on_worker is None:
         say("writing the bundle")
-        released = write_release(models, wanted)
+        with ray_errors_explained():
+            released = write_release(models, wanted)
         bundle, headline = released.bundle, released.headline()
     else:
         say("writing the bundle, on a worker's node")
@@ -202,7 +204,7 @@ def _validation(members: Sequence[Member]) -> ValidationSet:
     data = [member.data for member in members]
     sizes = [len(part.validation.labels) for part in data]
     return ValidationSet(
-        np.concatenate([part.validation_images for part in data]),
+        ImageParts.joined([part.validation.images for part in data]),
         np.concatenate([part.validation.labels for part in data]),
         np.concatenate([part.validation.patients for part in data]),
         np.repeat(np.arange(len(data)), sizes) if len(data) > 1 else None,

@@ -3,11 +3,9 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.evaluation.bootstrap import (
-    Estimate,
     Floats,
     effective_patients,
     estimate,
@@ -53,19 +51,22 @@ def findings_set_figures(
     truth, patients = scored.labels, scored.patient_index
     members = in_findings_set(scored.probabilities, thresholds, conformal)
     sizes = members.sum(axis=1).astype(np.float64)
-    blocks = [weights for weights, _ in patient_resamples(truth, patients, bootstrap, seed)]
-
-    def mean(values: npt.NDArray[np.generic], chosen: npt.NDArray[np.bool_]) -> Floats:
-        return np.concatenate([weighted_mean(values[chosen], weights[:, chosen]) for weights in blocks])
-
-    def covered(label: int) -> Estimate:
-        of_class = truth == label
-        return estimate(mean(members[:, label], of_class), effective_patients(patients[of_class]))
-
-    everyone = np.ones(len(truth), bool)
+    of_class = [truth == label for label in range(len(CLASSES))]
+    measured = [(members[:, label], chosen) for label, chosen in enumerate(of_class)]
+    measured.append((sizes, np.ones(len(truth), bool)))
+    # Block by block: the weights of all resamples are thousands of bytes an image.
+    blocks = [
+        [weighted_mean(values[chosen], weights[:, chosen]) for values, chosen in measured]
+        for weights, _ in patient_resamples(truth, patients, bootstrap, seed)
+    ]
+    *covered, mean_size = map(np.concatenate, zip(*blocks, strict=True))
+    worth = [effective_patients(patients[chosen]) for chosen in of_class]
     return {
         "coverage": conformal.coverage,
-        "covered": {name: covered(label).as_json() for label, name in enumerate(CLASSES)},
-        "mean_size": estimate(mean(sizes, everyone)).as_json(),
+        "covered": {
+            name: estimate(shares, each).as_json()
+            for name, shares, each in zip(CLASSES, covered, worth, strict=True)
+        },
+        "mean_size": estimate(mean_size).as_json(),
         "images_by_size": np.bincount(sizes.astype(int), minlength=len(CLASSES) + 1)[1:].tolist(),
     }

@@ -8,7 +8,7 @@ import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from PIL import Image
 from pneumonia_core.training.recipe import Recipe
 
 NOISE_FIELDS: Final = 16
-_AT_ONCE: Final = 32
+VARIED_AT_ONCE: Final = 32
 
 
 @dataclass(frozen=True)
@@ -207,14 +207,46 @@ def _reencoded(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
+@dataclass(frozen=True)
+class Variations:
+    """What makes variations of N images: the parameters of Augmenter, and JPEG qualities int [N].
+
+    Images are varied in groups of VARIED_AT_ONCE.
+    """
+
+    parameters: Variation
+    qualities: np.ndarray
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, count: int, size: int, strength: Augmentation) -> Self:
+        """Random ones for `count` images of `size` px: 60 bytes for each."""
+        # The order of the draws, by groups and qualities last, is part of what a seed repeats.
+        groups = [draw(rng, len(some), size, strength) for some in _groups(count)]
+        parameters = Variation(*map(np.concatenate, zip(*groups, strict=True)))
+        return cls(parameters, draw_qualities(rng, count, strength))
+
+    def groups(self) -> list[slice]:
+        """Which images are varied at once."""
+        return [slice(some.start, some.stop) for some in _groups(len(self.qualities))]
+
+    def select(self, some: slice) -> "Variations":
+        """Those of some of the images."""
+        return Variations(self.parameters.select(some), self.qualities[some])
+
+    def apply(self, images: np.ndarray, augment: Augmenter) -> np.ndarray:
+        """The varied images uint8 [N, H, W] of one group of images uint8 [N, H, W]."""
+        varied = np.asarray(augment(images, self.parameters)).round().astype(np.uint8)
+        return reencode_with(varied, self.qualities)
+
+
+def _groups(count: int) -> list[range]:
+    """The numbers of the images of each group."""
+    return [range(start, min(start + VARIED_AT_ONCE, count)) for start in range(0, count, VARIED_AT_ONCE)]
+
+
 def vary(images: np.ndarray, strength: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Random variations uint8 [N, H, W] of images uint8 [N, H, W]."""
     size = images.shape[1]
-    augment = Augmenter(size)
-    batches = (images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE))
-    # Each batch in bytes at once: all images in float32 took four times as much memory.
-    varied = [
-        np.asarray(augment(batch, draw(rng, len(batch), size, strength))).round().astype(np.uint8)
-        for batch in batches
-    ]
-    return reencode_some(np.concatenate(varied), rng, strength)
+    drawn, augment = Variations.draw(rng, len(images), size, strength), Augmenter(size)
+    # Each group in bytes at once: all images in float32 took four times as much memory.
+    return np.concatenate([drawn.select(some).apply(images[some], augment) for some in drawn.groups()])

@@ -21,7 +21,7 @@ class AveragedNetwork:
     def __init__(self, model: keras.Model, classifier: keras.Model, recipe: Recipe) -> None:
         self.model = model
         self._decay = recipe.averaging
-        self._batch_size = recipe.batch_size
+        self.batch_size = recipe.batch_size
         self._smoothing = recipe.smoothing
         self._pairs = _trained_pairs(classifier, model)
         self._logits = self._compiled(model)
@@ -64,9 +64,9 @@ class AveragedNetwork:
 
     def _padded(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         """Batches of one size, so that TensorFlow traces one graph, and the number of images in each."""
-        for start in range(0, len(images), self._batch_size):
-            part = images[start : start + self._batch_size]
-            padded = np.zeros((self._batch_size, *images.shape[1:]), images.dtype)
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            padded = np.zeros((self.batch_size, *images.shape[1:]), images.dtype)
             padded[: len(part)] = part
             yield padded, len(part)
 

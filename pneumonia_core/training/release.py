@@ -12,10 +12,9 @@ import numpy as np
 
 from pneumonia_core import __version__
 from pneumonia_core.bundles.bundle import Bundle, ModelSpec, compute_model_id
-from pneumonia_core.bundles.engines import BATCH_SIZE
 from pneumonia_core.bundles.training_images import TRAINING_IMAGES, TrainingImages
 from pneumonia_core.bundles.writer import write_bundle
-from pneumonia_core.calibration import Calibration, log_odds
+from pneumonia_core.calibration import Calibration
 from pneumonia_core.domain import Domain
 from pneumonia_core.evaluation.calibration import fit_calibration
 from pneumonia_core.evaluation.conformal import findings_set_figures, fit_conformal
@@ -25,14 +24,20 @@ from pneumonia_core.evaluation.scored_set import ScoredSet, of_known_kind
 from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import DEFAULT_COVERAGE, Thresholds
 from pneumonia_core.imaging.contract import SMOOTHING
-from pneumonia_core.networks.domain_guard import DomainGuard, choose_threshold, domain_scores, fit_guard
-from pneumonia_core.networks.prefilter import smooth
+from pneumonia_core.networks.domain_guard import DomainGuard, choose_threshold, fit_guard
 from pneumonia_core.networks.scoring_model import domain_features, scoring_model
 from pneumonia_core.reports.model_card import model_card
 from pneumonia_core.training.augment import STRENGTHS, Augmentation, reencode_some, vary
-from pneumonia_core.training.validation import ValidationSet
+from pneumonia_core.training.held_out.odds import (
+    VARIATIONS,
+    View,
+    held_out_domain_scores,
+    held_out_odds,
+    outputs,
+    varied_odds,
+)
+from pneumonia_core.training.held_out.validation_set import ValidationSet
 
-VARIATIONS: Final = 3
 # The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image
 # for its file. Each image gets a random JPEG quality, so that the guard does not learn the training files'
 # own encoder either.
@@ -78,14 +83,6 @@ class Release:
         }
 
 
-@dataclass(frozen=True)
-class _View:
-    """How the scoring graph shows an image to its members."""
-
-    smoothing: float
-    mirror: bool
-
-
 def release(
     models_dir: Path,
     members: Sequence[keras.Model],
@@ -108,15 +105,16 @@ def release(
     that vary with `strength`, that of training.
     The domain guard is fitted on `trained_on`, training images uint8 [N, H, W] of the first member;
     domain_guard.GUARD_IMAGES suffice. With `int8` the bundle has the engine INT8_ENGINE too, calibrated on
-    them.
+    them. Of the validation images only a part and a batch are in memory at a time.
     """
-    view = _View(smoothing, mirror)
-    odds = _held_out_odds(members, validation, validation.images, view)
+    view = View(smoothing, mirror)
+    odds = held_out_odds(members, validation, validation.images, view)
     calibration = _calibrate(members, validation, odds, view)
     thresholds = _choose_thresholds(members, validation, calibration, view, strength)
     probabilities = calibration.probabilities(odds)
-    unseen = validation.images[validation.unseen_by(0)]
-    guard, validation_scores = _fit_guard(members[0], trained_on, unseen, smoothing)
+    probe = keras.Model(members[0].input, domain_features(members[0]))
+    guard = _fit_guard(probe, trained_on, smoothing)
+    validation_scores = held_out_domain_scores(probe, guard, validation, smoothing)
     domain = Domain(choose_threshold(validation_scores), provenance.ages_years)
     scored = ScoredSet.of(validation.labels, validation.patients, probabilities)
     # The sets name kinds of pneumonia.
@@ -163,10 +161,10 @@ def evaluate_release(
 
 
 def _calibrate(
-    members: Sequence[keras.Model], validation: ValidationSet, odds: np.ndarray, view: _View
+    members: Sequence[keras.Model], validation: ValidationSet, odds: np.ndarray, view: View
 ) -> Calibration:
     """The calibration for the validation images with these log-odds, and for slight variations of them."""
-    varied, labels = _varied_odds(members, validation, view, _VARIED, np.random.default_rng(1))
+    varied, labels = varied_odds(members, validation, view, _VARIED, np.random.default_rng(1))
     scores, truth = np.concatenate([odds, varied]), np.concatenate([validation.labels, labels])
     return fit_calibration(scores, truth, VARIATIONS + 1)
 
@@ -175,7 +173,7 @@ def _choose_thresholds(
     members: Sequence[keras.Model],
     validation: ValidationSet,
     calibration: Calibration,
-    view: _View,
+    view: View,
     strength: Augmentation,
 ) -> Thresholds:
     """Thresholds for the validation images, varied as in training.
@@ -183,65 +181,16 @@ def _choose_thresholds(
     Unvaried, the normals of the training hospital lie far from any doubt, and the best threshold among them
     calls normals of others ill: specificity 0.77 to 0.81 on half of Kermany's test split.
     """
-    odds, labels = _varied_odds(members, validation, view, strength, np.random.default_rng(2))
+    odds, labels = varied_odds(members, validation, view, strength, np.random.default_rng(2))
     return choose_thresholds(labels, calibration.probabilities(odds), VARIATIONS)
 
 
-def _varied_odds(
-    members: Sequence[keras.Model],
-    validation: ValidationSet,
-    view: _View,
-    strength: Augmentation,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds float64 [M, 2] and labels int [M] of VARIATIONS variations of each validation image."""
-    odds = [
-        _held_out_odds(members, validation, vary(validation.images, strength, rng), view)
-        for _ in range(VARIATIONS)
-    ]
-    return np.concatenate(odds), np.tile(validation.labels, VARIATIONS)
-
-
-def _held_out_odds(
-    members: Sequence[keras.Model], validation: ValidationSet, images: np.ndarray, view: _View
-) -> np.ndarray:
-    """Log-odds float64 [N, 2] of the validation images, or of variations of them, by members not trained on
-    them."""
-    total, count = np.zeros((len(images), 2)), np.zeros((len(images), 1))
-    for number, member in enumerate(members):
-        unseen = validation.unseen_by(number)
-        total[unseen] += _log_odds(member, images[unseen], view)
-        count[unseen] += 1
-    return total / count
-
-
-def _log_odds(member: keras.Model, images: np.ndarray, view: _View) -> np.ndarray:
-    odds = log_odds(_outputs(member, images, view.smoothing))
-    if not view.mirror:
-        return odds
-    return (odds + log_odds(_outputs(member, images[:, :, ::-1], view.smoothing))) / 2
-
-
-def _fit_guard(
-    classifier: keras.Model, trained_on: np.ndarray, validation: np.ndarray, smoothing: float
-) -> tuple[DomainGuard, np.ndarray]:
-    """The guard, and the domain scores float32 [N] of the validation images."""
-    probe = keras.Model(classifier.input, domain_features(classifier))
+def _fit_guard(probe: keras.Model, trained_on: np.ndarray, smoothing: float) -> DomainGuard:
+    """The guard for the features that the `probe` gives."""
     rng = np.random.default_rng(0)
-    reencoded = _outputs(probe, reencode_some(trained_on, rng, _REENCODED), smoothing)
-    varied = _outputs(probe, vary(trained_on, _VARIED, rng), smoothing)
-    guard = fit_guard(np.concatenate([reencoded, varied]))
-    return guard, domain_scores(guard, _outputs(probe, validation, smoothing))
-
-
-def _outputs(model: keras.Model, images: np.ndarray, smoothing: float) -> np.ndarray:
-    """The output of a model with one output for all images, smoothed as in scoring."""
-    smoothed = (np.asarray(smooth(batch, smoothing)) for batch in _batches(images))
-    return np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in smoothed])
-
-
-def _batches(images: np.ndarray) -> list[np.ndarray]:
-    return [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+    reencoded = outputs(probe, reencode_some(trained_on, rng, _REENCODED), smoothing)
+    varied = outputs(probe, vary(trained_on, _VARIED, rng), smoothing)
+    return fit_guard(np.concatenate([reencoded, varied]))
 
 
 def bundle_documents(

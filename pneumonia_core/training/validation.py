@@ -3,14 +3,13 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from pneumonia_core.bundles.parity import PARITY_IMAGES, ParityImages
 from pneumonia_core.calibration import log_odds
 from pneumonia_core.evaluation.bootstrap import number
 from pneumonia_core.evaluation.measures import auroc_standard_error
@@ -23,44 +22,13 @@ from pneumonia_core.findings import (
     bacterial_share,
     p_pneumonia,
 )
+from pneumonia_core.training.averaged import AveragedNetwork
+from pneumonia_core.training.held_out.images import ImageParts
 from pneumonia_core.training.history import ValidationFigures
 from pneumonia_core.training.learner import Learner
 
 _UNKNOWN: Final = (None, None, None)
 _SMALLEST: Final = 1e-15
-
-
-@dataclass(frozen=True)
-class ValidationSet:
-    """Labelled images outside the training set: uint8 [N, H, W], labels int64 [N], patient keys [N].
-
-    Labels are indices into findings.LABELS.
-
-    `folds` int [N] is for members that were trained on folds: each image was held out of the training of the
-    one member with this number. Without it no member was trained on any of the images.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    patients: np.ndarray
-    folds: np.ndarray | None = None
-
-    @property
-    def description(self) -> str:
-        """What an evaluation on these images says of them."""
-        if self.folds is None:
-            return "validation patients, cut from the training data"
-        return "validation by folds: each patient by the one network that was not trained on it"
-
-    def unseen_by(self, member: int) -> np.ndarray:
-        """The images that this member was not trained on, bool [N]."""
-        return np.ones(len(self.labels), bool) if self.folds is None else self.folds == member
-
-    def parity_images(self) -> ParityImages:
-        """Up to PARITY_IMAGES of them, evenly spread, because they are sorted by class."""
-        count = len(self.labels)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, PARITY_IMAGES)).round().astype(int))
-        return ParityImages(self.images[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -73,28 +41,33 @@ class Validated:
 
 @dataclass(frozen=True)
 class ValidationShard:
-    """The validation images uint8 [M, H, W] that one of `world` workers scores: every `world`-th.
+    """What one of `world` workers scores of the validation images: every `world`-th, batch by batch.
 
-    `labels` int [N] are those of all validation images.
+    `labels` int [N] are those of all `images`.
     """
 
-    images: np.ndarray
+    images: ImageParts
     labels: np.ndarray
     rank: int
     world: int
 
-    @classmethod
-    def of(cls, images: np.ndarray, labels: np.ndarray, rank: int, world: int) -> Self:
-        return cls(images[rank::world], labels, rank, world)
-
     def measure(self, learner: Learner) -> Validated:
         """Score all validation images, each on one worker; a collective operation with one result for all."""
         started = time.perf_counter()
-        logits = np.zeros((len(self.labels), len(CLASSES)), np.float32)
-        logits[self.rank :: self.world] = learner.averaged.logits(self.images)
-        total = learner.total(logits).astype(np.float64)
+        total = learner.total(self._logits(learner.averaged)).astype(np.float64)
         figures = validation_figures(self.labels, total, started)
         return Validated(figures, softmax(total, axis=1).astype(np.float32))
+
+    def _logits(self, network: AveragedNetwork) -> np.ndarray:
+        """Logits float32 [N, 3]; 0 for images that another worker scores."""
+        count = len(self.labels)
+        logits, mine = np.zeros((count, len(CLASSES)), np.float32), np.zeros(count, bool)
+        mine[self.rank :: self.world] = True
+        scored = np.flatnonzero(mine)
+        for images in self.images.batches(network.batch_size, mine):
+            logits[scored[: len(images)]] = network.logits(images)
+            scored = scored[len(images) :]
+        return logits
 
 
 def validation_figures(labels: np.ndarray, logits: np.ndarray, started: float) -> ValidationFigures:

@@ -5,14 +5,14 @@ from typing import Final
 
 from jobs.training.dry_run.trial import Trial
 from jobs.training.placement import TrainingPlacement
+from pneumonia_core.networks.domain_guard import GUARD_IMAGES
 from pneumonia_core.training.recipe import Recipe
 
 # How often a release scores each validation image: as it is, in three variations each for calibration and for
 # thresholds, and for the guard.
 _SCORED_BY_RELEASE: Final = 8
-# Bytes of a validation image's pixel in the driver: the image, as it came and in the set of all folds, and
-# 3.3 at the peak for a variation of it and its copies.
-_BYTES_A_PIXEL: Final = 6
+# Bytes of a pixel of an image that the guard is fitted on, in the driver: the image, and two for a variation.
+_BYTES_A_PIXEL: Final = 3
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ def estimate_seconds(
 
 
 def estimate_memory(recipe: Recipe, work: Work, trial: Trial) -> Memory:
-    """The memory of each part. The images of all folds are kept until the release."""
+    """The memory of each part. The images of all folds are in the object store until the release.
+
+    What it does not hold is spilled to disk; workers and driver load a block at a time.
+    """
     pixels = recipe.image_size**2
-    validation = work.folds * work.validation * pixels
     return Memory(
-        # Validation images are there decoded, and again as one array for the workers.
-        object_store=work.folds * work.training * pixels + 2 * validation,
-        worker=trial.memory_bytes + work.validation * pixels,
+        object_store=work.folds * (work.training + work.validation) * pixels,
+        worker=trial.memory_bytes,
         gpu=trial.gpu_bytes,
-        driver=trial.memory_bytes + _BYTES_A_PIXEL * validation,
+        driver=trial.memory_bytes + _BYTES_A_PIXEL * min(work.training, GUARD_IMAGES) * pixels,
     )

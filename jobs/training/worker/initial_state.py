@@ -14,6 +14,7 @@ from jobs.training.worker.precision import choose_precision
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.pretrained import load_weights
 from pneumonia_core.training.checkpoint import Checkpoint, InitialState, load_checkpoint
+from pneumonia_core.training.held_out.images import ImageParts
 from pneumonia_core.training.loss import ClassWeights
 from pneumonia_core.training.recipe import Recipe, check_first_stage, first_fresh_stage, first_trained_stage
 
@@ -23,8 +24,8 @@ class WorkerConfig:
     """What the driver gives every worker.
 
     The references are to arrays in the object store: `sample`, some training images uint8 [N, H, W], and the
-    images and labels of validation. A worker has `gpus` GPUs. Within an epoch there is a checkpoint every
-    `checkpoint_s`.
+    labels of validation; its images stay in their blocks. A worker has `gpus` GPUs. Within an epoch there is
+    a checkpoint every `checkpoint_s`.
     """
 
     recipe: Recipe
@@ -32,7 +33,7 @@ class WorkerConfig:
     steps_per_epoch: int
     class_weights: ClassWeights
     sample: "ray.ObjectRef[Any]"
-    validation_images: "ray.ObjectRef[Any]"
+    validation_images: ImageParts
     validation_labels: "ray.ObjectRef[Any]"
     mailbox: Mailbox
     checkpoint_s: float

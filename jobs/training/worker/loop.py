@@ -125,8 +125,8 @@ def _train(config: WorkerConfig) -> None:
     # A thread keeps up with one GPU, not with all of a node.
     share = Share(ray.train.get_dataset_shard("train"), rank, world, threads=max(1, config.gpus))
     worker = Worker(config, state.initial.recipe, share)
-    images, labels = ray.get([config.validation_images, config.validation_labels])
-    validation = ValidationShard.of(images, labels, rank, world)
+    labels = ray.get(config.validation_labels)
+    validation = ValidationShard(config.validation_images, labels, rank, world)
     if worker.is_first:
         config.mailbox.post(Started(state.initial, len(state.history), state.progress.steps))
     if state.is_new and state.initial.fresh_from == "head":

@@ -25,8 +25,9 @@ from pneumonia_core.networks.pretrained import load_weights
 from pneumonia_core.networks.scoring_model import domain_features, scoring_model
 from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.storage.ranges import read_file
+from pneumonia_core.training.held_out.images import ImageParts
+from pneumonia_core.training.held_out.validation_set import ValidationSet
 from pneumonia_core.training.release import Provenance, release
-from pneumonia_core.training.validation import ValidationSet
 
 CALIBRATION = Calibration(1.5, 0.2, 0.5, -0.1)
 
@@ -190,7 +191,9 @@ def test_films_of_adults_and_what_is_no_chest_are_out_of_domain_of_childrens(sha
         [classifier],
         seen,
         ValidationSet(
-            held_back, np.array([i.label for i in validation]), np.array([i.patient_id for i in validation])
+            ImageParts.of(held_back),
+            np.array([i.label for i in validation]),
+            np.array([i.patient_id for i in validation]),
         ),
         Provenance("none", "kermany", "trunk", {}, (1.0, 5.0)),
     )

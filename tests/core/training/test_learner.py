@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
+from support.images.counted import counted_parts
 from support.paths import REPOSITORY
 
 from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
@@ -19,6 +21,7 @@ from pneumonia_core.training.learner import Learner, TrainingBatch
 from pneumonia_core.training.loss import ClassWeights, HierarchicalLoss
 from pneumonia_core.training.optimizer import FIRST_FACTOR, STEPS_TO_GROW, LossScale
 from pneumonia_core.training.recipe import Recipe
+from pneumonia_core.training.validation import ValidationShard
 
 pytestmark = pytest.mark.usefixtures("exact_float32")
 SIZE, STEPS = 32, 4
@@ -143,6 +146,14 @@ def test_logits_are_those_of_the_averaged_network_for_smoothed_images_of_any_num
         one.averaged.logits(images), np.asarray(one.averaged.model(smooth(images))), atol=1e-4
     )
     assert one.averaged.logits(images[:0]).shape == (0, 3)
+    # A worker scores its share as one array, and has no other images than those that it is at.
+    labels = np.arange(19) % 3
+    for rank in range(2):
+        parts, held = counted_parts(images, [4])
+        scored = ValidationShard(parts, labels, rank, 2).measure(one).probabilities
+        expected = softmax(one.averaged.logits(images[rank::2]).astype(np.float64), axis=1)
+        np.testing.assert_array_equal(scored[rank::2], expected.astype(np.float32))
+        assert held.most <= 8
 
 
 def test_a_restored_learner_goes_on_as_if_it_had_never_stopped(tmp_path):

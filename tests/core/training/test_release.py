@@ -20,8 +20,9 @@ from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.training.augment import STRENGTHS
+from pneumonia_core.training.held_out.images import ImageParts
+from pneumonia_core.training.held_out.validation_set import ValidationSet
 from pneumonia_core.training.release import Provenance, release
-from pneumonia_core.training.validation import ValidationSet
 
 
 def test_model_card_names_the_model_and_the_version_that_made_it(guarded_bundle):
@@ -60,7 +61,7 @@ def test_network_that_knows_no_kinds_and_no_filter_is_released_as_such(tmp_path)
     classifier = build_classifier("resnet18", 32)
     images = np.stack([phantom(number % 2, number, 0, (32, 32)) for number in range(128)])
     labels = np.where(np.arange(128) % 2 == 0, NORMAL, PNEUMONIA_UNKNOWN_KIND)
-    validation = ValidationSet(images[64:], labels[64:], np.arange(64))
+    validation = ValidationSet(ImageParts.of(images[64:]), labels[64:], np.arange(64))
     provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"})
     released = release(tmp_path, [classifier], images[:64], validation, provenance, smoothing=0.0)
     spec = open_bundle(released.bundle.path).spec
@@ -84,7 +85,7 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
         tmp_path,
         members,
         images[32:],
-        ValidationSet(images, labels, np.arange(64), folds),
+        ValidationSet(ImageParts.of(images), labels, np.arange(64), folds),
         provenance,
         mirror=True,
         strength=STRENGTHS["none"],

@@ -65,11 +65,12 @@ def test_hours_are_those_of_all_steps_images_and_networks():
     assert (fresh["head"], fresh["release"]) == (0, 2 * once["release"])
 
 
-def test_memory_grows_with_the_images_of_each_part():
-    few, many = (
+def test_only_the_object_store_grows_with_the_images():
+    few, many, most = (
         estimate_memory(Recipe(image_size=100), Work(training, validation, 1, 1, mirror=False), TRIAL)
-        for training, validation in ((1000, 100), (9000, 900))
+        for training, validation in ((1000, 100), (9000, 900), (90000, 9000))
     )
-    assert few.object_store == 1200 * 100**2
-    assert many.object_store == 9 * few.object_store
-    assert (many.worker - few.worker, many.driver - few.driver) == (800 * 100**2, 6 * 800 * 100**2)
+    assert [each.object_store for each in (few, many, most)] == [n * 100**2 for n in (1100, 9900, 99000)]
+    assert few.worker == many.worker == most.worker
+    # The guard is fitted on 2,000 images at most.
+    assert few.driver < many.driver == most.driver

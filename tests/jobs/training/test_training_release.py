@@ -5,16 +5,18 @@ import sys
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 from support.paths import REPOSITORY
 
+from jobs.training.images import stored_images
 from jobs.training.placement import TrainingPlacement
 from jobs.training.release import ReleaseInput, release_on_worker
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.phantoms.radiograph import phantom
+from pneumonia_core.training.held_out.validation_set import ValidationSet
 from pneumonia_core.training.recipe import Recipe
 from pneumonia_core.training.release import Provenance
-from pneumonia_core.training.validation import ValidationSet
 
 # A GPU that TensorFlow believes in until it computes; weights that fit no network end the release early.
 _WITH_A_GPU = """
@@ -54,7 +56,12 @@ def test_a_bundle_that_is_made_in_a_task_comes_back_to_the_driver(ray_here, tmp_
     keras.utils.set_random_seed(0)
     labels = np.arange(64) % 3
     images = np.stack([phantom(int(label), number, 0, (32, 32)) for number, label in enumerate(labels)])
-    validation = ValidationSet(images, labels, np.arange(64))
+    # As a training has them: blocks in the object store.
+    blocks = ray_here.data.from_arrow(
+        [pa.table({"row": range(start, start + 32)}) for start in (0, 32)]
+    ).map_batches(lambda rows: {"row": rows["row"], "image": images[rows["row"]]})
+    parts = stored_images(blocks.materialize(), np.arange(64), 32)
+    validation = ValidationSet(parts, labels, np.arange(64))
     weights = build_classifier("resnet18", 32).get_weights()
     provenance = Provenance("0" * 64, "synthetic", "none", {"note": "random weights"})
     recipe = Recipe("resnet18", "none", 32)
