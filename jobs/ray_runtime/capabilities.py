@@ -1,6 +1,7 @@
 """What each node of the cluster can compute with, measured on the node itself."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobs.ray_runtime.resources import Node
@@ -14,6 +15,7 @@ Answer = TypeVar("Answer")
 Key = TypeVar("Key")
 # A node that has not answered by then is busy or lost. Its actors find out themselves.
 _ANSWER_S: Final = 120.0
+_POLL_S: Final = 1.0
 
 
 def node_capabilities(
@@ -35,13 +37,21 @@ def node_capabilities(
 
 
 def answers_of_nodes(
-    asked: Mapping["ObjectRef[Answer]", Key], wait_s: float = _ANSWER_S
+    asked: Mapping["ObjectRef[Answer]", Key],
+    wait_s: float = _ANSWER_S,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[Key, Answer]:
-    """What has been answered in that time, by what each request stands for in `asked`, such as a node."""
+    """What has been answered in that time, by what each request stands for in `asked`, such as a node.
+
+    Once it is `stopped`, it waits no longer.
+    """
     # Not at the top: see above.
     import ray
 
-    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait_s)
+    until = time.monotonic() + wait_s
+    ready: list[ObjectRef[Answer]] = []
+    while len(ready) < len(asked) and (left_s := until - time.monotonic()) > 0 and not stopped():
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=min(_POLL_S, left_s))
     found = {}
     for answer in ready:
         try:

@@ -77,7 +77,12 @@ def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence
     )
     to_score = sum(shard.to_score for shard in record.shards)
     workload = Workload(to_score, record.listing_complete, context.left_s)
-    source = RateSource(context.results, lambda engine: _shipped(context, engine), workload)
+    source = RateSource(
+        context.results,
+        lambda engine: _shipped(context, engine),
+        workload,
+        lambda: context.stop_requested,
+    )
     computation = settle_computation(context.bundle, options, nodes, source)
     choice, rates = computation.choice, computation.rates
     reasons = (computation.reason, computation.gpu_actors.reason if computation.gpu_actors else "")

@@ -32,12 +32,14 @@ Shipped = Callable[[str], "ObjectRef[dict[str, bytes]]"]
 class RateSource:
     """Where rates come from: what runs have kept under `results`, and nodes, where that pays for `workload`.
 
-    `ship` gives the bundle's files for an engine, in Ray's object store.
+    `ship` gives the bundle's files for an engine, in Ray's object store. Once the run is `stopped`, nothing
+    more is measured, nor is what was not finished remembered.
     """
 
     results: Location
     ship: Shipped
     workload: Workload
+    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def cluster_rates(
     }
     # An actor has a share of a GPU, but what is measured has it alone.
     gpus = 1 if placement.kind == "gpu" else 0
-    measured = _measure(bundle, source.ship, asked, gpus) if asked else {}
+    measured = _measure(bundle, source, asked, gpus) if asked else {}
     if measured:
         measured = {kind: with_measured(known.get(kind, {}), rates) for kind, rates in measured.items()}
         known |= measured
@@ -132,7 +134,10 @@ def by_kind(
 
 
 def _measure(
-    bundle: Bundle, ship: Shipped, asked: Mapping[NodeKind, tuple[str, Sequence[EngineChoice]]], gpus: int
+    bundle: Bundle,
+    source: RateSource,
+    asked: Mapping[NodeKind, tuple[str, Sequence[EngineChoice]]],
+    gpus: int,
 ) -> dict[NodeKind, dict[EngineChoice, float]]:
     """The rates of an actor with so many GPUs on one node of each kind, of those that answer.
 
@@ -146,12 +151,14 @@ def _measure(
     task: Any = ray.remote(num_cpus=0, num_gpus=gpus, max_calls=1, max_retries=0)(_measure_here)
     requests = {
         task.options(scheduling_strategy=on_node(node_id)).remote(
-            _specs(together, ship), kind.threads, bundle.image_size
+            _specs(together, source.ship), kind.threads, bundle.image_size
         ): (kind, together)
         for kind, (node_id, choices) in asked.items()
         for together in _in_one_process(choices)
     }
-    answers = answers_of_nodes(requests, _ANSWER_S)
+    if gpus:
+        say("trying engines and precisions on GPUs, which takes up to a minute")
+    answers = answers_of_nodes(requests, _ANSWER_S, source.stopped)
     measured: dict[NodeKind, dict[EngineChoice, float]] = {}
     for (kind, _), rates in answers.items():
         measured.setdefault(kind, {}).update(rates)
@@ -160,6 +167,8 @@ def _measure(
             ray.cancel(request, force=True)
             if kind in measured:
                 measured[kind].update(dict.fromkeys(together, 0.0))
+    if source.stopped():
+        return {}
     if len(measured) < len(asked):
         say(f"warning: {len(asked) - len(measured)} of {len(asked)} kinds of nodes could not be measured")
     return measured

@@ -1,11 +1,11 @@
 """How many actors share a GPU: by what 1, 2 and 3 compute together, measured here or by an earlier run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobs.console.output import say
-from jobs.ray_runtime.capabilities import on_node
+from jobs.ray_runtime.capabilities import answers_of_nodes, on_node
 from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.placement import Placement, share_of_gpu
@@ -105,10 +105,13 @@ def _measure(
     spec = EngineSpec(
         source.ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, batch_size_of(choice)
     )
+    say("trying whether several actors on a GPU compute more than one")
     found = {
-        kind: _rates_on(node_id, spec, kind.threads, bundle.image_size, most)
+        kind: _rates_on(node_id, spec, kind.threads, bundle.image_size, most, source.stopped)
         for kind, (node_id, most) in asked.items()
     }
+    if source.stopped():
+        return {}
     measured = {kind: rates for kind, rates in found.items() if rates}
     shared = {kind: {choice: rates} for kind, rates in measured.items()}
     try:
@@ -118,7 +121,14 @@ def _measure(
     return measured
 
 
-def _rates_on(node_id: str, spec: EngineSpec, threads: int, image_size: int, most: int) -> tuple[float, ...]:
+def _rates_on(
+    node_id: str,
+    spec: EngineSpec,
+    threads: int,
+    image_size: int,
+    most: int,
+    stopped: Callable[[], bool],
+) -> tuple[float, ...]:
     """What 1, 2, … actors compute at the same time on one GPU of this node."""
     # A command that is refused imports this module, but not Ray, which takes a second.
     import ray
@@ -126,27 +136,22 @@ def _rates_on(node_id: str, spec: EngineSpec, threads: int, image_size: int, mos
     kind: Any = ray.remote(num_cpus=0, num_gpus=share_of_gpu(most))(EngineLoad)
     actors: list[ActorHandle[EngineLoad]] = []
 
+    def answers(requests: "Sequence[ObjectRef[Answer]]") -> list[Answer]:
+        """Those of the actors that have not failed, as where the GPU's memory has no place for one."""
+        numbered = {request: number for number, request in enumerate(requests)}
+        return list(answers_of_nodes(numbered, _OPEN_S, stopped).values())
+
     def open_actor() -> bool:
         here = kind.options(scheduling_strategy=on_node(node_id))
         actors.append(here.remote(spec, threads, image_size))
-        return _answers([actors[-1].open.remote()]) is not None
+        return len(answers([actors[-1].open.remote()])) == 1
 
     def rate() -> float:
-        return sum(_answers([each.rate.remote(_TRIAL_S) for each in actors]) or [0.0])
+        rates: list[float] = answers([each.rate.remote(_TRIAL_S) for each in actors])
+        return sum(rates) if len(rates) == len(actors) else 0.0
 
     try:
         return measure_sharing(open_actor, rate, most)
     finally:
         for actor in actors:
             ray.kill(actor)
-
-
-def _answers(requests: Sequence["ObjectRef[Answer]"]) -> list[Answer] | None:
-    """What all actors answer; None where one has failed, as where the GPU's memory has no place for it."""
-    # Not at the top: see above.
-    import ray
-
-    try:
-        return ray.get(list(requests), timeout=_OPEN_S)
-    except ray.exceptions.RayError:
-        return None

@@ -53,7 +53,7 @@ class Counting:
             self._inside += 1
             self.most = max(self.most, self._inside)
             self._changed.notify_all()
-            # Gives the lock away, so that others come in meanwhile, if they may.
+            # Gives the lock away, so that others come in, if they may.
             if not self._changed.wait_for(lambda: self.most >= self._wanted, timeout=10):
                 self._wanted = 0
             self._changed.wait(timeout=0.01)

@@ -134,3 +134,18 @@ def test_engines_are_measured_where_they_have_the_gpu_and_one_that_sees_none_has
     settled = settle_gpu_actors(tiny_bundle, HALF, [node], capabilities, alone, source)
     assert settled == GpuActors(1, "1 actor on each GPU: nothing was measured (no node could be measured)")
     assert len(remembered_actors(results, tiny_bundle.model_id)) == 1
+
+
+def test_run_that_is_stopped_waits_for_no_gpu_and_remembers_nothing(ray_here, tiny_bundle, tmp_path):
+    results = open_location(str(tmp_path))
+    (node,) = present_nodes()
+    placement = choose_placement([node], "gpu", PlacementOptions())
+    capabilities = {node.node_id: Capabilities(gpus=((8, 0),), processor="Xeon", card="NVIDIA A100")}
+    source = RateSource(
+        results, lambda engine: ship_bundle(tiny_bundle, engine), Workload(50_000), lambda: True
+    )
+    assert cluster_rates(tiny_bundle, ON_CPU, source, [node], capabilities, placement) is None
+    settled = settle_gpu_actors(tiny_bundle, ON_CPU[0], [node], capabilities, placement, source)
+    assert settled.count == 1
+    assert remembered_rates(results, tiny_bundle.model_id) == {}
+    assert remembered_actors(results, tiny_bundle.model_id) == {}
