@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from typing import Final
 
-from pneumonia_core.bundles.engines import INT8, ONNX_ENGINE
+from pneumonia_core.bundles.engines import GPU_ENGINES, INT8, ONNX_ENGINE
 from pneumonia_core.bundles.onnx_runtime.gpus import driver_cards, onnxruntime_gpus
 from pneumonia_core.bundles.onnx_runtime.installed import has_onnxruntime
 from pneumonia_core.system.environment import (
@@ -26,9 +26,9 @@ class Capabilities:
     """What engines can use on a machine.
 
     `bfloat16` and `int8` say whether they multiply these on its CPU, `bfloat16_tiles` whether it has a unit
-    for bfloat16 that is surely faster than float32. `gpus` are the compute capabilities
-    (major, minor) of the GPUs that the engine sees that was asked. `onnxruntime` says whether that is
-    installed. `processor` is the model of the CPU, `card` that of the GPUs.
+    for bfloat16 that is surely faster than float32. `gpus` are the compute capabilities (major, minor) of the
+    GPUs that the engine sees that was asked; `gpu_engines` may see them, too. `onnxruntime` says whether that
+    is installed. `processor` is the model of the CPU, `card` that of the GPUs.
     """
 
     bfloat16: bool = False
@@ -38,6 +38,7 @@ class Capabilities:
     processor: str = ""
     bfloat16_tiles: bool = False
     card: str = ""
+    gpu_engines: tuple[str, ...] = tuple(GPU_ENGINES)
 
     def can_compute(self, precision: str, on_gpu: bool) -> bool:
         """Whether an engine computes in this precision here, on the GPUs or on the CPU."""
@@ -50,9 +51,10 @@ class Capabilities:
 def measure_capabilities(look_for_gpus: bool, engine: str = "tensorflow") -> Capabilities:
     """The capabilities of this machine. With `look_for_gpus` the engine says which GPUs it sees.
 
-    That may import TensorFlow, which takes seconds.
+    With `auto` that is TensorFlow, or ONNX Runtime where TensorFlow sees none or is not installed. It may
+    import TensorFlow, which takes seconds.
     """
-    gpus = _gpus_of(engine) if look_for_gpus else ()
+    gpus, gpu_engines = _gpus_of(engine) if look_for_gpus else ((), tuple(GPU_ENGINES))
     # On Arm the engines do not multiply bfloat16, whether or not the processor could, and int8 otherwise.
     x86 = platform.machine() == "x86_64"
     return Capabilities(
@@ -63,15 +65,22 @@ def measure_capabilities(look_for_gpus: bool, engine: str = "tensorflow") -> Cap
         processor=processor_model(),
         bfloat16_tiles=x86 and cpu_has_bfloat16_tiles(),
         card=_card() if gpus else "",
+        gpu_engines=gpu_engines,
     )
 
 
-def _gpus_of(engine: str) -> tuple[tuple[int, int], ...]:
+def _gpus_of(engine: str) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
+    """The GPUs, and the engines that may see them."""
     try:
         driver = ctypes.CDLL(_CUDA_DRIVER)
     except OSError:
-        return ()
-    return onnxruntime_gpus(driver) if engine == ONNX_ENGINE else _tensorflow_gpus()
+        return (), tuple(GPU_ENGINES)
+    found = _tensorflow_gpus() if engine != ONNX_ENGINE else ()
+    # Where TensorFlow sees GPUs, ONNX Runtime is asked when it is measured: in one process, libraries of both
+    # might clash.
+    if found or engine not in ("auto", ONNX_ENGINE):
+        return found, tuple(GPU_ENGINES)
+    return onnxruntime_gpus(driver), (ONNX_ENGINE,)
 
 
 def _card() -> str:

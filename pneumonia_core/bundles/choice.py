@@ -58,14 +58,13 @@ def possible_choices(
     lacks the engine, where the engine lacks the precision, and where the machines do.
     """
     check_engine(bundle, engine)
-    on_gpus = gpu_engine(engine) if gpu else None
-    if engine == "auto" and not passed_precisions(bundle.reports.get(_ON_GPUS, {})):
-        on_gpus = None
-    computing = machines if on_gpus is None else [machine for machine in machines if machine.gpus]
+    with_gpus = [machine for machine in machines if machine.gpus]
+    on_gpus = _engines_on_gpus(bundle, engine, with_gpus) if gpu else ()
+    computing = with_gpus if on_gpus else machines
     if not all(_has(machine, engine) for machine in computing):
         raise InvalidInput(f"{engine} is not installed on every node.", Remedy.INSTALL_ONNX)
-    if on_gpus is not None:
-        return _gpu_choices(bundle, engine, precision, computing)
+    if on_gpus:
+        return _gpu_choices(bundle, on_gpus, precision, computing)
     if precision != "auto":
         return _choices_in(bundle, engine, precision, machines)
     names = bundle.reports if engine == "auto" else [engine]
@@ -144,21 +143,34 @@ def gpu_engine(engine: str) -> str | None:
     return name if name in GPU_ENGINES else None
 
 
-def _gpu_choices(
-    bundle: Bundle, engine: str, precision: str, machines: Sequence[Capabilities]
-) -> tuple[EngineChoice, ...]:
-    """The choices on these machines, which all have GPUs. Whether ONNX Runtime sees them shows when it opens.
+def _engines_on_gpus(bundle: Bundle, engine: str, machines: Sequence[Capabilities]) -> tuple[str, ...]:
+    """The engines that compute on the GPUs of all these machines; for `auto`, of those that passed parity."""
+    if engine != "auto":
+        return (engine,) if engine in GPU_ENGINES else ()
+    return tuple(
+        name
+        for name in GPU_ENGINES
+        if passed_precisions(bundle.reports.get(name, {}))
+        and all(name in machine.gpu_engines and _has(machine, name) for machine in machines)
+    )
 
-    Nobody has compared the engines on GPUs yet: the order is that of GPU_ENGINES.
+
+def _gpu_choices(
+    bundle: Bundle, engines: Sequence[str], precision: str, machines: Sequence[Capabilities]
+) -> tuple[EngineChoice, ...]:
+    """The choices on these machines, which all have GPUs.
+
+    Nobody has compared the engines on GPUs yet: the order is that of GPU_ENGINES. Where TensorFlow sees the
+    GPUs, whether ONNX Runtime does shows when it opens.
     """
-    name = gpu_engine(engine) or engine
+    name = engines[0]
     first = EngineChoice(name, _gpu_precision(bundle, name, precision, machines), on_gpu=True)
     passed = [
         EngineChoice(other, each, on_gpu=True)
-        for other in (GPU_ENGINES if engine == "auto" else [engine])
+        for other in engines
         for each in passed_precisions(bundle.reports.get(other, {}))
         if machines and precision in ("auto", each)
-        if all(_has(machine, other) and machine.can_compute(each, on_gpu=True) for machine in machines)
+        if all(machine.can_compute(each, on_gpu=True) for machine in machines)
     ]
     return first, *(choice for choice in passed if choice != first)
 

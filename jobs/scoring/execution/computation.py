@@ -12,7 +12,7 @@ from jobs.scoring.execution.rates.cluster_rates import ClusterRates, RateSource,
 from jobs.scoring.execution.rates.gpu_actors import GpuActors, settle_gpu_actors
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.choice import EngineChoice, gpu_engine, possible_choices
-from pneumonia_core.bundles.engines import GPU_ENGINES
+from pneumonia_core.bundles.engines import GPU_ENGINES, ONNX_ENGINE, passed_precisions
 from pneumonia_core.bundles.rates.workload import soonest_done, why_unmeasured
 from pneumonia_core.errors import InvalidInput, Remedy
 
@@ -57,7 +57,10 @@ def settle_computation(
     """
     on_gpus = gpu_engine(options.engine) if options.shape != "cpu" else None
     look_for_gpus = on_gpus is not None
-    capabilities = node_capabilities(nodes, look_for_gpus, on_gpus or "tensorflow")
+    asked_engine = on_gpus or "tensorflow"
+    if options.engine == "auto" and passed_precisions(bundle.reports.get(ONNX_ENGINE, {})):
+        asked_engine = "auto"
+    capabilities = node_capabilities(nodes, look_for_gpus, asked_engine)
     blind = blind_nodes(nodes, capabilities) if look_for_gpus else frozenset()
     seeing = [replace(node, gpus=0.0) if node.node_id in blind else node for node in nodes]
     gpu = look_for_gpus and any(node.gpus for node in seeing)

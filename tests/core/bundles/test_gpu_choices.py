@@ -12,6 +12,7 @@ CPU = Capabilities(bfloat16=True, int8=True, onnxruntime=True)
 GPU = Capabilities(gpus=((8, 0),), onnxruntime=True)
 OLD_GPU = Capabilities(gpus=((6, 1),), onnxruntime=True)
 BARE_GPU = Capabilities(gpus=((8, 0),))
+WITHOUT_TENSORFLOW = dataclasses.replace(GPU, gpu_engines=(ONNX_ENGINE,))
 EXACT, HALF, ONNX_EXACT, ONNX_HALF = (
     f"{engine} {precision}" for engine in ("tensorflow", ONNX_ENGINE) for precision in ("float32", "float16")
 )
@@ -25,6 +26,9 @@ EXACT, HALF, ONNX_EXACT, ONNX_HALF = (
         pytest.param([GPU], "auto", "auto", ("float16",), [HALF, EXACT, ONNX_EXACT], id="parity"),
         pytest.param([GPU, OLD_GPU], "auto", "auto", (), [EXACT, ONNX_EXACT], id="a GPU without float16"),
         pytest.param([GPU, BARE_GPU], "auto", "auto", (), [HALF, EXACT], id="a node without ONNX Runtime"),
+        pytest.param([WITHOUT_TENSORFLOW], "auto", "auto", (), [ONNX_HALF, ONNX_EXACT], id="no TensorFlow"),
+        pytest.param([GPU, WITHOUT_TENSORFLOW], "auto", "auto", (), [ONNX_HALF, ONNX_EXACT], id="on one"),
+        pytest.param([WITHOUT_TENSORFLOW], "tensorflow", "auto", (), [HALF, EXACT], id="it is named"),
         pytest.param([GPU], "auto", "float32", (), [EXACT, ONNX_EXACT], id="the precision is named"),
         pytest.param([GPU], "tensorflow", "auto", (), [HALF, EXACT], id="the engine is named"),
         pytest.param([GPU], ONNX_ENGINE, "auto", (), [ONNX_HALF, ONNX_EXACT], id="the other one is"),
@@ -52,3 +56,10 @@ def test_every_engine_and_precision_that_passed_and_computes_on_the_gpus_may_be_
     choices = possible_choices(bundle, engine, precision, machines, gpu=True)
     assert [f"{choice.engine} {choice.precision}" for choice in choices] == expected
     assert all(choice.on_gpu for choice in choices)
+
+
+def test_nodes_without_an_engine_in_common_on_their_gpus_compute_on_cpus(tiny_bundle):
+    assert not any(
+        choice.on_gpu
+        for choice in possible_choices(tiny_bundle, "auto", "auto", [BARE_GPU, WITHOUT_TENSORFLOW], gpu=True)
+    )
