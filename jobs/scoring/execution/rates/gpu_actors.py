@@ -61,8 +61,10 @@ def settle_gpu_actors(
     groups = by_kind(nodes, capabilities, placement, choice.on_gpu)
     fed = {kind: min(MOST_ACTORS, placement.fed_on_gpu(Node(kind.cpus, kind.gpus))) for kind in groups}
     most = min(fed.values(), default=1)
-    if most == 1 or source is None:
-        return _one("nothing was measured" if source is None else "the CPUs of a node feed no second one")
+    if source is None or not groups:
+        return _one("nothing was measured")
+    if most == 1:
+        return _one("the CPUs of a node feed no second one")
     known = {
         kind: rates[choice]
         for kind, rates in remembered_actors(source.results, bundle.model_id).items()
