@@ -27,7 +27,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def exact_float32():
     """Undoes the graph precision of an engine that ran in this process before."""
-    from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
+    from pneumonia_core.bundles.tensorflow_runtime.engine import set_graph_precision
 
     set_graph_precision("float32")
 

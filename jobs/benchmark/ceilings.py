@@ -99,7 +99,7 @@ def measure_ceilings(
     InvalidInput where no image can be decoded, and PneumoniaError where the cluster fails.
     """
     choice, placement = computation.choice, computation.placement
-    files = ship_bundle(bundle, choice.engine)
+    files = ship_bundle(bundle, choice.engine, choice.precision)
     spec = EngineSpec(files, choice.engine, choice.precision, choice.on_gpu, batch_size)
     work = Work(refs, bundle.image_size, spec)
     by_cpus = [Seat(node.node_id, cpus) for node in nodes for cpus in seats(node.cpus)]

@@ -69,7 +69,7 @@ def read_and_explain(
     if not kept:
         return squares, None
     # These import TensorFlow and Keras, which takes seconds.
-    from pneumonia_core.bundles.tensorflow_engine import set_devices
+    from pneumonia_core.bundles.tensorflow_runtime.engine import set_devices
     from pneumonia_core.networks.activation_maps import activation_maps
     from pneumonia_core.networks.scoring_model import load_scoring_model
 

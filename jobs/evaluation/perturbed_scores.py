@@ -53,7 +53,8 @@ def score_perturbed(
     choice, placement = computation.choice, computation.placement
     seats = placement.seated(nodes)
     actor_cpus = min(seat.cpus for seat in seats)
-    spec = EngineSpec(ship_bundle(bundle, choice.engine), choice.engine, choice.precision, choice.on_gpu)
+    files = ship_bundle(bundle, choice.engine, choice.precision)
+    spec = EngineSpec(files, choice.engine, choice.precision, choice.on_gpu)
     blocks = _blocks(ill, aspects)
     scorer: Any = ScorePerturbed
     with data_context():

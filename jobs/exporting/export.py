@@ -15,12 +15,15 @@ from jobs.training.images import report_left_out
 from pneumonia_core.bundles.bundle import Bundle, open_bundle, read_keras_model
 from pneumonia_core.bundles.choice import check_can_add
 from pneumonia_core.bundles.engines import (
+    FLOAT16_GRAPH,
     INT8_ENGINE,
     MAX_AUROC_DIFFERENCE,
     MIN_DOMAIN_AGREEMENT,
     MIN_FINDINGS_AGREEMENT,
     ONNX_ENGINE,
     EngineReport,
+    Reports,
+    best_report,
     passed_precisions,
 )
 from pneumonia_core.bundles.onnx_runtime.installed import check_onnx_export
@@ -34,10 +37,14 @@ from pneumonia_core.scoring.isolation import decode_all
 
 # All images that are held back from a data set such as Kermany's; of a larger one, so many.
 MAX_HELD_BACK: Final = 2048
-# What a machine must have to make an engine.
+# What a machine must have to make an engine. TensorFlow is always there.
 _CHECKS: Final = {INT8_ENGINE: check_quantization, ONNX_ENGINE: check_onnx_export}
 # Where `auto` takes an engine that passed.
-_WHERE: Final = {INT8_ENGINE: "every CPU multiplies int8", ONNX_ENGINE: "every node has ONNX Runtime"}
+_WHERE: Final = {
+    INT8_ENGINE: "every CPU multiplies int8",
+    ONNX_ENGINE: "every node has ONNX Runtime",
+    FLOAT16_GRAPH: "every GPU multiplies float16",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class ExportOptions:
 
 def export_engine(options: ExportOptions) -> Result:
     """Write the bundle as the command does. Raises InvalidInput where the engine cannot be made here."""
-    _CHECKS[options.engine]()
+    if options.engine in _CHECKS:
+        _CHECKS[options.engine]()
     bundle = open_bundle(options.bundle)
     check_can_add(bundle, options.engine)
     training, held_back = split_training(read_labelled(options.data))
@@ -71,8 +79,8 @@ def _add(
 ) -> Bundle:
     """The new bundle; `calibration` uint8 [N, H, W] are used where the engine is calibrated."""
     # TensorFlow takes seconds to import: a command that is refused does without it.
-    from pneumonia_core.bundles.extension import add_int8_engine, add_onnx_engine
-    from pneumonia_core.bundles.tensorflow_engine import hide_gpus
+    from pneumonia_core.bundles.extension import add_float16, add_int8_engine, add_onnx_engine
+    from pneumonia_core.bundles.tensorflow_runtime.engine import hide_gpus
     from pneumonia_core.networks.scoring_model import load_scoring_model
 
     hide_gpus()
@@ -83,8 +91,12 @@ def _add(
             "network must stay in float32"
         )
         return add_int8_engine(models, bundle, model, calibration, held_back)
-    say(f"writing the network as ONNX, and comparing it on {len(held_back.labels):,} held-back images")
-    return add_onnx_engine(models, bundle, model, held_back)
+    form, add = {
+        ONNX_ENGINE: ("as ONNX", add_onnx_engine),
+        FLOAT16_GRAPH: ("in float16", add_float16),
+    }[engine]
+    say(f"writing the network {form}, and comparing it on {len(held_back.labels):,} held-back images")
+    return add(models, bundle, model, held_back)
 
 
 def _some(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
@@ -116,9 +128,10 @@ def _decode(
 
 
 def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> Result:
-    report = bundle.engines[engine]
-    for each in bundle.reports[engine].values():
-        say(f"{engine} in {each.precision}, on {held_back:,} held-back images: {_differences(each)}")
+    name, added = _added(bundle, engine)
+    report = best_report(added)
+    for each in added.values():
+        say(f"{name} in {each.precision}, on {held_back:,} held-back images: {_differences(each)}")
     rates = ", ".join(f"{name} {each.images_per_s:,.1f}" for name, each in sorted(bundle.engines.items()))
     say(f"images/s, each when it was added to the bundle: {rates}")
     if not report.parity_passed:
@@ -129,9 +142,9 @@ def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> 
         )
     else:
         say(f"{engine} passed: `score --engine auto` takes it where {_WHERE[engine]} and it is fastest")
-    if "float16" in bundle.reports[engine]:
-        passed = "float16" in passed_precisions(bundle.reports[engine])
-        say(f"on GPUs {engine} computes in {'float16, in which it passed' if passed else 'float32'}")
+    if "float16" in added:
+        passed = "float16" in passed_precisions(added)
+        say(f"on GPUs {name} computes in {'float16, in which it passed' if passed else 'float32'}")
     say(f"bundle {bundle.path}")
     return {
         "state": "done",
@@ -142,8 +155,15 @@ def _report(bundle: Bundle, engine: str, calibrated_on: int, held_back: int) -> 
         "parity_passed": report.parity_passed,
         "calibration_images": calibrated_on,
         "held_back_images": held_back,
-        "passed_in": list(passed_precisions(bundle.reports[engine])),
+        "passed_in": list(passed_precisions(added)),
     }
+
+
+def _added(bundle: Bundle, engine: str) -> tuple[str, Reports]:
+    """The name by which the bundle has what was added, and the reports of that."""
+    if engine == FLOAT16_GRAPH:
+        return "tensorflow", {"float16": bundle.reports["tensorflow"]["float16"]}
+    return engine, bundle.reports[engine]
 
 
 def _differences(report: EngineReport) -> str:

@@ -57,7 +57,7 @@ def recalibrate_bundle(options: RecalibrateOptions) -> Result:
     rows = _score(images, bundle, models, options)
     local = _local_images(images, rows, bundle)
     # TensorFlow takes seconds to import: a command that is refused does without it.
-    from pneumonia_core.bundles.tensorflow_engine import hide_gpus
+    from pneumonia_core.bundles.tensorflow_runtime.engine import hide_gpus
     from pneumonia_core.training.recalibration.recalibrate import LocalUse, recalibrate
 
     hide_gpus()

@@ -65,7 +65,7 @@ class ScoringContext:
     """One scoring command: its request, its options, its bundle, and the Ray session it holds open.
 
     `steps` measures the run at work. `stop_requested` says that the command must end soon. `shipped` holds
-    the bundle's files by engine, in Ray's object store.
+    the bundle's files by how their paths begin, in Ray's object store.
     """
 
     results: Location

@@ -18,7 +18,7 @@ from jobs.scoring.execution.graph import ship_bundle
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
 from jobs.scoring.execution.rates.cluster_rates import RateSource
 from pneumonia_core.bundles.choice import EngineChoice
-from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE
+from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE, files_prefix
 from pneumonia_core.bundles.rates.memory import as_json
 from pneumonia_core.bundles.rates.workload import Workload
 from pneumonia_core.results.clock import check_clock
@@ -44,7 +44,7 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
         check_hash_keys(nodes)
         computation = _settled(context, run, view, nodes)
         choice = computation.choice
-        files = _shipped(context, choice.engine)
+        files = _shipped(context, choice.engine, choice.precision)
     constants = _row_constants(context, run, view, choice)
     spec = EngineSpec(files, choice.engine, choice.precision, choice.on_gpu, constants.batch_size)
     squares = usable_squares(context.squares_of(run))
@@ -79,7 +79,7 @@ def _settled(context: ScoringContext, run: Run, view: TableView, nodes: Sequence
     workload = Workload(to_score, record.listing_complete, context.left_s)
     source = RateSource(
         context.results,
-        lambda engine: _shipped(context, engine),
+        lambda engine, precision: _shipped(context, engine, precision),
         workload,
         lambda: context.stop_requested,
     )
@@ -115,10 +115,11 @@ def settled_batch_size(record: RunRecord, on_gpu: bool) -> int:
     return record.configuration.batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE)
 
 
-def _shipped(context: ScoringContext, engine: str) -> "ObjectRef[dict[str, bytes]]":
-    if engine not in context.shipped:
-        context.shipped[engine] = ship_bundle(context.bundle, engine)
-    return context.shipped[engine]
+def _shipped(context: ScoringContext, engine: str, precision: str) -> "ObjectRef[dict[str, bytes]]":
+    files = files_prefix(engine, precision)
+    if files not in context.shipped:
+        context.shipped[files] = ship_bundle(context.bundle, engine, precision)
+    return context.shipped[files]
 
 
 def _row_constants(context: ScoringContext, run: Run, view: TableView, choice: EngineChoice) -> RowConstants:

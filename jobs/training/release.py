@@ -19,7 +19,7 @@ from jobs.training.placement import TrainingPlacement
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.engines import INT8_ENGINE, LEAST_HELD_BACK
 from pneumonia_core.bundles.openvino_runtime.quantization import check_quantization
-from pneumonia_core.bundles.tensorflow_engine import hide_gpus
+from pneumonia_core.bundles.tensorflow_runtime.engine import hide_gpus
 from pneumonia_core.bundles.training_images import TrainingImages
 from pneumonia_core.bundles.writer import read_files, write_files
 from pneumonia_core.datasets.kermany import KNOWN_AGES_YEARS
@@ -61,6 +61,7 @@ class ReleaseInput:
     coverage: float
     mirror: bool
     int8: bool
+    float16: bool = False
 
 
 def release_members(
@@ -72,12 +73,14 @@ def release_members(
     mirror: bool,
     int8: bool | None = None,
     on_worker: TrainingPlacement | None = None,
+    float16: bool = False,
 ) -> Result:
     """Write the bundle of the networks' mean; the command's result without its seconds.
 
     Calibration, thresholds and the guard's threshold are fitted on images that a network was not trained on:
     in this process, or in a task with the resources of a worker `on_worker`. `int8` says whether the bundle
-    has the engine INT8_ENGINE too; None: where it can be made in this installation.
+    has the engine INT8_ENGINE too; None: where it can be made in this installation. `float16` says whether
+    its TensorFlow engine also computes in float16 on GPUs.
     """
     first = members[0]
     recipe = first.trained.recipe
@@ -99,6 +102,7 @@ def release_members(
         coverage,
         mirror,
         int8=_with_int8(len(validation.labels)) if int8 is None else int8,
+        float16=float16,
     )
     if wanted.int8:
         say(
@@ -150,6 +154,7 @@ def write_release(models: Path, wanted: ReleaseInput) -> Release:
         smoothing=wanted.recipe.smoothing,
         strength=augmentation_of(wanted.recipe),
         int8=wanted.int8,
+        float16=wanted.float16,
     )
 
 

@@ -150,6 +150,8 @@ def train(request: TrainingRequest) -> Result:
             mirror=request.mirror,
             int8=request.int8,
             on_worker=None if here else placement,
+            # Whoever trains on GPUs has some to score on. CPUs may take long for what it is compared by.
+            float16=placement.gpus > 0,
         )
     result["seconds"] = round(time.perf_counter() - started, 1)
     run.finish(result)

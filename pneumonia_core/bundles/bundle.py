@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import ENGINE_FILES, EngineReport, best_report
+from pneumonia_core.bundles.engines import EngineReport, best_report, files_prefix
 from pneumonia_core.calibration import Calibration
 from pneumonia_core.domain import Domain
 from pneumonia_core.errors import InvalidInput
@@ -119,15 +119,15 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
     )
 
 
-def read_engine_files(bundle: Bundle, engine: str) -> dict[str, bytes]:
-    """The files of a bundle that this engine needs, {path: content}; they are a bundle themselves.
+def read_engine_files(bundle: Bundle, engine: str, precision: str) -> dict[str, bytes]:
+    """The files of a bundle that this engine needs to compute in this precision, {path: content}.
 
-    Raises InvalidInput where a file has changed since the bundle was opened.
+    They are a bundle themselves. Raises InvalidInput where a file has changed since the bundle was opened.
     """
     # Not the manifest in the folder: another bundle may be there by now.
     files = {"bundle.json": json.dumps(bundle.document).encode()}
     for name, expected in bundle.document["files"].items():
-        if name.startswith(ENGINE_FILES[engine]):
+        if name.startswith(files_prefix(engine, precision)):
             files[name] = _read_file(bundle.path, name)
             _check_hash(bundle.path, name, hashlib.sha256(files[name]).hexdigest(), expected)
     return files

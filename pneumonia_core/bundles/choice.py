@@ -9,6 +9,7 @@ from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
 from pneumonia_core.bundles.engines import (
     BATCH_SIZE,
+    FLOAT16_GRAPH,
     GPU_ENGINES,
     INT8,
     INT8_ENGINE,
@@ -54,8 +55,8 @@ def possible_choices(
 
     The likely fastest comes first, which may be wrong for these machines. `auto` takes what passed parity.
     With `gpu` the engines for GPUs compute, on those machines that have some: TensorFlow, if it passed or is
-    named, likely the fastest in float16; ONNX Runtime in what it passed. Raises InvalidInput where the bundle
-    lacks the engine, where the engine lacks the precision, and where the machines do.
+    named, and ONNX Runtime, in what they passed, likely the fastest in float16. Raises InvalidInput
+    where the bundle lacks the engine, where the engine lacks the precision, and where the machines do.
     """
     check_engine(bundle, engine)
     with_gpus = [machine for machine in machines if machine.gpus]
@@ -179,9 +180,7 @@ def _gpu_precision(bundle: Bundle, engine: str, precision: str, machines: Sequen
     """The precision of these machines, which all have GPUs."""
     if precision == "auto":
         everywhere = machines and all(machine.can_compute("float16", on_gpu=True) for machine in machines)
-        report = bundle.reports[engine].get("float16")
-        # TensorFlow's graph is rewritten where it computes: a bundle holds no parity of that.
-        passed = report.parity_passed if report else engine == _ON_GPUS
+        passed = "float16" in passed_precisions(bundle.reports[engine])
         return "float16" if everywhere and passed else "float32"
     _check_offered(bundle, engine, precision)
     _check_machines(engine, precision, machines, on_gpu=True)
@@ -201,6 +200,11 @@ def _precision_all_the_same(bundle: Bundle, engine: str, machines: Sequence[Capa
 
 
 def _check_offered(bundle: Bundle, engine: str, precision: str) -> None:
+    if precision == "float16" and engine in GPU_ENGINES and not _offers(bundle, engine, precision):
+        raise InvalidInput(
+            f"the run computes in float16 with {engine}, which the bundle {bundle.path} does not hold.",
+            Remedy.START_OVER,
+        )
     if not _offers(bundle, engine, precision):
         raise InvalidInput(f"{engine} does not compute in {precision}.", Remedy.OTHER_ENGINE)
 
@@ -225,12 +229,14 @@ def _is_quantized(bundle: Bundle, engine: str) -> bool:
 
 def _offers(bundle: Bundle, engine: str, precision: str) -> bool:
     """Whether the engine computes in this precision on some machine: a quantised one in int8 alone."""
+    if precision == "float16":
+        return precision in bundle.reports[engine]
     return (precision == INT8) == _is_quantized(bundle, engine)
 
 
 def check_can_add(bundle: Bundle, engine: str) -> None:
-    """Raise InvalidInput where the bundle has this engine already."""
-    if engine in bundle.engines:
+    """Raise InvalidInput where the bundle has this engine, or the FLOAT16_GRAPH, already."""
+    if engine in bundle.engines or (engine == FLOAT16_GRAPH and _offers(bundle, "tensorflow", "float16")):
         raise InvalidInput(
             f"the bundle {bundle.path} has the engine {engine} already. Give the one that it was made from."
         )

@@ -12,13 +12,15 @@ from pneumonia_core.errors import Remedy
 ENGINES: Final = ("openvino", "tensorflow")
 INT8_ENGINE: Final = "openvino-int8"
 ONNX_ENGINE: Final = "onnxruntime"
+# What is added to a bundle so that its engine `tensorflow` computes in float16 on GPUs.
+FLOAT16_GRAPH: Final = "tensorflow-float16"
 INT8: Final = "int8"
-# What each engine computes in on CPUs that have it; parity is measured in all of these. ONNX Runtime in
-# float16 is the graph for GPUs, computed as they would.
+# What each engine computes in on CPUs that have it; parity is measured in all of these. float16 is the
+# network for GPUs, computed as they would; TensorFlow's is not in every bundle.
 CPU_PRECISIONS: Final = {
     "openvino": ("bfloat16", "float32"),
     INT8_ENGINE: (INT8,),
-    "tensorflow": ("bfloat16", "float32"),
+    "tensorflow": ("bfloat16", "float32", "float16"),
     ONNX_ENGINE: ("float32", "float16"),
 }
 # How the paths of an engine's files in a bundle begin.
@@ -28,6 +30,7 @@ ENGINE_FILES: Final = {
     "tensorflow": "saved_model/",
     ONNX_ENGINE: "onnx/",
 }
+FLOAT16_FILES: Final = "saved_model_float16/"
 # Images per batch where nothing else is asked for. A GPU is filled by more.
 BATCH_SIZE: Final = 32
 GPU_BATCH_SIZE: Final = 128
@@ -121,6 +124,11 @@ def passed_precisions(reports: Mapping[str, EngineReport]) -> tuple[str, ...]:
         # Version 0.1.0 did not measure float32 where bfloat16 had passed. It is what parity compares with.
         names.append("float32")
     return tuple(names)
+
+
+def files_prefix(engine: str, precision: str) -> str:
+    """How the paths of the files in a bundle begin that the engine needs to compute in this precision."""
+    return FLOAT16_FILES if (engine, precision) == ("tensorflow", "float16") else ENGINE_FILES[engine]
 
 
 def score_in_batches(

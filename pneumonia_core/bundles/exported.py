@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pneumonia_core.bundles.engines import BATCH_SIZE, ENGINE_FILES, ONNX_ENGINE, Engine
+from pneumonia_core.bundles.engines import BATCH_SIZE, ONNX_ENGINE, Engine, files_prefix
 
 
 def open_exported(
@@ -21,11 +21,12 @@ def open_exported(
     """
     if name == "tensorflow":
         # Each engine imports its framework: scoring with OpenVINO must not load TensorFlow.
-        from pneumonia_core.bundles.tensorflow_engine import TensorflowEngine, set_devices
+        from pneumonia_core.bundles.tensorflow_runtime.engine import TensorflowEngine, set_devices
 
         set_devices(threads, gpu)
         use_precision(name, precision)
-        return TensorflowEngine(folder / "saved_model", precision, image_size, batch_size)
+        saved_model = folder / files_prefix(name, precision)
+        return TensorflowEngine(saved_model, precision, image_size, batch_size, compiled=gpu)
     if name == ONNX_ENGINE:
         # Not every machine has ONNX Runtime.
         from pneumonia_core.bundles.onnx_runtime.engine import OnnxruntimeEngine
@@ -34,7 +35,7 @@ def open_exported(
     # And scoring with TensorFlow must not load OpenVINO.
     from pneumonia_core.bundles.openvino_runtime.engine import OpenvinoEngine
 
-    model = folder / f"{ENGINE_FILES[name]}xml"
+    model = folder / f"{files_prefix(name, precision)}xml"
     return OpenvinoEngine(model, name, precision, image_size, threads, batch_size)
 
 
@@ -45,6 +46,6 @@ def use_precision(name: str, precision: str) -> None:
     """
     if name == "tensorflow":
         # See above.
-        from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
+        from pneumonia_core.bundles.tensorflow_runtime.engine import set_graph_precision
 
         set_graph_precision(precision)

@@ -2,13 +2,21 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pneumonia_core.bundles.engines import BATCH_SIZE, CPU_PRECISIONS, Engine, EngineReport, Scores
+from pneumonia_core.bundles.engines import (
+    BATCH_SIZE,
+    CPU_PRECISIONS,
+    Engine,
+    EngineReport,
+    Scores,
+    files_prefix,
+)
 from pneumonia_core.bundles.exported import open_exported
 from pneumonia_core.domain import Domain, in_domain
 from pneumonia_core.findings import BACTERIAL, NORMAL, VIRAL, Thresholds, bacterial_share, findings
@@ -48,14 +56,16 @@ def measure_engine(
     domain: Domain | None,
     validation: ParityImages,
     reference: Scores,
+    precisions: Sequence[str] = (),
 ) -> dict[str, EngineReport]:
-    """Parity and speed of one engine, in every precision that it and this CPU compute in.
+    """Parity and speed of one engine, in every precision that it and this CPU compute in, or in `precisions`.
 
     `folder` holds the exported engines; `reference` are the scores of the Keras model for the images.
     """
     reports = {}
-    for precision in CPU_PRECISIONS[name]:
-        if precision != "bfloat16" or cpu_has_bfloat16():
+    for precision in precisions or CPU_PRECISIONS[name]:
+        is_there = any(folder.glob(f"{files_prefix(name, precision)}*"))
+        if is_there and (precision != "bfloat16" or cpu_has_bfloat16()):
             engine = open_exported(
                 folder, name, precision, validation.images.shape[1], threads=len(os.sched_getaffinity(0))
             )

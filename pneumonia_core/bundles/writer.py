@@ -27,7 +27,8 @@ from pneumonia_core.bundles.engines import ENGINES, INT8_ENGINE, EngineReport, R
 from pneumonia_core.bundles.openvino_runtime.export import export_openvino
 from pneumonia_core.bundles.openvino_runtime.quantization import quantize_engine
 from pneumonia_core.bundles.parity import ParityImages, measure_engine, predict
-from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
+from pneumonia_core.bundles.tensorflow_runtime.engine import set_graph_precision
+from pneumonia_core.bundles.tensorflow_runtime.float16 import export_float16
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.system.environment import installed_versions
 
@@ -40,6 +41,7 @@ def write_bundle(
     baseline: np.ndarray,
     documents: Mapping[str, str | bytes],
     calibration: np.ndarray | None = None,
+    float16: bool = False,
 ) -> Bundle:
     """Write a new bundle under `models_dir` and open it.
 
@@ -47,10 +49,13 @@ def write_bundle(
     has a domain, {"domain": [B]}. Each engine's parity is measured on `parity_images`. `baseline` float32 [N,
     3] are the probabilities of the validation images. `documents` are further files, {name: content}. With
     training images `calibration` uint8 [N, H, W] there is the engine INT8_ENGINE too (`quantize_engine`).
+    With `float16` TensorFlow also computes in float16 on GPUs.
     """
     with writing_folder(models_dir) as folder:
         model.save(folder / "model.keras")
         model.export(str(folder / "saved_model"), format="tf_saved_model", verbose=False)
+        if float16:
+            export_float16(model, folder)
         (folder / "openvino").mkdir()
         export_openvino(model, folder / "openvino" / "model.xml")
         _write_baseline(folder / "baseline.parquet", baseline)

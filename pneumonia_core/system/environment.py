@@ -5,7 +5,8 @@ nowhere else:
 
 - `imaging.decode`: Pillow's MAX_IMAGE_PIXELS is off, because `imaging.contract` has the project's own limit;
 - `imaging.dicom.header`: pydicom's warnings are off, because they contain values of the file's tags;
-- `bundles.tensorflow_engine`: TensorFlow's graph optimiser has one precision for all graphs of a process;
+- `bundles.tensorflow_runtime.engine`: TensorFlow's graph optimiser has one precision for all graphs of a
+  process;
 - `system.child_server`: a child process limits its own memory, CPU time and core dumps;
 - `runs.crash_journal`: a process that handles chunks ends at once when it crashes (`system.fatal_signals`).
 

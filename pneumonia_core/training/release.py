@@ -94,6 +94,7 @@ def release(
     smoothing: float = SMOOTHING,
     strength: Augmentation = STRENGTHS["default"],
     int8: bool = False,
+    float16: bool = False,
 ) -> Release:
     """Write the bundle of trained float32 classifiers, and evaluate it on the validation images.
 
@@ -105,7 +106,8 @@ def release(
     that vary with `strength`, that of training.
     The domain guard is fitted on `trained_on`, training images uint8 [N, H, W] of the first member;
     domain_guard.GUARD_IMAGES suffice. With `int8` the bundle has the engine INT8_ENGINE too, calibrated on
-    them. Of the validation images only a part and a batch are in memory at a time.
+    them; with `float16` TensorFlow also computes in float16 on GPUs. Of the validation images only a part and
+    a batch are in memory at a time.
     """
     view = View(smoothing, mirror)
     odds = held_out_odds(members, validation, validation.images, view)
@@ -138,7 +140,7 @@ def release(
     documents = bundle_documents(model_id, spec, provenance, evaluation, validation.description)
     calibrated_on = trained_on if int8 else None
     sample = validation.parity_images()
-    bundle = write_bundle(models_dir, scorer, spec, sample, probabilities, documents, calibrated_on)
+    bundle = write_bundle(models_dir, scorer, spec, sample, probabilities, documents, calibrated_on, float16)
     return Release(bundle, evaluation)
 
 

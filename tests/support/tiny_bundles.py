@@ -34,7 +34,7 @@ def write_tiny_bundle(folder: Path, pneumonia_threshold: float = 0.5) -> Bundle:
     return write_bundle(folder, model, spec, parity, baseline, {"MODEL_CARD.md": "# Tiny\n"})
 
 
-def write_guarded_tiny_bundle(folder: Path, int8: bool = False) -> Bundle:
+def write_guarded_tiny_bundle(folder: Path, int8: bool = False, float16: bool = False) -> Bundle:
     """A bundle of a small network with filter, trunk, head and guard as in a real one, 32 px."""
     import keras
     from keras import layers, ops
@@ -62,4 +62,5 @@ def write_guarded_tiny_bundle(folder: Path, int8: bool = False) -> Bundle:
     baseline = np.full((10, 3), 1 / 3, np.float32)
     parity = ParityImages(images, np.arange(32) % 3)
     calibration = images if int8 else None
-    return write_bundle(folder, keras.Model(image, outputs), spec, parity, baseline, {}, calibration)
+    model = keras.Model(image, outputs)
+    return write_bundle(folder, model, spec, parity, baseline, {}, calibration, float16)

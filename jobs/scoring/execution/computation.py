@@ -11,8 +11,9 @@ from jobs.scoring.execution.placement import Placement, PlacementOptions, Shape,
 from jobs.scoring.execution.rates.cluster_rates import ClusterRates, RateSource, cluster_rates
 from jobs.scoring.execution.rates.gpu_actors import GpuActors, settle_gpu_actors
 from pneumonia_core.bundles.bundle import Bundle
+from pneumonia_core.bundles.capabilities import Capabilities
 from pneumonia_core.bundles.choice import EngineChoice, gpu_engine, possible_choices
-from pneumonia_core.bundles.engines import GPU_ENGINES, ONNX_ENGINE, passed_precisions
+from pneumonia_core.bundles.engines import FLOAT16_GRAPH, GPU_ENGINES, ONNX_ENGINE, passed_precisions
 from pneumonia_core.bundles.rates.workload import soonest_done, why_unmeasured
 from pneumonia_core.errors import InvalidInput, Remedy
 
@@ -85,7 +86,8 @@ def settle_computation(
     reason = ""
     if "auto" in (options.engine, options.precision):
         missed = _missed_parity(bundle, options.engine, options.precision)
-        reason = f"{_taken(choice)}: {_why(choices, choice, rates, rate_source)}{missed}"
+        absent = absent_float16(bundle, choice, list(capabilities.values()))
+        reason = f"{_taken(choice)}: {_why(choices, choice, rates, rate_source)}{missed}{absent}"
     return Computation(choice, placement, reason, rates, gpu_actors)
 
 
@@ -120,6 +122,18 @@ def _why(
 def _missed_parity(bundle: Bundle, engine: str, precision: str) -> str:
     failed = ", ".join(_failed(bundle, engine, precision))
     return failed and f"; not taken, for they missed parity: {failed}"
+
+
+def absent_float16(bundle: Bundle, choice: EngineChoice, machines: Sequence[Capabilities]) -> str:
+    """What would let TensorFlow compute in float16 on these machines' GPUs, where all of them multiply it."""
+    computing = [machine for machine in machines if machine.gpus]
+    if (
+        choice != EngineChoice("tensorflow", "float32", on_gpu=True)
+        or "float16" in bundle.reports["tensorflow"]
+        or not all(machine.can_compute("float16", on_gpu=True) for machine in computing)
+    ):
+        return ""
+    return f"; `pneumonia export --engine {FLOAT16_GRAPH}` adds float16 to the bundle"
 
 
 def _failed(bundle: Bundle, engine: str, precision: str) -> list[str]:

@@ -22,9 +22,9 @@ _GROW_AT: Final = 1.0
 _NEVER: Final = -1.0
 
 
-def ship_bundle(bundle: Bundle, engine: str) -> ray.ObjectRef[dict[str, bytes]]:
-    """The files of a bundle that the engine needs, in Ray's object store."""
-    return ray.put(read_engine_files(bundle, engine))
+def ship_bundle(bundle: Bundle, engine: str, precision: str) -> ray.ObjectRef[dict[str, bytes]]:
+    """The files of a bundle that the engine needs to compute in this precision, in Ray's object store."""
+    return ray.put(read_engine_files(bundle, engine, precision))
 
 
 def scoring_graph(

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from pneumonia_core.bundles.choice import EngineChoice
-from pneumonia_core.bundles.engines import Engine
+from pneumonia_core.bundles.engines import Engine, files_prefix
 from pneumonia_core.bundles.exported import use_precision
 
 # Images/s of each engine and precision; 0 of one that does not open on the machine.
@@ -33,7 +33,7 @@ def measure_rates(
     """Images/s of each choice, by its fastest batch of noise; of the first ones where opening takes too long.
 
     `open_engine` gives None for one that does not open here. They are measured by turns, so that other work
-    of the machine slows all of them. TensorFlow is opened once for all its precisions.
+    of the machine slows all of them. TensorFlow is opened once for float32 and bfloat16.
     """
     images = np.random.default_rng(0).integers(0, 255, (batch_size, image_size, image_size), np.uint8)
     engines: dict[EngineChoice, Engine] = {}
@@ -70,10 +70,12 @@ def with_measured(known: Rates, measured: Rates) -> dict[EngineChoice, float]:
 
 
 def _already_open(opened: Mapping[EngineChoice, Engine], choice: EngineChoice) -> Engine | None:
-    """TensorFlow's engine, open in another precision: its precision is the process's."""
+    """TensorFlow's engine, open in another precision of the same graph: that is the process's."""
     if choice.engine != "tensorflow":
         return None
-    return next((engine for other, engine in opened.items() if other.engine == choice.engine), None)
+    files = files_prefix(choice.engine, choice.precision)
+    same = (each for each in opened if files_prefix(each.engine, each.precision) == files)
+    return next((opened[each] for each in same), None)
 
 
 def _rate(engine: Engine, images: np.ndarray) -> float:

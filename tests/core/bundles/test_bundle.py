@@ -139,7 +139,7 @@ def test_bundle_under_an_alias_stays_the_one_that_was_opened(tiny_bundle, copied
     (copied / "openvino" / "model.xml").write_text("another network")
     alias.unlink()
     alias.symlink_to(copied)
-    files = read_engine_files(opened, "openvino")
+    files = read_engine_files(opened, "openvino", "float32")
     assert files["openvino/model.xml"] == (tiny_bundle.path / "openvino" / "model.xml").read_bytes()
     assert not any(name.startswith("saved_model/") for name in files)
 
@@ -155,11 +155,11 @@ def test_bundle_that_was_replaced_since_it_was_opened_is_not_taken_for_it(copied
     (copied / "bundle.json").write_text(manifest.replace(old, new).replace(opened.model_id, "0" * 16))
     assert open_bundle(copied).model_id == "0" * 16
     with pytest.raises(InvalidInput, match=r"openvino/model\.xml"):
-        read_engine_files(opened, "openvino")
+        read_engine_files(opened, "openvino", "float32")
 
 
 def test_shipped_files_are_a_bundle_for_their_engine(tiny_bundle, tmp_path):
-    files = read_engine_files(tiny_bundle, "openvino")
+    files = read_engine_files(tiny_bundle, "openvino", "float32")
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)

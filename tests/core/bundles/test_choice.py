@@ -119,8 +119,8 @@ def passing(bundle, precision):
         pytest.param("bfloat16", [FAST_CPU, OLD_CPU], False, "openvino", "float32", id="one CPU lacks it"),
         pytest.param("float32", [FAST_CPU], False, "openvino", "float32", id="it did not pass parity"),
         pytest.param("bfloat16", [], False, "openvino", "float32", id="no machine yet"),
-        pytest.param("bfloat16", [OLD_CPU, VOLTA], True, "tensorflow", "float16", id="GPUs that have it"),
-        pytest.param("bfloat16", [VOLTA, PASCAL], True, "tensorflow", "float32", id="an older GPU"),
+        pytest.param("float16", [OLD_CPU, VOLTA], True, "tensorflow", "float16", id="GPUs that have it"),
+        pytest.param("float16", [VOLTA, PASCAL], True, "tensorflow", "float32", id="an older GPU"),
         pytest.param("bfloat16", [AMX_CPU], True, "openvino", "bfloat16", id="an engine for CPUs"),
         pytest.param("bfloat16", [VOLTA], False, "tensorflow", "float32", id="GPUs that are not used"),
     ],
@@ -268,7 +268,7 @@ def quantised(bundle, images_per_s=1e9, findings_agreement=1.0, auroc_bacterial_
         pytest.param({}, "auto", [INT8_CPU, FAST_CPU], False, ("openvino", "float32"), id="one CPU lacks it"),
         pytest.param({}, "auto", [], False, ("openvino", "float32"), id="no machine yet"),
         pytest.param({}, "float32", [INT8_CPU], False, ("openvino", "float32"), id="float32 is asked for"),
-        pytest.param({}, "auto", [VOLTA], True, ("tensorflow", "float16"), id="GPUs"),
+        pytest.param({}, "auto", [VOLTA], True, ("tensorflow", "float32"), id="GPUs"),
     ],
 )  # fmt: skip
 def test_int8_is_taken_where_it_passed_and_runs_everywhere(

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from pneumonia_core.bundles.capabilities import Capabilities
-from pneumonia_core.bundles.choice import possible_choices
+from pneumonia_core.bundles.choice import EngineChoice, possible_choices
 from pneumonia_core.bundles.engines import ONNX_ENGINE
+from pneumonia_core.errors import InvalidInput, Remedy
 
 CPU = Capabilities(bfloat16=True, int8=True, onnxruntime=True)
 GPU = Capabilities(gpus=((8, 0),), onnxruntime=True)
@@ -23,7 +24,7 @@ EXACT, HALF, ONNX_EXACT, ONNX_HALF = (
     [
         pytest.param([GPU], "auto", "auto", (), [HALF, EXACT, ONNX_HALF, ONNX_EXACT], id="all of them"),
         pytest.param([GPU, CPU], "auto", "auto", (), [HALF, EXACT, ONNX_HALF, ONNX_EXACT], id="and CPUs"),
-        pytest.param([GPU], "auto", "auto", ("float16",), [HALF, EXACT, ONNX_EXACT], id="parity"),
+        pytest.param([GPU], "auto", "auto", ("float16",), [EXACT, ONNX_EXACT], id="parity"),
         pytest.param([GPU, OLD_GPU], "auto", "auto", (), [EXACT, ONNX_EXACT], id="a GPU without float16"),
         pytest.param([GPU, BARE_GPU], "auto", "auto", (), [HALF, EXACT], id="a node without ONNX Runtime"),
         pytest.param([WITHOUT_TENSORFLOW], "auto", "auto", (), [ONNX_HALF, ONNX_EXACT], id="no TensorFlow"),
@@ -42,8 +43,8 @@ def test_every_engine_and_precision_that_passed_and_computes_on_the_gpus_may_be_
     exact = dataclasses.replace(
         tiny_bundle.reports["openvino"]["float32"], auroc_difference=0.0, findings_agreement=1.0
     )
-    # TensorFlow is compared in bfloat16 on CPUs, where alone it computes in it.
-    precisions = {"openvino": ("float32",), "tensorflow": ("float32", "bfloat16")}
+    # In bfloat16 TensorFlow computes on CPUs alone.
+    precisions = {"openvino": ("float32",), "tensorflow": ("float32", "bfloat16", "float16")}
     precisions[ONNX_ENGINE] = ("float16", "float32")
     reports = {
         name: {
@@ -56,6 +57,15 @@ def test_every_engine_and_precision_that_passed_and_computes_on_the_gpus_may_be_
     choices = possible_choices(bundle, engine, precision, machines, gpu=True)
     assert [f"{choice.engine} {choice.precision}" for choice in choices] == expected
     assert all(choice.on_gpu for choice in choices)
+
+
+def test_tensorflow_computes_in_float16_only_where_the_bundle_holds_that(tiny_bundle):
+    (choice,) = possible_choices(tiny_bundle, "tensorflow", "auto", [GPU], gpu=True)
+    assert choice == EngineChoice("tensorflow", "float32", on_gpu=True)
+    # A run that an earlier version began, which rewrote the graph.
+    with pytest.raises(InvalidInput, match="in float16 with tensorflow, which the bundle") as refused:
+        possible_choices(tiny_bundle, "tensorflow", "float16", [GPU], gpu=True)
+    assert refused.value.remedy is Remedy.START_OVER
 
 
 def test_nodes_without_an_engine_in_common_on_their_gpus_compute_on_cpus(tiny_bundle):

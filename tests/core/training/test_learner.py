@@ -12,7 +12,7 @@ from scipy.special import softmax
 from support.images.counted import counted_parts
 from support.paths import REPOSITORY
 
-from pneumonia_core.bundles.tensorflow_engine import set_graph_precision
+from pneumonia_core.bundles.tensorflow_runtime.engine import set_graph_precision
 from pneumonia_core.findings import PNEUMONIA_UNKNOWN_KIND
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.prefilter import smooth

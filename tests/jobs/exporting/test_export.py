@@ -11,7 +11,7 @@ from support.tiny_bundles import write_guarded_tiny_bundle
 from jobs.cli import main
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.bundles.capabilities import measure_capabilities
-from pneumonia_core.bundles.engines import INT8_ENGINE, ONNX_ENGINE
+from pneumonia_core.bundles.engines import FLOAT16_GRAPH, INT8_ENGINE, ONNX_ENGINE
 from pneumonia_core.phantoms.data_sets import write_labelled
 
 
@@ -57,6 +57,21 @@ def test_exported_engine_scores_in_its_precision(ray_here, bundle, tmp_path, eng
         (engine, precision)
     }
     assert table.num_rows == len(paths)
+
+
+def test_float16_of_tensorflow_is_added_and_compared_on_the_cpu(bundle, tmp_path):
+    write_labelled(tmp_path / "data", 6, 1, size=(40, 60))
+    done = export(bundle.path, tmp_path / "data", tmp_path / "models", FLOAT16_GRAPH)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    report = open_bundle(result["bundle"]).reports["tensorflow"]["float16"]
+    assert (result["engine"], result["precision"]) == (FLOAT16_GRAPH, "float16")
+    assert result["findings_agreement"] == report.findings_agreement
+    taken = "float16, in which it passed" if result["parity_passed"] else "float32"
+    assert f"on GPUs tensorflow computes in {taken}" in done.stderr
+    again = export(result["bundle"], tmp_path / "data", tmp_path / "models", FLOAT16_GRAPH)
+    assert again.exit_code == 2
+    assert "has the engine tensorflow-float16 already" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,10 @@ def test_a_bundle_that_is_made_in_a_task_comes_back_to_the_driver(ray_here, tmp_
     weights = build_classifier("resnet18", 32).get_weights()
     provenance = Provenance("0" * 64, "synthetic", "none", {"note": "random weights"})
     recipe = Recipe("resnet18", "none", 32)
-    wanted = ReleaseInput(recipe, [weights], images, validation, provenance, 0.9, mirror=False, int8=False)
+    wanted = ReleaseInput(recipe, [weights], images, validation, provenance, 0.9, False, False, float16=True)
     bundle, headline = release_on_worker(tmp_path, wanted, TrainingPlacement(1, 1, 0, 0.5))
     assert list(tmp_path.iterdir()) == [bundle.path]
     assert bundle.path.name == f"resnet18-{bundle.model_id}"
     assert headline["images"] == 64
+    assert set(bundle.reports["tensorflow"]) >= {"float32", "float16"}
     assert (bundle.path / "MODEL_CARD.md").is_file()

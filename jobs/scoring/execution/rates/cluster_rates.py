@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 # A node that has not answered by then is lost, or too busy to tell anything.
 _ANSWER_S: Final = 300.0
-Shipped = Callable[[str], "ObjectRef[dict[str, bytes]]"]
+Shipped = Callable[[str, str], "ObjectRef[dict[str, bytes]]"]
 
 
 @dataclass(frozen=True)
 class RateSource:
     """Where rates come from: what runs have kept under `results`, and nodes, where that pays for `workload`.
 
-    `ship` gives the bundle's files for an engine, in Ray's object store. Once the run is `stopped`, nothing
-    more is measured, nor is what was not finished remembered.
+    `ship` gives the bundle's files for an engine and a precision, in Ray's object store. Once the run is
+    `stopped`, nothing more is measured, nor is what was not finished remembered.
     """
 
     results: Location
@@ -188,7 +188,11 @@ def _in_one_process(choices: Sequence[EngineChoice]) -> list[tuple[EngineChoice,
 def _specs(choices: Sequence[EngineChoice], ship: Shipped) -> dict[EngineChoice, EngineSpec]:
     return {
         choice: EngineSpec(
-            ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, batch_size_of(choice)
+            ship(choice.engine, choice.precision),
+            choice.engine,
+            choice.precision,
+            choice.on_gpu,
+            batch_size_of(choice),
         )
         for choice in choices
     }

@@ -105,7 +105,11 @@ def _measure(
     `asked` has the id of each one's node, and the most actors to try.
     """
     spec = EngineSpec(
-        source.ship(choice.engine), choice.engine, choice.precision, choice.on_gpu, batch_size_of(choice)
+        source.ship(choice.engine, choice.precision),
+        choice.engine,
+        choice.precision,
+        choice.on_gpu,
+        batch_size_of(choice),
     )
     say("trying whether several actors on a GPU compute more than one")
     found = {

@@ -94,8 +94,8 @@ def test_engine_computes_in_int8_what_its_report_says(extended):
 
 
 def test_files_of_each_engine_are_shipped_without_those_of_the_other(extended):
-    for engine, name in (("openvino", "model"), (INT8_ENGINE, "model_int8")):
-        files = read_engine_files(extended, engine)
+    for engine, precision, name in (("openvino", "float32", "model"), (INT8_ENGINE, "int8", "model_int8")):
+        files = read_engine_files(extended, engine, precision)
         assert set(files) == {"bundle.json", f"openvino/{name}.xml", f"openvino/{name}.bin"}
 
 

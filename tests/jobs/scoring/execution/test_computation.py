@@ -14,11 +14,15 @@ from support.scoring import last_json, pneumonia, pneumonia_here, rows, score, s
 
 from jobs.ray_runtime.capabilities import node_capabilities
 from jobs.ray_runtime.resources import present_nodes
-from jobs.scoring.execution.computation import ComputationOptions, settle_computation
+from jobs.scoring.execution.computation import (
+    ComputationOptions,
+    absent_float16,
+    settle_computation,
+)
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.request import make_request
 from jobs.scoring.start import settled_batch_size
-from pneumonia_core.bundles.capabilities import measure_capabilities
+from pneumonia_core.bundles.capabilities import Capabilities, measure_capabilities
 from pneumonia_core.bundles.choice import EngineChoice, possible_choices
 from pneumonia_core.bundles.engines import BATCH_SIZE, GPU_BATCH_SIZE, ONNX_ENGINE
 from pneumonia_core.bundles.rates.memory import NodeKind, as_json, remember_actors, remember_rates
@@ -95,6 +99,19 @@ def test_rows_and_record_say_what_was_computed_with(
     assert record["engine_reason"] in said
     page = (tmp_path / "runs" / result["run_id"] / "run.html").read_text()
     assert "9.0 images/s on 1 node, as an earlier run measured" in page
+
+
+def test_run_says_how_its_gpus_would_compute_in_float16_where_they_could(tiny_bundle):
+    exact = EngineChoice("tensorflow", "float32", on_gpu=True)
+    machines = [Capabilities(), Capabilities(gpus=((8, 0),))]
+    said = "; `pneumonia export --engine tensorflow-float16` adds float16 to the bundle"
+    assert absent_float16(tiny_bundle, exact, machines) == said
+    assert not absent_float16(tiny_bundle, exact, [*machines, Capabilities(gpus=((6, 1),))])
+    assert not absent_float16(tiny_bundle, dataclasses.replace(exact, on_gpu=False), machines)
+    reports = {**tiny_bundle.reports["tensorflow"]}
+    reports["float16"] = reports["float32"]
+    bundle = dataclasses.replace(tiny_bundle, reports={**tiny_bundle.reports, "tensorflow": reports})
+    assert not absent_float16(bundle, exact, machines)
 
 
 def test_batches_are_of_the_size_that_was_asked_for_or_that_suits_the_devices():

@@ -28,7 +28,7 @@ ON_CPU = tuple(EngineChoice("openvino", precision, on_gpu=False) for precision i
 
 def test_rates_count_on_the_card_that_they_were_measured_on_alone(tiny_bundle, tmp_path):
     results = open_location(str(tmp_path))
-    source = RateSource(results, lambda engine: pytest.fail(engine), Workload(20))
+    source = RateSource(results, lambda *engine: pytest.fail(str(engine)), Workload(20))
     nodes = [Node(16, 2, "with"), Node(16, 0, "without")]
     capabilities = {"with": Capabilities(gpus=((8, 0),) * 2, processor="Xeon", card="NVIDIA A100")}
     capabilities["without"] = Capabilities(processor="Xeon")
@@ -67,7 +67,7 @@ def test_the_number_of_actors_on_a_gpu_is_what_they_computed_together(
     tiny_bundle, tmp_path, cpus, rates, images, count, why
 ):
     results = open_location(str(tmp_path))
-    source = RateSource(results, lambda engine: pytest.fail(engine), Workload(images))
+    source = RateSource(results, lambda *engine: pytest.fail(str(engine)), Workload(images))
     nodes = [Node(cpus, 2, "with"), Node(8, 0, "without")]
     capabilities = {"with": Capabilities(gpus=((8, 0),) * 2, processor="Xeon", card="NVIDIA A100")}
     placement = choose_placement(nodes, "gpu", PlacementOptions())
@@ -93,7 +93,7 @@ def test_engines_are_measured_where_they_have_the_gpu_and_one_that_sees_none_has
     found = []
 
     def settle(choices):
-        source = RateSource(results, lambda engine: ship_bundle(tiny_bundle, engine), Workload(50_000))
+        source = RateSource(results, lambda *engine: ship_bundle(tiny_bundle, *engine), Workload(50_000))
         found.append(cluster_rates(tiny_bundle, choices, source, [node], capabilities, placement))
 
     @ray_here.remote(num_cpus=0, num_gpus=0.5)
@@ -121,7 +121,7 @@ def test_engines_are_measured_where_they_have_the_gpu_and_one_that_sees_none_has
     }
     assert set(kinds[NodeKind("Xeon", node.cpus, node.gpus, 1, "NVIDIA A100")].values()) == {0.0}
 
-    source = RateSource(results, lambda engine: ship_bundle(tiny_bundle, engine), Workload(50_000))
+    source = RateSource(results, lambda *engine: ship_bundle(tiny_bundle, *engine), Workload(50_000))
     alone = choose_placement([node], "gpu", PlacementOptions())
     settled = settle_gpu_actors(tiny_bundle, ON_CPU[0], [node], capabilities, alone, source)
     (shared,) = remembered_actors(results, tiny_bundle.model_id).values()
@@ -142,7 +142,7 @@ def test_run_that_is_stopped_waits_for_no_gpu_and_remembers_nothing(ray_here, ti
     placement = choose_placement([node], "gpu", PlacementOptions())
     capabilities = {node.node_id: Capabilities(gpus=((8, 0),), processor="Xeon", card="NVIDIA A100")}
     source = RateSource(
-        results, lambda engine: ship_bundle(tiny_bundle, engine), Workload(50_000), lambda: True
+        results, lambda *engine: ship_bundle(tiny_bundle, *engine), Workload(50_000), lambda: True
     )
     assert cluster_rates(tiny_bundle, ON_CPU, source, [node], capabilities, placement) is None
     settled = settle_gpu_actors(tiny_bundle, ON_CPU[0], [node], capabilities, placement, source)

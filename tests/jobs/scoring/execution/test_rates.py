@@ -78,9 +78,9 @@ def test_engines_are_measured_once_on_the_node_and_the_rate_in_the_bundle_counts
     """Of a network as small as this one, OpenVINO scores several times as many images as TensorFlow."""
     shipped = []
 
-    def ship(engine):
+    def ship(engine, precision):
         shipped.append(engine)
-        return ship_bundle(other_machine, engine)
+        return ship_bundle(other_machine, engine, precision)
 
     results = open_location(str(tmp_path))
     options = ComputationOptions(shape="cpu")
@@ -143,7 +143,7 @@ def test_engine_that_starts_late_is_not_taken_for_few_images(ray_here, tiny_bund
 
     def settle(images, rates):
         remember_rates(results, tiny_bundle.model_id, {kind: rates})
-        source = RateSource(results, lambda engine: pytest.fail(engine), Workload(images))
+        source = RateSource(results, lambda *engine: pytest.fail(str(engine)), Workload(images))
         return settle_computation(tiny_bundle, ComputationOptions(shape="cpu"), present_nodes(), source)
 
     rates = {choice: 66.0 if choice.engine == "tensorflow" else 60.0 for choice in choices}
@@ -162,7 +162,9 @@ def test_engine_that_missed_parity_is_not_taken_and_the_run_says_so(ray_here, ti
     }
     exact = {"float32": tiny_bundle.reports["openvino"]["float32"]}
     bundle = replace(tiny_bundle, reports={"openvino": exact, "tensorflow": failed})
-    source = RateSource(open_location(str(tmp_path)), lambda engine: pytest.fail(engine), Workload(50_000))
+    source = RateSource(
+        open_location(str(tmp_path)), lambda *engine: pytest.fail(str(engine)), Workload(50_000)
+    )
     computation = settle_computation(bundle, ComputationOptions(shape="cpu"), present_nodes(), source)
     assert computation.choice == EXACT
     assert computation.reason.startswith("openvino computes in float32: nothing else ")

@@ -9,21 +9,33 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from pneumonia_core.bundles.engines import BATCH_SIZE, Scores, score_in_batches
 
+# From a batch of images to the outputs by name.
+Scoring = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
 
 class TensorflowEngine:
-    """The frozen TensorFlow graph on CPU threads or a GPU.
+    """The frozen TensorFlow graph on CPU threads or a GPU; `compiled` by XLA where XLA can compile here.
 
-    It computes in `precision` only in a process that `set_graph_precision` has prepared for it.
+    It computes in bfloat16 only in a process that `set_graph_precision` has prepared for it.
     """
 
     name = "tensorflow"
 
     def __init__(
-        self, saved_model: Path, precision: str, image_size: int, batch_size: int = BATCH_SIZE
+        self,
+        saved_model: Path,
+        precision: str,
+        image_size: int,
+        batch_size: int = BATCH_SIZE,
+        compiled: bool = False,
     ) -> None:
         self.precision = precision
         self._batch_size = batch_size
-        self._function = _freeze(saved_model, image_size, batch_size)
+        plain = _freeze(saved_model, image_size, batch_size)
+        batch = tf.zeros((batch_size, image_size, image_size), tf.uint8)
+        fast = _compiled_for(batch, plain) if compiled else None
+        self.compiled = fast is not None
+        self._function = fast or plain
 
     def __call__(self, images: np.ndarray) -> Scores:
         return score_in_batches(images, self._score_batch, self._batch_size)
@@ -34,19 +46,16 @@ class TensorflowEngine:
 
 
 def set_graph_precision(precision: str) -> None:
-    """Let TensorFlow rewrite all graphs of this process to `precision`: float32, bfloat16 or float16.
+    """Let TensorFlow rewrite all graphs of this process where `precision` is bfloat16, else leave them.
 
-    Grappler's mixed-precision rewrites are options of the process. So a process computes with one TensorFlow
+    Grappler's mixed-precision rewrite is an option of the process. So a process computes with one TensorFlow
     engine at a time, and one that computes something else afterwards sets float32 again.
     """
     tf.config.optimizer.set_experimental_options(
-        {
-            "auto_mixed_precision_onednn_bfloat16": precision == "bfloat16",
-            "auto_mixed_precision": precision == "float16",
-        }
+        {"auto_mixed_precision_onednn_bfloat16": precision == "bfloat16"}
     )
     # GPUs since Ampere would multiply float32 with a mantissa of ten bits.
-    tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def set_devices(threads: int, gpu: bool) -> None:
@@ -78,9 +87,20 @@ def hide_gpus() -> bool:
     return True
 
 
-def _freeze(
-    saved_model: Path, image_size: int, batch_size: int
-) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def _compiled_for(batch: tf.Tensor, function: Scoring) -> Scoring | None:
+    """The function compiled by XLA for batches of this shape; None where XLA cannot compile here.
+
+    For a GPU it needs a compiler and a library of CUDA, which an installation may lack.
+    """
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    try:
+        compiled(batch)
+    except tf.errors.OpError:
+        return None
+    return compiled
+
+
+def _freeze(saved_model: Path, image_size: int, batch_size: int) -> Scoring:
     """The serving signature with variables as constants and a fixed batch shape: twice as fast."""
     loaded = tf.saved_model.load(str(saved_model))
     signature = loaded.signatures["serving_default"]
