@@ -1,14 +1,15 @@
 """Training speed under Ray Train against the same step in a plain loop of one process, on the same cores.
 
-    python tests/bench/train_throughput.py [--images 1280] [--network resnet18] [--workers 2]
+    python tests/bench/train_throughput.py [--images 1280] [--network resnet18] [--workers 1,2] [--rounds 3]
 
-Both sides train the same Learner on the same synthetic X-rays with the same augmentation, prepared by a
-thread. The order is plain, Ray, plain: the two plain figures show how steady the machine is.
+All sides train the same Learner from the same weights on the same synthetic X-rays with the same
+augmentation, prepared by a thread. They take turns; a ratio is that of a round.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,19 +24,28 @@ def main() -> None:
     options = _options()
     if sys.dont_write_bytecode:
         sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles again. Unset it.")
+    if options.write_weights is not None:
+        write_weights(options, Path(options.write_weights))
+        return
     if options.plain is not None:
         print(json.dumps(plain_images_per_s(options, Path(options.plain))))
         return
+    workers = [int(count) for count in options.workers.split(",")]
+    ratios: dict[int, list[float]] = {count: [] for count in workers}
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
+        data, weights = Path(folder) / "data", Path(folder) / "start.keras"
         _write_images(data, options.images)
-        before = _plain_in_a_process(options, data)
-        under_ray = ray_images_per_s(options, data, Path(folder))
-        after = _plain_in_a_process(options, data)
-    plain = (before + after) / 2
-    print(f"plain loop        {before:7.1f} and {after:.1f} images/s")
-    print(f"{options.workers} Ray Train worker(s) {under_ray:5.1f} images/s")
-    print(f"ratio             {under_ray / plain:7.2f}")
+        _in_a_process("--write-weights", weights)
+        for number in range(options.rounds):
+            plain = _in_a_process("--plain", data)
+            print(f"round {number + 1}: plain loop {plain:.1f} images/s", flush=True)
+            for count in workers:
+                models = Path(folder) / f"models{number}-{count}"
+                under_ray = ray_images_per_s(options, data, weights, models, count)
+                ratios[count].append(under_ray / plain)
+                print(f"  {count} worker(s) {under_ray:.1f} images/s, {under_ray / plain:.2f}", flush=True)
+    for count, each in ratios.items():
+        print(f"{count} worker(s): {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})")
 
 
 def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
@@ -88,17 +98,31 @@ def plain_images_per_s(options: argparse.Namespace, data: Path) -> float:
     return done * recipe.batch_size / (time.perf_counter() - started)
 
 
-def ray_images_per_s(options: argparse.Namespace, data: Path, folder: Path) -> float:
+def ray_images_per_s(
+    options: argparse.Namespace, data: Path, weights: Path, models: Path, workers: int
+) -> float:
     """Images/s of the same under Ray Train: the mean over the epochs, as `pneumonia train` gives it."""
-    command = [sys.executable, "-m", "jobs.train", "--data", data, "--models", folder / "models"]
-    command += ["--network", options.network, "--weights", "none", "--train-from", options.train_from]
-    command += ["--image-size", options.image_size, "--workers", options.workers, "--epochs", options.epochs]
+    command = [sys.executable, "-m", "jobs.train", "--data", data, "--models", models]
+    command += ["--network", options.network, "--weights", weights, "--train-from", options.train_from]
+    command += ["--image-size", options.image_size, "--workers", workers, "--epochs", options.epochs]
+    command += ["--no-int8"]
     done = subprocess.run([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1])["images_per_s"])
 
 
-def _plain_in_a_process(options: argparse.Namespace, data: Path) -> float:
-    command = [sys.executable, __file__, *sys.argv[1:], "--plain", str(data)]
+def write_weights(options: argparse.Namespace, file: Path) -> None:
+    """Random weights of the network, from which every side starts."""
+    import keras
+
+    from pneumonia_core.networks.classifier import build_classifier
+
+    keras.utils.set_random_seed(0)
+    build_classifier(options.network, options.image_size).save(file)
+    print(0.0)
+
+
+def _in_a_process(flag: str, value: Path) -> float:
+    command = [sys.executable, __file__, *sys.argv[1:], flag, str(value)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
@@ -115,9 +139,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--train-from", default="layer3")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--plain", help=argparse.SUPPRESS)
+    parser.add_argument("--write-weights", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
