@@ -120,11 +120,11 @@ def test_only_the_graph_of_the_precision_is_shipped_and_it_scores(extended, imag
     assert dataclasses.replace(open_bundle(extended.path), path=tmp_path).reports == extended.reports
 
 
-def test_function_compiled_by_xla_scores_the_same(extended, images):
-    for folder, tolerance in zip(GRAPHS, (1e-5, 1e-3), strict=True):
+def test_function_is_compiled_by_xla_for_gpus_and_scores_the_same(extended, images):
+    for precision, tolerance in (("float32", 1e-5), ("float16", 1e-3)):
         plain, compiled = (
-            TensorflowEngine(extended.path / folder, "float32", 32, BATCH_SIZE, compiled=with_xla)
-            for with_xla in (False, True)
+            open_exported(extended.path, "tensorflow", precision, 32, threads=1, gpu=gpu)
+            for gpu in (False, True)
         )
         assert (plain.compiled, compiled.compiled) == (False, True)
         scores, expected = compiled(images), plain(images)
