@@ -31,6 +31,8 @@ ENGINE_FILES: Final = {
     ONNX_ENGINE: "onnx/",
 }
 FLOAT16_FILES: Final = "saved_model_float16/"
+# A feature map has more channels than a picture.
+PICTURE_CHANNELS: Final = 3
 # Images per batch where nothing else is asked for. A GPU is filled by more.
 BATCH_SIZE: Final = 32
 GPU_BATCH_SIZE: Final = 128

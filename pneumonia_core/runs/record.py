@@ -164,7 +164,7 @@ class RunRecord:
     batch_size: int | None = None
     # Why, in a line. None where engine and precision were named.
     engine_reason: str | None = None
-    # The actors that share a GPU, and why so many. None on CPUs, or where they were asked for.
+    # The actors that share a GPU, None on CPUs; and why so many, None also where they were asked for.
     actors_per_gpu: int | None = None
     actors_per_gpu_reason: str | None = None
     # Images/s of what `auto` could take, on all nodes together: {engine: {precision: rate}}, and whether they

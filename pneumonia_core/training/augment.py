@@ -221,13 +221,13 @@ class Variations:
     def draw(cls, rng: np.random.Generator, count: int, size: int, strength: Augmentation) -> Self:
         """Random ones for `count` images of `size` px: 60 bytes for each."""
         # The order of the draws, by groups and qualities last, is part of what a seed repeats.
-        groups = [draw(rng, len(some), size, strength) for some in _groups(count)]
+        groups = [draw(rng, some.stop - some.start, size, strength) for some in _groups(count)]
         parameters = Variation(*map(np.concatenate, zip(*groups, strict=True)))
         return cls(parameters, draw_qualities(rng, count, strength))
 
     def groups(self) -> list[slice]:
         """Which images are varied at once."""
-        return [slice(some.start, some.stop) for some in _groups(len(self.qualities))]
+        return _groups(len(self.qualities))
 
     def select(self, some: slice) -> "Variations":
         """Those of some of the images."""
@@ -239,9 +239,9 @@ class Variations:
         return reencode_with(varied, self.qualities)
 
 
-def _groups(count: int) -> list[range]:
-    """The numbers of the images of each group."""
-    return [range(start, min(start + VARIED_AT_ONCE, count)) for start in range(0, count, VARIED_AT_ONCE)]
+def _groups(count: int) -> list[slice]:
+    """The images of each group."""
+    return [slice(start, min(start + VARIED_AT_ONCE, count)) for start in range(0, count, VARIED_AT_ONCE)]
 
 
 def vary(images: np.ndarray, strength: Augmentation, rng: np.random.Generator) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# A feature map has more channels than a picture.
-_PICTURE_CHANNELS: Final = 3
+from pneumonia_core.bundles.engines import PICTURE_CHANNELS
+
 # These make a vector of a feature map.
 _POOLINGS: Final = ("GlobalAveragePool", "ReduceMean")
 
@@ -57,7 +57,7 @@ def trunk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 continue
             yield node
             maps.update(node.output)
-        elif node.op_type == "Conv" and out_channels.get(node.input[1], 0) > _PICTURE_CHANNELS:
+        elif node.op_type == "Conv" and out_channels.get(node.input[1], 0) > PICTURE_CHANNELS:
             maps.update(node.output)
 
 

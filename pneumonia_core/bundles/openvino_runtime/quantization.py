@@ -15,7 +15,7 @@ import openvino
 from openvino import opset13 as opset
 
 from pneumonia_core.bundles.capabilities import measure_capabilities
-from pneumonia_core.bundles.engines import ENGINE_FILES, INT8, INT8_ENGINE, Reports
+from pneumonia_core.bundles.engines import ENGINE_FILES, INT8, INT8_ENGINE, PICTURE_CHANNELS, Reports
 from pneumonia_core.bundles.openvino_runtime.engine import EXACT
 from pneumonia_core.bundles.openvino_runtime.export import read_grey
 from pneumonia_core.errors import InvalidInput, Remedy
@@ -29,8 +29,6 @@ MAX_MEAN_DIFFERENCE: Final = 0.003
 _RANKING_IMAGES: Final = 100
 _BATCH: Final = 32
 _LEAST_DEVIATION: Final = 1e-6
-# A feature map has more channels than a picture.
-_PICTURE_CHANNELS: Final = 3
 
 
 def check_quantization() -> None:
@@ -146,7 +144,7 @@ def sensitive_operations(model: openvino.Model) -> list[str]:
 def _is_feature_map(output: openvino.Output) -> bool:
     shape = output.get_partial_shape()
     is_map = shape.rank.is_static and shape.rank.get_length() == 4
-    return is_map and (shape[1].is_dynamic or shape[1].get_length() > _PICTURE_CHANNELS)
+    return is_map and (shape[1].is_dynamic or shape[1].get_length() > PICTURE_CHANNELS)
 
 
 def _guard_input(model: openvino.Model) -> openvino.Input:

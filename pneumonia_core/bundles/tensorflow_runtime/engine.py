@@ -32,8 +32,7 @@ class TensorflowEngine:
         self.precision = precision
         self._batch_size = batch_size
         plain = _freeze(saved_model, image_size, batch_size)
-        batch = tf.zeros((batch_size, image_size, image_size), tf.uint8)
-        fast = _compiled_for(batch, plain) if compiled else None
+        fast = _compiled_for((batch_size, image_size, image_size), plain) if compiled else None
         self.compiled = fast is not None
         self._function = fast or plain
 
@@ -87,14 +86,14 @@ def hide_gpus() -> bool:
     return True
 
 
-def _compiled_for(batch: tf.Tensor, function: Scoring) -> Scoring | None:
+def _compiled_for(shape: tuple[int, int, int], function: Scoring) -> Scoring | None:
     """The function compiled by XLA for batches of this shape; None where XLA cannot compile here.
 
     For a GPU it needs a compiler and a library of CUDA, which an installation may lack.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
     try:
-        compiled(batch)
+        compiled(tf.zeros(shape, tf.uint8))
     except tf.errors.OpError:
         return None
     return compiled

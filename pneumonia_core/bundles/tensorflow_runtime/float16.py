@@ -2,14 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import keras
 
-from pneumonia_core.bundles.engines import FLOAT16_FILES
-
-# A feature map has more channels than a picture.
-_PICTURE_CHANNELS: Final = 3
+from pneumonia_core.bundles.engines import FLOAT16_FILES, PICTURE_CHANNELS
 
 
 def export_float16(model: keras.Model, bundle: Path) -> None:
@@ -46,4 +42,4 @@ def _tensors(value: keras.KerasTensor | Sequence[keras.KerasTensor]) -> Sequence
 
 
 def _is_feature_map(tensor: keras.KerasTensor) -> bool:
-    return len(tensor.shape) == 4 and tensor.shape[-1] > _PICTURE_CHANNELS
+    return len(tensor.shape) == 4 and tensor.shape[-1] > PICTURE_CHANNELS

@@ -1,6 +1,7 @@
 """The rates of a bundle's engines on this cluster: of earlier runs, or measured on a node of each kind."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -90,7 +91,8 @@ def cluster_rates(
     if measured:
         measured = {kind: with_measured(known.get(kind, {}), rates) for kind, rates in measured.items()}
         known |= measured
-        _remember(source.results, bundle.model_id, measured)
+        with keeping_rates():
+            remember_rates(source.results, bundle.model_id, measured)
     counted = {kind: group for kind, group in groups.items() if known.get(kind)}
     rates = sum_rates(choices, [(known[kind], group.seats) for kind, group in counted.items()])
     if not rates or any(choices[0] not in known[kind] for kind in counted):
@@ -186,21 +188,14 @@ def _in_one_process(choices: Sequence[EngineChoice]) -> list[tuple[EngineChoice,
 
 
 def _specs(choices: Sequence[EngineChoice], ship: Shipped) -> dict[EngineChoice, EngineSpec]:
-    return {
-        choice: EngineSpec(
-            ship(choice.engine, choice.precision),
-            choice.engine,
-            choice.precision,
-            choice.on_gpu,
-            batch_size_of(choice),
-        )
-        for choice in choices
-    }
+    return {choice: spec_of(choice, ship) for choice in choices}
 
 
-def batch_size_of(choice: EngineChoice) -> int:
-    """The images of a batch that is measured."""
-    return GPU_BATCH_SIZE if choice.on_gpu else MEASURED_BATCH
+def spec_of(choice: EngineChoice, ship: Shipped) -> EngineSpec:
+    """The engine as it is measured, in batches of the size that suffices for that."""
+    files = ship(choice.engine, choice.precision)
+    batch_size = GPU_BATCH_SIZE if choice.on_gpu else MEASURED_BATCH
+    return EngineSpec(files, choice.engine, choice.precision, choice.on_gpu, batch_size)
 
 
 def _measure_here(
@@ -220,8 +215,10 @@ def _measure_here(
     return measure_rates(list(specs), open_engine, image_size, batch_size)
 
 
-def _remember(results: Location, model_id: str, measured: Mapping[NodeKind, Rates]) -> None:
+@contextlib.contextmanager
+def keeping_rates() -> Iterator[None]:
+    """Rates are kept in the block; where they cannot be, the run goes on with a warning."""
     try:
-        remember_rates(results, model_id, measured)
+        yield
     except (OSError, PneumoniaError) as error:
         say(f"warning: the rates are not kept ({error_text(error)}); the next run measures them again")

@@ -9,7 +9,7 @@ from jobs.ray_runtime.capabilities import answers_of_nodes, on_node
 from jobs.ray_runtime.resources import Node
 from jobs.scoring.execution.engine_once import EngineSpec
 from jobs.scoring.execution.placement import Placement, share_of_gpu
-from jobs.scoring.execution.rates.cluster_rates import RateSource, batch_size_of, by_kind
+from jobs.scoring.execution.rates.cluster_rates import RateSource, by_kind, keeping_rates, spec_of
 from jobs.scoring.execution.rates.engine_load import EngineLoad
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities
@@ -22,8 +22,6 @@ from pneumonia_core.bundles.rates.gpu_sharing import (
 )
 from pneumonia_core.bundles.rates.memory import NodeKind, remember_actors, remembered_actors
 from pneumonia_core.bundles.rates.workload import why_not_on_gpus
-from pneumonia_core.errors import PneumoniaError
-from pneumonia_core.storage.errors import error_text
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -104,13 +102,7 @@ def _measure(
 
     `asked` has the id of each one's node, and the most actors to try.
     """
-    spec = EngineSpec(
-        source.ship(choice.engine, choice.precision),
-        choice.engine,
-        choice.precision,
-        choice.on_gpu,
-        batch_size_of(choice),
-    )
+    spec = spec_of(choice, source.ship)
     say("trying whether several actors on a GPU compute more than one")
     found = {
         kind: _rates_on(node_id, spec, kind.threads, bundle.image_size, most, source.stopped)
@@ -120,10 +112,8 @@ def _measure(
         return {}
     measured = {kind: rates for kind, rates in found.items() if rates}
     shared = {kind: {choice: rates} for kind, rates in measured.items()}
-    try:
+    with keeping_rates():
         remember_actors(source.results, bundle.model_id, shared)
-    except (OSError, PneumoniaError) as error:
-        say(f"warning: the rates are not kept ({error_text(error)}); the next run measures them again")
     return measured
 
 
