@@ -7,7 +7,7 @@ from typing import Any
 from jobs.ray_runtime.capabilities import answers_of_nodes, on_node
 from jobs.ray_runtime.resources import Node
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.imaging.dicom.radiograph import HASH_KEY_VARIABLE, hash_key_digest
+from pneumonia_core.imaging.study_key import HASH_KEY_VARIABLE, hash_key_digest
 
 
 def check_hash_keys(nodes: Sequence[Node]) -> None:

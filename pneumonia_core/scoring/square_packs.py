@@ -14,6 +14,7 @@ import numpy as np
 from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.imaging.contract import Decoded, Source
 from pneumonia_core.imaging.decode import decode_square
+from pneumonia_core.imaging.study_key import hash_key_digest
 from pneumonia_core.system.messages import pack, unpack
 
 _DIGEST_BYTES: Final = 32
@@ -83,12 +84,7 @@ def packed(chunk: int, images: Iterable[tuple[ImageRef, Decoded]]) -> tuple[byte
 
 
 def _hash_key(source: Source) -> str | None:
-    if source.format != "dicom":
-        return None
-    # Most archives have no DICOM, whose decoders are many.
-    from pneumonia_core.imaging.dicom.radiograph import hash_key_digest
-
-    return hash_key_digest()
+    return hash_key_digest() if source.format == "dicom" else None
 
 
 def ranges(wanted: Iterable[tuple[int, np.void]]) -> Iterator[Range]:

@@ -68,11 +68,12 @@ UNUSED = {"tensorflow", "keras", "matplotlib", "sklearn", "scipy", "boto3", "bot
     ("module", "also_unused"),
     [
         ("jobs.scoring.run", {"ray", "openvino", "PIL", "tqdm"}),
+        ("jobs.scoring.start", {"openvino", "aiohttp"}),
         ("jobs.scoring.execution.actors", {"ray.data", "openvino", "duckdb", "jinja2"}),
         ("jobs.scoring.execution.blocks", {"ray", "openvino", "duckdb", "jinja2", "deltalake", "PIL"}),
         ("jobs.scoring.execution.queue", {"ray", "openvino", "duckdb", "jinja2", "deltalake", "PIL"}),
     ],
-    ids=["driver", "actor", "source", "queue"],
+    ids=["driver", "driver with Ray", "actor", "source", "queue"],
 )
 def test_process_of_a_scoring_run_imports_nothing_that_it_does_not_use(module, also_unused):
     assert not modules_after(f"import {module}") & {*UNUSED, *also_unused}

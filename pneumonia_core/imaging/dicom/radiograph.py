@@ -4,9 +4,6 @@ Where a file's tags decide, a RejectedImage with a fixed text is raised, which n
 file. Other exceptions of decoders may; `decode.read_image` turns them into rejections.
 """
 
-import hashlib
-import hmac
-import os
 import re
 from typing import Final
 
@@ -20,8 +17,8 @@ from pneumonia_core.imaging.dicom.chest import check_chest_radiograph
 from pneumonia_core.imaging.dicom.grayscale import to_grayscale
 from pneumonia_core.imaging.dicom.header import Header, read_header
 from pneumonia_core.imaging.dicom.pixels import PHOTOMETRIC_INTERPRETATIONS, read_layout, read_stored
+from pneumonia_core.imaging.study_key import study_key
 
-HASH_KEY_VARIABLE: Final = "PNEUMONIA_HASH_KEY"
 # The standard has `062Y`; others write `62`, `62.0`, `62 YRS`, `18 MONTHS`.
 _AGE: Final = re.compile(
     r"0*(\d{1,3})(?:\.0*)?\s*(|Y|YO|YRS?|YEARS?|M|MO|MTHS?|MONTHS?|W|WKS?|WEEKS?|D|DAYS?)"
@@ -42,7 +39,7 @@ def open_radiograph(data: bytes) -> tuple[Header, Source]:
         height=height or None,
         # From a closed list: any text may stand in a tag.
         mode=photometric if photometric in PHOTOMETRIC_INTERPRETATIONS else None,
-        study_key=study_key(header),
+        study_key=study_key(header.text(tags.SOP_INSTANCE)),
         age_years=age_years(header),
         sex=sex if sex in _SEXES else None,
     )
@@ -62,22 +59,6 @@ def read_grayscale(header: Header, trust_chest: bool = False) -> npt.NDArray[np.
     check_chest_radiograph(header, trust_chest)
     layout = read_layout(header)
     return to_grayscale(read_stored(header, layout), header, layout)
-
-
-def study_key(header: Header) -> str | None:
-    """HMAC-SHA-256 in hex of the SOPInstanceUID under the key in the environment variable PNEUMONIA_HASH_KEY.
-
-    None without key or identifier. Workers of a local Ray inherit the variable; on a cluster it comes from a
-    secret mounted into every node's environment, never from arguments or runtime environments.
-    """
-    key, uid = os.environ.get(HASH_KEY_VARIABLE), header.text(tags.SOP_INSTANCE)
-    return hmac.new(os.fsencode(key), uid.encode(), hashlib.sha256).hexdigest() if key and uid else None
-
-
-def hash_key_digest() -> str | None:
-    """What tells keys of `study_key` apart, and not what they are; None without a key."""
-    key = os.environ.get(HASH_KEY_VARIABLE)
-    return hmac.new(os.fsencode(key), b"digest", hashlib.sha256).hexdigest()[:16] if key else None
 
 
 def age_years(header: Header) -> float | None:

@@ -19,7 +19,7 @@ from pneumonia_core.archives.entries import ImageRef
 from pneumonia_core.archives.manifests import ABSENT_VERSION
 from pneumonia_core.imaging.contract import PREPARATION, Decoded
 from pneumonia_core.imaging.decode import decode
-from pneumonia_core.imaging.dicom.radiograph import HASH_KEY_VARIABLE
+from pneumonia_core.imaging.study_key import HASH_KEY_VARIABLE
 from pneumonia_core.scoring.isolation import decode_all
 from pneumonia_core.scoring.square_cache import (
     SquareCache,
