@@ -97,13 +97,18 @@ class EngineReport:
     auroc_bacterial_difference: float | None = None
 
     @property
-    def parity_passed(self) -> bool:
+    def findings_agree(self) -> bool:
+        """Whether the probabilities pass; the domain scores are left out."""
         return (
             self.auroc_difference <= MAX_AUROC_DIFFERENCE
             and (self.auroc_bacterial_difference or 0.0) <= MAX_AUROC_DIFFERENCE
             and self.findings_agreement >= MIN_FINDINGS_AGREEMENT
-            and (self.domain_agreement is None or self.domain_agreement >= MIN_DOMAIN_AGREEMENT)
         )
+
+    @property
+    def parity_passed(self) -> bool:
+        in_domain = self.domain_agreement is None or self.domain_agreement >= MIN_DOMAIN_AGREEMENT
+        return self.findings_agree and in_domain
 
 
 # The reports of an engine, by precision.

@@ -7,13 +7,19 @@ import sys
 import numpy as np
 import openvino
 import pytest
+from openvino import opset13 as opset
 from support.tiny_bundles import write_guarded_tiny_bundle
 
 from pneumonia_core.bundles.bundle import open_bundle, read_engine_files, read_keras_model
 from pneumonia_core.bundles.capabilities import measure_capabilities
 from pneumonia_core.bundles.choice import check_can_add, check_engine, load_engine
-from pneumonia_core.bundles.engines import INT8_ENGINE
-from pneumonia_core.bundles.openvino_runtime.quantization import check_quantization
+from pneumonia_core.bundles.engines import INT8, INT8_ENGINE, EngineReport
+from pneumonia_core.bundles.openvino_runtime.quantization import (
+    check_quantization,
+    domain_scores,
+    fit_domain_scores,
+    quantize_engine,
+)
 from pneumonia_core.bundles.parity import ParityImages
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.networks.scoring_model import load_scoring_model
@@ -91,6 +97,44 @@ def test_engine_computes_in_int8_what_its_report_says(extended):
     assert 0 < difference == pytest.approx(report.largest_difference, abs=1e-4)
     assert report.auroc_bacterial_difference is not None
     np.testing.assert_allclose(scores.domain, exact["domain"], rtol=0.02)
+
+
+def model_of_domain_scores(noise):
+    """A model whose domain score is the root of an image's mean square, and of the noise."""
+    images = opset.parameter([-1, 4, 4], np.uint8, name="images")
+    values = opset.convert(images, "f32")
+    mean = opset.reduce_mean(opset.multiply(values, values), np.array([1, 2]))
+    scores = opset.sqrt(opset.add(mean, np.float32(noise)))
+    scores.output(0).get_tensor().set_names({"domain"})
+    return openvino.Model([scores], [images])
+
+
+def test_domain_scores_lose_what_rounding_adds_to_each():
+    images = np.random.default_rng(0).integers(1, 9, (64, 4, 4), np.uint8)
+    exact, rounded = model_of_domain_scores(0.0), model_of_domain_scores(20.0)
+    expected, shifted = domain_scores(exact, images), domain_scores(rounded, images)
+    assert np.abs(shifted - expected).min() > 1
+    fit_domain_scores(rounded, expected, shifted)
+    np.testing.assert_allclose(domain_scores(rounded, images), expected, rtol=1e-4)
+    # A picture without any feature: the line is below zero there, and a root of that would be no number.
+    assert np.isfinite(domain_scores(rounded, np.zeros((1, 4, 4), np.uint8)))
+
+
+def report(**figures):
+    passing = {"precision": "int8", "images_per_s": 1.0, "auroc_difference": 0.0, "findings_agreement": 1.0}
+    return EngineReport(**{**passing, "largest_difference": 0.0, "domain_agreement": 1.0, **figures})
+
+
+@pytest.mark.parametrize(
+    ("figures", "controlled"),
+    [({}, False), ({"domain_agreement": 0.5}, False), ({"findings_agreement": 0.9}, True)],
+    ids=["parity", "guard", "findings"],
+)
+def test_only_findings_that_disagree_take_operations_back_to_float32(extended, tmp_path, figures, controlled):
+    shutil.copytree(extended.path / "openvino", tmp_path / "openvino")
+    made, reports = quantize_engine(tmp_path, IMAGES, lambda: {INT8: report(**figures)})
+    assert made["quantization"]["accuracy_control"] is controlled
+    assert reports[INT8].parity_passed is not bool(figures)
 
 
 def test_files_of_each_engine_are_shipped_without_those_of_the_other(extended):
