@@ -23,6 +23,8 @@ from pneumonia_core.storage.location import Location
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+    from jobs.scoring.execution.engine_once import ShippedFiles
+
 STOP_WITHIN_S: Final = 20
 MERGE_HERE_ROWS: Final = 20_000
 
@@ -80,7 +82,7 @@ class ScoringContext:
     ray: SessionAhead | None = None
     # Whether the user knows that the cache of squares is of no use.
     cache_failed: bool = False
-    shipped: dict[str, "ObjectRef[dict[str, bytes]]"] = field(default_factory=dict)
+    shipped: dict[str, "ObjectRef[ShippedFiles]"] = field(default_factory=dict)
 
     @property
     def until(self) -> float:

@@ -12,7 +12,7 @@ from jobs.scoring.cache.squares import usable_squares
 from jobs.scoring.context import ScoringContext
 from jobs.scoring.execution.actors import ChunkJob
 from jobs.scoring.execution.computation import Computation, ComputationOptions, settle_computation
-from jobs.scoring.execution.engine_once import EngineSpec
+from jobs.scoring.execution.engine_once import EngineSpec, ShippedFiles
 from jobs.scoring.execution.execution import Execution
 from jobs.scoring.execution.graph import ship_bundle
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
@@ -115,7 +115,7 @@ def settled_batch_size(record: RunRecord, on_gpu: bool) -> int:
     return record.configuration.batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE)
 
 
-def _shipped(context: ScoringContext, engine: str, precision: str) -> "ObjectRef[dict[str, bytes]]":
+def _shipped(context: ScoringContext, engine: str, precision: str) -> "ObjectRef[ShippedFiles]":
     files = files_prefix(engine, precision)
     if files not in context.shipped:
         context.shipped[files] = ship_bundle(context.bundle, engine, precision)

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from pneumonia_core.bundles.engines import BATCH_SIZE, Engine
 from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.scoring.engine_batch import BatchScorer, batches_at_once, in_this_process
@@ -15,6 +18,10 @@ from pneumonia_core.system.scratch import ScratchFolder
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+# Files by their paths in the bundle. As arrays they are copied once into Ray's object store, and read there;
+# Ray copies bytes three times.
+ShippedFiles = dict[str, npt.NDArray[np.uint8]]
+
 
 @dataclass(frozen=True)
 class EngineSpec:
@@ -23,7 +30,7 @@ class EngineSpec:
     `bundle_files` are in Ray's object store, so a worker needs no path to the bundle.
     """
 
-    bundle_files: "ObjectRef[dict[str, bytes]]"
+    bundle_files: "ObjectRef[ShippedFiles]"
     engine: str
     precision: str
     gpu: bool
@@ -81,10 +88,10 @@ def engine_files(spec: EngineSpec, threads: int) -> Iterator[EngineFiles]:
     # A command that is refused imports this module, but not Ray, which takes a second.
     import ray
 
-    files = ray.get(spec.bundle_files)
+    files: ShippedFiles = ray.get(spec.bundle_files)
     with ScratchFolder("bundle") as folder:
         for name, data in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path.write_bytes(data.data)
         yield EngineFiles(folder, spec.engine, spec.precision, threads, spec.gpu, spec.batch_size)

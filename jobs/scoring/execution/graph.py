@@ -3,6 +3,7 @@
 import warnings
 from typing import Any, Final
 
+import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -11,6 +12,7 @@ from jobs.ray_runtime.data_context import data_context
 from jobs.ray_runtime.resources import cluster_cpus, present_nodes
 from jobs.scoring.execution.actors import ChunkJob, ScoreChunk, ScoreDecoded, decode_chunk
 from jobs.scoring.execution.blocks import queued_items
+from jobs.scoring.execution.engine_once import ShippedFiles
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR, Placement, threads
 from jobs.scoring.execution.queue import QueueClient
 from jobs.scoring.execution.seats import SeatPicker
@@ -22,9 +24,10 @@ _GROW_AT: Final = 1.0
 _NEVER: Final = -1.0
 
 
-def ship_bundle(bundle: Bundle, engine: str, precision: str) -> ray.ObjectRef[dict[str, bytes]]:
+def ship_bundle(bundle: Bundle, engine: str, precision: str) -> ray.ObjectRef[ShippedFiles]:
     """The files of a bundle that the engine needs to compute in this precision, in Ray's object store."""
-    return ray.put(read_engine_files(bundle, engine, precision))
+    files = read_engine_files(bundle, engine, precision)
+    return ray.put({name: np.frombuffer(data, np.uint8) for name, data in files.items()})
 
 
 def scoring_graph(

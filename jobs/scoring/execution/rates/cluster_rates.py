@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from jobs.console.output import say
 from jobs.ray_runtime.capabilities import answers_of_nodes, on_node
 from jobs.ray_runtime.resources import Node
-from jobs.scoring.execution.engine_once import EngineSpec, engine_files
+from jobs.scoring.execution.engine_once import EngineSpec, ShippedFiles, engine_files
 from jobs.scoring.execution.placement import Placement, threads
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.bundles.capabilities import Capabilities
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # A node that has not answered by then is lost, or too busy to tell anything.
 _ANSWER_S: Final = 300.0
-Shipped = Callable[[str, str], "ObjectRef[dict[str, bytes]]"]
+Shipped = Callable[[str, str], "ObjectRef[ShippedFiles]"]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ def test_actor_opens_its_engine_before_it_has_a_chunk(ray_here, tiny_bundle):
 
 def test_engine_that_could_not_be_opened_ahead_is_an_error_of_the_first_chunk(ray_here):
     once = EngineOnce(1)
-    spec = EngineSpec(ray.put({"bundle.json": b"{"}), "openvino", "float32", gpu=False)
+    spec = EngineSpec(
+        ray.put({"bundle.json": np.frombuffer(b"{", np.uint8)}), "openvino", "float32", gpu=False
+    )
     once.open_ahead(spec)
     with pytest.raises(PneumoniaError):
         once.open(spec)
@@ -76,3 +78,12 @@ def test_actor_with_a_gpu_sends_the_next_batch_there_while_one_is_computed(gpu, 
     with ThreadPoolExecutor(4) as chunks:
         assert list(chunks.map(score_chunk, range(4))) == [[{}] * 3] * 4
     assert engine.most == at_once
+
+
+def test_shipped_files_are_read_where_ray_keeps_them(ray_here, tiny_bundle):
+    """Arrays that Ray's object store holds are not copied and cannot be written."""
+    files = ray_here.get(ship_bundle(tiny_bundle, "openvino", "float32"))
+    weights = files["openvino/model.bin"]
+    assert weights.tobytes() == (tiny_bundle.path / "openvino" / "model.bin").read_bytes()
+    assert not weights.flags.owndata
+    assert not weights.flags.writeable
