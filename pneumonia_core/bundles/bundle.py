@@ -98,7 +98,8 @@ def open_bundle(path: str | Path, only: frozenset[str] | None = None) -> Bundle:
             "The folder holds another bundle, or bundle.json was changed."
         )
     document = _parse_manifest(folder, text)
-    _check_files(folder, {n: each for n, each in document["files"].items() if only is None or n in only})
+    files: dict[str, str] = document["files"]
+    _check_files(folder, {name: files[name] for name in files if only is None or name in only})
     return Bundle(
         path=folder,
         model_id=document["model_id"],

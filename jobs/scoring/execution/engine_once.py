@@ -18,8 +18,8 @@ from pneumonia_core.system.scratch import ScratchFolder
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-# Files by their paths in the bundle. As arrays they are copied once into Ray's object store, and read there;
-# Ray copies bytes three times.
+# Files by their paths in the bundle. Arrays are read where Ray's object store has them; bytes would be
+# pickled into it, and copied out again.
 ShippedFiles = dict[str, npt.NDArray[np.uint8]]
 
 

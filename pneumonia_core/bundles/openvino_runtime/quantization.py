@@ -87,8 +87,9 @@ def quantize(network: Path, images: np.ndarray, quantized: Path, controlled: boo
     with contextlib.redirect_stdout(sys.stderr):
         result = _quantized(model, [image[None] for image in images], controlled)
     if any("domain" in output.get_names() for output in model.outputs):
-        _fit_guard(result, _guard_features(model, images), _guard_features(result, images))
-        fit_domain_scores(result, domain_scores(model, images), domain_scores(result, images))
+        features, scores = _guard_outputs(model, images)
+        _fit_guard(result, features, _guard_outputs(result, images)[0])
+        fit_domain_scores(result, scores, domain_scores(result, images))
     # The weights that stay in float32 stay as they are.
     openvino.save_model(result, quantized, compress_to_fp16=False)
 
@@ -159,24 +160,26 @@ def _guard_input(model: openvino.Model) -> openvino.Input:
     return node.input(0)
 
 
-def _guard_features(model: openvino.Model, images: np.ndarray) -> np.ndarray:
-    """The guard's features float32 [N, D] of the images."""
+def _guard_outputs(model: openvino.Model, images: np.ndarray) -> list[np.ndarray]:
+    """The guard's features float32 [N, D] and the domain scores float32 [N] of the images."""
     model = model.clone()
-    outputs = model.add_outputs([_guard_input(model).get_source_output()])
-    return _outputs(model, model.outputs.index(outputs[0]), images)
+    features = model.add_outputs([_guard_input(model).get_source_output()])[0]
+    return _outputs(model, images, model.outputs.index(features), "domain")
 
 
 def domain_scores(model: openvino.Model, images: np.ndarray) -> np.ndarray:
     """The domain scores float32 [N] of the images."""
-    return _outputs(model, "domain", images)
+    return _outputs(model, images, "domain")[0]
 
 
-def _outputs(model: openvino.Model, output: int | str, images: np.ndarray) -> np.ndarray:
-    """One output of the model for the images."""
+def _outputs(model: openvino.Model, images: np.ndarray, *outputs: int | str) -> list[np.ndarray]:
+    """These outputs of the model for the images."""
     compiled = openvino.compile_model(model, "CPU", EXACT)
-    return np.concatenate(
-        [compiled(images[i : i + _BATCH])[output].copy() for i in range(0, len(images), _BATCH)]
-    )
+    batches: list[list[np.ndarray]] = []
+    for start in range(0, len(images), _BATCH):
+        result = compiled(images[start : start + _BATCH])
+        batches.append([result[output].copy() for output in outputs])
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def _fit_guard(model: openvino.Model, features: np.ndarray, quantized: np.ndarray) -> None:
@@ -198,7 +201,7 @@ def fit_domain_scores(model: openvino.Model, scores: np.ndarray, quantized: np.n
     A score is a mean of squares, to which rounding adds about as much for every image.
     """
     slope, offset = np.polyfit(np.square(quantized), np.square(scores), 1)
-    result = next(each for each in model.get_results() if "domain" in each.output(0).get_names())
+    result = model.output("domain").get_node()
     score = result.input_value(0)
     squared = opset.multiply(opset.multiply(score, score), np.float32(slope))
     positive = opset.relu(opset.add(squared, np.float32(offset)))
