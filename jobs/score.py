@@ -1,12 +1,14 @@
 """Score archives of chest X-rays into the results table: list, plan, score, check, commit."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
 
 from jobs.console.command import Result, job_command, run_command
 from jobs.console.dates import UTC
+from jobs.console.imports import importing
 from jobs.console.options import (
     DurationType,
     GateType,
@@ -167,15 +169,22 @@ def command(results: str, dry_run: bool, accept: str | None, **options: Any) -> 
     A run that a gate holds back is staged, with exit code 4. Other runs do not wait for it; --accept commits
     it.
     """
-    # The room imports the engines and the table's libraries, which `--help` does without.
-    from jobs.scoring.acceptance import accept as accept_run
-    from jobs.scoring.run import score
-
     if accept is not None:
         if dry_run or options["fresh"]:
             raise click.UsageError("--accept commits a run as it is: leave out --dry-run and --fresh.")
+        # Imports the table's libraries, which `--help` does without.
+        from jobs.scoring.acceptance import accept as accept_run
+
         return accept_run(results, accept, options["max_reject_rate"])
-    return score(results, ScoreOptions(**options), dry_run=dry_run)
+    # Imports numpy, which `--help` does without.
+    from pneumonia_core.bundles.bundle import open_bundle
+
+    with ThreadPoolExecutor(1) as beside:
+        # Hashing a bundle's files takes as long as importing the libraries, and another core.
+        bundle = beside.submit(open_bundle, options["model"])
+        with importing():
+            from jobs.scoring.run import score
+    return score(results, ScoreOptions(**options), bundle.result(), dry_run)
 
 
 if __name__ == "__main__":

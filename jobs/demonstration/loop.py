@@ -12,6 +12,7 @@ from jobs.ray_runtime.session import SessionAhead
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.run import score
 from jobs.training.train import make_request, train
+from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.phantoms.data_sets import write_archive, write_labelled
 
 IMAGE_SIZE: Final = 48
@@ -84,7 +85,8 @@ def _evaluate(folder: Path, bundle: str) -> dict[str, Any]:
 
 def _score(folder: Path, bundle: str) -> dict[str, Any]:
     say(f"4/4 scoring an archive of {ARCHIVE_IMAGES} images, some of them broken")
-    return score(str(folder / "results"), ScoreOptions((str(folder / "archive"),), bundle))
+    options = ScoreOptions((str(folder / "archive"),), bundle)
+    return score(str(folder / "results"), options, open_bundle(bundle))
 
 
 def _summary(

@@ -53,14 +53,18 @@ class SessionAhead:
 
     Ray's processes take seconds to start, for most of which this one has nothing to do for them. The session
     has a thread of its own from beginning to end: Ray's processes die with the thread that started them.
+    `connected` is called there as soon as Ray can be used.
     """
 
-    def __init__(self, address: str | None, num_cpus: int | None) -> None:
+    def __init__(
+        self, address: str | None, num_cpus: int | None, connected: Callable[[], None] = lambda: None
+    ) -> None:
         _set_environment()
         # Here and not in the thread: two threads that import at once take turns.
         import ray  # noqa: F401
 
         self._session = ray_session(address, num_cpus)
+        self._connected = connected
         self._ready = threading.Event()
         self._ending = threading.Event()
         self._error: BaseException | None = None
@@ -84,6 +88,7 @@ class SessionAhead:
     def _hold(self) -> None:
         try:
             with self._session:
+                self._connected()
                 self._ready.set()
                 self._ending.wait()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits

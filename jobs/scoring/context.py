@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.ray_runtime.session import SessionAhead
 from jobs.scoring.execution.placement import PlacementOptions
+from jobs.scoring.execution.queue import QueueClient, start_queue
 from pneumonia_core.bundles.bundle import Bundle
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.gates import Gate
@@ -67,7 +68,7 @@ class ScoringContext:
     """One scoring command: its request, its options, its bundle, and the Ray session it holds open.
 
     `steps` measures the run at work. `stop_requested` says that the command must end soon. `shipped` holds
-    the bundle's files by how their paths begin, in Ray's object store.
+    the bundle's files by how their paths begin, in Ray's object store. `queue` is that of the next execution.
     """
 
     results: Location
@@ -80,6 +81,7 @@ class ScoringContext:
     stop_requested: bool = False
     steps: StepClock = field(default_factory=StepClock)
     ray: SessionAhead | None = None
+    queue: QueueClient | None = None
     # Whether the user knows that the cache of squares is of no use.
     cache_failed: bool = False
     shipped: dict[str, "ObjectRef[ShippedFiles]"] = field(default_factory=dict)
@@ -109,6 +111,20 @@ class ScoringContext:
         trust_chest = run.record.configuration.trust_chest
         return squares_folder(self.options.cache, self.bundle.image_size, trust_chest)
 
+    def start_queue(self) -> None:
+        """Start the queue of the next execution: its process takes as long as the bundle takes to Ray."""
+        self.queue = start_queue()
+
+    def take_queue(self) -> QueueClient:
+        """A queue for an execution, which ends it."""
+        queue, self.queue = self.queue, None
+        return queue or start_queue()
+
+    def end_queue(self) -> None:
+        """End a queue that no execution has taken."""
+        if self.queue is not None:
+            self.take_queue().kill()
+
     def check_stop(self) -> None:
         """Raise Stopped if SIGTERM has arrived."""
         if self.stop_requested:
@@ -132,8 +148,9 @@ def begin_ray(context: ScoringContext) -> SessionAhead:
     Later calls do nothing. In a thread Ray leaves the handler of SIGTERM as it is.
     """
     if context.ray is None:
-        ahead = SessionAhead(context.options.address, context.options.num_cpus)
+        ahead = SessionAhead(context.options.address, context.options.num_cpus, context.start_queue)
         context.ray = context.session.enter_context(ahead)
+        context.session.callback(context.end_queue)
     return context.ray
 
 

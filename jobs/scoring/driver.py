@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from jobs.console.imports import importing
 from jobs.console.output import Progress, say
 from jobs.ray_runtime.resources import Node, notice_new_nodes, present_nodes
 from jobs.scoring.context import ScoringContext, begin_ray, start_ray
@@ -91,11 +92,12 @@ class Driver:
 
     def prepare(self) -> None:
         """Do what can be done before the first chunk is known: Ray starts, and what uses it is imported."""
-        begin_ray(self._context)
-        # Imports Ray Data, which takes a second: most nights score little or nothing. Ray, which reads its
-        # environment on import, starts in the meantime.
-        with self._context.steps.step("import"):
-            import jobs.scoring.start  # noqa: F401
+        with importing():
+            begin_ray(self._context)
+            # Imports Ray Data, which takes a second: most nights score little or nothing. Ray, which reads
+            # its environment on import, starts in the meantime.
+            with self._context.steps.step("import"):
+                import jobs.scoring.start  # noqa: F401
 
     def turn(self, wait_s: float) -> None:
         """Give chunks out and take what has come of others; waits for that, at most `wait_s`.

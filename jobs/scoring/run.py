@@ -33,13 +33,12 @@ from pneumonia_core.storage.files import make_folder
 from pneumonia_core.storage.location import Location, open_location
 
 
-def score(results: str, options: ScoreOptions, dry_run: bool = False) -> dict[str, Any]:
-    """Score as the options say, into this results folder; the command's result.
+def score(results: str, options: ScoreOptions, bundle: Bundle, dry_run: bool = False) -> dict[str, Any]:
+    """Score as the options say, with the bundle that they name, into this results folder.
 
-    A dry run only plans. Raises PneumoniaError where a file cannot be read or written.
+    Returns the command's result. A dry run only plans. Raises PneumoniaError where a file cannot be read or
+    written.
     """
-    # Opened once: an alias may point to another bundle by the time the images are scored.
-    bundle = open_bundle(options.model)
     request = make_request(options, bundle)
     execution = execution_options(options)
     location = open_location(results)

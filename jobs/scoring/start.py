@@ -50,7 +50,7 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
     squares = usable_squares(context.squares_of(run))
     context.cache_failed = squares is None
     job = ChunkJob(run.folder, constants, spec, squares)
-    return Execution(job, computation.placement, run.record.configuration.chunk_size)
+    return Execution(context.take_queue(), job, computation.placement, run.record.configuration.chunk_size)
 
 
 def _wait_for_nodes(context: ScoringContext, chunks: int) -> list[Node]:

@@ -16,7 +16,7 @@ from jobs.scoring.execution.actors import ChunkJob
 from jobs.scoring.execution.graph import scoring_graph
 from jobs.scoring.execution.outcomes import Outcome, outcomes
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR, Placement
-from jobs.scoring.execution.queue import Orders, QueueReport, WorkItem, start_queue
+from jobs.scoring.execution.queue import Orders, QueueClient, QueueReport, WorkItem
 from jobs.scoring.execution.seats import SeatPicker
 
 # Workers that are still busy then have chunks that others have done.
@@ -27,11 +27,14 @@ _KILLED_AFTER_S: Final = 10.0
 class Execution:
     """Chunks go in by `put`, what comes of them comes out of `arrived`; in between, `exchange` with workers.
 
-    It ends with its block, and its actors with it.
+    It ends with its block, and its actors and its queue with it.
     """
 
-    def __init__(self, job: ChunkJob, placement: Placement, chunk_rows: int) -> None:
-        self._queue = start_queue(job.engine)
+    def __init__(
+        self, chunk_queue: QueueClient, job: ChunkJob, placement: Placement, chunk_rows: int
+    ) -> None:
+        self._queue = chunk_queue
+        chunk_queue.hold_engine(job.engine)
         self._arrived: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
         self._placement = placement
         self._seats = SeatPicker(placement)

@@ -165,6 +165,13 @@ class QueueClient:
         # Ray's types do not know an actor's methods.
         self._handle: Any = handle
 
+    def hold_engine(self, engine: "EngineSpec") -> None:
+        """Let the actors have this engine, which they open before their first chunk."""
+        # As in `start_queue`.
+        import ray
+
+        self._handle.hold_engine.remote([ray.put(engine)])
+
     def put(self, position: int, items: Sequence[WorkItem]) -> None:
         _get(self._handle.put.remote(position, items))
 
@@ -201,11 +208,8 @@ def _get(ref: Any, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - Ray
     return ray.get(ref, timeout=timeout_s)
 
 
-def start_queue(engine: "EngineSpec") -> QueueClient:
-    """Start the queue on the driver's node. Ray starts it again where its process dies.
-
-    It gives `engine` to the actors, which open it before their first chunk.
-    """
+def start_queue() -> QueueClient:
+    """Start the queue on the driver's node. Ray starts it again where its process dies."""
     # Ray reads its environment on import, which the session sets first.
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -214,5 +218,4 @@ def start_queue(engine: "EngineSpec") -> QueueClient:
     queue: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ChunkQueue)
     # Each worker may wait in a call of its own.
     handle = queue.options(scheduling_strategy=here, max_concurrency=10_000).remote()
-    handle.hold_engine.remote([ray.put(engine)])
     return QueueClient(handle)

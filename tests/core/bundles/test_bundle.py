@@ -82,7 +82,10 @@ def test_engine_that_fails_for_the_kind_in_one_precision_has_passed_in_the_other
     assert opened.engines["openvino"].precision == "float32"
 
 
-def test_one_changed_byte_is_noticed(copied):
+@pytest.mark.parametrize("piece_bytes", [1000, 16 << 20])
+def test_one_changed_byte_is_noticed(copied, piece_bytes, monkeypatch):
+    monkeypatch.setattr("pneumonia_core.bundles.bundle._PIECE_BYTES", piece_bytes)
+    open_bundle(copied)
     file = copied / "openvino" / "model.bin"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1

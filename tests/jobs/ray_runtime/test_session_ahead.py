@@ -59,3 +59,22 @@ def test_command_that_must_stop_does_not_wait_for_ray(monkeypatch):
 
     with SessionAhead(None, None) as session, pytest.raises(InterruptedError):
         session.wait(stop)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_follows_the_connection_is_done_before_the_command_goes_on(monkeypatch, fails):
+    start, done = Start(monkeypatch), []
+    start.may_end.set()
+
+    def connected():
+        done.append(threading.current_thread())
+        if fails:
+            raise PneumoniaError("the cluster has gone")
+
+    with SessionAhead(None, None, connected) as session:
+        if fails:
+            with pytest.raises(PneumoniaError, match="has gone"):
+                session.wait()
+        else:
+            session.wait()
+        assert done == [start.thread]

@@ -18,7 +18,8 @@ from pneumonia_core.errors import PneumoniaError
 
 def test_actor_opens_its_engine_before_it_has_a_chunk(ray_here, tiny_bundle):
     spec = EngineSpec(ship_bundle(tiny_bundle, "openvino", "float32"), "openvino", "float32", gpu=False)
-    queue = start_queue(spec)
+    queue = start_queue()
+    queue.hold_engine(spec)
     actor = ray.remote(num_cpus=0)(ScoreChunk).remote(queue)
     try:
         until = time.monotonic() + 60
