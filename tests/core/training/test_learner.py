@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import subprocess
@@ -36,6 +37,13 @@ def recipe(**changes):
     return Recipe(**{**settings, "precision": "float32", **changes})
 
 
+@functools.cache
+def initial_weights():
+    """Drawn once: Keras asks Python's generator for each layer's seed, which other threads draw from, too."""
+    keras.utils.set_random_seed(3)
+    return build_classifier("resnet18", SIZE).get_weights()
+
+
 def learner(
     first_stage="conv1",
     strategy=None,
@@ -45,8 +53,8 @@ def learner(
     compiled=False,
     **changes,
 ):
+    weights = initial_weights()
     keras.utils.set_random_seed(3)
-    weights = build_classifier("resnet18", SIZE).get_weights()
     return Learner(
         recipe(**changes),
         weights,
