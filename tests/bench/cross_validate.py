@@ -3,7 +3,7 @@
 The network that scores an image saw no image of its patient, neither in training nor in choosing thresholds.
 
     python tests/bench/cross_validate.py --data KERMANY --weights FILE --keep FOLDER [--originals FOLDER]
-        [--folds N] [--hold-out FACT] [options of `pneumonia train`]
+        [--folds N] [--networks N] [--hold-out FACT] [options of `pneumonia train`]
 
 It uses the commands as a user would. A labels table per fold names the fold's patients `test`. `pneumonia
 train` cuts its validation from the rest, and `pneumonia evaluate` measures the fold. `--originals` is a
@@ -53,8 +53,10 @@ def main() -> None:
     parser.add_argument("--keep", required=True, type=Path, help="Folder for tables, bundles and scores.")
     parser.add_argument("--originals", type=Path)
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--networks", type=int, default=1, help="Of each bundle: `pneumonia train --folds`.")
     parser.add_argument("--hold-out", choices=(SERIES, *PICTURE_FACTS))
     options, training = parser.parse_known_args()
+    training += ["--weights", options.weights, "--folds", str(options.networks)]
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         sys.exit("PYTHONDONTWRITEBYTECODE is set: every process compiles again. Unset it.")
     images = [image for image in read_labelled(options.data) if image.split != "test"]
@@ -66,9 +68,7 @@ def main() -> None:
     else:
         folds = assign_folds(images, {image.patient_id for image in originals}, options.folds)
     for number in range(options.folds):
-        measure_fold(
-            number, images, originals, folds, ["--weights", options.weights, *training], options.keep
-        )
+        measure_fold(number, images, originals, folds, training, options.keep)
     report([options.keep / f"fold{number}" for number in range(options.folds)], images)
 
 
