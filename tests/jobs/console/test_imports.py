@@ -25,7 +25,7 @@ def test_no_garbage_is_looked_for_during_imports_and_then_as_before(enabled):
 
 
 def test_garbage_of_a_block_that_imports_nothing_is_found(monkeypatch):
-    """A process that scores often would keep it for ever."""
+    """A process that scores often would keep it."""
     frozen = gc.get_freeze_count()
     with importing():
         pass
