@@ -36,8 +36,9 @@ from pneumonia_core.storage.location import Location, open_location
 def score(results: str, options: ScoreOptions, bundle: Bundle, dry_run: bool = False) -> dict[str, Any]:
     """Score as the options say, with the bundle that they name, into this results folder.
 
-    Returns the command's result. A dry run only plans. Raises PneumoniaError where a file cannot be read or
-    written.
+    The bundle is given opened, and opened once: an alias may point to another by the time the images are
+    scored. Returns the command's result. A dry run only plans. Raises PneumoniaError where a file cannot be
+    read or written.
     """
     request = make_request(options, bundle)
     execution = execution_options(options)
