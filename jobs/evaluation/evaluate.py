@@ -18,6 +18,7 @@ from pneumonia_core.datasets.labelled import images_of_split
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.evaluation.comparison.compare import ModelScores
 from pneumonia_core.evaluation.document import Evaluation, as_text, headline, prevalence_evaluated
+from pneumonia_core.evaluation.groups.patients import heaviest_patients
 from pneumonia_core.evaluation.table_scores import evaluate_table, read_scores
 from pneumonia_core.reports.evaluation_page import evaluation_page, page_facts
 from pneumonia_core.reports.evaluation_text import evaluation_lines
@@ -67,6 +68,8 @@ def measure_bundle(options: EvaluateOptions) -> Evaluated:
     evaluation["model_id"] = bundle.model_id
     evaluation["split"] = options.split
     evaluation["robustness"] = robustness
+    names = [images[position].uri for position in scores.positions]
+    evaluation["heaviest_patients"] = heaviest_patients(scores.scored, names)
     evaluation["seen_images"] = find_seen_images(rows, bundle)
     result = _report(evaluation, bundle, options.data, explanations, folder)
     return Evaluated(ModelScores(bundle.model_id, bundle.thresholds, scores), result)

@@ -124,6 +124,16 @@ class SubgroupGap(TypedDict):
     gap: Measure
 
 
+class HeaviestPatient(TypedDict):
+    """The patient, named by one of `images` images, without whom the AUROC of a task changes the most."""
+
+    task: str
+    image: str
+    images: int
+    auroc: float
+    auroc_without: float
+
+
 class RiskCoveragePoint(TypedDict):
     """The accuracy on the share `coverage` of the images that the model is surest of."""
 
@@ -219,6 +229,7 @@ class Evaluation(TypedDict):
     precision: NotRequired[str]
     subgroups: NotRequired[list[Subgroup]]
     subgroup_gaps: NotRequired[list[SubgroupGap]]
+    heaviest_patients: NotRequired[list[HeaviestPatient]]
     risk_coverage: NotRequired[RiskCoverage]
     domain: NotRequired[DomainFigures]
     findings_sets: NotRequired[FindingsSetFigures]

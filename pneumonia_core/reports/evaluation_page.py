@@ -76,6 +76,7 @@ def evaluation_page(
         caution=CAUTIONS.get(evaluation.get("split", "")),
         seen=seen_words(evaluation),
         unknown_kind=evaluation["images_by_class"].get("pneumonia_unknown_kind", 0),
+        heaviest={row["task"]: row for row in evaluation.get("heaviest_patients", [])},
         explanations=explanations,
         unscored=sum(evaluation.get("rejected", {}).values()),
         figures={

@@ -1,8 +1,13 @@
 """An evaluation in lines of a terminal's 80 characters."""
 
-from pneumonia_core.evaluation.document import Evaluation, Robustness, SubgroupGap, headline
+from typing import Final
+
+from pneumonia_core.evaluation.document import Evaluation, HeaviestPatient, Robustness, SubgroupGap, headline
 from pneumonia_core.reports.evaluation_page import CAUTIONS, MEASURES, seen_words
 from pneumonia_core.reports.render import shown
+
+# A patient who moves an AUROC by less is on the page alone.
+_HEAVY: Final = 0.01
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
@@ -13,8 +18,18 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     lines += [caution] if caution else []
     seen = seen_words(evaluation)
     lines += [f"{seen} The figures are too good."] if seen else []
+    heaviest = evaluation.get("heaviest_patients", [])
+    lines += [_patient_line(row) for row in heaviest if abs(row["auroc_without"] - row["auroc"]) >= _HEAVY]
     lines += [_gap_line(gap) for gap in evaluation.get("subgroup_gaps", [])]
     return lines + robustness_lines(evaluation.get("robustness"))
+
+
+def _patient_line(row: HeaviestPatient) -> str:
+    images = "the one image" if row["images"] == 1 else f"the {row['images']:,} images"
+    return (
+        f"AUROC of {row['task'].replace('_', ' ')} without {images} of one patient "
+        f"({shown(row['image'])}): {row['auroc_without']:.3f} instead of {row['auroc']:.3f}"
+    )
 
 
 def _gap_line(row: SubgroupGap) -> str:

@@ -15,6 +15,7 @@ from support.scores import evaluate, subgroups
 from pneumonia_core.calibration import Calibration
 from pneumonia_core.datasets.kermany import DATA_SETS, known_data_set
 from pneumonia_core.evaluation.groups.gaps import gaps
+from pneumonia_core.evaluation.groups.patients import heaviest_patients
 from pneumonia_core.evaluation.perturbations import PERTURBATIONS
 from pneumonia_core.evaluation.robustness import PerturbedScores, robustness
 from pneumonia_core.evaluation.scored_set import ScoredSet
@@ -72,6 +73,7 @@ def whole_evaluation(**options: Any) -> dict[str, Any]:
     scored = ScoredSet.of(labels, patients, scores[:, 0])
     return {
         **evaluation(**options),
+        "heaviest_patients": heaviest_patients(scored, [f"{NASTY}{number}" for number in range(40)]),
         "subgroup_gaps": gaps(scored, Thresholds(0.5, 0.5), groups, bootstrap=20),
         "risk_coverage": risk_coverage(scored, Thresholds(0.5, 0.5), bootstrap=20),
         "subgroups": subgroups(labels, scores[:, 0], patients, Thresholds(0.5, 0.5), groups, bootstrap=20),
@@ -92,6 +94,9 @@ def test_evaluation_page_shows_groups_and_what_moves_the_scores() -> None:
         for name in ("auroc", "sensitivity", "specificity", "bacterial_viral_auroc"):
             assert value(row[name]) in texts
             assert interval(row[name]) in texts
+    assert len(figures["heaviest_patients"]) == 2
+    for row in figures["heaviest_patients"]:
+        assert f"it is {signed(row['auroc_without'])} instead of {signed(row['auroc'])}" in "".join(texts)
     assert figures["subgroup_gaps"]
     for row in figures["subgroup_gaps"]:
         assert value(row["gap"]) in texts

@@ -54,7 +54,7 @@ def evaluated(ray_here, tiny_bundle, tmp_path_factory):
 
 
 def test_evaluation_has_groups_and_robustness_also_on_its_page(evaluated):
-    document, folder, result, _ = evaluated
+    document, folder, result, data = evaluated
     assert result["state"] == "done"
     factors = {row["factor"]: 0 for row in document["subgroups"]}
     assert list(factors) == ["image size", "colour mode"]
@@ -62,6 +62,8 @@ def test_evaluation_has_groups_and_robustness_also_on_its_page(evaluated):
         factors[row["factor"]] += row["images"]
     assert set(factors.values()) == {document["images"]}
     assert [row["group"] for row in document["subgroups"] if row["factor"] == "colour mode"] == ["L"]
+    assert [row["task"] for row in document["heaviest_patients"]] == list(document["tasks"])
+    assert all(row["image"].startswith(f"file://{data}") for row in document["heaviest_patients"])
     table = document["robustness"]
     assert table["images"] == 12
     assert table["images_by_class"] == {"normal": 6, "bacterial": 3, "viral": 3}
