@@ -47,8 +47,8 @@ def test_a_patient_whose_many_images_are_all_wrong_is_the_heaviest():
     assert (row["images"], row["image"]) == (6, f"file:///{viral[0]}.png")
     assert row["auroc_without"] > row["auroc"] + 0.02
     figures = evaluate(labels, probabilities, patients, HALVES, bootstrap=60)
-    told = evaluation_lines({**figures, "heaviest_patients": list(rows.values())})
-    assert [line for line in told if "without" in line] == [
+    lines = evaluation_lines({**figures, "heaviest_patients": list(rows.values())})
+    assert [line for line in lines if "without" in line] == [
         f"AUROC of bacterial vs viral without the 6 images of one patient (file:///{viral[0]}.png): "
         f"{row['auroc_without']:.3f} instead of {row['auroc']:.3f}"
     ]
