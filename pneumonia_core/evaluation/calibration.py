@@ -12,32 +12,64 @@ from pneumonia_core.evaluation.scored_set import of_known_kind
 from pneumonia_core.findings import BACTERIAL, NORMAL
 
 
-def fit_calibration(odds: npt.ArrayLike, labels: npt.ArrayLike, copies: int = 1) -> Calibration:
+def fit_calibration(odds: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration:
     """The calibration of the greatest likelihood for log-odds [N, 2] (`log_odds`) with labels int [N].
 
-    Labels are indices into LABELS. Each of the two maps is fitted on its own: that of pneumonia on all
-    images, that of bacterial on images of a known kind. `copies` is the number of variations of each image in
-    the arrays; they count as one image. Raises InvalidInput without images.
+    Labels are indices into LABELS. Each of the two maps is fitted on its own: `fit_pneumonia`, `fit_kind`.
+    Raises InvalidInput without images.
     """
+    return Calibration(*fit_pneumonia(odds, labels), *fit_kind(odds, labels))
+
+
+def fit_pneumonia(odds: npt.ArrayLike, labels: npt.ArrayLike, copies: int = 1) -> tuple[float, float]:
+    """The scale and the offset of the log-odds of pneumonia, fitted on all images.
+
+    `copies` is the number of variations of each image in the arrays; they count as one image.
+    """
+    columns, truth = _columns(odds, labels)
+    return _fit_map(columns[:, PNEUMONIA_ODDS], truth != NORMAL, copies=copies)
+
+
+def fit_kind(
+    odds: npt.ArrayLike, labels: npt.ArrayLike, false_bacterial: float = 0.0, false_viral: float = 0.0
+) -> tuple[float, float]:
+    """The scale and the offset of the log-odds of bacterial, fitted on the images of a known kind.
+
+    `false_bacterial` is the share of viral pneumonias that are labelled bacterial, `false_viral` the reverse.
+    The map then gives the probability of the kind, not that of the label.
+    """
+    columns, truth = _columns(odds, labels)
+    known = of_known_kind(truth)
+    return _fit_map(columns[known, BACTERIAL_ODDS], truth[known] == BACTERIAL, (false_bacterial, false_viral))
+
+
+def _columns(odds: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.int64]]:
     columns, truth = np.asarray(odds, np.float64), np.asarray(labels, np.int64)
     if len(truth) == 0:
         raise InvalidInput("calibration needs validation images, but there are none.")
-    of_a_kind = of_known_kind(truth)
-    pneumonia = _fit_map(columns[:, PNEUMONIA_ODDS], truth != NORMAL, copies)
-    kind = _fit_map(columns[of_a_kind, BACTERIAL_ODDS], truth[of_a_kind] == BACTERIAL, copies)
-    return Calibration(*pneumonia, *kind)
+    return columns, truth
 
 
-def _fit_map(odds: Floats, positive: npt.NDArray[np.bool_], copies: int) -> tuple[float, float]:
-    """The scale and the offset of the likeliest map of log-odds [N] with outcomes [N].
+def _fit_map(
+    odds: Floats,
+    positive: npt.NDArray[np.bool_],
+    wrong: tuple[float, float] = (0.0, 0.0),
+    copies: int = 1,
+) -> tuple[float, float]:
+    """The scale and the offset of the likeliest map of log-odds [N] with labels [N].
 
-    A weak prior, a standard normal on the logarithm of the scale and on the offset, keeps a few perfectly
-    separated images from giving certainties. It also keeps the scale positive.
+    `wrong` are the shares of negatives labelled positive and of positives labelled negative. A weak prior, a
+    standard normal on the logarithm of the scale and on the offset, keeps a few perfectly separated images
+    from giving certainties. It also keeps the scale positive.
     """
     sign = np.where(positive, 1.0, -1.0)
+    with np.errstate(divide="ignore"):
+        wrongly = np.log(np.where(positive, *wrong))
+    rightly = np.log1p(-sum(wrong))
 
     def objective(parameters: Floats) -> float:
-        likely = log_expit(sign * (np.exp(parameters[0]) * odds + parameters[1]))
+        of_outcome = log_expit(sign * (np.exp(parameters[0]) * odds + parameters[1]))
+        likely = np.logaddexp(wrongly, rightly + of_outcome)
         return float(-likely.sum() / copies + np.square(parameters).sum() / 2)
 
     scale, offset = minimize(objective, np.zeros(2), method="BFGS").x

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 from pneumonia_core.calibration import Calibration
-from pneumonia_core.datasets.kermany import DATA_SETS
+from pneumonia_core.datasets.kermany import DATA_SETS, WRONG_KINDS
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.imaging.contract import JPEG_QUALITY, SMOOTHING
@@ -94,6 +94,7 @@ def model_card(facts: CardFacts, evaluation: Evaluation) -> str:
         },
         chosen_on=chosen_on,
         data_set=data_set,
+        wrong_kinds=WRONG_KINDS.get(data_set),
         items=reporting_items(data_set),
         evaluation=evaluation,
         classes=CLASSES,

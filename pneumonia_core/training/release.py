@@ -15,8 +15,9 @@ from pneumonia_core.bundles.bundle import Bundle, ModelSpec, compute_model_id
 from pneumonia_core.bundles.training_images import TRAINING_IMAGES, TrainingImages
 from pneumonia_core.bundles.writer import write_bundle
 from pneumonia_core.calibration import Calibration
+from pneumonia_core.datasets.kermany import WRONG_KINDS
 from pneumonia_core.domain import Domain
-from pneumonia_core.evaluation.calibration import fit_calibration
+from pneumonia_core.evaluation.calibration import fit_kind, fit_pneumonia
 from pneumonia_core.evaluation.conformal import findings_set_figures, fit_conformal
 from pneumonia_core.evaluation.document import Evaluation
 from pneumonia_core.evaluation.evaluate import evaluate
@@ -111,7 +112,7 @@ def release(
     """
     view = View(smoothing, mirror)
     odds = held_out_odds(members, validation, validation.images, view)
-    calibration = _calibrate(members, validation, odds, view)
+    calibration = _calibrate(members, validation, odds, view, provenance.data_set)
     thresholds = _choose_thresholds(members, validation, calibration, view, strength)
     probabilities = calibration.probabilities(odds)
     probe = keras.Model(members[0].input, domain_features(members[0]))
@@ -163,12 +164,25 @@ def evaluate_release(
 
 
 def _calibrate(
-    members: Sequence[keras.Model], validation: ValidationSet, odds: np.ndarray, view: View
+    members: Sequence[keras.Model],
+    validation: ValidationSet,
+    odds: np.ndarray,
+    view: View,
+    data_set: str,
 ) -> Calibration:
-    """The calibration for the validation images with these log-odds, and for slight variations of them."""
+    """The calibration for the validation images with these log-odds.
+
+    The map of pneumonia also fits slight variations of the images. Normal X-rays of other hospitals lie
+    nearer to any doubt than these: on half of Kermany's test split its error is 0.06, and 0.10 by the images
+    as they are. The map of the kind fits the images as they are, and allows for the wrong labels that the
+    data set is known for: there its error is 0.09 instead of 0.12.
+    """
     varied, labels = varied_odds(members, validation, view, _VARIED, np.random.default_rng(1))
     scores, truth = np.concatenate([odds, varied]), np.concatenate([validation.labels, labels])
-    return fit_calibration(scores, truth, VARIATIONS + 1)
+    return Calibration(
+        *fit_pneumonia(scores, truth, VARIATIONS + 1),
+        *fit_kind(odds, validation.labels, *WRONG_KINDS.get(data_set, (0.0, 0.0))),
+    )
 
 
 def _choose_thresholds(

@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from pneumonia_core.calibration import UNCALIBRATED, Calibration, log_odds, log_probabilities
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.evaluation.calibration import fit_calibration
+from pneumonia_core.evaluation.calibration import fit_calibration, fit_kind, fit_pneumonia
 from pneumonia_core.findings import NORMAL, bacterial_share, p_pneumonia
 
 
@@ -105,6 +105,18 @@ def test_images_of_an_unknown_kind_count_for_pneumonia_only():
     assert partly.bacterial_scale == pytest.approx(half.bacterial_scale, rel=1e-6)
 
 
+def test_the_map_of_the_kind_gives_the_kind_where_some_labels_are_wrong():
+    odds, labels = drawn(40_000)
+    wrong = np.random.default_rng(1).random(len(labels)) < np.where(labels == 2, 0.12, 0.02)
+    labelled = np.where((labels != NORMAL) & wrong, 3 - labels, labels)
+    scale, offset = fit_kind(odds * (1, 2), labelled, false_bacterial=0.12, false_viral=0.02)
+    assert (scale, offset) == pytest.approx((1 / 2, 0), abs=0.05)
+    of_labels, towards_bacterial = fit_kind(odds * (1, 2), labelled)
+    assert of_labels < 0.45
+    assert towards_bacterial > 0.1
+    assert fit_pneumonia(odds, labelled) == pytest.approx(fit_pneumonia(odds, labels))
+
+
 def test_a_few_images_told_from_each_other_without_error_give_no_certainties():
     labels = np.repeat([0, 1, 2], 5)
     found = fit_calibration(log_odds(4 * np.eye(3)[labels]), labels)
@@ -120,10 +132,9 @@ def test_a_network_that_is_wrong_keeps_a_ranking_of_its_own():
 
 def test_copies_of_an_image_count_once():
     odds, labels = drawn(300)
-    once = fit_calibration(odds, labels)
-    copied = fit_calibration(np.tile(odds, (4, 1)), np.tile(labels, 4), 4)
-    assert copied.scales == pytest.approx(once.scales, rel=1e-3)
-    assert copied.offsets == pytest.approx(once.offsets, abs=1e-3)
+    copies = np.tile(odds, (4, 1)), np.tile(labels, 4)
+    assert fit_pneumonia(*copies, copies=4) == pytest.approx(fit_pneumonia(odds, labels), rel=1e-3)
+    assert fit_pneumonia(*copies) != pytest.approx(fit_pneumonia(odds, labels), rel=1e-3)
 
 
 def test_a_map_after_another_is_one_map():

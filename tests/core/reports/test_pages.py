@@ -256,6 +256,15 @@ def test_model_card_states_origin_and_licence_of_the_data() -> None:
     assert "theirs to state" in model_card(facts, evaluation())
 
 
+def test_model_card_says_that_labels_of_the_kind_are_not_all_true() -> None:
+    maps = Calibration(1.5, 0.25, 0.75, -0.5)
+    facts = {"network": "resnet18", "image_size": 64, "calibration": maps}
+    assert "takes 12 % of the viral pneumonias for labelled bacterial and 2 %" in model_card(
+        {**facts, "data_set": "kermany"}, evaluation()
+    )
+    assert "for labelled bacterial" not in model_card({**facts, "data_set": "other"}, evaluation())
+
+
 def test_model_card_says_where_figures_are_of_the_images_chosen_on() -> None:
     facts = {"network": "resnet18", "image_size": 64}
     validation = {**facts, "evaluated_on": "validation patients"}

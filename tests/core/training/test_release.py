@@ -14,6 +14,8 @@ from sklearn.metrics import roc_auc_score
 from pneumonia_core import __version__
 from pneumonia_core.bundles.bundle import compute_model_id, open_bundle
 from pneumonia_core.calibration import Calibration, log_odds
+from pneumonia_core.datasets.kermany import WRONG_KINDS
+from pneumonia_core.evaluation.calibration import fit_kind
 from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import NORMAL, PNEUMONIA_UNKNOWN_KIND, Conformal
 from pneumonia_core.networks.classifier import build_classifier
@@ -80,7 +82,7 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
     members = [build_classifier("resnet18", 32) for _ in range(2)]
     images = np.stack([phantom(number % 3, number, 0, (32, 32)) for number in range(64)])
     labels, folds = np.arange(64) % 3, np.arange(64) // 32
-    provenance = Provenance("none", "synthetic", "none", {"note": "fixed random weights"})
+    provenance = Provenance("none", "kermany", "none", {"note": "fixed random weights"})
     released = release(
         tmp_path,
         members,
@@ -97,7 +99,10 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
             for member, some in zip(members, (images[:32], images[32:]), strict=True)
         ]
     )
-    probabilities = released.bundle.spec.calibration.probabilities(odds / 2)
+    calibration = released.bundle.spec.calibration
+    of_kind = fit_kind(odds / 2, labels, *WRONG_KINDS["kermany"])
+    assert (calibration.bacterial_scale, calibration.bacterial_offset) == pytest.approx(of_kind, abs=1e-4)
+    probabilities = calibration.probabilities(odds / 2)
     chosen = choose_thresholds(np.tile(labels, 3), np.tile(probabilities, (3, 1)), 3)
     assert dataclasses.astuple(released.bundle.spec.thresholds) == pytest.approx(
         dataclasses.astuple(chosen), abs=1e-4
