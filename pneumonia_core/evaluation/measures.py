@@ -227,12 +227,22 @@ def auroc_standard_error(truth: npt.NDArray[np.bool_], scores: npt.ArrayLike) ->
     Letters 21, 2014.) It takes images for independent: with several images of a patient it is too small, and
     the patient bootstrap is right. NaN with fewer than two images of either outcome.
     """
-    values = np.asarray(scores, np.float64)
-    positive, negative = values[truth], values[~truth]
-    if min(len(positive), len(negative)) < 2:
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if min(positives, negatives) < 2:
         return float("nan")
-    ranks = rankdata(np.concatenate([positive, negative]))
     # The share of the other outcome that each image is ranked rightly against.
-    above = (ranks[: len(positive)] - rankdata(positive)) / len(negative)
-    below = 1 - (ranks[len(positive) :] - rankdata(negative)) / len(positive)
-    return float(np.sqrt(above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative)))
+    right = right_pairs(np.asarray(scores, np.float64), truth)
+    above, below = right[truth] / negatives, right[~truth] / positives
+    return float(np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / negatives))
+
+
+def right_pairs(scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> Floats:
+    """The pairs of a positive and a negative image that each image is in and that are ranked rightly, [N].
+
+    Ties count by half. The AUROC is the share of all pairs that are ranked rightly (Mann and Whitney 1947).
+    """
+    ranks = rankdata(scores)
+    right = np.empty(len(scores))
+    right[positive] = ranks[positive] - rankdata(scores[positive])
+    right[~positive] = positive.sum() - (ranks[~positive] - rankdata(scores[~positive]))
+    return right

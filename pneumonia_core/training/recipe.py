@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from pneumonia_core.datasets.kermany import WRONG_KINDS
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.imaging.contract import SMOOTHING
 from pneumonia_core.networks.catalog import STAGES
@@ -44,8 +45,8 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.05
     kind_weight: float = 1.0
-    false_bacterial: float = 0.12
-    false_viral: float = 0.02
+    false_bacterial: float = WRONG_KINDS["kermany"][0]
+    false_viral: float = WRONG_KINDS["kermany"][1]
     dropout: float = 0.3
     averaging: float = 0.99
     precision: str = "auto"

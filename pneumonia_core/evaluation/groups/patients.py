@@ -5,11 +5,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from pneumonia_core.evaluation.bootstrap import Floats
 from pneumonia_core.evaluation.document import HeaviestPatient
-from pneumonia_core.evaluation.measures import Task, tasks_of
+from pneumonia_core.evaluation.measures import Task, right_pairs, tasks_of
 from pneumonia_core.evaluation.scored_set import ScoredSet
 from pneumonia_core.findings import Thresholds
 
@@ -26,7 +25,7 @@ def heaviest_patients(scored: ScoredSet, names: Sequence[str]) -> list[HeaviestP
     """
     rows: list[HeaviestPatient] = []
     for task in tasks_of(scored.labels, scored.probabilities, _ANY_THRESHOLDS, None, 0.5):
-        patients = scored.patient_index[task.rows]
+        patients = scored.subset(task.rows).patient_index
         if task.positive.all() or not task.positive.any():
             continue
         whole, without = leave_one_patient_out(task, patients)
@@ -49,12 +48,11 @@ def heaviest_patients(scored: ScoredSet, names: Sequence[str]) -> list[HeaviestP
 def leave_one_patient_out(task: Task, patients: npt.NDArray[np.int64]) -> tuple[float, Floats]:
     """The AUROC of a task, and those without each patient [P]; NaN where only one answer is left.
 
-    `patients` int [N] are numbers of the task's images. An AUROC is the share of pairs of a positive and a
-    negative image that are ranked rightly, ties by half (Mann and Whitney 1947). So it is enough to take off
-    the pairs of each patient.
+    `patients` int [N] are the numbers of the patients of the task's images. An AUROC is a share of pairs
+    (`right_pairs`), so it is enough to take off those of each patient.
     """
     count, positive = int(patients.max()) + 1, task.positive
-    right = _right_pairs_of_each(task.scores, positive)
+    right = right_pairs(task.scores, positive)
     positives, negatives = positive.sum(), (~positive).sum()
     total = right[positive].sum()
     left = total - np.bincount(patients, right, count) + _pairs_within(task, patients, count)
@@ -62,17 +60,7 @@ def leave_one_patient_out(task: Task, patients: npt.NDArray[np.int64]) -> tuple[
     left_negatives = negatives - np.bincount(patients, ~positive, count)
     with np.errstate(invalid="ignore", divide="ignore"):
         without: Floats = left / (left_positives * left_negatives)
-    without[np.bincount(patients, minlength=count) == 0] = np.nan
     return float(total / (positives * negatives)), without
-
-
-def _right_pairs_of_each(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> Floats:
-    """The rightly ranked pairs that each image is in, float64 [N]."""
-    ranks = rankdata(scores)
-    right = np.empty(len(scores))
-    right[positive] = ranks[positive] - rankdata(scores[positive])
-    right[~positive] = positive.sum() - (ranks[~positive] - rankdata(scores[~positive]))
-    return right
 
 
 def _pairs_within(task: Task, patients: npt.NDArray[np.int64], count: int) -> Floats:
@@ -82,5 +70,5 @@ def _pairs_within(task: Task, patients: npt.NDArray[np.int64], count: int) -> Fl
     for patient in both:
         chosen = patients == patient
         positive = task.positive[chosen]
-        within[patient] = _right_pairs_of_each(task.scores[chosen], positive)[positive].sum()
+        within[patient] = right_pairs(task.scores[chosen], positive)[positive].sum()
     return within
