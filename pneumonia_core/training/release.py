@@ -42,9 +42,15 @@ from pneumonia_core.training.held_out.validation_set import ValidationSet
 # The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image
 # for its file. Each image gets a random JPEG quality, so that the guard does not learn the training files'
 # own encoder either.
-_REENCODED: Final = Augmentation(jpeg_quality=(40, 95), encoder_share=1.0)
+_REENCODED: Final = Augmentation(blur=0.15, jpeg_quality=(40, 95), encoder_share=1.0)
 _VARIED: Final = Augmentation(
-    translation=0.03, rotation_deg=3.0, zoom=(0.92, 1.05), in_place=0, contrast=0.12, brightness=0.06
+    translation=0.03,
+    rotation_deg=3.0,
+    zoom=(0.92, 1.05),
+    in_place=0,
+    contrast=0.12,
+    brightness=0.06,
+    blur=0.15,
 )
 
 
