@@ -14,6 +14,7 @@ from pneumonia_core.imaging.decode import decode, read_picture, to_square
 
 # Classes whose median aspects differ by less have no aspects to swap.
 MIN_ASPECT_RATIO: Final = 1.01
+FRAME_SHARE: Final = 0.02
 Change = Callable[[Image.Image, int, float], Image.Image]
 
 
@@ -45,6 +46,14 @@ def _rotated(picture: Image.Image, size: int, aspect: float, *, degrees: float) 
     return picture.rotate(degrees, Image.Resampling.BICUBIC)
 
 
+def _framed(picture: Image.Image, size: int, aspect: float) -> Image.Image:
+    across, down = (max(1, round(FRAME_SHARE * side)) for side in picture.size)
+    inside = (across, down, picture.width - across, picture.height - down)
+    framed = Image.new(picture.mode, picture.size)
+    framed.paste(picture.crop(inside), inside)
+    return framed
+
+
 def _stretched(picture: Image.Image, size: int, aspect: float) -> Image.Image:
     wider = (aspect * picture.height / picture.width) ** 0.5
     return picture.resize(
@@ -69,6 +78,7 @@ PERTURBATIONS: Final = (
     Perturbation("darker_10", "10 % darker", partial(_brightened, factor=0.9)),
     Perturbation("rotated_left_3", "rotated by 3° to the left", partial(_rotated, degrees=3)),
     Perturbation("rotated_right_3", "rotated by 3° to the right", partial(_rotated, degrees=-3)),
+    Perturbation("framed", "with a black frame over 2 % of each side", _framed),
     Perturbation(
         "aspect_stretched", "stretched to the other class’s median aspect", _stretched, aims_at_aspect=True
     ),

@@ -45,7 +45,7 @@ class Augmentation:
     blur: float = 0.33
     noise: float = 0.0
     jpeg_quality: tuple[int, int] = (40, 95)
-    encoder_share: float = 0.3
+    encoder_share: float = 0.5
 
 
 # By their names in a recipe.
@@ -134,7 +134,12 @@ def _transforms(rng: np.random.Generator, count: int, size: int, strength: Augme
 
 
 class Augmenter:
-    """Applies a Variation to a batch with Keras operations, on any backend and device."""
+    """Applies a Variation to a batch with Keras operations, on any backend and device.
+
+    Beyond its border an image goes on as its outermost pixels. A black outside would show where an image has
+    a bright border, as images with pneumonia more often have: networks trained on it took black corners for a
+    sign of pneumonia, and a rotation by 3° moved scores three times as far.
+    """
 
     def __init__(self, size: int, seed: int = 0) -> None:
         # Drawing noise for every batch would cost more than everything else. A few fields, scaled and of
@@ -143,11 +148,9 @@ class Augmenter:
         self._noise_fields = ops.convert_to_tensor(fields)
 
     def __call__(self, images: np.ndarray | keras.KerasTensor, variation: Variation) -> keras.KerasTensor:
-        """Varied images float32 [B, H, W], 0 to 255, of uint8 or float32 [B, H, W]; outside is black."""
+        """Varied images float32 [B, H, W], 0 to 255, of uint8 or float32 [B, H, W]."""
         x = ops.expand_dims(ops.cast(images, "float32"), -1)
-        x = ops.image.affine_transform(
-            x, variation.transforms, interpolation="bilinear", fill_mode="constant"
-        )
+        x = ops.image.affine_transform(x, variation.transforms, interpolation="bilinear", fill_mode="nearest")
         x = ops.squeeze(x, -1)
         mean = ops.mean(x, axis=(1, 2), keepdims=True)
         x = (x - mean) * _per_image(variation.contrast) + mean + _per_image(variation.brightness)

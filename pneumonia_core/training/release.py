@@ -51,6 +51,7 @@ _VARIED: Final = Augmentation(
     contrast=0.12,
     brightness=0.06,
     blur=0.15,
+    encoder_share=0.3,
 )
 
 

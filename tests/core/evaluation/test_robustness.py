@@ -67,6 +67,14 @@ def test_blur_takes_detail_off(squares):
     assert detail["blurred"] < 0.9 * detail["as it is"]
 
 
+def test_frame_is_black_and_leaves_the_inside_alone(squares):
+    framed, plain = squares["framed"], squares["as it is"]
+    assert framed[[0, -1]].max() < 15
+    assert framed[:, [0, -1]].max() < 15
+    inside = np.s_[4:-4, 4:-4]
+    assert np.abs(framed - plain)[inside].mean() < 1
+
+
 def test_stretch_is_undone_by_the_contract_and_the_cut_is_not(squares):
     assert np.abs(squares["aspect_stretched"] - squares["as it is"]).mean() < 2
     # Of 480 × 360 the middle 360 × 360 is left.

@@ -88,6 +88,15 @@ def test_geometry_stays_within_its_bounds(images):
     np.testing.assert_allclose(radii, np.hypot(30 - centre, 20 - centre), atol=1.5)
 
 
+def test_no_border_is_added(images):
+    moved = dataclasses.replace(STILL, in_place=0, translation=0.1, rotation_deg=10, zoom=(1.0, 1.5))
+    many = np.repeat(images, 8, axis=0)
+    out = augmented(many, moved)
+    assert out.min() >= many.min() - 1e-3
+    # The spot lies inside, so that beyond it every image is as dark as its border.
+    np.testing.assert_allclose(out[:, [0, 0, -1, -1], [0, -1, 0, -1]], many.min(), atol=1.0)
+
+
 def test_some_images_keep_their_pixels_but_for_the_flip(images):
     strength = dataclasses.replace(Augmentation(), contrast=0, brightness=0, encoder_share=0, in_place=0.5)
     many = np.repeat(images, 16, axis=0)
