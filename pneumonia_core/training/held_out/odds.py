@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import keras
 import numpy as np
@@ -15,8 +14,6 @@ from pneumonia_core.training.augment import Augmentation
 from pneumonia_core.training.held_out.images import ImageParts, rebatched
 from pneumonia_core.training.held_out.validation_set import ValidationSet
 from pneumonia_core.training.held_out.varied import VariedImages
-
-VARIATIONS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -31,15 +28,15 @@ def varied_odds(
     members: Sequence[keras.Model],
     validation: ValidationSet,
     view: View,
-    strength: Augmentation,
+    strengths: Sequence[Augmentation],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds float64 [M, 2] and labels int [M] of VARIATIONS variations of each validation image."""
+    """Log-odds float64 [M, 2] and labels int [M] of the validation images, varied once by each strength."""
     odds = [
         held_out_odds(members, validation, VariedImages.draw(validation.images, strength, rng), view)
-        for _ in range(VARIATIONS)
+        for strength in strengths
     ]
-    return np.concatenate(odds), np.tile(validation.labels, VARIATIONS)
+    return np.concatenate(odds), np.tile(validation.labels, len(strengths))
 
 
 def held_out_odds(

@@ -12,7 +12,6 @@ from pneumonia_core.networks.domain_guard import domain_scores, fit_guard
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.training.augment import Augmentation, vary
 from pneumonia_core.training.held_out.odds import (
-    VARIATIONS,
     View,
     held_out_domain_scores,
     held_out_odds,
@@ -22,7 +21,7 @@ from pneumonia_core.training.held_out.odds import (
 from pneumonia_core.training.held_out.validation_set import ValidationSet
 
 SIZE = 64
-STRENGTH = Augmentation(encoder_share=0.2)
+STRENGTHS = (Augmentation(encoder_share=0.2), Augmentation(blur=0.1))
 
 
 def network(width):
@@ -73,11 +72,11 @@ def test_scores_are_those_of_one_array_to_the_last_bit(networks):
     np.testing.assert_array_equal(
         held_out_odds(networks, validation, parts, view), odds_of_one_array(networks, images, folds)
     )
-    odds, labels = varied_odds(networks, validation, view, STRENGTH, np.random.default_rng(1))
+    odds, labels = varied_odds(networks, validation, view, STRENGTHS, np.random.default_rng(1))
     rng = np.random.default_rng(1)
-    expected = [odds_of_one_array(networks, vary(images, STRENGTH, rng), folds) for _ in range(VARIATIONS)]
+    expected = [odds_of_one_array(networks, vary(images, strength, rng), folds) for strength in STRENGTHS]
     np.testing.assert_array_equal(odds, np.concatenate(expected))
-    np.testing.assert_array_equal(labels, np.tile(np.arange(200) % 3, VARIATIONS))
+    np.testing.assert_array_equal(labels, np.tile(np.arange(200) % 3, len(STRENGTHS)))
     probe = network(6)
     features = outputs(probe, images[folds == 0], 0.25)
     guard = fit_guard(features)
@@ -94,7 +93,7 @@ def peak_of_scoring(networks, count):
     guard = fit_guard(outputs(probe, parts.first(64), 0.25))
     tracemalloc.start()
     held_out_odds(networks[:1], validation, parts, view)
-    varied_odds(networks[:1], validation, view, STRENGTH, np.random.default_rng(1))
+    varied_odds(networks[:1], validation, view, STRENGTHS, np.random.default_rng(1))
     held_out_domain_scores(probe, guard, validation, 0.25)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
