@@ -53,6 +53,17 @@ _VARIED: Final = Augmentation(
     encoder_share=0.3,
 )
 _SLIGHTLY: Final = (_VARIED,) * 3
+# Between `default` and `strong`.
+_HARDER: Final = Augmentation(
+    translation=0.08,
+    rotation_deg=7.5,
+    zoom=(0.72, 1.3),
+    contrast=0.32,
+    brightness=0.16,
+    noise=5,
+    jpeg_quality=(30, 95),
+    encoder_share=0.55,
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ def release(
     sets are fitted on the validation images, so the evaluation is slightly optimistic; the model card says
     so. Out-of-fold scores are those of one member each, so the evaluation of several members is that of one.
     Images are smoothed by `smoothing` (`prefilter.smooth`), as in training. Thresholds are chosen on images
-    that vary with `strength`, that of training, or strongly.
+    that vary with `strength`, that of training, and somewhat more.
     The domain guard is fitted on `trained_on`, training images uint8 [N, H, W] of the first member;
     domain_guard.GUARD_IMAGES suffice. With `int8` the bundle has the engine INT8_ENGINE too, calibrated on
     them; with `float16` TensorFlow also computes in float16 on GPUs. Of the validation images only a part and
@@ -199,12 +210,13 @@ def _choose_thresholds(
     view: View,
     strength: Augmentation,
 ) -> Thresholds:
-    """Thresholds for the validation images, twice varied as in training and once strongly.
+    """Thresholds for the validation images, twice varied as in training and once somewhat more.
 
     Unvaried, the normals of the training hospital lie far from any doubt, and the best threshold among them
-    calls normals of others ill: specificity 0.77 to 0.81 on half of Kermany's test split.
+    calls normals of others ill: specificity 0.77 to 0.81 on half of Kermany's test split. Of three networks
+    it is 0.92 with variations as in training alone, 0.94 with these, at the same accuracy.
     """
-    strengths = (strength, strength, STRENGTHS["strong"])
+    strengths = (strength, strength, _HARDER)
     odds, labels = varied_odds(members, validation, view, strengths, np.random.default_rng(2))
     return choose_thresholds(labels, calibration.probabilities(odds), len(strengths))
 
