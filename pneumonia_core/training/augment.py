@@ -138,7 +138,7 @@ class Augmenter:
 
     Beyond its border an image goes on as its outermost pixels. A black outside would show where an image has
     a bright border, as images with pneumonia more often have: networks trained on it took black corners for a
-    sign of pneumonia, and a rotation by 3° moved scores three times as far.
+    sign of pneumonia, and a rotation by 3° moved scores twice to three times as far.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
