@@ -21,10 +21,10 @@ from pneumonia_core.findings import NORMAL, PNEUMONIA_UNKNOWN_KIND, Conformal
 from pneumonia_core.networks.classifier import build_classifier
 from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.phantoms.radiograph import phantom
-from pneumonia_core.training.augment import STRENGTHS
+from pneumonia_core.training.augment import STRENGTHS, vary
 from pneumonia_core.training.held_out.images import ImageParts
 from pneumonia_core.training.held_out.validation_set import ValidationSet
-from pneumonia_core.training.release import Provenance, release
+from pneumonia_core.training.release import HARDER, Provenance, release
 
 
 def test_model_card_names_the_model_and_the_version_that_made_it(guarded_bundle):
@@ -76,6 +76,15 @@ def test_network_that_knows_no_kinds_and_no_filter_is_released_as_such(tmp_path)
     assert "smooths a little" not in (released.bundle.path / "MODEL_CARD.md").read_text()
 
 
+def _held_out_odds(members, images):
+    """The log-odds of each half of the images and its mirror images, by the member of that fold."""
+    halves = zip(members, (images[:32], images[32:]), strict=True)
+    odds = [
+        log_odds(member(smooth(some))) + log_odds(member(smooth(some[:, :, ::-1]))) for member, some in halves
+    ]
+    return np.concatenate(odds) / 2
+
+
 @pytest.mark.slow
 def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on(tmp_path):
     keras.utils.set_random_seed(0)
@@ -93,17 +102,15 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
         strength=STRENGTHS["none"],
     )
     assert (released.bundle.spec.members, released.bundle.spec.mirror) == (2, True)
-    odds = np.concatenate(
-        [
-            log_odds(member(smooth(some))) + log_odds(member(smooth(some[:, :, ::-1])))
-            for member, some in zip(members, (images[:32], images[32:]), strict=True)
-        ]
-    )
+    odds = _held_out_odds(members, images)
     calibration = released.bundle.spec.calibration
-    of_kind = fit_kind(odds / 2, labels, *WRONG_KINDS["kermany"])
+    of_kind = fit_kind(odds, labels, *WRONG_KINDS["kermany"])
     assert (calibration.bacterial_scale, calibration.bacterial_offset) == pytest.approx(of_kind, abs=1e-4)
-    probabilities = calibration.probabilities(odds / 2)
-    chosen = choose_thresholds(np.tile(labels, 3), np.tile(probabilities, (3, 1)), 3)
+    still, rng = STRENGTHS["none"], np.random.default_rng(2)
+    harder = dataclasses.replace(HARDER, flip=False)
+    varied = [_held_out_odds(members, vary(images, some, rng)) for some in (still, still, harder)]
+    assert np.abs(varied[2] - odds).mean() > 10 * np.abs(varied[1] - odds).mean()
+    chosen = choose_thresholds(np.tile(labels, 3), calibration.probabilities(np.concatenate(varied)), 3)
     assert dataclasses.astuple(released.bundle.spec.thresholds) == pytest.approx(
         dataclasses.astuple(chosen), abs=1e-4
     )
