@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from pneumonia_core.imaging.decode import decode, read_picture, to_square
 
@@ -48,10 +48,8 @@ def _rotated(picture: Image.Image, size: int, aspect: float, *, degrees: float) 
 
 def _framed(picture: Image.Image, size: int, aspect: float) -> Image.Image:
     across, down = (max(1, round(FRAME_SHARE * side)) for side in picture.size)
-    inside = (across, down, picture.width - across, picture.height - down)
-    framed = Image.new(picture.mode, picture.size)
-    framed.paste(picture.crop(inside), inside)
-    return framed
+    inside = picture.crop((across, down, picture.width - across, picture.height - down))
+    return ImageOps.expand(inside, (across, down))
 
 
 def _stretched(picture: Image.Image, size: int, aspect: float) -> Image.Image:

@@ -40,7 +40,7 @@ from pneumonia_core.training.held_out.validation_set import ValidationSet
 
 # The guard is fitted on images with varied encoding, exposure and position; otherwise it would flag an image
 # for its file. Each image gets a random JPEG quality, so that the guard does not learn the training files'
-# own encoder either.
+# own encoder either. Calibration sees the variations too.
 _REENCODED: Final = Augmentation(blur=0.15, jpeg_quality=(40, 95), encoder_share=1.0)
 _VARIED: Final = Augmentation(
     translation=0.03,
@@ -53,7 +53,7 @@ _VARIED: Final = Augmentation(
     encoder_share=0.3,
 )
 _SLIGHTLY: Final = (_VARIED,) * 3
-# Between `default` and `strong`.
+# Between the strengths `default` and `strong`, for thresholds.
 HARDER: Final = Augmentation(
     translation=0.08,
     rotation_deg=7.5,

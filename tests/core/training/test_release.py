@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from support.fold_odds import odds_of_one_array
 
 from pneumonia_core import __version__
 from pneumonia_core.bundles.bundle import compute_model_id, open_bundle
@@ -19,7 +20,6 @@ from pneumonia_core.evaluation.calibration import fit_kind
 from pneumonia_core.evaluation.thresholds import choose_thresholds
 from pneumonia_core.findings import NORMAL, PNEUMONIA_UNKNOWN_KIND, Conformal
 from pneumonia_core.networks.classifier import build_classifier
-from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.phantoms.radiograph import phantom
 from pneumonia_core.training.augment import STRENGTHS, vary
 from pneumonia_core.training.held_out.images import ImageParts
@@ -76,15 +76,6 @@ def test_network_that_knows_no_kinds_and_no_filter_is_released_as_such(tmp_path)
     assert "smooths a little" not in (released.bundle.path / "MODEL_CARD.md").read_text()
 
 
-def _held_out_odds(members, images):
-    """The log-odds of each half of the images and its mirror images, by the member of that fold."""
-    halves = zip(members, (images[:32], images[32:]), strict=True)
-    odds = [
-        log_odds(member(smooth(some))) + log_odds(member(smooth(some[:, :, ::-1]))) for member, some in halves
-    ]
-    return np.concatenate(odds) / 2
-
-
 @pytest.mark.slow
 def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on(tmp_path):
     keras.utils.set_random_seed(0)
@@ -102,13 +93,13 @@ def test_members_of_folds_are_judged_on_the_images_that_they_were_not_trained_on
         strength=STRENGTHS["none"],
     )
     assert (released.bundle.spec.members, released.bundle.spec.mirror) == (2, True)
-    odds = _held_out_odds(members, images)
+    odds = odds_of_one_array(members, images, folds)
     calibration = released.bundle.spec.calibration
     of_kind = fit_kind(odds, labels, *WRONG_KINDS["kermany"])
     assert (calibration.bacterial_scale, calibration.bacterial_offset) == pytest.approx(of_kind, abs=1e-4)
     still, rng = STRENGTHS["none"], np.random.default_rng(2)
     harder = dataclasses.replace(HARDER, flip=False)
-    varied = [_held_out_odds(members, vary(images, some, rng)) for some in (still, still, harder)]
+    varied = [odds_of_one_array(members, vary(images, some, rng), folds) for some in (still, still, harder)]
     assert np.abs(varied[2] - odds).mean() > 10 * np.abs(varied[1] - odds).mean()
     chosen = choose_thresholds(np.tile(labels, 3), calibration.probabilities(np.concatenate(varied)), 3)
     assert dataclasses.astuple(released.bundle.spec.thresholds) == pytest.approx(

@@ -5,11 +5,10 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
+from support.fold_odds import odds_of_one_array
 from support.images.counted import counted_parts
 
-from pneumonia_core.calibration import log_odds
 from pneumonia_core.networks.domain_guard import domain_scores, fit_guard
-from pneumonia_core.networks.prefilter import smooth
 from pneumonia_core.training.augment import Augmentation, vary
 from pneumonia_core.training.held_out.odds import (
     View,
@@ -46,22 +45,6 @@ def networks():
 
 def pictures(count):
     return np.random.default_rng(count).integers(0, 256, (count, SIZE, SIZE), dtype=np.uint8)
-
-
-def odds_of_one_array(members, images, folds):
-    """The log-odds with the mirror image, each member's images at once."""
-    odds = np.zeros((len(images), 2))
-    for number, member in enumerate(members):
-        some = images[folds == number]
-        views = [
-            [
-                member.predict_on_batch(np.asarray(smooth(view[start : start + 32])))
-                for start in range(0, len(view), 32)
-            ]
-            for view in (some, some[:, :, ::-1])
-        ]
-        odds[folds == number] = sum(log_odds(np.concatenate(logits)) for logits in views) / 2
-    return odds
 
 
 def test_scores_are_those_of_one_array_to_the_last_bit(networks):
