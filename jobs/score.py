@@ -173,7 +173,7 @@ def command(results: str, dry_run: bool, accept: str | None, **options: Any) -> 
         if dry_run or options["fresh"]:
             raise click.UsageError("--accept commits a run as it is: leave out --dry-run and --fresh.")
         # Imports the table's libraries, which `--help` does without.
-        from jobs.scoring.acceptance import accept as accept_run
+        from jobs.scoring.ending.acceptance import accept as accept_run
 
         return accept_run(results, accept, options["max_reject_rate"])
     # Imports numpy, which `--help` does without.

@@ -35,6 +35,7 @@ class Remedy(StrEnum):
     SAY_RESCORE = "Say whether to score every image again or only new and changed ones."
     OTHER_SPLIT = "Choose another split."
     FINISH_OR_ABANDON = "Repeat its own request to finish it, or abandon it."
+    PROMOTE = "Choose one and promote it."
     LET_IT_END = "Wait until it has ended, or stop it and run this again to resume it."
     SET_CLOCK = "Set the clock that is wrong, and run this again."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
@@ -49,6 +50,7 @@ class Remedy(StrEnum):
     ALLOW_READING = "Allow this user to read it, or move it out of the archive, and run it again."
     FIX_OR_MOVE = "Fix that, or move it out of the archive, and run it again."
     OTHER_SCRATCH = "Free space there, or name another folder in TMPDIR, and run it again."
+    NAME_RUN = "List the runs, and name one of them."
     NAME_HELD_RUN = "List the runs, and name one that is held."
     NAME_MANIFEST = "Name a manifest, or neither carry columns nor allow prefixes."
 

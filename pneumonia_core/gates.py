@@ -1,10 +1,11 @@
-"""Gates: shares of a run's images that warn of its commit, or hold it back."""
+"""Gates: what is unusual in a run warns of its commit, or holds it back."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pneumonia_core.drift import Drift
 from pneumonia_core.errors import InvalidInput
 
 GateAction = Literal["off", "warn", "hold"]
@@ -18,7 +19,10 @@ MIN_VOLUME_CHANGE: Final = 20
 
 @dataclass(frozen=True)
 class Gate:
-    """What becomes of a run whose share is above `limit`: a number from 0 to 1, for the volume a factor."""
+    """What becomes of a run whose share is above `limit`: a number from 0 to 1, for the volume a factor.
+
+    For the drift it is a population stability index.
+    """
 
     action: GateAction
     limit: float
@@ -34,7 +38,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Alarm:
-    """What a gate found: `images` of `of`, more than its limit allows, in numbers and in words."""
+    """What a gate found: `images` of `of`, more than its limit allows, in numbers and in words.
+
+    Of a drift, the images of the run and those that they were compared with.
+    """
 
     gate: str
     action: GateAction
@@ -49,8 +56,11 @@ DEFAULT_GATES: Final[Mapping[str, Gate]] = {
     "read-rejected": Gate("hold", 0.05),
     "gone": Gate("hold", 0.1),
     "out-of-domain": Gate("warn", 0.25),
+    "drift": Gate("warn", 0.25),
     "volume": Gate("warn", 2.0),
 }
+# The limits of these gates are no shares: they must be above these.
+_LEAST: Final = {"drift": 0.0, "volume": 1.0}
 _WHAT: Final = {
     "rejected": "images handled by this run were rejected",
     "read-rejected": "images handled by this run could not be read",
@@ -74,7 +84,7 @@ def parse_gates(texts: Sequence[str]) -> dict[str, Gate]:
             raise InvalidInput(
                 f"the gate {text!r} cannot be read. Write NAME=off, NAME=warn:VALUE or NAME=hold:VALUE, such "
                 f"as gone=hold:0.2. NAME is one of {', '.join(gates)}. VALUE is a share from 0 to 1, for "
-                "volume a factor above 1."
+                "volume a factor above 1, for drift an index above 0."
             )
         gates[name] = Gate(action, limit)
     return gates
@@ -86,27 +96,35 @@ def _limit(name: str, text: str) -> float | None:
         limit = float(text)
     except ValueError:
         return None
-    is_limit = 1 < limit < math.inf if name == "volume" else 0 <= limit <= 1
+    is_limit = _LEAST[name] < limit < math.inf if name in _LEAST else 0 <= limit <= 1
     return limit if is_limit else None
 
 
-def raised_alarms(gates: Mapping[str, Gate], shares: Mapping[str, Share]) -> tuple[Alarm, ...]:
-    """The alarms of the gates that are not off; a gate without a share raises none."""
+def raised_alarms(gates: Mapping[str, Gate], found: Mapping[str, Share | Drift]) -> tuple[Alarm, ...]:
+    """The alarms of the gates that are not off; a gate for which nothing was found raises none."""
     return tuple(
         Alarm(name, gate.action, share.images, share.of, gate.limit, _text(name, gate, share))
         for name, gate in gates.items()
-        if gate.action != "off" and (share := shares.get(name)) is not None and _exceeds(name, gate, share)
+        if gate.action != "off" and (share := found.get(name)) is not None and _exceeds(name, gate, share)
     )
 
 
-def _exceeds(name: str, gate: Gate, share: Share) -> bool:
+def _exceeds(name: str, gate: Gate, share: Share | Drift) -> bool:
+    if isinstance(share, Drift):
+        return share.index > max(gate.limit, share.by_chance)
     if name == "volume":
         fewer, more = sorted((share.images, share.of))
         return more - fewer >= MIN_VOLUME_CHANGE and more >= fewer * gate.limit
     return share.images >= MIN_IMAGES and share.images > share.of * gate.limit
 
 
-def _text(name: str, gate: Gate, share: Share) -> str:
+def _text(name: str, gate: Gate, share: Share | Drift) -> str:
+    if isinstance(share, Drift):
+        return (
+            f"the scores of {share.images:,} images are distributed unlike those of {share.of:,} images in "
+            f"the runs before: population stability index {share.index:.2f} (gate drift: {gate.action} above "
+            f"{gate.limit:g})"
+        )
     if name == "volume":
         return (
             f"{share.images:,} images are listed, {share.of:,} were in the run before (gate volume: "

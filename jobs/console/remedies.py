@@ -35,6 +35,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     ),
     Remedy.OTHER_SPLIT: "Choose one with --split.",
     Remedy.FINISH_OR_ABANDON: "Run its own command to finish it, or add --fresh to abandon it.",
+    Remedy.PROMOTE: "Choose one with `pneumonia models promote`.",
     Remedy.LET_IT_END: "Wait until it has ended, or stop it and run the same command again: that resumes it.",
     Remedy.SET_CLOCK: "Set the clock that is wrong, and run the same command again.",
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are under.",
@@ -60,6 +61,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.OTHER_SCRATCH: (
         "Free space there, or name another folder in TMPDIR, and run the same command again."
     ),
+    Remedy.NAME_RUN: "Name one that `pneumonia runs` shows.",
     Remedy.NAME_HELD_RUN: "Name one that `pneumonia runs` shows as held.",
     Remedy.NAME_MANIFEST: "Name a manifest, or leave out --carry and --allow-prefix.",
 }

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jobs.console.output import say
-from jobs.scoring.commit import report_skipped
+from jobs.scoring.ending.report import report_skipped
 from jobs.scoring.planning import check_found
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.results.table import find_table, open_table

@@ -8,11 +8,12 @@ from typing import Any
 from deltalake import DeltaTable
 
 from jobs.console.output import printable, say
-from jobs.scoring.acceptance import commit_accepted
 from jobs.scoring.cache.squares import index_squares
-from jobs.scoring.commit import commit_run, conclude, failed_at, report_skipped, telling_what_is_committed
 from jobs.scoring.context import ExecutionOptions, ScoringContext, scoring_instead, stopping_on_sigterm
 from jobs.scoring.dry_run import dry_run as plan_only
+from jobs.scoring.ending.acceptance import commit_accepted
+from jobs.scoring.ending.commit import commit_run, conclude, failed_at, telling_what_is_committed
+from jobs.scoring.ending.report import report_skipped
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.planning import NothingListed
 from jobs.scoring.request import execution_options, make_request

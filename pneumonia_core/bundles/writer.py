@@ -12,9 +12,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pneumonia_core.bundles.baseline import BASELINE, write_baseline
 from pneumonia_core.bundles.bundle import (
     FORMAT_VERSION,
     Bundle,
@@ -58,7 +57,7 @@ def write_bundle(
             export_float16(model, folder)
         (folder / "openvino").mkdir()
         export_openvino(model, folder / "openvino" / "model.xml")
-        _write_baseline(folder / "baseline.parquet", baseline)
+        write_baseline(folder / BASELINE, baseline)
         for name, content in documents.items():
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         reference = predict(model, parity_images.images)
@@ -121,25 +120,6 @@ def with_engines(
 
 def _entry(report: EngineReport) -> dict[str, Any]:
     return {**asdict(report), "parity_passed": report.parity_passed}
-
-
-def _write_baseline(path: Path, baseline: np.ndarray) -> None:
-    """Write histograms of the validation scores, 50 equal bins from 0 to 1: the baseline for drift."""
-    edges = np.linspace(0.0, 1.0, 51)
-    columns = dict(zip([f"p_{name}" for name in CLASSES], baseline.T, strict=True))
-    columns["p_pneumonia"] = 1.0 - columns["p_normal"]
-    tables = [
-        pa.table(
-            {
-                "score": [name] * 50,
-                "bin_left": edges[:-1],
-                "bin_right": edges[1:],
-                "images": np.histogram(np.clip(values, 0, 1), edges)[0],
-            }
-        )
-        for name, values in columns.items()
-    ]
-    pq.write_table(pa.concat_tables(tables), path)
 
 
 def _document(model_id: str, spec: ModelSpec) -> dict[str, Any]:

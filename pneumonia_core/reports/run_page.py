@@ -1,9 +1,10 @@
 """The page of a scoring run: the outcome of every image, in one file without script or link."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pneumonia_core.archives.skipped import may_hide_images, skip_text
+from pneumonia_core.drift import BINS
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.reports.render import render_html
@@ -23,7 +24,8 @@ def run_page(run: Mapping[str, Any]) -> str:
     `model`, `engine`, `precision`, `engine_reason`, `actors_per_gpu`, `actors_per_gpu_reason`, `exit_code`,
     `configuration`, `versions`, `gone`, `gates` (alarms with gate, action, text), `accepted`, `skipped`
     ({code: number}), `counts` (listed, scored, rejected, unchanged, deferred, reject_reasons, findings,
-    out_of_domain, bytes_read), `timings` (as of runs.outcome.timings) and `result` (seconds, images_per_s,
+    out_of_domain, bytes_read, score_histogram), `drift`, `score_histograms`
+    (before, validation), `timings` (as of runs.outcome.timings) and `result` (seconds, images_per_s,
     table, version). Names are escaped.
     """
     counts, result = run.get("counts") or {}, run.get("result") or {}
@@ -42,6 +44,8 @@ def run_page(run: Mapping[str, Any]) -> str:
         outcomes=OUTCOMES,
         findings=[(name, findings.get(name, 0)) for name in CLASSES] if findings else [],
         out_of_domain=counts.get("out_of_domain"),
+        scores=_score_rows(run),
+        scores_of=[name for name, _ in _histograms(run)],
         reasons=[
             _reason_row(reason, number)
             for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -88,6 +92,27 @@ def _facts(run: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[
         for heading, rows in tables.items()
     }
     return {heading: rows for heading, rows in known.items() if rows}
+
+
+def _histograms(run: Mapping[str, Any]) -> list[tuple[str, Sequence[int]]]:
+    """The known histograms of p_pneumonia, this run's first; none where nothing was scored."""
+    others = run.get("score_histograms") or {}
+    of_run = (run.get("counts") or {}).get("score_histogram") or ()
+    named = [
+        ("this run", of_run),
+        ("runs before", others.get("before") or ()),
+        ("validation", others.get("validation") or ()),
+    ]
+    return [(name, numbers) for name, numbers in named if any(numbers)] if any(of_run) else []
+
+
+def _score_rows(run: Mapping[str, Any]) -> list[tuple[str, list[float]]]:
+    """Of each bin of p_pneumonia its range and its share in each of the histograms."""
+    shares = [[number / sum(numbers) for number in numbers] for _, numbers in _histograms(run)]
+    return [
+        (f"{bin_ / BINS:.1f} to {(bin_ + 1) / BINS:.1f}", list(row))
+        for bin_, row in enumerate(zip(*shares, strict=True))
+    ]
 
 
 def _stage_rows(timings: Mapping[str, Any]) -> list[tuple[str, str, float, float, float | None]]:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pneumonia_core.drift import BINS
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.commit import DataFile
 from pneumonia_core.results.schema import ADDED_COLUMNS, FILE_SCHEMA
@@ -35,6 +37,7 @@ class Merged:
     findings: Counter[str] = field(default_factory=Counter)
     out_of_domain: int = 0
     bytes_read: int = 0
+    score_histogram: tuple[int, ...] = (0,) * BINS
 
 
 def part_location(run_folder: Location, chunk: int) -> Location:
@@ -90,6 +93,7 @@ def merge_parts(
         findings=_counts(rows["finding"]),
         out_of_domain=_out_of_domain(rows["in_domain"]),
         bytes_read=pc.sum(rows["size_bytes"]).as_py() or 0,
+        score_histogram=_score_histogram(rows["p_pneumonia"]),
     )
 
 
@@ -140,6 +144,12 @@ def _counts(column: pa.ChunkedArray) -> Counter[str]:
 def _out_of_domain(in_domain: pa.ChunkedArray) -> int:
     """How many images are out of the training domain."""
     return int(pc.sum(pc.invert(in_domain)).as_py() or 0)
+
+
+def _score_histogram(p_pneumonia: pa.ChunkedArray) -> tuple[int, ...]:
+    # A sum of two float32 may be a little above 1.
+    scores = np.clip(p_pneumonia.drop_null().to_numpy(), 0.0, 1.0)
+    return tuple(int(number) for number in np.histogram(scores, BINS, (0.0, 1.0))[0])
 
 
 # A part also carries the row's number in the run's inventory, for the conservation law.

@@ -113,6 +113,7 @@ class RunResult:
     listing_complete: bool = True
     # What the gates warn of, and what they hold the run for.
     gates: tuple[Alarm, ...] = ()
+    drift: float | None = None
     state: RunState = "committed"
     timings: RunTimings | None = None
     # The result of an earlier run, which still holds: this command found nothing to score.
@@ -184,6 +185,10 @@ class RunRecord:
     # Where the time of the run's commands went; None where no worker has scored, or an earlier version ran.
     timings: RunTimings | None = None
     gates: tuple[Alarm, ...] = ()
+    # The population stability index of its scores against those of the runs before; and the histograms of
+    # those (`before`) and of the images that the bundle was validated on (`validation`), as in `counts`.
+    drift: float | None = None
+    score_histograms: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     # Whether a user commits the run although a gate has held it.
     accepted: bool = False
     # The data files of the commit, relative to scores/.
@@ -211,8 +216,9 @@ class RunRecord:
         for name in ("archives", "carry", "allow_prefix"):
             configuration[name] = tuple(configuration.get(name, ()))
         known["configuration"] = RunConfiguration(**configuration)
-        known["counts"] = Counts(**_known(Counts, known.get("counts", {})))
+        known["counts"] = Counts.from_json(known.get("counts", {}))
         known["timings"] = RunTimings.from_json(known.get("timings"))
+        known["score_histograms"] = {k: tuple(v) for k, v in known.get("score_histograms", {}).items()}
         for name in ("files", "listed_before"):
             known[name] = tuple(known.get(name, ()))
         for name in ("listed_from", "listed_to"):
@@ -277,6 +283,8 @@ class RunChanges(TypedDict, total=False):
     counts: Counts
     timings: RunTimings | None
     gates: tuple[Alarm, ...]
+    drift: float | None
+    score_histograms: Mapping[str, tuple[int, ...]]
     accepted: bool
     files: tuple[str, ...]
     version: int | None

@@ -12,9 +12,9 @@ from pneumonia_core.runs.inventory import Inventory, read_inventories
 from pneumonia_core.runs.listing_round import is_kept
 from pneumonia_core.runs.record import ENDED, RunRecord
 from pneumonia_core.runs.registry import active_runs, committed_runs, delete_unmarked_run, read_runs
-from pneumonia_core.runs.run import WORKING_FOLDERS, run_folder
-from pneumonia_core.storage.errors import error_text
-from pneumonia_core.storage.files import delete_folder, exists
+from pneumonia_core.runs.run import WORKING_FOLDERS, read_record, run_folder
+from pneumonia_core.storage.errors import cannot_write, error_text
+from pneumonia_core.storage.files import delete_folder, exists, list_names, write_bytes
 from pneumonia_core.storage.location import Location
 
 
@@ -27,6 +27,32 @@ def existing_runs(results: Location) -> list[RunRecord]:
         if not exists(results.child("runs")):
             raise InvalidInput(f"{results.uri} has no runs.", Remedy.SCORED_RESULTS)
         return read_runs(results)
+
+
+def run_named(results: Location, run_id: str | None) -> RunRecord:
+    """The record of this run, of the newest one without a name. Raises as `existing_runs`."""
+    with _accessing(results):
+        names = list_names(results.child("runs"))
+        wanted = [name for name in reversed(names) if run_id in (None, name)]
+        folders = (run_folder(results, name) for name in wanted)
+        if folder := next((folder for folder in folders if exists(folder.child("run.json"))), None):
+            return read_record(folder)
+    if names:
+        raise InvalidInput(f"{results.uri} has no run {run_id!r}.", Remedy.NAME_RUN)
+    raise InvalidInput(f"{results.uri} has no runs.", Remedy.SCORED_RESULTS)
+
+
+def write_page(results: Location, record: RunRecord, page: str, output: Location | None) -> Location:
+    """Write the page of a run, in its folder where no `output` is given; where it was written.
+
+    Raises PneumoniaError where it cannot be written.
+    """
+    file = output or run_folder(results, record.run_id).child("run.html")
+    try:
+        write_bytes(file, page.encode())
+    except OSError as error:
+        raise cannot_write(file.uri, "cannot write there", error) from error
+    return file
 
 
 def write_latest(results: Location, output: Location | None, model_id: str | None = None) -> latest.Latest:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pneumonia_core.drift import Drift
 from pneumonia_core.errors import InvalidInput
 from pneumonia_core.gates import DEFAULT_GATES, Gate, Share, parse_gates, raised_alarms
 
@@ -28,7 +29,7 @@ def test_given_gates_change_the_default_ones_and_the_last_one_counts():
 @pytest.mark.parametrize(
     "text",
     ["", "gone", "gone=", "gone=stop", "gone=hold:", "gone=hold:5", "gone=hold:-1", "gone=hold:nan",
-     "volume=warn:1", "volume=warn:inf", "gonne=off"],
+     "volume=warn:1", "volume=warn:inf", "drift=warn:0", "drift=warn:inf", "gonne=off"],
 )  # fmt: skip
 def test_gate_that_cannot_be_read_is_wrong_input(text):
     with pytest.raises(InvalidInput, match="NAME is one of rejected, read-rejected, gone"):
@@ -67,4 +68,16 @@ def test_alarm_says_its_numbers_in_words():
     )
     assert volume.text == (
         "500 images are listed, 1,000 were in the run before (gate volume: warn from a factor of 2)"
+    )
+
+
+def test_drift_above_its_limit_counts_where_chance_does_not_explain_it():
+    for index, images, raises in [(0.3, 1_000, True), (0.2, 1_000, False), (0.3, 50, False), (0.8, 50, True)]:
+        alarms = raised_alarms(DEFAULTS, {"drift": Drift(index, images, 10_000)})
+        assert [alarm.gate for alarm in alarms] == ["drift"] * raises
+    (alarm,) = raised_alarms(parse_gates(["drift=hold:2"]), {"drift": Drift(2.5, 100, 200)})
+    assert (alarm.action, alarm.images, alarm.of, alarm.limit) == ("hold", 100, 200, 2)
+    assert alarm.text == (
+        "the scores of 100 images are distributed unlike those of 200 images in the runs before: population "
+        "stability index 2.50 (gate drift: hold above 2)"
     )

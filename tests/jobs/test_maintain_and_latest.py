@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from deltalake import DeltaTable
 from support.scoring import commit_as_scored, rows, score, scoring_request
 
-from jobs import latest, maintain, runs
+from jobs import latest, maintain, report, runs
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.runs.inventory import CHUNK_SCHEMA, ChunkRef
 from pneumonia_core.runs.parts import write_part
@@ -206,3 +207,30 @@ def test_latest_is_right_after_the_clock_jumped_back(nights, tiny_bundle):
     table = rows(results)
     changed = [row for row in table.to_pylist() if row["image_uri"] == f"file://{files[5]}"]
     assert max(row["scored_at"] for row in changed) > max(future)
+
+
+def test_page_of_a_run_is_written_again(nights, tmp_path):
+    results, _ = nights
+    run_ids = sorted(folder.name for folder in (results / "runs").iterdir() if folder.name[0] != ".")
+    pages = [results / "runs" / run_id / "run.html" for run_id in run_ids]
+    written = [page.read_text() for page in pages]
+    for page in pages:
+        page.unlink()
+    newest = json.loads(run(report.command, results).stdout)
+    assert (newest["run_id"], newest["page"]) == (run_ids[-1], pages[-1].as_uri())
+    assert pages[-1].read_text() == written[-1]
+    run(report.command, results, "--run", run_ids[0], "--output", tmp_path / "first.html")
+    assert (tmp_path / "first.html").read_text() == written[0]
+    assert not pages[0].exists()
+
+
+def test_page_of_no_run_is_an_error_that_says_what_to_do(nights, tmp_path):
+    results, _ = nights
+    for arguments, said in [
+        ((results, "--run", "another"), "Name one that `pneumonia runs` shows."),
+        ((tmp_path,), "Give the --results of `pneumonia score`."),
+        ((results, "--output", results / "scores" / "_delta_log" / f"{0:020}.json" / "page"), "cannot write"),
+    ]:
+        done = CliRunner().invoke(report.command, [str(argument) for argument in arguments])
+        assert done.exit_code == 2
+        assert said in done.output

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.scoring.commit import commit_run
 from jobs.scoring.context import ExecutionOptions, ScoringContext
+from jobs.scoring.ending.commit import commit_run
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.gates import parse_gates
@@ -55,7 +55,7 @@ def _write_parts(run: Run, value: float) -> None:
 def _row(listed: dict, run: Run, value: float) -> dict:
     reason = Path(listed["image_uri"]).name.split("-")[0]
     rejected = {"status": "rejected", "reject_reason": reason, "reject_detail": "planted by a test"}
-    scored = {"status": "scored", "p_normal": value, "finding": "normal"}
+    scored = {"status": "scored", "p_normal": value, "p_pneumonia": 1 - value, "finding": "normal"}
     return {
         **dict.fromkeys(PART_SCHEMA.names),
         **{name: listed[name] for name in PART_SCHEMA.names if name in listed},

@@ -1,5 +1,11 @@
 """The shares of a run that its gates look at, beside those of the run before."""
 
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import Final
+
+from pneumonia_core.drift import BINS, Drift, measure_drift
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.gates import MIN_IMAGES, Share
 from pneumonia_core.results.latest import read_gone
@@ -13,10 +19,17 @@ from pneumonia_core.system.bounded_duckdb import open_duckdb
 from pneumonia_core.system.scratch import ScratchFolder
 
 _MEMORY_MB = 192
+# The scores of a run are compared with those of so many runs before it, or of fewer that have enough.
+_MAX_RUNS_BEFORE: Final = 30
+_ENOUGH_SCORES: Final = 10_000
 
 
-def gate_shares(run: Run, counts: Counts, gone: int | None) -> dict[str, Share]:
+def gate_shares(
+    run: Run, counts: Counts, gone: int | None, before: Sequence[int] = ()
+) -> dict[str, Share | Drift]:
     """The shares of a run with these counts by the names of their gates, without those that are unknown.
+
+    `before` is the histogram of `scores_before`.
 
     `gone` is the number of images in its gone.parquet, None where the listing cannot tell them. How many
     images are listed says something only where the listing is complete.
@@ -26,17 +39,38 @@ def gate_shares(run: Run, counts: Counts, gone: int | None) -> dict[str, Share]:
         for reason, number in counts.reject_reasons.items()
         if reason in REJECT_REASONS and REJECT_REASONS[reason].stage == "read"
     )
-    shares = {
+    shares: dict[str, Share | Drift] = {
         "rejected": Share(counts.rejected, counts.attempted),
         "read-rejected": Share(unread, counts.attempted),
     }
     if counts.out_of_domain is not None:
         shares["out-of-domain"] = Share(counts.out_of_domain, counts.scored)
-    if run.record.listing_complete and (before := _listed_before(run)) is not None:
-        shares["volume"] = Share(counts.listed, before)
+    if (drift := measure_drift(counts.score_histogram, before)) is not None:
+        shares["drift"] = drift
+    if run.record.listing_complete and (listed := _listed_before(run)) is not None:
+        shares["volume"] = Share(counts.listed, listed)
     if gone is not None and gone >= MIN_IMAGES and (newly := _newly_gone(run)) is not None:
         shares["gone"] = newly
     return shares
+
+
+def scores_before(run: Run) -> tuple[int, ...]:
+    """A histogram of p_pneumonia in the newest committed runs of the same model, as `Counts` have it.
+
+    Of those over the same archives, or over any where there are none: the archive may be a folder with the
+    date in its name. Empty without such a run.
+    """
+    wanted = run.record.configuration
+    alike = [0] * BINS
+    others = [0] * BINS
+    for record in itertools.islice(committed_runs(run.results), _MAX_RUNS_BEFORE):
+        if record.configuration.model_id != wanted.model_id or not record.counts.score_histogram:
+            continue
+        total = alike if record.configuration.archives == wanted.archives else others
+        total[:] = map(operator.add, total, record.counts.score_histogram)
+        if sum(alike) >= _ENOUGH_SCORES:
+            break
+    return tuple(alike) if any(alike) else tuple(others) if any(others) else ()
 
 
 def _listed_before(run: Run) -> int | None:

@@ -1,7 +1,8 @@
 """The counts of a run: what became of every listed image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -9,6 +10,8 @@ class Counts:
     """The images of a staged or committed run: listed = scored + rejected + unchanged + deferred.
 
     `out_of_domain` is None where the bundle or the version that wrote the record did not judge the domain.
+    `score_histogram` counts the scored images by p_pneumonia, in drift.BINS equal bins from 0 to 1; it is
+    empty where an earlier version wrote the record.
     """
 
     listed: int = 0
@@ -20,6 +23,7 @@ class Counts:
     findings: Mapping[str, int] = field(default_factory=dict)
     out_of_domain: int | None = None
     bytes_read: int = 0
+    score_histogram: tuple[int, ...] = ()
 
     @property
     def attempted(self) -> int:
@@ -30,3 +34,10 @@ class Counts:
     def reject_rate(self) -> float:
         """The share of the attempted images that were rejected."""
         return self.rejected / self.attempted if self.attempted else 0.0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Counts":
+        """The counts in a run.json, whichever version wrote it."""
+        names = {field.name for field in fields(cls)}
+        known = {name: value for name, value in values.items() if name in names}
+        return cls(**{**known, "score_histogram": tuple(known.get("score_histogram", ()))})

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pneumonia_core.bundles.baseline import read_baseline
 from pneumonia_core.bundles.bundle import open_bundle, read_engine_files
 from pneumonia_core.bundles.engines import passed_precisions
 from pneumonia_core.bundles.writer import with_engines
@@ -42,6 +43,15 @@ def test_bundle_of_an_earlier_version_lacks_what_later_ones_added(copied):
     assert opened.engines["openvino"].parity_passed
     # Where it had measured bfloat16 it did not measure float32, and computed in it on other machines.
     assert "float32" in passed_precisions(opened.reports["openvino"])
+
+
+def test_baseline_is_the_histogram_of_the_validation_scores(tiny_bundle, copied):
+    # p_pneumonia of its ten validation images is two thirds.
+    assert read_baseline(tiny_bundle) == (0, 0, 0, 0, 0, 0, 10, 0, 0, 0)
+    document = json.loads((copied / "bundle.json").read_text())
+    del document["files"]["baseline.parquet"]
+    (copied / "bundle.json").write_text(json.dumps(document))
+    assert read_baseline(open_bundle(copied)) == ()
 
 
 def test_each_engine_has_its_parity_in_every_precision_of_this_processor(tiny_bundle):

@@ -194,6 +194,17 @@ def test_run_page_says_what_the_run_computed_with_and_why() -> None:
     assert "actors on each GPU" not in run_page(RUN)
 
 
+def test_run_page_shows_how_the_scores_are_distributed_beside_those_before() -> None:
+    counts = {**RUN["counts"], "score_histogram": [6, *[0] * 8, 2]}
+    before = {"before": [5, *[0] * 8, 5], "validation": []}
+    page = run_page({**RUN, "counts": counts, "score_histograms": before, "drift": 0.2719})
+    text = " ".join(assert_self_contained(page).texts)
+    assert "0.9 to 1.0 25.0% 50.0%" in " ".join(text.split())
+    assert "stability index against the runs before: 0.27" in text
+    assert "pneumonia recalibrate" not in text
+    assert "Probability of pneumonia" not in run_page(RUN)
+
+
 def test_run_page_of_a_run_that_has_only_begun_can_be_drawn() -> None:
     begun = {"run_id": "r", "state": "listing", "run_date": "2024-03-01", "result": {"seconds": 1.0}}
     text = "".join(assert_self_contained(run_page(begun)).texts)

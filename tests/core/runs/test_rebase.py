@@ -3,7 +3,7 @@
 import pytest
 from support.scoring import commit_as_scored, rows, scoring_request, write_as_scored
 
-from jobs.scoring.merging import Merge
+from jobs.scoring.ending.merging import Merge
 from pneumonia_core.archives.lister import Lister
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.commit import LostRace

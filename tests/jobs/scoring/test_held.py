@@ -13,7 +13,7 @@ from support.scoring import rows, score, scoring_request
 
 from jobs import latest, maintain, runs
 from jobs import score as score_job
-from jobs.scoring.acceptance import accept
+from jobs.scoring.ending.acceptance import accept
 from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.runs.gated.held import abandon_held_runs
 from pneumonia_core.runs.registry import open_run, read_runs
@@ -219,3 +219,45 @@ def test_acceptance_takes_results_alone_and_contradicts_a_dry_run(tmp_path):
         needed = run(score_job.command, *missing, "--results", tmp_path)
         assert needed.exit_code == 2
         assert "Missing" in needed.output
+
+
+def test_drift_is_measured_against_the_runs_before_and_held_where_asked(tmp_path, tiny_bundle):
+    archive, results = make_archive(tmp_path / "archive", 100), tmp_path / "r"
+    request = scoring_request(tiny_bundle, archive)
+
+    def add_images(first: int, last: int) -> None:
+        for number in range(first, last):
+            (archive / f"{number}.png").write_bytes(b"image")
+
+    first = night(results, request, tiny_bundle, ["drift=hold"], value=0.95)
+    assert (first["drift"], first["state"]) == (None, "committed")
+    add_images(100, 160)
+    alike = night(results, request, tiny_bundle, ["drift=hold"], value=0.95)
+    assert (alike["state"], alike["gates"]) == ("committed", ())
+    assert 0 <= alike["drift"] < 0.1
+    add_images(160, 220)
+    warned = night(results, request, tiny_bundle, ["drift=warn"], value=0.05)
+    (alarm,) = warned["gates"]
+    assert (warned["state"], alarm["gate"], alarm["images"], alarm["of"]) == ("committed", "drift", 60, 160)
+    assert warned["drift"] > 1
+    add_images(220, 280)
+    held = night(results, request, tiny_bundle, ["drift=hold"], value=0.45)
+    assert (held["state"], held["exit_code"]) == ("held", 4)
+    page = (results / "runs" / held["run_id"] / "run.html").read_text()
+    assert all(f">{name}</th>" in page for name in ("this run", "runs before", "validation"))
+    accepted = accept(str(results), held["run_id"], 1.0)
+    assert (accepted["state"], accepted["drift"]) == ("committed", held["drift"])
+
+
+def test_drift_of_another_folder_each_night_is_measured_against_all_runs_of_the_model(tmp_path, tiny_bundle):
+    results = tmp_path / "r"
+    nights = []
+    for date, value in [("2026-01-30", 0.95), ("2026-01-31", 0.95), ("2026-02-01", 0.05)]:
+        request = scoring_request(tiny_bundle, make_archive(tmp_path / date, 100))
+        nights.append(night(results, request, tiny_bundle, value=value))
+    assert nights[0]["drift"] is None
+    assert nights[1]["drift"] < 0.1 < 1 < nights[2]["drift"]
+    assert [alarm["gate"] for alarm in nights[2]["gates"]] == ["drift"]
+    of_another = scoring_request(tiny_bundle, make_archive(tmp_path / "2026-02-02", 100))
+    of_another = dataclasses.replace(of_another, model_id="another")
+    assert night(results, of_another, tiny_bundle)["drift"] is None

@@ -8,8 +8,8 @@ import pytest
 from support.buckets import BUCKET, s3_server, using
 from support.scoring import scoring_request
 
-from jobs.scoring.commit import conclude
 from jobs.scoring.context import ExecutionOptions, ScoringContext
+from jobs.scoring.ending.commit import conclude
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.results.commit import DataFile
 from pneumonia_core.results.table import open_table

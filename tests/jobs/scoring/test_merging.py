@@ -17,7 +17,7 @@ SCORE = f"""
 import sys
 from pathlib import Path
 from support.scoring import score, scoring_request
-from jobs.scoring import merging
+from jobs.scoring.ending import merging
 from pneumonia_core.bundles.bundle import open_bundle
 
 merging.ROWS_PER_FILE = {CHUNK}

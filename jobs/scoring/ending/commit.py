@@ -5,23 +5,24 @@ A gate may hold the commit back: the run then ends with its parts kept, for a us
 
 import contextlib
 import dataclasses
-import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Unpack
 
-from jobs.console.output import printable, say
+from jobs.console.output import printable
 from jobs.scoring.context import ScoringContext
-from jobs.scoring.merging import merge_run
-from pneumonia_core.archives.skipped import describe_skipped, may_hide_images
+from jobs.scoring.ending.merging import merge_run
+from jobs.scoring.ending.report import report_committed, report_held
+from pneumonia_core.bundles.baseline import read_baseline
+from pneumonia_core.drift import Drift
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.gates import raised_alarms
 from pneumonia_core.reports.run_page import run_page
 from pneumonia_core.results.commit import DataFile
-from pneumonia_core.runs.gated.shares import gate_shares
+from pneumonia_core.runs.gated.shares import gate_shares, scores_before
 from pneumonia_core.runs.outcome.counts import Counts
-from pneumonia_core.runs.outcome.limit import concluded, in_one_line
+from pneumonia_core.runs.outcome.limit import concluded
 from pneumonia_core.runs.outcome.timings import RunTimings
 from pneumonia_core.runs.parts import ConservationError, Merged, done_chunks
 from pneumonia_core.runs.planner import Gone
@@ -73,12 +74,17 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
         merged = merge_run(context, run, [ref for ref in needed if ref.chunk in done])
     counts = count_images(run, merged, unscored_rows(run, left), judged=context.bundle.domain is not None)
     gates = context.options.gates
-    alarms = raised_alarms(gates, gate_shares(run, counts, gone.count if gone else None)) if gates else ()
+    before = scores_before(run) if gates else ()
+    shares = gate_shares(run, counts, gone.count if gone else None, before) if gates else {}
+    alarms = raised_alarms(gates, shares)
+    drift = shares.get("drift")
     files = stage(
         run,
         merged,
         counts=counts,
         gates=alarms,
+        drift=drift.index if isinstance(drift, Drift) else None,
+        score_histograms={"before": before, "validation": read_baseline(context.bundle)},
         gone=gone.count if gone else None,
         gone_digest=gone.digest if gone else None,
     )
@@ -116,6 +122,9 @@ def count_images(run: Run, merged: Sequence[Merged], unscored: int, judged: bool
         findings=dict(sorted(findings.items())),
         out_of_domain=sum(part.out_of_domain for part in merged) if judged else None,
         bytes_read=sum(part.bytes_read for part in merged),
+        score_histogram=tuple(
+            sum(bins) for bins in zip(*(part.score_histogram for part in merged), strict=True)
+        ),
     )
     if counts.listed != counts.attempted + counts.unchanged + counts.deferred:
         raise ConservationError(
@@ -135,7 +144,7 @@ def _hold(context: ScoringContext, run: Run, merged: Sequence[Merged]) -> RunRes
     result = _result(run, context.started, "held", None, timings, HELD_EXIT_CODE)
     _write_page(run, "held", result)
     run.hold(files=())
-    _report_held(result)
+    report_held(result)
     return result
 
 
@@ -161,7 +170,7 @@ def conclude_committed(
         run.finish("committed")
     except (OSError, LeaseLost) as error:
         raise _without_record(version, error) from error
-    _report(result, reject_rate, max_reject_rate)
+    report_committed(result, reject_rate, max_reject_rate)
     return result
 
 
@@ -204,6 +213,7 @@ def _result(
         listing_complete=record.listing_complete,
         exit_code=exit_code,
         gates=record.gates,
+        drift=record.drift,
         state=state,
         timings=timings,
     )
@@ -225,70 +235,3 @@ def _without_record(version: int | None, error: OSError | LeaseLost) -> Pneumoni
     return PneumoniaError(
         f"{rows}, but the run record could not be written ({error_text(error)}).", Remedy.WRITE_RECORD
     )
-
-
-def _report(result: RunResult, reject_rate: float, max_reject_rate: float) -> None:
-    """Print the outcome of the run for a person."""
-    outcomes = {name: getattr(result, name) for name in ("scored", "rejected", "unchanged", "deferred")}
-    counted = ", ".join(f"{count:,} {name}" for name, count in outcomes.items() if count) or "none"
-    table = f"committed {result.table} version {result.version}"
-    if result.version is None:
-        table = f"no new row for {result.table}"
-    say(f"{table}: {counted} of {result.listed:,} listed")
-    if not result.listing_complete:
-        say(
-            f"the listing is not complete: the deadline came after {result.listed:,} images; the next run "
-            "with a deadline lists on from there"
-        )
-    if result.reject_reasons:
-        say("rejected: " + _in_line(result.reject_reasons))
-    if result.findings:
-        say("findings: " + _in_line(result.findings))
-    if result.out_of_domain:
-        share = result.out_of_domain / result.scored
-        say(
-            f"out of domain: {result.out_of_domain:,} of the scored images ({share:.1%}) are unlike the "
-            "training data; do not trust their scores (in_domain is false)"
-        )
-    report_skipped(result.skipped)
-    say(f"the run's page: {result.page}")
-    if result.timings is not None:
-        say(in_one_line(result.timings))
-    for alarm in result.gates:
-        say(f"warning: {alarm.text}")
-    if reject_rate > max_reject_rate:
-        say(
-            f"warning: {reject_rate:.1%} of the images were rejected, more than --max-reject-rate "
-            f"{max_reject_rate:.1%} allows"
-        )
-
-
-def _report_held(result: RunResult) -> None:
-    """Say why a run is held, and what to do with it."""
-    for alarm in result.gates:
-        say(f"{'held' if alarm.action == 'hold' else 'warning'}: {alarm.text}")
-    if not result.listing_complete:
-        say(f"the listing is not complete: the deadline came after {result.listed:,} images")
-    report_skipped(result.skipped)
-    say(f"the run's page: {result.page}")
-    if result.timings is not None:
-        say(in_one_line(result.timings))
-    command = f"pneumonia score --results {shlex.quote(result.results)} --accept {result.run_id}"
-    say(
-        f"run {result.run_id} is held: nothing was committed, and what it scored is kept. Commit it with "
-        f"`{command}`. Other runs do not wait for it; they score its images again."
-    )
-
-
-def _in_line(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
-
-
-def report_skipped(skipped: Mapping[str, int]) -> None:
-    """Print what the listing skipped: a warning for what may hold images, a count of the rest."""
-    hiding = may_hide_images(skipped)
-    if hiding:
-        say(f"warning: images may be missing: skipped {describe_skipped(hiding)}")
-    rest = {code: number for code, number in skipped.items() if code not in hiding}
-    if rest:
-        say(f"skipped: {describe_skipped(rest)}")

@@ -4,8 +4,14 @@ import time
 from typing import Any
 
 from jobs.console.output import say
-from jobs.scoring.commit import conclude_committed, count_images, failed_at, stage, telling_what_is_committed
-from jobs.scoring.merging import merge_here
+from jobs.scoring.ending.commit import (
+    conclude_committed,
+    count_images,
+    failed_at,
+    stage,
+    telling_what_is_committed,
+)
+from jobs.scoring.ending.merging import merge_here
 from pneumonia_core.errors import Remedy
 from pneumonia_core.results.commit import commit
 from pneumonia_core.results.table import add_missing_columns

@@ -1,0 +1,178 @@
+"""The alias `production`: whole or not at all, one change at a time, and back to the one before."""
+
+import itertools
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.paths import REPOSITORY
+
+from pneumonia_core.bundles.bundle import open_bundle
+from pneumonia_core.bundles.production import ALIAS, HISTORY, list_bundles, promote, roll_back
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.system.failpoints import VARIABLE
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def models(tiny_bundle, tmp_path) -> Path:
+    """A folder with three bundles."""
+    for name in NAMES:
+        shutil.copytree(tiny_bundle.path, tmp_path / "models" / name)
+    return tmp_path / "models"
+
+
+def in_production(models: Path) -> str:
+    return open_bundle(models / ALIAS).path.name
+
+
+def test_promoted_bundle_is_in_production_until_it_is_rolled_back(models):
+    for before, name in [(None, "a"), ("a", "b"), ("b", "c")]:
+        assert promote(models, name).before == before
+        assert in_production(models) == name
+    assert [bundle.name for bundle in list_bundles(models) if bundle.in_production] == ["c"]
+    for name in ("b", "a"):
+        assert roll_back(models).bundle.path.name == in_production(models) == name
+    with pytest.raises(InvalidInput, match="no bundle was in production before") as none:
+        roll_back(models)
+    assert none.value.remedy is Remedy.PROMOTE
+    assert in_production(models) == "a"
+
+
+def test_bundle_may_be_named_by_its_path_and_be_promoted_twice(models, monkeypatch):
+    promote(models, str(models / "b"))
+    monkeypatch.chdir(models)
+    assert promote(Path(), "./b").before == "b"
+    promote(Path(), "c")
+    assert roll_back(models).bundle.path.name == "b"
+    with pytest.raises(InvalidInput):
+        roll_back(models)
+
+
+def test_link_goes_with_the_folder(models):
+    promote(models, "b")
+    moved = models.rename(models.with_name("mounted elsewhere"))
+    assert in_production(moved) == "b"
+
+
+def test_only_a_whole_bundle_of_the_folder_is_promoted(models, tiny_bundle):
+    promote(models, "a")
+    (models / "b" / "openvino" / "model.xml").write_text("another network")
+    with pytest.raises(InvalidInput, match=r"openvino/model\.xml differs"):
+        promote(models, "b")
+    for elsewhere in (str(tiny_bundle.path), "..", "a/openvino"):
+        with pytest.raises(InvalidInput, match="is not in"):
+            promote(models, elsewhere)
+    with pytest.raises(InvalidInput, match="does not exist"):
+        promote(models, "absent")
+    assert in_production(models) == "a"
+    assert promote(models, "c").before == "a"
+
+
+def test_rollback_to_a_bundle_that_has_gone_leaves_the_present_one(models):
+    promote(models, "a")
+    promote(models, "b")
+    shutil.rmtree(models / "a")
+    with pytest.raises(InvalidInput, match="does not exist"):
+        roll_back(models)
+    assert in_production(models) == "b"
+
+
+def test_listing_tells_what_is_broken_and_what_production_lacks(models):
+    (models / "b" / "bundle.json").write_text("{")
+    (models / "no bundle").mkdir()
+    promote(models, "c")
+    listed = {bundle.name: bundle for bundle in list_bundles(models)}
+    assert list(listed) == ["a", "b", "c"]
+    assert listed["a"].problem is None
+    assert listed["b"].bundle is None
+    assert "Restore it" in listed["b"].problem
+    shutil.rmtree(models / "c")
+    lost = list_bundles(models)[-1]
+    assert (lost.name, lost.in_production, lost.bundle) == ("c", True, None)
+    assert "points to c" in lost.problem
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        list_bundles(models / "absent")
+
+
+def test_alias_that_is_no_link_is_left_alone(models):
+    shutil.copytree(models / "a", models / ALIAS)
+    for change in (lambda: promote(models, "b"), lambda: roll_back(models), lambda: list_bundles(models)):
+        with pytest.raises(InvalidInput, match="is not a link"):
+            change()
+    assert open_bundle(models / ALIAS).path == models / ALIAS
+
+
+def test_link_that_a_person_set_is_one_to_go_back_to(models):
+    (models / ALIAS).symlink_to("a")
+    promote(models, "b")
+    (models / ALIAS).unlink()
+    (models / ALIAS).symlink_to("c")
+    promote(models, "a")
+    assert [roll_back(models).bundle.path.name for _ in range(3)] == ["c", "b", "a"]
+
+
+def test_damaged_history_is_told_and_keeps_the_present_bundle(models):
+    promote(models, "a")
+    (models / HISTORY).write_text("[]")
+    with pytest.raises(InvalidInput, match="delete it to begin anew"):
+        roll_back(models)
+    assert in_production(models) == "a"
+
+
+PROMOTE = "import sys, pathlib; from pneumonia_core.bundles.production import promote; "
+
+
+@pytest.mark.parametrize(("action", "code"), [("kill", -9), ("enospc", 1)])
+def test_promotion_that_is_cut_short_can_be_rolled_back(models, action, code):
+    promote(models, "a")
+    promote(models, "b")
+    done = subprocess.run(
+        [sys.executable, "-c", PROMOTE + "promote(pathlib.Path(sys.argv[1]), 'c')", models],
+        cwd=REPOSITORY,
+        env={VARIABLE: f"write@{HISTORY}={action}"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert in_production(models) == "c"
+    assert [roll_back(models).bundle.path.name for _ in range(2)] == ["b", "a"]
+
+
+def test_folder_that_cannot_be_written_to_is_told(models, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "write=enospc")
+    with pytest.raises(PneumoniaError) as full:
+        promote(models, "a")
+    assert full.value.remedy is Remedy.MAKE_ROOM
+
+
+def test_changes_at_the_same_time_lose_none_and_readers_always_find_a_bundle(models):
+    promote(models, "a")
+    ended = threading.Event()
+
+    def read() -> int:
+        count = 0
+        while not ended.is_set():
+            open_bundle(models / ALIAS, only=frozenset())
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(5) as pool:
+        reader = pool.submit(read)
+        list(pool.map(lambda number: promote(models, NAMES[number % 3]), range(12)))
+        ended.set()
+        assert reader.result() > 0
+    seen = [in_production(models)]
+    while len(seen) < 50:
+        try:
+            seen.append(roll_back(models).bundle.path.name)
+        except InvalidInput:
+            break
+    assert all(a != b for a, b in itertools.pairwise(seen))
+    assert seen[-1] == "a"
+    assert {*seen} == {*NAMES}

@@ -1,0 +1,36 @@
+"""Drift: the population stability index of scores, and what of it chance explains."""
+
+import numpy as np
+import pytest
+
+from pneumonia_core.drift import BINS, measure_drift
+
+
+def histogram(scores) -> tuple[int, ...]:
+    return tuple(np.histogram(scores, BINS, (0.0, 1.0))[0])
+
+
+def test_index_is_the_population_stability_index():
+    # By hand: (0.3 - 0.5) ln(0.3 / 0.5) + (0.7 - 0.5) ln(0.7 / 0.5) = 0.169.
+    # So many images leave nothing of the prior.
+    now, before = (300_000, *[0] * 8, 700_000), (500_000, *[0] * 8, 500_000)
+    drift = measure_drift(now, before)
+    assert drift.index == pytest.approx(0.1695, abs=1e-4)
+    assert (drift.images, drift.of) == (1_000_000, 1_000_000)
+    assert measure_drift(before, before).index == 0
+
+
+def test_drift_of_nothing_is_unknown():
+    some, none = (1, *[0] * 9), (0,) * BINS
+    assert measure_drift(none, some) is measure_drift(some, none) is measure_drift(some, ()) is None
+
+
+@pytest.mark.parametrize(("images", "of"), [(100, 10_000), (1_000, 10_000), (50, 50)])
+def test_nights_without_a_change_hardly_ever_exceed_what_chance_gives(images, of):
+    generator = np.random.default_rng(5)
+    drifts = [
+        measure_drift(histogram(generator.beta(0.3, 0.5, images)), histogram(generator.beta(0.3, 0.5, of)))
+        for _ in range(2_000)
+    ]
+    assert sum(drift.index > drift.by_chance for drift in drifts) <= 10
+    assert max(drift.index for drift in drifts) > drifts[0].by_chance / 2
