@@ -59,7 +59,7 @@ DEFAULT_GATES: Final[Mapping[str, Gate]] = {
     "drift": Gate("warn", 0.25),
     "volume": Gate("warn", 2.0),
 }
-# The limits of these gates are no shares: they must be above these.
+# Limits that are not shares, and what they must be above.
 _LEAST: Final = {"drift": 0.0, "volume": 1.0}
 _WHAT: Final = {
     "rejected": "images handled by this run were rejected",

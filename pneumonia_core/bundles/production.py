@@ -59,7 +59,7 @@ def list_bundles(models: Path) -> list[KeptBundle]:
         ) from error
     if current is None or any(bundle.in_production for bundle in kept):
         return kept
-    lost = f"{models / ALIAS} points to {current}, which is no bundle in this folder."
+    lost = f"{models / ALIAS} points to {current}, which this folder does not have as a bundle."
     return [*kept, KeptBundle(current, True, problem=lost)]
 
 
@@ -159,7 +159,7 @@ def _history(models: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"{models / HISTORY} cannot be read: it says what was in production before. "
-            "Restore it, or delete it to begin anew."
+            "Restore it, or delete it to start over."
         ) from error
     current = _current(models)
     if current is None:

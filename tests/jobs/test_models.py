@@ -52,7 +52,7 @@ def test_broken_bundle_is_a_warning_in_the_list(folder):
     [
         (("promote",), "takes DIR and a bundle in it"),
         (("rollback", "old"), "takes DIR."),
-        (("promote", "olt"), "does not exist"),
+        (("promote", "absent"), "does not exist"),
         (("rollback",), "Choose one with `pneumonia models promote`."),
     ],
 )

@@ -120,7 +120,7 @@ def test_link_that_a_person_set_is_one_to_go_back_to(models):
 def test_damaged_history_is_told_and_keeps_the_present_bundle(models):
     promote(models, "a")
     (models / HISTORY).write_text("[]")
-    with pytest.raises(InvalidInput, match="delete it to begin anew"):
+    with pytest.raises(InvalidInput, match="delete it to start over"):
         roll_back(models)
     assert in_production(models) == "a"
 
