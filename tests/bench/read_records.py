@@ -1,19 +1,14 @@
-"""How long a night over a folder of its own reads the records of the nights before, in a bucket.
+"""How long a night over a folder of its own looks through the records of the nights before, in a bucket.
 
-python tests/bench/read_records.py --nights 300 --delay-ms 20
+python tests/bench/read_records.py [--nights 300] [--delay-ms 20]
 """
 
-import argparse
 import dataclasses
 import json
-import sys
 import time
-from pathlib import Path
 
 import boto3
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-
+import click
 from support.buckets import BUCKET, Proxy, s3_server, using
 
 from pneumonia_core.runs.record import RunConfiguration, RunRecord
@@ -41,18 +36,17 @@ def write_records(results: Location, nights: int) -> None:
         write_bytes(run_folder(results, record.run_id).child("run.json"), content)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nights", type=int, default=300)
-    parser.add_argument("--delay-ms", type=float, default=20.0, help="before each answer of the bucket")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+@click.command()
+@click.option("--nights", default=300, show_default=True)
+@click.option("--delay-ms", default=20.0, show_default=True, help="Before each answer of the bucket.")
+@click.option("--rounds", default=3, show_default=True)
+def main(nights: int, delay_ms: float, rounds: int) -> None:
     with s3_server() as server, Proxy(server) as proxy, using(proxy.endpoint):
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         results = open_location(f"s3://{BUCKET}/results")
-        write_records(results, options.nights)
-        proxy.delay_s = options.delay_ms / 1000
-        for _ in range(options.rounds):
+        write_records(results, nights)
+        proxy.delay_s = delay_ms / 1000
+        for _ in range(rounds):
             started = time.monotonic()
             read = sum(1 for _ in committed_runs(results))
             print(f"{read} records in {time.monotonic() - started:.2f} s")
