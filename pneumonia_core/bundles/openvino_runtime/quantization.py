@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -83,8 +84,8 @@ def quantize(network: Path, images: np.ndarray, quantized: Path, controlled: boo
     read_grey(model)
     # NNCF would send usage data to its makers.
     os.environ.setdefault("NNCF_CI", "1")
-    # Its progress would go to stdout, which is for a command's result.
-    with contextlib.redirect_stdout(sys.stderr):
+    # Its progress would go to stdout, which is for a command's result. In a log it would be noise.
+    with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
         result = _quantized(model, [image[None] for image in images], controlled)
     if any("domain" in output.get_names() for output in model.outputs):
         features, scores = _guard_outputs(model, images)

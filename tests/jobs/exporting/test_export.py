@@ -36,6 +36,7 @@ def test_exported_engine_scores_in_its_precision(ray_here, bundle, tmp_path, eng
     done = export(bundle.path, tmp_path / "data", tmp_path / "models", engine)
     assert done.exit_code == 0, done.output
     (line,) = done.stdout.splitlines()
+    assert "Statistics collection" not in done.stderr
     result = json.loads(line)
     extended = open_bundle(result["bundle"])
     assert result["model_id"] == extended.model_id == bundle.model_id
