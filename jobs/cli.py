@@ -25,7 +25,7 @@ COMMANDS = {
     "bench": ("jobs.bench:command", "What this cluster can decode, compute and score, and what limits it."),
     "latest": ("jobs.latest:command", "One row for each image that is still in its archive."),
     "runs": ("jobs.runs:command", "The scoring runs of a results folder."),
-    "report": ("jobs.report:command", "The page of a scoring run again."),
+    "report": ("jobs.report:command", "Write the page of a scoring run again."),
     "maintain": ("jobs.maintain:command", "Join small files, remove leftovers of dead runs."),
     "models": ("jobs.models:command", "List bundles, choose the one in production, go back to the last."),
     "submit": ("cluster.commands:submit_command", "Run any of these as a job on a Ray cluster."),

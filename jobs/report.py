@@ -13,9 +13,9 @@ from pneumonia_core.storage.location import open_location
 @click.option("--run", "run_id", metavar="ID", help="The run.  [default: the newest]")
 @click.option("--output", type=LocationType(), help="Write the page here.  [default: run.html of the run]")
 def command(results: str, run_id: str | None, output: str | None) -> Result:
-    """Write the page of a run of RESULTS again, from its record: also of one that has died.
+    """Write the page of a run of RESULTS again, from its record.
 
-    Scores and rows are not touched.
+    A run that is at work, or has died, has a page only with --output. Scores and rows are not touched.
     """
     # Here, because `pneumonia report --help` needs neither DuckDB nor deltalake.
     from pneumonia_core.reports.run_page import run_page

@@ -110,7 +110,8 @@ def _accepts(context: click.Context, options: Mapping[str, object]) -> bool:
     help="What warns before the commit, or holds it back (exit 4). May be given again. rejected and "
     "read-rejected: shares of the images handled by this run; out-of-domain: of those scored; gone: images "
     "that went since the run before, of those that were there; volume: a factor between the images listed "
-    f"and those of the run before. Default: {_DEFAULTS}. Fewer than {MIN_IMAGES} images raise no alarm, nor "
+    "and those of the run before; drift: how far the scores are from those of earlier runs, a population "
+    f"stability index. Default: {_DEFAULTS}. Fewer than {MIN_IMAGES} images raise no alarm, nor "
     f"does a volume that changed by fewer than {MIN_VOLUME_CHANGE}.",
 )
 @click.option(

@@ -9,8 +9,8 @@ from typing import Final
 BINS: Final = 10
 # The 99.9 % quantile of chi-squared with BINS - 1 degrees of freedom.
 _CHI_SQUARED: Final = 27.88
-# An empty bin has no logarithm: each counts so many images more.
-_PRIOR: Final = 0.5
+# So many images are added to each histogram, distributed as both together.
+_PRIOR_IMAGES: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,17 @@ def measure_drift(now: Sequence[int], before: Sequence[int]) -> Drift | None:
     images, of = sum(now), sum(before)
     if not images or not of:
         return None
-    index = sum((a - b) * math.log(a / b) for a, b in zip(_shares(now), _shares(before), strict=True))
+    pooled = [(a + b) / (images + of) for a, b in zip(now, before, strict=True)]
+    pairs = zip(_shares(now, pooled), _shares(before, pooled), pooled, strict=True)
+    index = sum((a - b) * math.log(a / b) for a, b, both in pairs if both)
     return Drift(round(index, 4), images, of)
 
 
-def _shares(histogram: Sequence[int]) -> list[float]:
-    total = sum(histogram) + _PRIOR * BINS
-    return [(number + _PRIOR) / total for number in histogram]
+def _shares(histogram: Sequence[int], pooled: Sequence[float]) -> list[float]:
+    """The shares of the bins, drawn a little towards those of both histograms together.
+
+    An empty bin has no logarithm. Drawn towards equal shares, few images beside many would differ in every
+    bin that is nearly empty.
+    """
+    total = sum(histogram) + _PRIOR_IMAGES
+    return [(number + _PRIOR_IMAGES * share) / total for number, share in zip(histogram, pooled, strict=True)]

@@ -50,6 +50,7 @@ class Remedy(StrEnum):
     ALLOW_READING = "Allow this user to read it, or move it out of the archive, and run it again."
     FIX_OR_MOVE = "Fix that, or move it out of the archive, and run it again."
     OTHER_SCRATCH = "Free space there, or name another folder in TMPDIR, and run it again."
+    PAGE_ELSEWHERE = "Write its page elsewhere for now."
     NAME_RUN = "List the runs, and name one of them."
     NAME_HELD_RUN = "List the runs, and name one that is held."
     NAME_MANIFEST = "Name a manifest, or neither carry columns nor allow prefixes."

@@ -111,7 +111,7 @@ def raised_alarms(gates: Mapping[str, Gate], found: Mapping[str, Share | Drift])
 
 def _exceeds(name: str, gate: Gate, share: Share | Drift) -> bool:
     if isinstance(share, Drift):
-        return share.index > max(gate.limit, share.by_chance)
+        return share.images >= MIN_IMAGES and share.index > max(gate.limit, share.by_chance)
     if name == "volume":
         fewer, more = sorted((share.images, share.of))
         return more - fewer >= MIN_VOLUME_CHANGE and more >= fewer * gate.limit

@@ -61,6 +61,7 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.OTHER_SCRATCH: (
         "Free space there, or name another folder in TMPDIR, and run the same command again."
     ),
+    Remedy.PAGE_ELSEWHERE: "Give an --output for a page of what is known now.",
     Remedy.NAME_RUN: "Name one that `pneumonia runs` shows.",
     Remedy.NAME_HELD_RUN: "Name one that `pneumonia runs` shows as held.",
     Remedy.NAME_MANIFEST: "Name a manifest, or leave out --carry and --allow-prefix.",

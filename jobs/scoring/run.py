@@ -225,6 +225,7 @@ def _nothing_new(context: ScoringContext, run: Run, last: RunRecord) -> RunResul
         # Too many rejected images were reported on the day of that run.
         exit_code=last.result.exit_code if last.run_date == context.request.run_date else 0,
         gates=(),
+        drift=None,
         out_of_domain=None if context.bundle.domain is None else 0,
         timings=None,
         skipped=skipped,

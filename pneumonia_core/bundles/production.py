@@ -2,29 +2,32 @@
 
 import contextlib
 import datetime
-import fcntl
 import json
-import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal, get_args
 
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
 from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import write_bytes
 from pneumonia_core.storage.location import open_location
+from pneumonia_core.storage.locks.lock import holding_lock
+from pneumonia_core.system.failpoints import failpoint
 
 ALIAS: Final = "production"
 HISTORY: Final = "production.json"
+_LOCKED: Final = ".production"
 _FORMAT_VERSION: Final = 1
+Action = Literal["promote", "rollback", "found"]
+_ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 
 
 @dataclass(frozen=True)
 class KeptBundle:
-    """A bundle of the folder: its folder's name, when it was written, and whether `production` points to it.
+    """A bundle of the folder: its folder's name, when it was written, and whether it is in production.
 
     Where it cannot be opened, `bundle` is None and `problem` says why.
     """
@@ -38,43 +41,44 @@ class KeptBundle:
 
 @dataclass(frozen=True)
 class Promotion:
-    """The bundle that `production` points to now, and the name of the one before; None without one."""
+    """The bundle that is in production now, and the name of the one before; None without one."""
 
     bundle: Bundle
     before: str | None
 
 
+@dataclass(frozen=True)
+class Change:
+    """One change of the alias. `found` is a link that somebody else has set.
+
+    `bundle` is the name of its folder, or the path of one that is elsewhere.
+    """
+
+    action: Action
+    bundle: str
+    at: str
+
+
 def list_bundles(models: Path) -> list[KeptBundle]:
-    """The bundles in a folder by the order of their names, without a check of their files' hashes.
+    """The bundles in a folder by the order of their names. The hashes of their files are not checked.
 
     Raises InvalidInput where the folder cannot be read.
     """
+    _check_folder(models)
     current = _current(models)
     try:
-        folders = sorted(folder for folder in models.iterdir() if (folder / "bundle.json").is_file())
-        kept = [_kept(folder, current) for folder in folders if folder.name != ALIAS]
+        folders = sorted(folder for folder in models.iterdir() if _is_bundle(folder))
     except OSError as error:
-        raise InvalidInput(
-            f"{models} cannot be read ({error_text(error)}). Give the folder that trainings write bundles to."
-        ) from error
+        raise _unreadable(models, error_text(error)) from error
+    kept = [_kept(folder, current) for folder in folders]
     if current is None or any(bundle.in_production for bundle in kept):
         return kept
-    lost = f"{models / ALIAS} points to {current}, which this folder does not have as a bundle."
+    lost = f"{models / ALIAS} points to {current}, which is not a bundle in this folder."
     return [*kept, KeptBundle(current, True, problem=lost)]
 
 
-def _kept(folder: Path, current: str | None) -> KeptBundle:
-    seconds = (folder / "bundle.json").stat().st_mtime
-    written_at = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    kept = KeptBundle(folder.name, folder.name == current, written_at)
-    try:
-        return replace(kept, bundle=open_bundle(folder, only=frozenset()))
-    except InvalidInput as error:
-        return replace(kept, problem=error.text)
-
-
 def promote(models: Path, bundle: str) -> Promotion:
-    """Let `production` point to this bundle of the folder, named by its folder's name or path.
+    """Put this bundle of the folder into production. It is named by its folder's name or path.
 
     Raises InvalidInput where it is not a whole bundle directly in this folder, or the link cannot be written.
     """
@@ -82,44 +86,72 @@ def promote(models: Path, bundle: str) -> Promotion:
         name = _name_in(models, bundle)
         history, before = _history(models), _current(models)
         promotion = Promotion(open_bundle(models / name), before)
-        if name != before:
-            _point_to(models, name)
-            _write_history(models, [*history, _entry(promotion.bundle, name)])
+        _change(models, history, "promote", name)
         return promotion
 
 
 def roll_back(models: Path) -> Promotion:
-    """Let `production` point to the bundle before the present one. Each further call goes one back.
+    """Put the bundle into production that was there before the present one. Each call goes one back.
 
     Raises InvalidInput where there was none, or it is not whole any more.
     """
     with _locked(models):
         history, before = _history(models), _current(models)
-        if len(history) < 2:
+        stack = _in_production(history)
+        if len(stack) < 2:
             raise InvalidInput(
                 f"{models}: no bundle was in production before the present one.", Remedy.PROMOTE
             )
-        name = history[-2]["bundle"]
-        promotion = Promotion(open_bundle(models / name), before)
-        _point_to(models, name)
-        _write_history(models, history[:-1])
+        promotion = Promotion(open_bundle(models / stack[-2]), before)
+        _change(models, history, "rollback", stack[-2])
         return promotion
+
+
+def _check_folder(models: Path) -> None:
+    # `Path` takes the second slash of a URI away.
+    if str(models).startswith(("s3:/", "gs:/", "abfs:/", "file:/")):
+        raise _unreadable(models, "it is not a path of this machine")
+    if not models.is_dir():
+        raise _unreadable(models, "it is not a folder")
+
+
+def _unreadable(models: Path, why: str) -> InvalidInput:
+    return InvalidInput(f"{models} cannot be read: {why}. Give the folder that trainings write bundles to.")
+
+
+def _is_bundle(folder: Path) -> bool:
+    # A hidden one is being written, or the link of a promotion that was killed.
+    if folder.name == ALIAS or folder.name.startswith("."):
+        return False
+    try:
+        return (folder / "bundle.json").is_file()
+    except OSError:
+        # Nobody may look into it, such as lost+found.
+        return False
+
+
+def _kept(folder: Path, current: str | None) -> KeptBundle:
+    kept = KeptBundle(folder.name, folder.name == current)
+    try:
+        seconds = (folder / "bundle.json").stat().st_mtime
+        written_at = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        return replace(kept, written_at=written_at, bundle=open_bundle(folder, only=frozenset()))
+    except InvalidInput as error:
+        return replace(kept, problem=error.text)
+    except OSError as error:
+        return replace(kept, problem=f"{folder}: {error_text(error)}.")
 
 
 @contextlib.contextmanager
 def _locked(models: Path) -> Iterator[None]:
     """One change of the alias at a time."""
-    try:
-        descriptor = os.open(models, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise InvalidInput(
-            f"{models} is not a folder that can be read. Give the folder that trainings write bundles to."
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    _check_folder(models)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(holding_lock(open_location(str((models / _LOCKED).absolute()))))
+        except OSError as error:
+            raise cannot_write(str(models), "cannot write there", error) from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _name_in(models: Path, bundle: str) -> str:
@@ -127,58 +159,91 @@ def _name_in(models: Path, bundle: str) -> str:
     mounted elsewhere.
     """
     given = Path(bundle)
-    folder = given if given.is_absolute() or len(given.parts) > 1 else models / given
-    folder = folder.resolve()
-    if folder.parent != models.resolve():
+    folder = _resolved(given if given.is_absolute() or len(given.parts) > 1 else models / given)
+    if folder is None or folder.parent != models.resolve():
         raise InvalidInput(f"{bundle} is not in {models}. Give the name of a bundle that is directly in it.")
     return folder.name
 
 
+def _resolved(path: Path) -> Path | None:
+    """The path without links; None where they go round in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return None
+
+
 def _current(models: Path) -> str | None:
-    """The name of the bundle that `production` points to; None without the alias."""
+    """What `production` points to: the name of a folder here, else a path. None without the alias."""
     alias = models / ALIAS
     if alias.is_symlink():
-        return alias.readlink().name
+        target = _resolved(alias) or alias.absolute()
+        return target.name if target.parent == models.resolve() and target.name != ALIAS else str(target)
     if alias.exists():
         raise InvalidInput(f"{alias} is not a link to a bundle. Rename it, so that the alias can be written.")
     return None
 
 
-def _history(models: Path) -> list[dict[str, Any]]:
-    """The bundles that were in production, oldest first, up to the present one.
+def _history(models: Path) -> list[Change]:
+    """All changes of the alias, oldest first, up to its present state.
 
-    The link is what counts: the history is written after it, and whoever died in between wrote none. A link
-    that a person set is taken into it.
+    A change is written down before it is made, and its process may have died in between. So the link counts:
+    where it shows another bundle than the last change, that was taken back, or somebody has set the link.
     """
+    history, current = _written_history(models), _current(models)
+    if current is None:
+        # Without a link the only change was never made, or somebody has removed the link.
+        return history if len(history) > 1 else []
+    if _top(history) == current:
+        return history
+    taken_back = history[-1:] and history[-1].action == "promote" and _top(history[:-1]) == current
+    return [*history, Change("rollback" if taken_back else "found", current, _now())]
+
+
+def _written_history(models: Path) -> list[Change]:
+    file = models / HISTORY
     try:
-        written = json.loads((models / HISTORY).read_text(encoding="utf-8"))
-        history = [dict(entry) for entry in written["history"]]
-        names = [entry["bundle"] for entry in history]
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document["format_version"] > _FORMAT_VERSION:
+            raise InvalidInput(f"{file} was written by a newer version of pneumonia. Update pneumonia.")
+        history = [Change(**change) for change in document["history"]]
+        if not all(change.action in _ACTIONS and isinstance(change.bundle, str) for change in history):
+            raise ValueError("changes of an unknown kind")
     except FileNotFoundError:
-        history, names = [], []
+        return []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
-            f"{models / HISTORY} cannot be read: it says what was in production before. "
-            "Restore it, or delete it to start over."
+            f"{file} cannot be read: it says what was in production before. Restore it. To start over, "
+            "delete it."
         ) from error
-    current = _current(models)
-    if current is None:
-        return history
-    if current in names:
-        last = len(names) - 1 - names[::-1].index(current)
-        return history[: last + 1]
-    return [*history, {"bundle": current, "model_id": None, "promoted_at": None}]
+    return history
 
 
-def _entry(bundle: Bundle, name: str) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"bundle": name, "model_id": bundle.model_id, "promoted_at": now}
+def _in_production(history: list[Change]) -> list[str]:
+    """The bundles to go back through, the present one last."""
+    stack: list[str] = []
+    for change in history:
+        if change.action == "rollback":
+            stack = stack[:-1]
+        elif stack[-1:] != [change.bundle]:
+            stack.append(change.bundle)
+    return stack
 
 
-def _point_to(models: Path, name: str) -> None:
-    """Let the link point there at once: no reader finds it missing."""
+def _top(history: list[Change]) -> str | None:
+    return next(reversed(_in_production(history)), None)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _change(models: Path, history: list[Change], action: Action, name: str) -> None:
+    """Write the change down, then let the link show it at once: no reader finds it missing."""
+    _write_history(models, [*history, Change(action, name, _now())])
     temporary = models / f".{ALIAS}-{secrets.token_hex(4)}"
     try:
+        failpoint("production.link", str(models / ALIAS))
         temporary.symlink_to(name)
         temporary.replace(models / ALIAS)
     except OSError as error:
@@ -186,10 +251,10 @@ def _point_to(models: Path, name: str) -> None:
         raise cannot_write(str(models / ALIAS), "cannot write this link", error) from error
 
 
-def _write_history(models: Path, history: list[dict[str, Any]]) -> None:
+def _write_history(models: Path, history: list[Change]) -> None:
     file = models / HISTORY
-    content = json.dumps({"format_version": _FORMAT_VERSION, "history": history}, indent=2)
+    document = {"format_version": _FORMAT_VERSION, "history": [asdict(change) for change in history]}
     try:
-        write_bytes(open_location(str(file.absolute())), f"{content}\n".encode())
+        write_bytes(open_location(str(file.absolute())), f"{json.dumps(document, indent=2)}\n".encode())
     except OSError as error:
         raise cannot_write(str(file), "cannot write there", error) from error

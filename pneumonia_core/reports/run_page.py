@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pneumonia_core.archives.skipped import may_hide_images, skip_text
-from pneumonia_core.drift import BINS
+from pneumonia_core.drift import BINS, Drift
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.reports.render import render_html
 
+_THIS_RUN: Final = "this run"
+_RUNS_BEFORE: Final = "runs before"
 OUTCOMES: Final = {
     "scored": "have probabilities and a finding",
     "rejected": "could not be scored; the row says why",
@@ -46,6 +48,7 @@ def run_page(run: Mapping[str, Any]) -> str:
         out_of_domain=counts.get("out_of_domain"),
         scores=_score_rows(run),
         scores_of=[name for name, _ in _histograms(run)],
+        drift=_drift(run),
         reasons=[
             _reason_row(reason, number)
             for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -99,11 +102,19 @@ def _histograms(run: Mapping[str, Any]) -> list[tuple[str, Sequence[int]]]:
     others = run.get("score_histograms") or {}
     of_run = (run.get("counts") or {}).get("score_histogram") or ()
     named = [
-        ("this run", of_run),
-        ("runs before", others.get("before") or ()),
+        (_THIS_RUN, of_run),
+        (_RUNS_BEFORE, others.get("before") or ()),
         ("validation", others.get("validation") or ()),
     ]
     return [(name, numbers) for name, numbers in named if any(numbers)] if any(of_run) else []
+
+
+def _drift(run: Mapping[str, Any]) -> Drift | None:
+    histograms = dict(_histograms(run))
+    index = run.get("drift")
+    if index is None or not {_THIS_RUN, _RUNS_BEFORE} <= histograms.keys():
+        return None
+    return Drift(index, sum(histograms[_THIS_RUN]), sum(histograms[_RUNS_BEFORE]))
 
 
 def _score_rows(run: Mapping[str, Any]) -> list[tuple[str, list[float]]]:

@@ -158,8 +158,8 @@ def read_runs(results: Location) -> list[RunRecord]:
 def _read_records(results: Location, run_ids: Iterable[str]) -> Iterator[RunRecord]:
     """The records of these runs in their order, without those of runs that died before they wrote one.
 
-    Mostly the first one is looked for: it is read alone. The more are taken, the more are read at once, since
-    a bucket needs tens of milliseconds for each, and there is one for each night.
+    The first one is read alone, because it is mostly the one that is looked for. Each further group is twice
+    as large: there is one record for each night, and a bucket needs tens of milliseconds to give one.
     """
     left, at_once = iter(run_ids), 1
     with ThreadPoolExecutor(_READERS, thread_name_prefix="records") as readers:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self, Unpack
 
+from pneumonia_core.errors import InvalidInput
 from pneumonia_core.runs.inventory import ChunkRef, read_chunk
 from pneumonia_core.runs.record import EndState, RunChanges, RunRecord, RunRequest, RunState
 from pneumonia_core.storage.files import delete_file, delete_folder, read_bytes, write_bytes
@@ -128,8 +129,15 @@ def marker(results: Location, run_id: str) -> Location:
 
 
 def read_record(folder: Location) -> RunRecord:
-    """The record in a run's folder. Raises InvalidInput where a newer version wrote it."""
-    return RunRecord.from_json(json.loads(read_bytes(folder.child("run.json"))))
+    """The record in a run's folder. Raises InvalidInput where a newer version wrote it, or it is damaged."""
+    file = folder.child("run.json")
+    content = read_bytes(file)
+    try:
+        return RunRecord.from_json(json.loads(content))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{file.uri} is damaged. Restore it, or delete its folder: rows of the run stay in the table."
+        ) from error
 
 
 def chunks_still_needed(run: Run) -> list[ChunkRef]:

@@ -10,7 +10,7 @@ from pneumonia_core.results import latest, maintenance
 from pneumonia_core.results.table import existing_table
 from pneumonia_core.runs.inventory import Inventory, read_inventories
 from pneumonia_core.runs.listing_round import is_kept
-from pneumonia_core.runs.record import ENDED, RunRecord
+from pneumonia_core.runs.record import CLOSED, ENDED, RunRecord
 from pneumonia_core.runs.registry import active_runs, committed_runs, delete_unmarked_run, read_runs
 from pneumonia_core.runs.run import WORKING_FOLDERS, read_record, run_folder
 from pneumonia_core.storage.errors import cannot_write, error_text
@@ -37,7 +37,7 @@ def run_named(results: Location, run_id: str | None) -> RunRecord:
         folders = (run_folder(results, name) for name in wanted)
         if folder := next((folder for folder in folders if exists(folder.child("run.json"))), None):
             return read_record(folder)
-    if names:
+    if names and run_id is not None:
         raise InvalidInput(f"{results.uri} has no run {run_id!r}.", Remedy.NAME_RUN)
     raise InvalidInput(f"{results.uri} has no runs.", Remedy.SCORED_RESULTS)
 
@@ -45,8 +45,13 @@ def run_named(results: Location, run_id: str | None) -> RunRecord:
 def write_page(results: Location, record: RunRecord, page: str, output: Location | None) -> Location:
     """Write the page of a run, in its folder where no `output` is given; where it was written.
 
-    Raises PneumoniaError where it cannot be written.
+    Raises InvalidInput where that run has not ended, PneumoniaError where the page cannot be written.
     """
+    if output is None and record.state not in CLOSED:
+        raise InvalidInput(
+            f"run {record.run_id} has not ended (it is {record.state}), and writes this page when it ends.",
+            Remedy.PAGE_ELSEWHERE,
+        )
     file = output or run_folder(results, record.run_id).child("run.html")
     try:
         write_bytes(file, page.encode())

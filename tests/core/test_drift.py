@@ -25,12 +25,24 @@ def test_drift_of_nothing_is_unknown():
     assert measure_drift(none, some) is measure_drift(some, none) is measure_drift(some, ()) is None
 
 
-@pytest.mark.parametrize(("images", "of"), [(100, 10_000), (1_000, 10_000), (50, 50)])
-def test_nights_without_a_change_hardly_ever_exceed_what_chance_gives(images, of):
+@pytest.mark.parametrize(("images", "of"), [(20, 10**6), (100, 10_000), (1_000, 10_000), (50, 50)])
+@pytest.mark.parametrize("shape", [(0.3, 0.5), (0.3, 30), (1, 20)], ids=["ill", "nearly all well", "well"])
+def test_nights_without_a_change_hardly_ever_exceed_what_chance_gives(images, of, shape):
     generator = np.random.default_rng(5)
+    shares = np.array(histogram(generator.beta(*shape, 10**6))) / 10**6
     drifts = [
-        measure_drift(histogram(generator.beta(0.3, 0.5, images)), histogram(generator.beta(0.3, 0.5, of)))
+        measure_drift(generator.multinomial(images, shares), generator.multinomial(of, shares))
         for _ in range(2_000)
     ]
-    assert sum(drift.index > drift.by_chance for drift in drifts) <= 10
-    assert max(drift.index for drift in drifts) > drifts[0].by_chance / 2
+    assert sum(drift.index > drift.by_chance for drift in drifts) <= 0.006 * len(drifts)
+
+
+@pytest.mark.parametrize(("images", "of"), [(50, 10**6), (300, 1_000)])
+def test_nights_with_more_ill_patients_exceed_it(images, of):
+    generator = np.random.default_rng(5)
+    well, ill = ([*shares, *[0] * 7, shares[0]] for shares in ([0.45, 0.1], [0.1, 0.8]))
+    drift = measure_drift(
+        generator.multinomial(images, np.divide(ill, sum(ill))),
+        generator.multinomial(of, np.divide(well, sum(well))),
+    )
+    assert drift.index > max(drift.by_chance, 0.25)

@@ -72,7 +72,13 @@ def test_alarm_says_its_numbers_in_words():
 
 
 def test_drift_above_its_limit_counts_where_chance_does_not_explain_it():
-    for index, images, raises in [(0.3, 1_000, True), (0.2, 1_000, False), (0.3, 50, False), (0.8, 50, True)]:
+    for index, images, raises in [
+        (0.3, 1_000, True),
+        (0.2, 1_000, False),
+        (0.3, 50, False),
+        (0.8, 50, True),
+        (9, 4, False),
+    ]:
         alarms = raised_alarms(DEFAULTS, {"drift": Drift(index, images, 10_000)})
         assert [alarm.gate for alarm in alarms] == ["drift"] * raises
     (alarm,) = raised_alarms(parse_gates(["drift=hold:2"]), {"drift": Drift(2.5, 100, 200)})

@@ -224,6 +224,20 @@ def test_page_of_a_run_is_written_again(nights, tmp_path):
     assert not pages[0].exists()
 
 
+def test_page_of_a_run_that_has_not_ended_is_written_elsewhere(nights, tiny_bundle, tmp_path):
+    results, files = nights
+    request = scoring_request(tiny_bundle, files[0].parents[1], run_date="2026-02-09")
+    with new_run(open_location(str(results)), request, 3) as begun:
+        done = CliRunner().invoke(report.command, [str(results)])
+        assert done.exit_code == 2
+        assert "Give an --output" in done.output
+        assert not (results / "runs" / begun.run_id / "run.html").exists()
+        output = tmp_path / "now.html"
+        result = json.loads(run(report.command, results, "--output", output).stdout)
+        assert (result["run_id"], result["run_state"]) == (begun.run_id, "listing")
+        assert begun.run_id in output.read_text()
+
+
 def test_page_of_no_run_is_an_error_that_says_what_to_do(nights, tmp_path):
     results, _ = nights
     for arguments, said in [

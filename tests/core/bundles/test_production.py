@@ -1,6 +1,7 @@
 """The alias `production`: whole or not at all, one change at a time, and back to the one before."""
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from support.paths import REPOSITORY
 
 from pneumonia_core.bundles.bundle import open_bundle
 from pneumonia_core.bundles.production import ALIAS, HISTORY, list_bundles, promote, roll_back
-from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
+from pneumonia_core.errors import InvalidInput, Remedy
 from pneumonia_core.system.failpoints import VARIABLE
 
 NAMES = ("a", "b", "c")
@@ -117,38 +118,96 @@ def test_link_that_a_person_set_is_one_to_go_back_to(models):
     assert [roll_back(models).bundle.path.name for _ in range(3)] == ["c", "b", "a"]
 
 
-def test_damaged_history_is_told_and_keeps_the_present_bundle(models):
+def test_link_that_a_person_set_back_loses_nothing_of_the_history(models):
+    for name in NAMES:
+        promote(models, name)
+    (models / ALIAS).unlink()
+    (models / ALIAS).symlink_to(models / "a")
+    assert [roll_back(models).bundle.path.name for _ in range(3)] == ["c", "b", "a"]
+    changes = [change["bundle"] for change in json.loads((models / HISTORY).read_text())["history"]]
+    assert changes == ["a", "b", "c", "a", "c", "b", "a"]
+
+
+def test_link_to_another_place_is_told_replaced_and_one_to_go_back_to(models, tmp_path):
+    elsewhere = shutil.copytree(models / "b", tmp_path / "elsewhere" / "b")
+    (models / ALIAS).symlink_to(elsewhere)
+    assert [bundle.name for bundle in list_bundles(models) if bundle.bundle and bundle.in_production] == []
+    assert str(elsewhere) in list_bundles(models)[-1].problem
+    assert promote(models, "b").before == str(elsewhere)
+    assert (models / ALIAS).readlink() == Path("b")
+    assert roll_back(models).bundle.path == elsewhere
+
+
+@pytest.mark.parametrize("target", ["absent/b", "/absent/b", ALIAS])
+def test_link_that_leads_nowhere_is_replaced(models, target):
+    (models / ALIAS).symlink_to(target)
+    assert list_bundles(models)[-1].problem
+    promote(models, "b")
+    assert in_production(models) == "b"
+
+
+@pytest.mark.parametrize(
+    ("history", "said"),
+    [
+        ("[]", "To start over, delete it."),
+        ('{"format_version": 1, "history": [{"bundle": 5}]}', "To start over, delete it."),
+        ('{"format_version": 1, "history": [{"action": "", "bundle": "a", "at": ""}]}', "delete it"),
+        ('{"format_version": 2, "history": [{"who": "a"}]}', "newer version"),
+    ],
+)
+def test_history_that_cannot_be_read_is_told_and_keeps_the_present_bundle(models, history, said):
     promote(models, "a")
-    (models / HISTORY).write_text("[]")
-    with pytest.raises(InvalidInput, match="delete it to start over"):
-        roll_back(models)
+    (models / HISTORY).write_text(history)
+    for change in (lambda: promote(models, "b"), lambda: roll_back(models)):
+        with pytest.raises(InvalidInput, match=said):
+            change()
     assert in_production(models) == "a"
 
 
-PROMOTE = "import sys, pathlib; from pneumonia_core.bundles.production import promote; "
+def test_folder_of_bundles_may_hold_what_cannot_be_looked_into(models):
+    (models / "lost+found").mkdir(mode=0)
+    (models / ".writing-1").mkdir()
+    shutil.copy(models / "a" / "bundle.json", models / ".writing-1")
+    (models / ".production-1").symlink_to("a")
+    assert [bundle.name for bundle in list_bundles(models)] == list(NAMES)
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/models", "file:///models", "absent"])
+def test_place_that_is_no_folder_of_this_machine_is_refused(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    for change in (lambda: promote(Path(place), "b"), lambda: list_bundles(Path(place))):
+        with pytest.raises(InvalidInput, match="cannot be read: it is not a"):
+            change()
+    assert not list(tmp_path.iterdir())
+
+
+CHANGE = "import sys; from pathlib import Path; from pneumonia_core.bundles.production import *; "
+
+
+@pytest.mark.parametrize("place", ["write", "production.link"])
 @pytest.mark.parametrize(("action", "code"), [("kill", -9), ("enospc", 1)])
-def test_promotion_that_is_cut_short_can_be_rolled_back(models, action, code):
-    promote(models, "a")
-    promote(models, "b")
-    done = subprocess.run(
-        [sys.executable, "-c", PROMOTE + "promote(pathlib.Path(sys.argv[1]), 'c')", models],
-        cwd=REPOSITORY,
-        env={VARIABLE: f"write@{HISTORY}={action}"},
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == code
-    assert in_production(models) == "c"
+def test_change_that_is_cut_short_is_made_by_the_same_command(models, place, action, code):
+    """A change that was made although its command failed must not be made twice."""
+    for name in NAMES:
+        promote(models, name)
+    calls = {
+        "roll_back(Path(sys.argv[1]))": lambda: roll_back(models),
+        "promote(Path(sys.argv[1]), 'c')": lambda: promote(models, "c"),
+    }
+    for call, again in calls.items():
+        before = in_production(models)
+        done = subprocess.run(
+            [sys.executable, "-c", CHANGE + call, models],
+            cwd=REPOSITORY,
+            env={VARIABLE: f"{place}@{HISTORY if place == 'write' else ALIAS}={action}"},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert in_production(models) == before
+        again()
+        assert in_production(models) != before
     assert [roll_back(models).bundle.path.name for _ in range(2)] == ["b", "a"]
-
-
-def test_folder_that_cannot_be_written_to_is_told(models, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "write=enospc")
-    with pytest.raises(PneumoniaError) as full:
-        promote(models, "a")
-    assert full.value.remedy is Remedy.MAKE_ROOM
 
 
 def test_changes_at_the_same_time_lose_none_and_readers_always_find_a_bundle(models):

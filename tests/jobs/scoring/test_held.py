@@ -261,3 +261,32 @@ def test_drift_of_another_folder_each_night_is_measured_against_all_runs_of_the_
     of_another = scoring_request(tiny_bundle, make_archive(tmp_path / "2026-02-02", 100))
     of_another = dataclasses.replace(of_another, model_id="another")
     assert night(results, of_another, tiny_bundle)["drift"] is None
+
+
+def test_run_commits_where_what_only_tells_of_drift_cannot_be_read(tmp_path, tiny_bundle, caplog):
+    """An old record that is damaged, and a bundle that was deleted while the run was at work."""
+    results, archive = tmp_path / "r", make_archive(tmp_path / "archive")
+    request = scoring_request(tiny_bundle, archive)
+    first = night(results, request, tiny_bundle)
+    (archive / "second.png").write_bytes(b"image")
+    night(results, request, tiny_bundle)
+    (results / "runs" / first["run_id"] / "run.json").write_text("{")
+    (archive / "third.png").write_bytes(b"image")
+    done = night(results, request, dataclasses.replace(tiny_bundle, path=tmp_path / "deleted"))
+    assert (done["state"], done["scored"], done["drift"]) == ("committed", 1, None)
+    assert "the drift of the scores is unknown" in caplog.text
+    assert "baseline.parquet cannot be read" in caplog.text
+
+
+def test_runs_of_another_model_are_not_in_the_way_of_the_comparison(tmp_path, tiny_bundle):
+    results, archive = tmp_path / "r", make_archive(tmp_path / "archive")
+    request = scoring_request(tiny_bundle, archive)
+    own = night(results, request, tiny_bundle)
+    record = json.loads((results / "runs" / own["run_id"] / "run.json").read_text())
+    record["configuration"]["model_id"] = "another"
+    for number in range(35):
+        folder = results / "runs" / f"{number + 1:06d}-of-another-model"
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({**record, "run_id": folder.name}))
+    (archive / "last.png").write_bytes(b"image")
+    assert night(results, request, tiny_bundle)["drift"] is not None

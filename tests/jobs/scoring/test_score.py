@@ -1,5 +1,6 @@
 """Scoring: one row for every image, once, and errors that say what to do."""
 
+import dataclasses
 import datetime
 import json
 import os
@@ -20,6 +21,7 @@ from support.paths import REPOSITORY
 from support.scoring import pneumonia, rows, score, scoring_request
 
 from pneumonia_core.errors import InvalidInput, Remedy
+from pneumonia_core.gates import DEFAULT_GATES
 from pneumonia_core.phantoms.data_sets import write_archive
 from pneumonia_core.results.schema import SCHEMA
 
@@ -123,10 +125,15 @@ def test_second_night_scores_only_what_is_new_or_changed(ray_here, tiny_bundle, 
     shutil.copy(files[0], files[0].with_name("new.jpeg"))
     Image.open(files[1]).rotate(90).save(files[1])
     files[2].unlink()
-    night = score(tmp_path / "r", scoring_request(tiny_bundle, archive, run_date="2026-02-01"))
+    second = scoring_request(tiny_bundle, archive, run_date="2026-02-01")
+    night = score(tmp_path / "r", second, gates=DEFAULT_GATES)
     counts = (night["listed"], night["scored"], night["unchanged"], night["gone"])
     assert counts == (12, 2, 10, 1)
     assert rows(tmp_path / "r").num_rows == 14
+    assert night["drift"] is not None
+    third = dataclasses.replace(second, run_date="2026-02-02")
+    quiet = score(tmp_path / "r", third, gates=DEFAULT_GATES)
+    assert (quiet["nothing_new"], quiet["drift"], quiet["gates"]) == (True, None, ())
 
 
 def test_another_image_that_is_gone_is_news(ray_here, tiny_bundle, tmp_path):
