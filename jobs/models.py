@@ -21,24 +21,24 @@ _RIGHT = range(3, 5)
 @job_command("models")
 @click.argument("action", type=click.Choice(["list", "promote", "rollback"]))
 @click.argument("folder", metavar="DIR", type=LocationType(folder=True))
-@click.argument("bundle", required=False)
-def command(action: str, folder: str, bundle: str | None) -> Result:
+@click.argument("name", metavar="[BUNDLE]", required=False)
+def command(action: str, folder: str, name: str | None) -> Result:
     """List the bundles in DIR, or choose the one that `--model DIR/production` scores with.
 
-    promote DIR BUNDLE lets the alias DIR/production point to a bundle in DIR, after a check of all its
-    hashes. rollback lets it point to the one before. A run that has begun goes on with the bundle that it
-    began with. A model that is new to a table is asked about: `score --rescore all|none`.
+    promote DIR BUNDLE puts a bundle of DIR into production, after a check of all its hashes. rollback goes
+    back to the one before. A run that has begun goes on with the bundle that it began with. A model that is
+    new to a table is asked about: `score --rescore all|none`.
     """
     # Here, because `pneumonia models --help` needs neither NumPy nor the bundle's reader.
     from pneumonia_core.bundles.production import list_bundles, promote, roll_back
 
     models = Path(folder)
-    if (action == "promote") != (bundle is not None):
+    if (action == "promote") != (name is not None):
         raise InvalidInput(f"`models {action}` takes DIR{' and a bundle in it' * (action == 'promote')}.")
     if action == "list":
         return _listed(list_bundles(models))
-    if bundle is not None:
-        return _changed(models, promote(models, bundle))
+    if name is not None:
+        return _changed(models, promote(models, name))
     return _changed(models, roll_back(models))
 
 

@@ -18,6 +18,7 @@ TEXTS_THAT_ARE_NOT_LOCATIONS = {
     "engine",
     "model",
     "name",
+    "run",
 }
 SCORE = ["score", "archive", "/other", "--model", "m@sha256:00", "--results", "../results"]
 
@@ -115,3 +116,8 @@ def test_location_by_default_is_sent_to_the_cluster_too(folder):
         "demo",
         f"--workdir={folder}/job/pneumonia-demo",
     ]
+
+
+def test_bundle_to_promote_is_named_by_its_folder_on_the_cluster(folder):
+    words = job_arguments(read_command(["models", "promote", "models", "resnet18-1"]), here=True)
+    assert words == ["models", "promote", f"{folder}/job/models", "resnet18-1"]
