@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
 
+from pneumonia_core.imaging.study_key import hash_key_digest
 from pneumonia_core.results.clock import MAX_CLOCK_ERROR
 from pneumonia_core.runs.inventory import ChunkRef
 
@@ -33,7 +34,7 @@ class WorkItem:
     copy: bool = False
 
 
-Permission = Literal["go", "elsewhere", "stop", "wrong clock"]
+Permission = Literal["go", "elsewhere", "stop", "wrong clock", "another key"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class ChunkQueue:
         self._begun: list[tuple[int, str]] = []
         self._turned_away: list[int] = []
         self._actors: dict[str, str] = {}
+        # The digest of the first worker's key; the set is empty before.
+        self._keys: set[str | None] = set()
 
     async def put(self, position: int, items: Sequence[WorkItem]) -> None:
         """Add items, of which the first has this number. A repeated call changes nothing."""
@@ -113,12 +116,13 @@ class ChunkQueue:
         return list(self._items[start : start + ITEMS_AT_ONCE])
 
     async def begin(
-        self, chunk: int, node: str, avoid: Sequence[str], scores: bool, clock_s: float
+        self, chunk: int, node: str, avoid: Sequence[str], scores: bool, clock_s: float, key: str | None
     ) -> Permission:
         """Whether a worker on this node may begin the chunk now. `scores` says that the worker is an actor.
 
-        `clock_s` is the time on its node, which dates the rows. A task that only decodes is not reported: Ray
-        itself repeats it where its node is lost.
+        `clock_s` is the time on its node, which dates the rows. `key` is the digest of its key for the
+        `study_key` of the rows: a node that joins late may have another than those that were asked when the
+        run began. A task that only decodes is not reported: Ray itself repeats it where its node is lost.
         """
         if self._orders.stopping:
             return "stop"
@@ -127,6 +131,9 @@ class ChunkQueue:
         if node in avoid or node in self._orders.left_out:
             self._turned_away.append(chunk)
             return "elsewhere"
+        if (self._keys or {key}) != {key}:
+            return "another key"
+        self._keys = {key}
         if scores:
             self._begun.append((chunk, node))
         return "go"
@@ -183,7 +190,8 @@ class QueueClient:
         return items
 
     def begin(self, chunk: int, node: str, avoid: Sequence[str], scores: bool) -> Permission:
-        permission: Permission = _get(self._handle.begin.remote(chunk, node, avoid, scores, time.time()))
+        asked = self._handle.begin.remote(chunk, node, avoid, scores, time.time(), hash_key_digest())
+        permission: Permission = _get(asked)
         return permission
 
     def register(self, actor_id: str, node: str) -> "list[EngineSpec]":

@@ -82,6 +82,21 @@ def test_node_whose_disk_is_full_is_left_out_and_nothing_is_lost(undisturbed, no
     assert len(full.reads) <= IMAGES
 
 
+@pytest.mark.slow
+def test_node_that_joins_with_another_hash_key_scores_nothing(undisturbed, nodes, night, tmp_path):
+    """Its study keys could not be joined with those of the other rows."""
+    first = nodes.add("decode=sleep:0.15")
+    process = night()
+    wait_until(lambda: first.done, process)
+    late = nodes.add(hash_key="salt")
+    errors = ended(process)
+    check_equal(tmp_path / "r", undisturbed)
+    assert (late.actors, late.done, late.reads) == (1, [], [])
+    assert len(first.done) == IMAGES // CHUNK
+    assert "PNEUMONIA_HASH_KEY of node" in errors
+    assert "salt" not in errors
+
+
 def test_one_full_disk_and_one_broken_connection_cost_a_retry(undisturbed, nodes, night, tmp_path):
     node = nodes.add(
         f"write@/parts/=enospc,once:{tmp_path / 'disk'}", f"write@/parts/=broken,once:{tmp_path / 'net'}"

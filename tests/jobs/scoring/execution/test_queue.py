@@ -99,7 +99,7 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
     async def test():
         queue = ChunkQueue()
         await queue.exchange(orders)
-        answer = await queue.begin(3, "here", (), scores=True, clock_s=time.time())
+        answer = await queue.begin(3, "here", (), scores=True, clock_s=time.time(), key=None)
         report = await queue.exchange(orders)
         return answer, report.begun, report.turned_away
 
@@ -109,22 +109,39 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
 
 def test_worker_on_a_node_that_the_chunk_avoids_may_not_begin():
     assert (
-        run(ChunkQueue().begin(3, "here", ("there", "here"), scores=True, clock_s=time.time())) == "elsewhere"
+        run(ChunkQueue().begin(3, "here", ("there", "here"), scores=True, clock_s=time.time(), key=None))
+        == "elsewhere"
     )
 
 
 @pytest.mark.parametrize(("days", "permission"), [(0.9, "go"), (1.1, "wrong clock"), (-1.1, "wrong clock")])
 def test_worker_whose_clock_is_wrong_by_more_than_a_day_may_not_begin(days, permission):
     clock_s = time.time() + days * 86_400
-    assert run(ChunkQueue().begin(3, "here", (), scores=True, clock_s=clock_s)) == permission
+    assert run(ChunkQueue().begin(3, "here", (), scores=True, clock_s=clock_s, key=None)) == permission
+
+
+def test_worker_on_a_node_with_another_key_than_the_first_one_may_not_begin():
+    async def test():
+        queue = ChunkQueue()
+
+        async def begin(node, key, avoid=()):
+            return await queue.begin(3, node, avoid, scores=True, clock_s=time.time(), key=key)
+
+        await begin("z", "of one that is turned away", avoid=("z",))
+        answers = [await begin(node, key) for node, key in [("a", "x"), ("b", "y"), ("c", None), ("d", "x")]]
+        return answers, (await queue.exchange(Orders())).begun
+
+    answers, begun = run(test())
+    assert answers == ["go", "another key", "another key", "go"]
+    assert begun == ((3, "a"), (3, "d"))
 
 
 def test_report_tells_each_beginning_once_and_all_actors():
     async def test():
         queue = ChunkQueue()
         await queue.register("x", "a")
-        await queue.begin(1, "a", (), scores=True, clock_s=time.time())
-        await queue.begin(2, "a", (), scores=False, clock_s=time.time())
+        await queue.begin(1, "a", (), scores=True, clock_s=time.time(), key=None)
+        await queue.begin(2, "a", (), scores=False, clock_s=time.time(), key=None)
         first = await queue.exchange(Orders())
         await queue.register("x", "b")
         second = await queue.exchange(Orders())
