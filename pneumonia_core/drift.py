@@ -1,34 +1,34 @@
 """Drift: how far the scores of a run are from those of earlier runs, by a population stability index."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 # Of p_pneumonia, each a tenth of 0 to 1.
 BINS: Final = 10
-# The 99.9 % quantile of chi-squared with BINS - 1 degrees of freedom.
-_CHI_SQUARED: Final = 27.88
-# So many images are added to each histogram, distributed as both together.
+# An empty bin has no logarithm: so many images are added to each histogram, distributed as both together.
+# Distributed equally, few images beside many would differ in every bin that is nearly empty.
 _PRIOR_IMAGES: Final = 5.0
+_DRAWS: Final = 5_000
+_BY_CHANCE: Final = 0.999
+# So many images differ by chance in no digit that is shown; more than 10^9 cannot be drawn.
+_TOO_MANY_FOR_CHANCE: Final = 10**8
 
 
 @dataclass(frozen=True)
 class Drift:
-    """The population stability index of the scores of `images` images against those `of` so many before."""
+    """The population stability index of the scores of `images` images against those `of` so many before.
+
+    `by_chance` is the index that so many images exceed once in a thousand nights although nothing has
+    changed, if each is of another patient: several of one patient are alike, and exceed it more often.
+    """
 
     index: float
     images: int
     of: int
-
-    @property
-    def by_chance(self) -> float:
-        """The index that so few images exceed once in a thousand nights although nothing has changed.
-
-        Without a change, index / (1 / images + 1 / of) is nearly chi-squared (Yurdakul and Naranjo, Journal
-        of Risk Model Validation 14, 2020).
-        """
-        return _CHI_SQUARED * (1 / self.images + 1 / self.of)
+    by_chance: float
 
 
 def measure_drift(now: Sequence[int], before: Sequence[int]) -> Drift | None:
@@ -36,17 +36,24 @@ def measure_drift(now: Sequence[int], before: Sequence[int]) -> Drift | None:
     images, of = sum(now), sum(before)
     if not images or not of:
         return None
-    pooled = [(a + b) / (images + of) for a, b in zip(now, before, strict=True)]
-    pairs = zip(_shares(now, pooled), _shares(before, pooled), pooled, strict=True)
-    index = sum((a - b) * math.log(a / b) for a, b, both in pairs if both)
-    return Drift(round(index, 4), images, of)
+    pooled = np.add(now, before)
+    index = float(_index(np.asarray([now]), pooled)[0])
+    return Drift(round(index, 4), images, of, round(_index_by_chance(pooled, images), 4))
 
 
-def _shares(histogram: Sequence[int], pooled: Sequence[float]) -> list[float]:
-    """The shares of the bins, drawn a little towards those of both histograms together.
+def _index_by_chance(pooled: np.ndarray, images: int) -> float:
+    """The quantile of the index where chance alone has chosen which of all images are those of the run."""
+    if pooled.sum() > _TOO_MANY_FOR_CHANCE:
+        return 0.0
+    draws = np.random.default_rng(0).multivariate_hypergeometric(pooled, images, _DRAWS, method="marginals")
+    return float(np.quantile(_index(draws, pooled), _BY_CHANCE))
 
-    An empty bin has no logarithm. Drawn towards equal shares, few images beside many would differ in every
-    bin that is nearly empty.
-    """
-    total = sum(histogram) + _PRIOR_IMAGES
-    return [(number + _PRIOR_IMAGES * share) / total for number, share in zip(histogram, pooled, strict=True)]
+
+def _index(now: np.ndarray, pooled: np.ndarray) -> np.ndarray:
+    """The indices [N] of histograms int [N, BINS] against the rest of all images, `pooled` int [BINS]."""
+    pooled, now = pooled[pooled > 0], now[:, pooled > 0]
+    prior = _PRIOR_IMAGES * pooled / pooled.sum()
+    shares = (now + prior) / (now.sum(1, keepdims=True) + _PRIOR_IMAGES)
+    before = pooled - now
+    shares_before = (before + prior) / (before.sum(1, keepdims=True) + _PRIOR_IMAGES)
+    return np.asarray(((shares - shares_before) * np.log(shares / shares_before)).sum(1))

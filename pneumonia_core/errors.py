@@ -37,7 +37,6 @@ class Remedy(StrEnum):
     FINISH_OR_ABANDON = "Repeat its own request to finish it, or abandon it."
     PROMOTE = "Choose one and promote it."
     LET_IT_END = "Wait until it has ended, or stop it and run this again to resume it."
-    SAME_KEY = "Set the same value on every node, and run this again."
     SET_CLOCK = "Set the clock that is wrong, and run this again."
     ALLOW_PREFIX = "Allow the prefix that the images are in."
     MAKE_ROOM = "Make room there, then run it again to resume."

@@ -37,7 +37,6 @@ REMEDIES: Final[dict[Remedy, str]] = {
     Remedy.FINISH_OR_ABANDON: "Run its own command to finish it, or add --fresh to abandon it.",
     Remedy.PROMOTE: "Choose one with `pneumonia models promote`.",
     Remedy.LET_IT_END: "Wait until it has ended, or stop it and run the same command again: that resumes it.",
-    Remedy.SAME_KEY: "Set the same value on every node, and run the same command again.",
     Remedy.SET_CLOCK: "Set the clock that is wrong, and run the same command again.",
     Remedy.ALLOW_PREFIX: "Add an --allow-prefix that the images are under.",
     Remedy.MAKE_ROOM: "Make room there, then run the same command again.",

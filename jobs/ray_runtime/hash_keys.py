@@ -7,13 +7,17 @@ from typing import Any
 from jobs.ray_runtime.capabilities import answers_of_nodes, on_node
 from jobs.ray_runtime.resources import Node
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.imaging.study_key import HASH_KEY_VARIABLE, hash_key_digest
+from pneumonia_core.imaging.study_key import HASH_KEY_VARIABLE, NO_HASH_KEY, hash_key_digest
 
 
-def check_hash_keys(nodes: Sequence[Node]) -> None:
-    """Raise InvalidInput where nodes have different keys, or only some have one."""
+def check_hash_keys(nodes: Sequence[Node]) -> str | None:
+    """The digest of the key that the nodes have, NO_HASH_KEY without one; None for a single node, which is
+    not asked.
+
+    Raises InvalidInput where nodes have different keys, or only some have one.
+    """
     if len(nodes) < 2:
-        return
+        return None
     # Ray takes a second to import: a command that is refused does without it.
     import ray
 
@@ -32,3 +36,4 @@ def check_hash_keys(nodes: Sequence[Node]) -> None:
             f"{HASH_KEY_VARIABLE} is not the same on all nodes: {'; '.join(groups)}. The study_key of some "
             "images could not be joined with that of others. Set the same value on every node, or on none."
         )
+    return next(iter(by_key), None) or NO_HASH_KEY

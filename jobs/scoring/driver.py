@@ -16,6 +16,7 @@ from jobs.scoring.execution.outcomes import ChunkFailure, NotBegun, Outcome, Rec
 from jobs.scoring.execution.placement import CHUNKS_PER_ACTOR
 from jobs.scoring.execution.queue import Orders
 from pneumonia_core.errors import PneumoniaError, Remedy
+from pneumonia_core.imaging.study_key import HASH_KEY_VARIABLE
 from pneumonia_core.results.table_view import TableView
 from pneumonia_core.runs.inventory import ChunkRef
 from pneumonia_core.runs.outcome.timings import RunTimings, WorkerSeconds
@@ -152,8 +153,11 @@ class Driver:
 
     def _follow(self, execution: "Execution", now: float, stopping: bool) -> None:
         """Exchange news with the workers, and look at the nodes from time to time."""
-        orders = Orders(stopping, self._dispatcher.left_out, self._dispatcher.keep_from)
-        report = execution.exchange(orders)
+        left_out, keep_from = self._dispatcher.left_out, self._dispatcher.keep_from
+        report = execution.exchange(Orders(stopping, left_out, keep_from, execution.hash_key))
+        # A queue that is started again must not take the key of the first node that asks it.
+        execution.hash_key = report.hash_key
+        self._leave_out(report.of_another_key)
         if self._instance and report.instance != self._instance:
             self._dispatcher.lose_queue(now)
         self._instance = report.instance
@@ -212,6 +216,16 @@ class Driver:
             return
         if not self._dispatcher.failed(failure, now, self._workers):
             raise PneumoniaError(failure.error, failure.remedy)
+
+    def _leave_out(self, of_another_key: frozenset[str]) -> None:
+        """Leave out the nodes that have joined with another key than the run's, and say so."""
+        for node in of_another_key - self._dispatcher.left_out:
+            self._dispatcher.leave_out(node)
+            say(
+                f"warning: node {node[:8]} is left out: its {HASH_KEY_VARIABLE} is not that of the other "
+                "nodes, so that the study_key of its images could not be joined with theirs"
+            )
+            self._told |= {node}
 
     def _tell_left_out(self) -> None:
         """Say which nodes are left out from now on, and why."""

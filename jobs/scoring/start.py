@@ -41,7 +41,7 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
     if not nodes or context.stop_requested:
         return None
     with context.steps.step("engine"):
-        check_hash_keys(nodes)
+        hash_key = check_hash_keys(nodes)
         computation = _settled(context, run, view, nodes)
         choice = computation.choice
         files = _shipped(context, choice.engine, choice.precision)
@@ -50,7 +50,8 @@ def start_execution(context: ScoringContext, run: Run, view: TableView, chunks: 
     squares = usable_squares(context.squares_of(run))
     context.cache_failed = squares is None
     job = ChunkJob(run.folder, constants, spec, squares)
-    return Execution(context.take_queue(), job, computation.placement, run.record.configuration.chunk_size)
+    chunk_rows = run.record.configuration.chunk_size
+    return Execution(context.take_queue(), job, computation.placement, chunk_rows, hash_key)
 
 
 def _wait_for_nodes(context: ScoringContext, chunks: int) -> list[Node]:

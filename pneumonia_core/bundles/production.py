@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from pneumonia_core.bundles.bundle import Bundle, open_bundle
-from pneumonia_core.errors import InvalidInput, Remedy
+from pneumonia_core.errors import InvalidInput, PneumoniaError, Remedy
 from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import write_bytes
 from pneumonia_core.storage.location import open_location
@@ -51,12 +51,14 @@ class Promotion:
 class Change:
     """One change of the alias. `found` is a link that somebody else has set.
 
-    `bundle` is the name of its folder, or the path of one that is elsewhere.
+    `bundle` is the name of its folder, or the path of one that is elsewhere. A change is written down before
+    it is `made`.
     """
 
     action: Action
     bundle: str
     at: str
+    made: bool = False
 
 
 def list_bundles(models: Path) -> list[KeptBundle]:
@@ -80,12 +82,14 @@ def list_bundles(models: Path) -> list[KeptBundle]:
 def promote(models: Path, bundle: str) -> Promotion:
     """Put this bundle of the folder into production. It is named by its folder's name or path.
 
-    Raises InvalidInput where it is not a whole bundle directly in this folder, or the link cannot be written.
+    `NAME@sha256:HEX` also pins the hash of its bundle.json. Raises InvalidInput where it is not a whole
+    bundle directly in this folder, or the link cannot be written.
     """
+    path, at, pin = bundle.partition("@sha256:")
     with _locked(models):
-        name = _name_in(models, bundle)
+        name = _name_in(models, path)
         history, before = _history(models), _current(models)
-        promotion = Promotion(open_bundle(models / name), before)
+        promotion = Promotion(open_bundle(f"{models / name}{at}{pin}"), before)
         _change(models, history, "promote", name)
         return promotion
 
@@ -93,17 +97,24 @@ def promote(models: Path, bundle: str) -> Promotion:
 def roll_back(models: Path) -> Promotion:
     """Put the bundle into production that was there before the present one. Each call goes one back.
 
-    Raises InvalidInput where there was none, or it is not whole any more.
+    Where somebody has removed the link, the last bundle comes back. Raises InvalidInput where there was none,
+    or it is not whole any more.
     """
     with _locked(models):
         history, before = _history(models), _current(models)
         stack = _in_production(history)
-        if len(stack) < 2:
+        earlier = stack if before is None else stack[:-1]
+        if not earlier:
             raise InvalidInput(
                 f"{models}: no bundle was in production before the present one.", Remedy.PROMOTE
             )
-        promotion = Promotion(open_bundle(models / stack[-2]), before)
-        _change(models, history, "rollback", stack[-2])
+        name = earlier[-1]
+        if not (models / name).exists():
+            raise InvalidInput(
+                f"{models / name} was in production before the present one, and has gone.", Remedy.PROMOTE
+            )
+        promotion = Promotion(open_bundle(models / name), before)
+        _change(models, history, "promote" if before is None else "rollback", name)
         return promotion
 
 
@@ -187,17 +198,15 @@ def _current(models: Path) -> str | None:
 def _history(models: Path) -> list[Change]:
     """All changes of the alias, oldest first, up to its present state.
 
-    A change is written down before it is made, and its process may have died in between. So the link counts:
-    where it shows another bundle than the last change, that was taken back, or somebody has set the link.
+    The process of the last one may have died before it was made: the link tells. A link that shows something
+    else than was made was set by somebody else.
     """
     history, current = _written_history(models), _current(models)
-    if current is None:
-        # Without a link the only change was never made, or somebody has removed the link.
-        return history if len(history) > 1 else []
-    if _top(history) == current:
-        return history
-    taken_back = history[-1:] and history[-1].action == "promote" and _top(history[:-1]) == current
-    return [*history, Change("rollback" if taken_back else "found", current, _now())]
+    if history and not history[-1].made:
+        history[-1] = replace(history[-1], made=history[-1].bundle == current)
+    if current is not None and _top(history) != current:
+        history.append(Change("found", current, _now(), made=True))
+    return history
 
 
 def _written_history(models: Path) -> list[Change]:
@@ -223,6 +232,8 @@ def _in_production(history: list[Change]) -> list[str]:
     """The bundles to go back through, the present one last."""
     stack: list[str] = []
     for change in history:
+        if not change.made:
+            continue
         if change.action == "rollback":
             stack = stack[:-1]
         elif stack[-1:] != [change.bundle]:
@@ -240,7 +251,8 @@ def _now() -> str:
 
 def _change(models: Path, history: list[Change], action: Action, name: str) -> None:
     """Write the change down, then let the link show it at once: no reader finds it missing."""
-    _write_history(models, [*history, Change(action, name, _now())])
+    change = Change(action, name, _now())
+    _write_history(models, [*history, change])
     temporary = models / f".{ALIAS}-{secrets.token_hex(4)}"
     try:
         failpoint("production.link", str(models / ALIAS))
@@ -249,6 +261,10 @@ def _change(models: Path, history: list[Change], action: Action, name: str) -> N
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise cannot_write(str(models / ALIAS), "cannot write this link", error) from error
+    failpoint("production.made", str(models / ALIAS))
+    # Whoever reads that it is not made looks at the link: a disk that is full by now does no harm.
+    with contextlib.suppress(PneumoniaError):
+        _write_history(models, [*history, replace(change, made=True)])
 
 
 def _write_history(models: Path, history: list[Change]) -> None:

@@ -6,6 +6,8 @@ import os
 from typing import Final
 
 HASH_KEY_VARIABLE: Final = "PNEUMONIA_HASH_KEY"
+# Stands for the digest of a node that has no key, where None says that the node was not asked.
+NO_HASH_KEY: Final = ""
 
 
 def study_key(uid: str | None) -> str | None:

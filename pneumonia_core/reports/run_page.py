@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pneumonia_core.archives.skipped import may_hide_images, skip_text
-from pneumonia_core.drift import BINS, Drift
+from pneumonia_core.drift import BINS, Drift, measure_drift
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.findings import CLASSES
 from pneumonia_core.reports.render import render_html
@@ -26,7 +26,7 @@ def run_page(run: Mapping[str, Any]) -> str:
     `model`, `engine`, `precision`, `engine_reason`, `actors_per_gpu`, `actors_per_gpu_reason`, `exit_code`,
     `configuration`, `versions`, `gone`, `gates` (alarms with gate, action, text), `accepted`, `skipped`
     ({code: number}), `counts` (listed, scored, rejected, unchanged, deferred, reject_reasons, findings,
-    out_of_domain, bytes_read, score_histogram), `drift`, `score_histograms`
+    out_of_domain, bytes_read, score_histogram), `score_histograms`
     (before, validation), `timings` (as of runs.outcome.timings) and `result` (seconds, images_per_s,
     table, version). Names are escaped.
     """
@@ -111,10 +111,7 @@ def _histograms(run: Mapping[str, Any]) -> list[tuple[str, Sequence[int]]]:
 
 def _drift(run: Mapping[str, Any]) -> Drift | None:
     histograms = dict(_histograms(run))
-    index = run.get("drift")
-    if index is None or not {_THIS_RUN, _RUNS_BEFORE} <= histograms.keys():
-        return None
-    return Drift(index, sum(histograms[_THIS_RUN]), sum(histograms[_RUNS_BEFORE]))
+    return measure_drift(histograms.get(_THIS_RUN, ()), histograms.get(_RUNS_BEFORE, ()))
 
 
 def _score_rows(run: Mapping[str, Any]) -> list[tuple[str, list[float]]]:

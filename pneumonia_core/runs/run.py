@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self, Unpack
 
-from pneumonia_core.errors import InvalidInput
+from pneumonia_core.errors import PneumoniaError
 from pneumonia_core.runs.inventory import ChunkRef, read_chunk
 from pneumonia_core.runs.record import EndState, RunChanges, RunRecord, RunRequest, RunState
 from pneumonia_core.storage.files import delete_file, delete_folder, read_bytes, write_bytes
@@ -129,14 +129,18 @@ def marker(results: Location, run_id: str) -> Location:
 
 
 def read_record(folder: Location) -> RunRecord:
-    """The record in a run's folder. Raises InvalidInput where a newer version wrote it, or it is damaged."""
+    """The record in a run's folder.
+
+    Raises InvalidInput where a newer version wrote it, PneumoniaError where it is damaged.
+    """
     file = folder.child("run.json")
     content = read_bytes(file)
     try:
         return RunRecord.from_json(json.loads(content))
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(
-            f"{file.uri} is damaged. Restore it, or delete its folder: rows of the run stay in the table."
+        raise PneumoniaError(
+            f"{file.uri} is damaged. Restore it. Without a backup, delete it: the table keeps its rows, and "
+            "the next run over its archives finds out what has gone from them."
         ) from error
 
 

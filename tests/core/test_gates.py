@@ -72,16 +72,16 @@ def test_alarm_says_its_numbers_in_words():
 
 
 def test_drift_above_its_limit_counts_where_chance_does_not_explain_it():
-    for index, images, raises in [
-        (0.3, 1_000, True),
-        (0.2, 1_000, False),
-        (0.3, 50, False),
-        (0.8, 50, True),
-        (9, 4, False),
+    for index, by_chance, images, raises in [
+        (0.3, 0.03, 1_000, True),
+        (0.2, 0.03, 1_000, False),
+        (0.3, 0.6, 50, False),
+        (0.8, 0.6, 50, True),
+        (9, 2, 4, False),
     ]:
-        alarms = raised_alarms(DEFAULTS, {"drift": Drift(index, images, 10_000)})
+        alarms = raised_alarms(DEFAULTS, {"drift": Drift(index, images, 10_000, by_chance)})
         assert [alarm.gate for alarm in alarms] == ["drift"] * raises
-    (alarm,) = raised_alarms(parse_gates(["drift=hold:2"]), {"drift": Drift(2.5, 100, 200)})
+    (alarm,) = raised_alarms(parse_gates(["drift=hold:2"]), {"drift": Drift(2.5, 100, 200, 0.3)})
     assert (alarm.action, alarm.images, alarm.of, alarm.limit) == ("hold", 100, 200, 2)
     assert alarm.text == (
         "the scores of 100 images are distributed unlike those of 200 images in the runs before: population "

@@ -12,6 +12,7 @@ from jobs.scoring.ending.commit import (
     telling_what_is_committed,
 )
 from jobs.scoring.ending.merging import merge_here
+from pneumonia_core.drift import measure_drift
 from pneumonia_core.errors import Remedy
 from pneumonia_core.results.commit import commit
 from pneumonia_core.results.table import add_missing_columns
@@ -58,10 +59,13 @@ def commit_accepted(run: Run, started: float, max_reject_rate: float) -> RunResu
     needed = chunks_still_needed(run)
     merged = merge_here(run, [ref for ref in needed if ref.chunk in done])
     unscored = unscored_rows(run, [ref for ref in needed if ref.chunk not in done])
+    counts = count_images(run, merged, unscored, judged=record.counts.out_of_domain is not None)
+    drift = measure_drift(counts.score_histogram, record.score_histograms.get("before", ()))
     files = stage(
         run,
         merged,
-        counts=count_images(run, merged, unscored, judged=record.counts.out_of_domain is not None),
+        counts=counts,
+        drift=None if drift is None else drift.index,
         accepted=True,
         superseded=len(run.superseded),
     )

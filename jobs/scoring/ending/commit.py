@@ -20,7 +20,8 @@ from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.gates import raised_alarms
 from pneumonia_core.reports.run_page import run_page
 from pneumonia_core.results.commit import DataFile
-from pneumonia_core.runs.gated.shares import gate_shares, scores_before
+from pneumonia_core.runs.gated.earlier import EarlierRuns, earlier_runs
+from pneumonia_core.runs.gated.shares import gate_shares
 from pneumonia_core.runs.outcome.counts import Counts
 from pneumonia_core.runs.outcome.limit import concluded
 from pneumonia_core.runs.outcome.timings import RunTimings
@@ -74,8 +75,8 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
         merged = merge_run(context, run, [ref for ref in needed if ref.chunk in done])
     counts = count_images(run, merged, unscored_rows(run, left), judged=context.bundle.domain is not None)
     gates = context.options.gates
-    before = scores_before(run) if gates else ()
-    shares = gate_shares(run, counts, gone.count if gone else None, before) if gates else {}
+    earlier = earlier_runs(run) if gates else EarlierRuns()
+    shares = gate_shares(run, counts, gone.count if gone else None, earlier) if gates else {}
     alarms = raised_alarms(gates, shares)
     drift = shares.get("drift")
     files = stage(
@@ -84,7 +85,7 @@ def commit_run(context: ScoringContext, run: Run, gone: Gone | None) -> RunResul
         counts=counts,
         gates=alarms,
         drift=drift.index if isinstance(drift, Drift) else None,
-        score_histograms={"before": before, "validation": read_baseline(context.bundle)},
+        score_histograms={"before": earlier.scores, "validation": read_baseline(context.bundle)},
         gone=gone.count if gone else None,
         gone_digest=gone.digest if gone else None,
     )

@@ -25,7 +25,6 @@ from jobs.scoring.execution.queue import QueueClient, WorkItem
 from pneumonia_core.archives.entries import ImageRef, image_refs
 from pneumonia_core.errors import PneumoniaError, Remedy
 from pneumonia_core.imaging.contract import Decoded
-from pneumonia_core.imaging.study_key import HASH_KEY_VARIABLE
 from pneumonia_core.runs.crash_journal import CrashJournal
 from pneumonia_core.runs.inventory import read_chunk
 from pneumonia_core.runs.outcome.timings import StageSeconds
@@ -187,9 +186,6 @@ def _turned_away(queue: QueueClient, item: WorkItem, scores: bool) -> list[Outco
     if permission == "wrong clock":
         text = f"the clock of node {_node()[:8]} is wrong by more than a day: the driver's differs."
         return [ChunkFailure(item.ref.chunk, _node(), text, Remedy.SET_CLOCK)]
-    if permission == "another key":
-        text = f"{HASH_KEY_VARIABLE} of node {_node()[:8]} is not that of the other nodes."
-        return [ChunkFailure(item.ref.chunk, _node(), text, Remedy.SAME_KEY)]
     # The driver learns of it from the queue, and gives it out again before this ends.
     time.sleep(_KEEP_S)
     return []

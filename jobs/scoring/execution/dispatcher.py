@@ -185,6 +185,10 @@ class Dispatcher:
         if len(record.streak) >= FAILURES_OF_A_NODE and self._done_elsewhere(node) > record.done_elsewhere:
             self.left_out |= {node}
 
+    def leave_out(self, node: str) -> None:
+        """No chunk is to be begun on this node."""
+        self.left_out |= {node}
+
     def last_error(self, node: str) -> str:
         """Why a chunk failed last on a node that is left out."""
         return self._nodes[node].last_error

@@ -27,12 +27,19 @@ _KILLED_AFTER_S: Final = 10.0
 class Execution:
     """Chunks go in by `put`, what comes of them comes out of `arrived`; in between, `exchange` with workers.
 
-    It ends with its block, and its actors and its queue with it.
+    It ends with its block, and its actors and its queue with it. `hash_key` is that of the nodes, as
+    `check_hash_keys` gives it.
     """
 
     def __init__(
-        self, chunk_queue: QueueClient, job: ChunkJob, placement: Placement, chunk_rows: int
+        self,
+        chunk_queue: QueueClient,
+        job: ChunkJob,
+        placement: Placement,
+        chunk_rows: int,
+        hash_key: str | None = None,
     ) -> None:
+        self.hash_key = hash_key
         self._queue = chunk_queue
         chunk_queue.hold_engine(job.engine)
         self._arrived: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
 
-from pneumonia_core.imaging.study_key import hash_key_digest
+from pneumonia_core.imaging.study_key import NO_HASH_KEY, hash_key_digest
 from pneumonia_core.results.clock import MAX_CLOCK_ERROR
 from pneumonia_core.runs.inventory import ChunkRef
 
@@ -34,19 +34,21 @@ class WorkItem:
     copy: bool = False
 
 
-Permission = Literal["go", "elsewhere", "stop", "wrong clock", "another key"]
+Permission = Literal["go", "elsewhere", "stop", "wrong clock"]
 
 
 @dataclass(frozen=True)
 class Orders:
     """What the driver tells the workers, at each of its calls.
 
-    `keep_from` is the position of the oldest item that may still be needed.
+    `keep_from` is the position of the oldest item that may still be needed. `hash_key` is the digest of the
+    key that the nodes have for the `study_key` of the rows, None where the driver does not know it.
     """
 
     stopping: bool = False
     left_out: frozenset[str] = frozenset()
     keep_from: int = 0
+    hash_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,16 @@ class QueueReport:
 
     `instance` changes where the queue's process died: what it held is lost. `begun` are chunks and the
     nodes that work on them, `turned_away` chunks that are to go elsewhere. `actors` are the nodes of all
-    actors that have started, by the actors' ids.
+    actors that have started, by the actors' ids. `hash_key` is that of the orders, or else of the first
+    worker; `of_another_key` are nodes with another.
     """
 
     instance: str
     begun: tuple[tuple[int, str], ...]
     turned_away: tuple[int, ...] = ()
     actors: dict[str, str] = field(default_factory=dict)
+    hash_key: str | None = None
+    of_another_key: frozenset[str] = frozenset()
 
 
 class ChunkQueue:
@@ -80,8 +85,8 @@ class ChunkQueue:
         self._begun: list[tuple[int, str]] = []
         self._turned_away: list[int] = []
         self._actors: dict[str, str] = {}
-        # The digest of the first worker's key; the set is empty before.
-        self._keys: set[str | None] = set()
+        self._hash_key: str | None = None
+        self._of_another_key: set[str] = set()
 
     async def put(self, position: int, items: Sequence[WorkItem]) -> None:
         """Add items, of which the first has this number. A repeated call changes nothing."""
@@ -116,27 +121,33 @@ class ChunkQueue:
         return list(self._items[start : start + ITEMS_AT_ONCE])
 
     async def begin(
-        self, chunk: int, node: str, avoid: Sequence[str], scores: bool, clock_s: float, key: str | None
+        self, chunk: int, node: str, avoid: Sequence[str], scores: bool, clock_s: float, hash_key: str
     ) -> Permission:
         """Whether a worker on this node may begin the chunk now. `scores` says that the worker is an actor.
 
-        `clock_s` is the time on its node, which dates the rows. `key` is the digest of its key for the
-        `study_key` of the rows: a node that joins late may have another than those that were asked when the
-        run began. A task that only decodes is not reported: Ray itself repeats it where its node is lost.
+        `clock_s` is the time on its node, which dates the rows. `hash_key` is the digest of the node's key: a
+        node that joins late may have another than those that were asked when the run began. A task that only
+        decodes is not reported: Ray itself repeats it where its node is lost.
         """
         if self._orders.stopping:
             return "stop"
         if abs(clock_s - time.time()) > MAX_CLOCK_ERROR.total_seconds():
             return "wrong clock"
-        if node in avoid or node in self._orders.left_out:
+        if node in avoid or node in self._orders.left_out or not self._is_of_the_run(node, hash_key):
             self._turned_away.append(chunk)
             return "elsewhere"
-        if (self._keys or {key}) != {key}:
-            return "another key"
-        self._keys = {key}
         if scores:
             self._begun.append((chunk, node))
         return "go"
+
+    def _is_of_the_run(self, node: str, hash_key: str) -> bool:
+        """Whether a node has the key of the run; the first one has."""
+        if self._hash_key is None:
+            self._hash_key = hash_key
+        if hash_key == self._hash_key:
+            return True
+        self._of_another_key.add(node)
+        return False
 
     async def hold_engine(self, engine: "Sequence[ObjectRef[EngineSpec]]") -> None:
         """Give this engine to each actor that starts; in a list, so that Ray does not fetch it here."""
@@ -153,10 +164,18 @@ class ChunkQueue:
     async def exchange(self, orders: Orders) -> QueueReport:
         """Take the driver's orders; tell what has happened since its last call."""
         self._orders = orders
+        self._hash_key = orders.hash_key if orders.hash_key is not None else self._hash_key
         if (unneeded := orders.keep_from - self._first) > 0:
             del self._items[:unneeded]
             self._first = orders.keep_from
-        report = QueueReport(self._instance, tuple(self._begun), tuple(self._turned_away), dict(self._actors))
+        report = QueueReport(
+            self._instance,
+            tuple(self._begun),
+            tuple(self._turned_away),
+            dict(self._actors),
+            self._hash_key,
+            frozenset(self._of_another_key),
+        )
         self._begun, self._turned_away = [], []
         return report
 
@@ -190,7 +209,8 @@ class QueueClient:
         return items
 
     def begin(self, chunk: int, node: str, avoid: Sequence[str], scores: bool) -> Permission:
-        asked = self._handle.begin.remote(chunk, node, avoid, scores, time.time(), hash_key_digest())
+        hash_key = hash_key_digest() or NO_HASH_KEY
+        asked = self._handle.begin.remote(chunk, node, avoid, scores, time.time(), hash_key)
         permission: Permission = _get(asked)
         return permission
 

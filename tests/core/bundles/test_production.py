@@ -1,5 +1,6 @@
 """The alias `production`: whole or not at all, one change at a time, and back to the one before."""
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -79,8 +80,9 @@ def test_rollback_to_a_bundle_that_has_gone_leaves_the_present_one(models):
     promote(models, "a")
     promote(models, "b")
     shutil.rmtree(models / "a")
-    with pytest.raises(InvalidInput, match="does not exist"):
+    with pytest.raises(InvalidInput, match="was in production before the present one, and has gone") as gone:
         roll_back(models)
+    assert gone.value.remedy is Remedy.PROMOTE
     assert in_production(models) == "b"
 
 
@@ -116,6 +118,33 @@ def test_link_that_a_person_set_is_one_to_go_back_to(models):
     (models / ALIAS).symlink_to("c")
     promote(models, "a")
     assert [roll_back(models).bundle.path.name for _ in range(3)] == ["c", "b", "a"]
+
+
+def test_removed_link_comes_back(models):
+    promote(models, "a")
+    (models / ALIAS).unlink()
+    assert roll_back(models).before is None
+    promote(models, "b")
+    (models / ALIAS).unlink()
+    assert [roll_back(models).bundle.path.name for _ in range(2)] == ["b", "a"]
+    with pytest.raises(InvalidInput):
+        roll_back(models)
+
+
+def test_link_that_a_person_set_back_by_one_has_the_other_to_go_back_to(models):
+    promote(models, "a")
+    promote(models, "b")
+    (models / ALIAS).unlink()
+    (models / ALIAS).symlink_to("a")
+    assert [roll_back(models).bundle.path.name for _ in range(2)] == ["b", "a"]
+
+
+def test_bundle_may_be_pinned(models):
+    pin = hashlib.sha256((models / "a" / "bundle.json").read_bytes()).hexdigest()
+    assert promote(models, f"a@sha256:{pin}").bundle.path.name == in_production(models) == "a"
+    with pytest.raises(InvalidInput, match="pinned"):
+        promote(models, f"b@sha256:{'0' * 64}")
+    assert in_production(models) == "a"
 
 
 def test_link_that_a_person_set_back_loses_nothing_of_the_history(models):
@@ -187,27 +216,39 @@ CHANGE = "import sys; from pathlib import Path; from pneumonia_core.bundles.prod
 @pytest.mark.parametrize("place", ["write", "production.link"])
 @pytest.mark.parametrize(("action", "code"), [("kill", -9), ("enospc", 1)])
 def test_change_that_is_cut_short_is_made_by_the_same_command(models, place, action, code):
-    """A change that was made although its command failed must not be made twice."""
     for name in NAMES:
         promote(models, name)
-    calls = {
-        "roll_back(Path(sys.argv[1]))": lambda: roll_back(models),
-        "promote(Path(sys.argv[1]), 'c')": lambda: promote(models, "c"),
-    }
-    for call, again in calls.items():
+    for call, again in calls(models).items():
         before = in_production(models)
-        done = subprocess.run(
-            [sys.executable, "-c", CHANGE + call, models],
-            cwd=REPOSITORY,
-            env={VARIABLE: f"{place}@{HISTORY if place == 'write' else ALIAS}={action}"},
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == code
+        assert cut_short(models, call, f"{place}@{HISTORY if place == 'write' else ALIAS}={action}") == code
         assert in_production(models) == before
         again()
         assert in_production(models) != before
     assert [roll_back(models).bundle.path.name for _ in range(2)] == ["b", "a"]
+
+
+def test_change_whose_command_was_killed_after_it_was_made_counts(models):
+    for name in NAMES:
+        promote(models, name)
+    for call, expected in zip(calls(models), ["b", "c"], strict=True):
+        assert cut_short(models, call, f"production.made@{ALIAS}=kill") == -9
+        assert in_production(models) == expected
+    assert [roll_back(models).bundle.path.name for _ in range(2)] == ["b", "a"]
+
+
+def calls(models: Path) -> dict:
+    """Changes as text for another process, and made by this one."""
+    return {
+        "roll_back(Path(sys.argv[1]))": lambda: roll_back(models),
+        "promote(Path(sys.argv[1]), 'c')": lambda: promote(models, "c"),
+    }
+
+
+def cut_short(models: Path, call: str, rules: str) -> int:
+    """The exit code of a process that follows these failpoints."""
+    command = [sys.executable, "-c", CHANGE + call, models]
+    done = subprocess.run(command, cwd=REPOSITORY, env={VARIABLE: rules}, capture_output=True, check=False)
+    return done.returncode
 
 
 def test_changes_at_the_same_time_lose_none_and_readers_always_find_a_bundle(models):

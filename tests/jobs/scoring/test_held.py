@@ -274,7 +274,7 @@ def test_run_commits_where_what_only_tells_of_drift_cannot_be_read(tmp_path, tin
     (archive / "third.png").write_bytes(b"image")
     done = night(results, request, dataclasses.replace(tiny_bundle, path=tmp_path / "deleted"))
     assert (done["state"], done["scored"], done["drift"]) == ("committed", 1, None)
-    assert "the drift of the scores is unknown" in caplog.text
+    assert "volume and drift of this run are unknown" in caplog.text
     assert "baseline.parquet cannot be read" in caplog.text
 
 

@@ -99,7 +99,7 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
     async def test():
         queue = ChunkQueue()
         await queue.exchange(orders)
-        answer = await queue.begin(3, "here", (), scores=True, clock_s=time.time(), key=None)
+        answer = await queue.begin(3, "here", (), scores=True, clock_s=time.time(), hash_key="")
         report = await queue.exchange(orders)
         return answer, report.begun, report.turned_away
 
@@ -109,7 +109,7 @@ def test_worker_may_begin_unless_the_run_stops_or_its_node_is_left_out(orders, e
 
 def test_worker_on_a_node_that_the_chunk_avoids_may_not_begin():
     assert (
-        run(ChunkQueue().begin(3, "here", ("there", "here"), scores=True, clock_s=time.time(), key=None))
+        run(ChunkQueue().begin(3, "here", ("there", "here"), scores=True, clock_s=time.time(), hash_key=""))
         == "elsewhere"
     )
 
@@ -117,31 +117,43 @@ def test_worker_on_a_node_that_the_chunk_avoids_may_not_begin():
 @pytest.mark.parametrize(("days", "permission"), [(0.9, "go"), (1.1, "wrong clock"), (-1.1, "wrong clock")])
 def test_worker_whose_clock_is_wrong_by_more_than_a_day_may_not_begin(days, permission):
     clock_s = time.time() + days * 86_400
-    assert run(ChunkQueue().begin(3, "here", (), scores=True, clock_s=clock_s, key=None)) == permission
+    assert run(ChunkQueue().begin(3, "here", (), scores=True, clock_s=clock_s, hash_key="")) == permission
 
 
-def test_worker_on_a_node_with_another_key_than_the_first_one_may_not_begin():
+async def begin(queue, node, hash_key, avoid=()):
+    return await queue.begin(3, node, avoid, scores=True, clock_s=time.time(), hash_key=hash_key)
+
+
+def test_worker_on_a_node_with_another_key_than_the_first_one_is_turned_away():
     async def test():
         queue = ChunkQueue()
+        await begin(queue, "z", "of one that is turned away", avoid=("z",))
+        answers = [await begin(queue, *each) for each in [("a", "x"), ("b", "y"), ("c", ""), ("d", "x")]]
+        return answers, await queue.exchange(Orders())
 
-        async def begin(node, key, avoid=()):
-            return await queue.begin(3, node, avoid, scores=True, clock_s=time.time(), key=key)
+    answers, report = run(test())
+    assert answers == ["go", "elsewhere", "elsewhere", "go"]
+    assert report.begun == ((3, "a"), (3, "d"))
+    assert report.turned_away == (3, 3, 3)
+    assert (report.hash_key, report.of_another_key) == ("x", {"b", "c"})
 
-        await begin("z", "of one that is turned away", avoid=("z",))
-        answers = [await begin(node, key) for node, key in [("a", "x"), ("b", "y"), ("c", None), ("d", "x")]]
-        return answers, (await queue.exchange(Orders())).begun
 
-    answers, begun = run(test())
-    assert answers == ["go", "another key", "another key", "go"]
-    assert begun == ((3, "a"), (3, "d"))
+@pytest.mark.parametrize(("known", "permission"), [("x", "elsewhere"), ("", "elsewhere"), ("y", "go")])
+def test_key_that_the_driver_knows_counts_and_not_that_of_the_first_worker(known, permission):
+    async def test():
+        queue = ChunkQueue()
+        await queue.exchange(Orders(hash_key=known))
+        return await begin(queue, "b", "y"), (await queue.exchange(Orders(hash_key=known))).hash_key
+
+    assert run(test()) == (permission, known)
 
 
 def test_report_tells_each_beginning_once_and_all_actors():
     async def test():
         queue = ChunkQueue()
         await queue.register("x", "a")
-        await queue.begin(1, "a", (), scores=True, clock_s=time.time(), key=None)
-        await queue.begin(2, "a", (), scores=False, clock_s=time.time(), key=None)
+        await queue.begin(1, "a", (), scores=True, clock_s=time.time(), hash_key="")
+        await queue.begin(2, "a", (), scores=False, clock_s=time.time(), hash_key="")
         first = await queue.exchange(Orders())
         await queue.register("x", "b")
         second = await queue.exchange(Orders())
