@@ -3,6 +3,7 @@
 The rooms, in import order: a room may import what is above it, `lint-imports` enforces it.
 
     errors  findings           what can go wrong; the three classes
+    drift                      how far the scores of a run are from those before
     calibration  domain  gates log-odds to probabilities; what is unlike the training data; what holds a run
     system                     this machine and its processes
     storage                    where bytes are: locations, files, byte ranges, locks
@@ -17,4 +18,9 @@ The rooms, in import order: a room may import what is above it, `lint-imports` e
     phantoms                   synthetic X-rays for the demo and the tests
 """
 
+from pneumonia_core.system.usage_data import send_no_usage_data
+
 __version__ = "0.1.0"
+
+# Here, because it must be done before anything imports OpenVINO.
+send_no_usage_data()
