@@ -11,7 +11,7 @@ def send_no_usage_data() -> None:
     """Keep OpenVINO from reporting to its makers that a model was converted, and how.
 
     To be called before it is imported. It asks nobody, and an archive's network may allow no such request.
-    Its sender also forks this process from a thread: where that was at the wrong moment, the child hangs, and this process never
-    ends, because it waits for the child.
+    Its sender also forks this process from a thread. A child that is forked at the wrong moment hangs, and
+    this process never ends, because it waits for the child.
     """
     sys.modules.setdefault(_SENDER, None)  # type: ignore[arg-type]
