@@ -3,8 +3,8 @@
 The rooms, in import order: a room may import what is above it, `lint-imports` enforces it.
 
     errors  findings           what can go wrong; the three classes
-    drift                      how far the scores of a run are from those before
     calibration  domain  gates log-odds to probabilities; what is unlike the training data; what holds a run
+    drift                      how far the scores of a run are from those before
     system                     this machine and its processes
     storage                    where bytes are: locations, files, byte ranges, locks
     imaging                    bytes of any format to one grey uint8 square

@@ -1,10 +1,11 @@
 """Drift: how far the scores of a run are from those of earlier runs, by a population stability index."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+
+from pneumonia_core.gates import Drift
 
 # Of p_pneumonia, each a tenth of 0 to 1.
 BINS: Final = 10
@@ -15,20 +16,6 @@ _DRAWS: Final = 5_000
 _BY_CHANCE: Final = 0.999
 # So many images differ by chance in no digit that is shown; more than 10^9 cannot be drawn.
 _TOO_MANY_FOR_CHANCE: Final = 10**8
-
-
-@dataclass(frozen=True)
-class Drift:
-    """The population stability index of the scores of `images` images against those `of` so many before.
-
-    `by_chance` is the index that so many images exceed once in a thousand nights although nothing has
-    changed, if each is of another patient: several of one patient are alike, and exceed it more often.
-    """
-
-    index: float
-    images: int
-    of: int
-    by_chance: float
 
 
 def measure_drift(now: Sequence[int], before: Sequence[int]) -> Drift | None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pneumonia_core.drift import Drift
 from pneumonia_core.errors import InvalidInput
 
 GateAction = Literal["off", "warn", "hold"]
@@ -34,6 +33,20 @@ class Share:
 
     images: int
     of: int
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The population stability index of the scores of `images` images against those `of` so many before.
+
+    `by_chance` is the index that so many images exceed once in a thousand nights although nothing has
+    changed, if each is of another patient: several of one patient are alike, and exceed it more often.
+    """
+
+    index: float
+    images: int
+    of: int
+    by_chance: float
 
 
 @dataclass(frozen=True)

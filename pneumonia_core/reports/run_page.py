@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pneumonia_core.archives.skipped import may_hide_images, skip_text
-from pneumonia_core.drift import BINS, Drift, measure_drift
+from pneumonia_core.drift import BINS, measure_drift
 from pneumonia_core.errors import REJECT_REASONS
 from pneumonia_core.findings import CLASSES
+from pneumonia_core.gates import Drift
 from pneumonia_core.reports.render import render_html
 
 _THIS_RUN: Final = "this run"

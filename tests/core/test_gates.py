@@ -2,9 +2,8 @@
 
 import pytest
 
-from pneumonia_core.drift import Drift
 from pneumonia_core.errors import InvalidInput
-from pneumonia_core.gates import DEFAULT_GATES, Gate, Share, parse_gates, raised_alarms
+from pneumonia_core.gates import DEFAULT_GATES, Drift, Gate, Share, parse_gates, raised_alarms
 
 DEFAULTS = parse_gates([])
 

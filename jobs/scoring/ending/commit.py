@@ -15,9 +15,8 @@ from jobs.scoring.context import ScoringContext
 from jobs.scoring.ending.merging import merge_run
 from jobs.scoring.ending.report import report_committed, report_held
 from pneumonia_core.bundles.baseline import read_baseline
-from pneumonia_core.drift import Drift
 from pneumonia_core.errors import PneumoniaError, Remedy
-from pneumonia_core.gates import raised_alarms
+from pneumonia_core.gates import Drift, raised_alarms
 from pneumonia_core.reports.run_page import run_page
 from pneumonia_core.results.commit import DataFile
 from pneumonia_core.runs.gated.earlier import EarlierRuns, earlier_runs

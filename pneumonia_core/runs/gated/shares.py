@@ -1,8 +1,8 @@
 """The shares of a run that its gates look at, beside those of the run before."""
 
-from pneumonia_core.drift import Drift, measure_drift
+from pneumonia_core.drift import measure_drift
 from pneumonia_core.errors import REJECT_REASONS
-from pneumonia_core.gates import MIN_IMAGES, Share
+from pneumonia_core.gates import MIN_IMAGES, Drift, Share
 from pneumonia_core.results.latest import read_gone
 from pneumonia_core.results.table import open_table
 from pneumonia_core.results.table_view import TableView, comparing_with_table
