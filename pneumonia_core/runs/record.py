@@ -216,7 +216,8 @@ class RunRecord:
         for name in ("archives", "carry", "allow_prefix"):
             configuration[name] = tuple(configuration.get(name, ()))
         known["configuration"] = RunConfiguration(**configuration)
-        known["counts"] = Counts.from_json(known.get("counts", {}))
+        counts = _known(Counts, known.get("counts", {}))
+        known["counts"] = Counts(**{**counts, "score_histogram": tuple(counts.get("score_histogram", ()))})
         known["timings"] = RunTimings.from_json(known.get("timings"))
         known["score_histograms"] = {k: tuple(v) for k, v in known.get("score_histograms", {}).items()}
         for name in ("files", "listed_before"):

@@ -176,6 +176,12 @@ def _record_if_written(folder: Location) -> RunRecord | None:
         return None
 
 
+def has_record(results: Location, run_id: str) -> bool:
+    """Whether there is a run of this name, and it has written a record. The name may be a stranger's."""
+    known = run_id in list_names(results.child("runs"))
+    return known and exists(run_folder(results, run_id).child("run.json"))
+
+
 def active_runs(results: Location) -> list[str]:
     """The ids of the unfinished runs that a process works on, or that are staged for their commit."""
     # A command that begins in between must not take this process for the owner of its run.
@@ -204,11 +210,14 @@ def delete_unmarked_run(results: Location, run_id: str) -> bool:
     return unmarked
 
 
+def runs_newest_first(results: Location) -> Iterator[RunRecord]:
+    """The records of all runs, newest first, read as they are taken."""
+    return _read_records(results, reversed(list_names(results.child("runs"))))
+
+
 def committed_runs(results: Location) -> Iterator[RunRecord]:
     """The records of the committed runs, newest first."""
-    for record in _read_records(results, reversed(list_names(results.child("runs")))):
-        if record.state == "committed":
-            yield record
+    return (record for record in runs_newest_first(results) if record.state == "committed")
 
 
 def last_committed(results: Location, like: RunRecord) -> RunRecord | None:

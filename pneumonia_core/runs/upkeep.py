@@ -11,7 +11,14 @@ from pneumonia_core.results.table import existing_table
 from pneumonia_core.runs.inventory import Inventory, read_inventories
 from pneumonia_core.runs.listing_round import is_kept
 from pneumonia_core.runs.record import CLOSED, ENDED, RunRecord
-from pneumonia_core.runs.registry import active_runs, committed_runs, delete_unmarked_run, read_runs
+from pneumonia_core.runs.registry import (
+    active_runs,
+    committed_runs,
+    delete_unmarked_run,
+    has_record,
+    read_runs,
+    runs_newest_first,
+)
 from pneumonia_core.runs.run import WORKING_FOLDERS, read_record, run_folder
 from pneumonia_core.storage.errors import cannot_write, error_text
 from pneumonia_core.storage.files import delete_folder, exists, list_names, write_bytes
@@ -32,13 +39,12 @@ def existing_runs(results: Location) -> list[RunRecord]:
 def run_named(results: Location, run_id: str | None) -> RunRecord:
     """The record of this run, of the newest one without a name. Raises as `existing_runs`."""
     with _accessing(results):
-        names = list_names(results.child("runs"))
-        wanted = [name for name in reversed(names) if run_id in (None, name)]
-        folders = (run_folder(results, name) for name in wanted)
-        if folder := next((folder for folder in folders if exists(folder.child("run.json"))), None):
-            return read_record(folder)
-    if names and run_id is not None:
-        raise InvalidInput(f"{results.uri} has no run {run_id!r}.", Remedy.NAME_RUN)
+        if run_id is not None and has_record(results, run_id):
+            return read_record(run_folder(results, run_id))
+        if run_id is None and (newest := next(runs_newest_first(results), None)) is not None:
+            return newest
+        if run_id is not None and list_names(results.child("runs")):
+            raise InvalidInput(f"{results.uri} has no run {run_id!r}.", Remedy.NAME_RUN)
     raise InvalidInput(f"{results.uri} has no runs.", Remedy.SCORED_RESULTS)
 
 

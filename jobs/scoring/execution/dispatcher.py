@@ -183,7 +183,7 @@ class Dispatcher:
         """Leave a node out on which chunks have failed while others scored them."""
         record = self._nodes[node]
         if len(record.streak) >= FAILURES_OF_A_NODE and self._done_elsewhere(node) > record.done_elsewhere:
-            self.left_out |= {node}
+            self.leave_out(node)
 
     def leave_out(self, node: str) -> None:
         """No chunk is to be begun on this node."""

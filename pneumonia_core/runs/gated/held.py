@@ -15,10 +15,10 @@ from pneumonia_core.results.table_view import TableView, comparing_with_table
 from pneumonia_core.runs.inventory import read_inventory
 from pneumonia_core.runs.planner import Planner, PlanningRules
 from pneumonia_core.runs.record import RunRequest
-from pneumonia_core.runs.registry import read_runs
+from pneumonia_core.runs.registry import has_record, read_runs
 from pneumonia_core.runs.run import Run, marker, read_record, run_folder
 from pneumonia_core.runs.unfinished import registry_lock
-from pneumonia_core.storage.files import delete_file, exists, list_names, write_bytes
+from pneumonia_core.storage.files import delete_file, write_bytes
 from pneumonia_core.storage.location import Location
 from pneumonia_core.storage.locks.lock import take_lock
 from pneumonia_core.system.bounded_duckdb import open_duckdb
@@ -34,9 +34,7 @@ def opened_held_run(results: Location, run_id: str) -> Iterator[Run]:
     Also one whose acceptance was cut short. Raises InvalidInput where the run is not held, PneumoniaError
     where another process works on it.
     """
-    if run_id not in list_names(results.child("runs")) or not exists(
-        run_folder(results, run_id).child("run.json")
-    ):
+    if not has_record(results, run_id):
         raise InvalidInput(f"{results.uri} has no run {run_id!r}.", Remedy.NAME_HELD_RUN)
     with registry_lock(results):
         run = _locked(results, run_id)

@@ -1,8 +1,7 @@
 """The counts of a run: what became of every listed image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,3 @@ class Counts:
     def reject_rate(self) -> float:
         """The share of the attempted images that were rejected."""
         return self.rejected / self.attempted if self.attempted else 0.0
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Counts":
-        """The counts in a run.json, whichever version wrote it."""
-        names = {field.name for field in fields(cls)}
-        known = {name: value for name, value in values.items() if name in names}
-        return cls(**{**known, "score_histogram": tuple(known.get("score_histogram", ()))})

@@ -1,10 +1,10 @@
 """What earlier runs tell of a run: those over its archives, however far back, and others only without any."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
+from support.records import write_committed
 from support.scoring import scoring_request
 
 from pneumonia_core.runs.gated.earlier import EarlierRuns, earlier_runs
@@ -26,17 +26,12 @@ def begun(tmp_path, tiny_bundle):
     def commit(number: int, histogram, archive: str | None = None, model: str | None = None) -> None:
         wanted = run.record.configuration
         archives = wanted.archives if archive is None else (archive,)
-        record = dataclasses.replace(
-            run.record,
-            run_id=f"{number:06d}-run",
-            state="committed",
-            listing_complete=True,
+        write_committed(
+            results,
+            number,
             configuration=dataclasses.replace(wanted, archives=archives, model_id=model or wanted.model_id),
             counts=Counts(listed=100 + number, scored=sum(histogram), score_histogram=histogram),
         )
-        folder = tmp_path / "r" / "runs" / record.run_id
-        folder.mkdir()
-        (folder / "run.json").write_text(json.dumps(record.as_json()))
 
     yield run, commit
     run.unlock()

@@ -1,15 +1,13 @@
 """The records of many nights in a bucket: the newest is read alone, all of them many at a time."""
 
-import dataclasses
 import itertools
-import json
+from dataclasses import replace
 
 import boto3
 import pytest
 from support.buckets import BUCKET, Proxy, s3_server, using
-from support.scoring import scoring_request
+from support.records import CONFIGURATION, write_committed
 
-from pneumonia_core.runs.record import RunRecord
 from pneumonia_core.runs.registry import committed_runs, last_committed, read_runs
 from pneumonia_core.runs.run import run_folder
 from pneumonia_core.storage.files import write_bytes
@@ -24,32 +22,20 @@ def proxy():
         yield proxy
 
 
-def results_of(nights: int, tiny_bundle, archive) -> tuple:
-    """Results with committed runs over another folder each night; and the newest run, over this archive."""
+def results_of(nights: int) -> tuple:
+    """Results with committed runs over another folder each night; and the newest of them."""
     results = open_location(f"s3://{BUCKET}/{nights}-nights")
-    request = scoring_request(tiny_bundle, archive)
     for night in range(nights):
-        archives = request.archives if night == nights - 1 else (f"file:///archive/{night}",)
-        record = RunRecord(
-            run_id=f"{night:06d}-run",
-            run_date="2026-11-01",
-            state="committed",
-            created_at="2026-11-01T00:00:00+00:00",
-            configuration=dataclasses.replace(request.configuration(), archives=archives),
-            model="/models/m",
-            versions={},
-            planned_version=night,
-        )
-        content = json.dumps(record.as_json()).encode()
-        write_bytes(run_folder(results, record.run_id).child("run.json"), content)
+        archives = (f"file:///archive/{night}",)
+        newest = write_committed(results, night, configuration=replace(CONFIGURATION, archives=archives))
     # A run that died before it wrote a record.
     write_bytes(run_folder(results, "999999-died").child("inventory").child("shard"), b"")
-    return results, record
+    return results, newest
 
 
 @pytest.mark.parametrize("nights", [4, 40])
-def test_newest_run_costs_the_same_after_many_nights(proxy, nights, tiny_bundle, tmp_path):
-    results, newest = results_of(nights, tiny_bundle, tmp_path)
+def test_newest_run_costs_the_same_after_many_nights(proxy, nights):
+    results, newest = results_of(nights)
     traffic = traffic_of(f"s3://{BUCKET}")
     before = traffic.succeeded
     assert last_committed(results, newest).run_id == newest.run_id
@@ -57,8 +43,8 @@ def test_newest_run_costs_the_same_after_many_nights(proxy, nights, tiny_bundle,
     assert traffic.succeeded - before <= 3
 
 
-def test_all_runs_are_read_once_and_many_at_a_time(proxy, tiny_bundle, tmp_path):
-    results, _ = results_of(60, tiny_bundle, tmp_path)
+def test_all_runs_are_read_once_and_many_at_a_time(proxy):
+    results, _ = results_of(60)
     traffic = traffic_of(f"s3://{BUCKET}")
     before, proxy.most_at_once, proxy.delay_s = traffic.succeeded, 0, 0.05
     try:
